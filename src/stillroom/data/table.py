@@ -1,0 +1,81 @@
+"""The table: one row is one image, with its label(s), patient, split and the way to read its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from stillroom.task import Task
+
+SPLITS = ("train", "val", "test")
+
+
+class UnreadableImage(Exception):
+    """Raised by an :class:`ImageReader` for an image that cannot be decoded; ``str(error)`` is the reason, in plain words."""
+
+
+class ImageReader(Protocol):
+    """Where a source's pixels come from. Rows are addressed by the reader's own index, not the table's."""
+
+    def read(self, index: int) -> np.ndarray:
+        """``[H, W]`` (grey) or ``[H, W, 3]`` (RGB), uint8 or uint16. Raises :class:`UnreadableImage`."""
+        ...
+
+    def read_mask(self, index: int) -> np.ndarray | None:
+        """Lesion mask ``[H, W]`` of bool at the image's own size, or None where the row has none."""
+        ...
+
+    def stamp(self, index: int) -> str:
+        """A cheap text that changes when the image's (or its mask's) content may have changed, e.g. path, size and mtime."""
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one data set. Immutable: stages return a new table.
+
+    Attributes:
+        name: short name, e.g. ``pneumoniamnist`` or the folder's name.
+        source: one line for people, e.g. ``MedMNIST v2 PneumoniaMNIST, 28 px``.
+        task: what the labels mean.
+        ids: ``[N]`` str, unique: a path relative to the source's root, or ``train/17`` in an array file.
+        targets: ``[N]`` int64 class indices, or ``[N, L]`` uint8 of 0/1 for multi-label.
+        splits: ``[N]`` str, each one of :data:`SPLITS`, or ``""`` where the source gives none.
+        rows: ``[N]`` int64, the reader's index of each row.
+        reader: reads pixels and masks.
+        patients: ``[N]`` str patient (group) ids; ``""`` where unknown for a row. None when the source has none at all.
+        synthetic: True for phantoms: every page that shows them must say so.
+        has_masks: whether the reader may return a lesion mask for some row.
+    """
+
+    name: str
+    source: str
+    task: Task
+    ids: np.ndarray
+    targets: np.ndarray
+    splits: np.ndarray
+    rows: np.ndarray
+    reader: ImageReader
+    patients: np.ndarray | None = None
+    synthetic: bool = False
+    has_masks: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: np.ndarray) -> Table:
+        """The same table with only these rows, in this order."""
+        return replace(
+            self,
+            ids=self.ids[indices],
+            targets=self.targets[indices],
+            splits=self.splits[indices],
+            rows=self.rows[indices],
+            patients=None if self.patients is None else self.patients[indices],
+        )
+
+    def indices(self, split: str) -> np.ndarray:
+        """Positions of the rows of one split, ascending."""
+        return np.flatnonzero(self.splits == split)

@@ -1,0 +1,152 @@
+"""Every setting of a run, as plain dataclasses. The command line's flags and the reference pages are derived from them.
+
+Light on purpose: importing this module imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What to read and how to turn it into arrays.
+
+    Attributes:
+        size: side of the square training image, in pixels.
+        fit: how a non-square image becomes square: `pad` keeps its shape and adds black borders, `resize` stretches it.
+        resolution: side of the MedMNIST file to read (28, 64, 128 or 224). Default: the one that equals `size`, else
+            the next larger one.
+        data_dir: folder of MedMNIST .npz files. Default: $STILLROOM_DATA/medmnist, then ~/.medmnist.
+        task: what the labels mean; `auto` reads it off the source. `ordinal` takes the classes as ordered grades.
+        classes: class names in the order wanted, e.g. grades from mild to severe; of two, the second is the positive one.
+        path_column: column of a table that holds the image path, relative to the table's folder or absolute.
+        label_column: column that holds the label; several labels are joined by `;` or `|`.
+        patient_column: column that holds the patient (group) id, used where the table has it.
+        split_column: column that holds train, val or test, used where the table has it.
+        mask_column: column that holds the lesion mask's path, used where the table has it.
+        val_fraction: share of the training images put aside for validation where the source has no validation split.
+        test_fraction: share of all images put aside for the test where the source has no test split.
+        group_duplicates: keep near-identical images on one side when Stillroom makes the split.
+        drop_leaks: leave out training and validation images that the audit finds again in the test split.
+    """
+
+    size: int = 64
+    fit: Literal["pad", "resize"] = "pad"
+    resolution: Literal[28, 64, 128, 224] | None = None
+    data_dir: Path | None = None
+    task: Literal["auto", "multiclass", "ordinal", "multilabel"] = "auto"
+    classes: tuple[str, ...] = ()
+    path_column: str = "path"
+    label_column: str = "label"
+    patient_column: str = "patient"
+    split_column: str = "split"
+    mask_column: str = "mask"
+    val_fraction: float = 0.15
+    test_fraction: float = 0.2
+    group_duplicates: bool = True
+    drop_leaks: bool = False
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How training images are varied. Every view is a pure function of seed, image and view number, so a teacher's
+    answer to it can be stored and replayed exactly.
+
+    Attributes:
+        augment: `none`; `light` shifts, scales, rotates a little and varies brightness and contrast; `strong` does more
+            of it and hides a patch.
+        views: number of different views stored per image; epoch e trains on view e modulo this number.
+        flips: mirror images left to right at random. Off, because it destroys laterality (heart, eye, ear side).
+    """
+
+    augment: Literal["none", "light", "strong"] = "light"
+    views: int = 8
+    flips: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is fitted.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step.
+        lr: peak learning rate.
+        optimizer: `adamw`, `adam` or `sgd` (momentum 0.9, Nesterov).
+        schedule: `cosine` with a short warm-up, `step` (x0.1 at 50 % and 75 %, as MedMNIST's script does) or `constant`.
+        weight_decay: decoupled for adamw, L2 otherwise; never on biases and norms.
+        class_weights: weigh the labels' loss against class imbalance.
+        patience: stop after this many epochs without a better validation figure; 0 never stops early.
+        precision: `32`, or `bf16` for bfloat16 autocast.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 1e-3
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    weight_decay: float = 0.05
+    class_weights: bool = False
+    patience: int = 0
+    precision: Literal["32", "bf16"] = "32"
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """Who teaches.
+
+    Attributes:
+        teacher: a timm model name; see `stillroom models`.
+        teacher_mode: `frozen` fits a linear head on the backbone's cached features; `finetune` trains all of it.
+        teacher_size: side of the teacher's input in pixels. Default: the network's own, where it is fixed, else `size`.
+        features: what the linear head sees of a transformer: its class token, the mean of its patches, or both.
+            A convolutional network has one pooled vector and ignores this.
+        head_solver: `lbfgs` finds the best linear head with its L2 penalty chosen on validation; `adam` trains it as
+            the MedAlmighty paper does (lr 1e-3, best validation epoch).
+        teacher_epochs: epochs of fine-tuning, or of the adam head. Default: as many as the student's.
+        weights: a file or a folder of pretrained weights (.safetensors or weights-only .pth), named like the model.
+            Default: timm's hub.
+        pretrained: whether the teacher starts from pretrained weights. `--no-pretrained` starts from random ones.
+    """
+
+    teacher: str = "vit_base_patch14_dinov2"
+    teacher_mode: Literal["frozen", "finetune"] = "frozen"
+    teacher_size: int | None = None
+    features: Literal["cls", "mean", "both"] = "cls"
+    head_solver: Literal["lbfgs", "adam"] = "lbfgs"
+    teacher_epochs: int | None = None
+    weights: Path | None = None
+    pretrained: bool = True
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """What is taught.
+
+    Attributes:
+        student: a timm model name; see `stillroom models`.
+        student_pretrained: start the student from pretrained weights (`weights`, else timm's hub), not random ones.
+    """
+
+    student: str = "mobilenetv3_small_100"
+    student_pretrained: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is measured.
+
+    Attributes:
+        control: also train the same student on the same budget without a teacher.
+        margin: non-inferiority margin on the selection metric: how much worse the student may be.
+        resamples: bootstrap resamples behind every interval.
+        latency: time the networks on this machine.
+    """
+
+    control: bool = True
+    margin: float = 0.02
+    resamples: int = 1000
+    latency: bool = True
