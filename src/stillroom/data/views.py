@@ -1,0 +1,115 @@
+"""Views: augmentation in batches, on the device, as a pure function of (seed, image, view number).
+
+Nothing is drawn from a global random state, so a teacher's answer to a view can be computed once, stored, and later
+paired with exactly the same pixels. A view number of None is the image itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stillroom.settings import ViewSettings
+
+
+@dataclass(frozen=True)
+class _Strength:
+    shift: float  # of the side, either way
+    zoom: float  # log-scale, either way
+    rotation: float  # degrees, either way
+    gain: float  # relative brightness, either way
+    contrast: float  # relative, either way
+    gamma: float  # log-gamma, either way
+    patch: float  # side of the hidden patch at most, of the image's side
+
+
+_STRENGTHS = {
+    "light": _Strength(shift=0.06, zoom=0.08, rotation=8.0, gain=0.1, contrast=0.15, gamma=0.0, patch=0.0),
+    "strong": _Strength(shift=0.12, zoom=0.2, rotation=20.0, gain=0.2, contrast=0.3, gamma=0.3, patch=0.35),
+}
+_DRAWS = 11  # uniform numbers used per view
+
+
+def view_of_epoch(settings: ViewSettings, epoch: int) -> int | None:
+    """The view number that epoch ``epoch`` (from 0) trains on: the stored views take turns."""
+    return None if settings.augment == "none" else epoch % settings.views
+
+
+def view_numbers(settings: ViewSettings) -> list[int | None]:
+    """Every view number that training can ask for; what a bank must hold."""
+    return [None] if settings.augment == "none" else list(range(settings.views))
+
+
+def augment(images: Tensor, samples: np.ndarray, view: int | None, settings: ViewSettings, seed: int) -> Tensor:
+    """One view of each image.
+
+    Args:
+        images: ``[B, C, H, W]`` float in [0, 1].
+        samples: ``[B]`` the images' row numbers: the same row, view and seed always give the same view, whatever
+            else is in the batch.
+        view: view number, or None for the images as they are.
+        settings: strength, and whether mirroring is allowed.
+        seed: the run's seed.
+
+    Returns:
+        ``[B, C, H, W]`` float in [0, 1].
+    """
+    if view is None or settings.augment == "none":
+        return images
+    strength = _STRENGTHS[settings.augment]
+    draws = torch.from_numpy(uniforms(seed, samples, view, _DRAWS)).to(images)
+    signed = 2 * draws - 1
+
+    angle = signed[:, 0] * math.radians(strength.rotation)
+    scale = torch.exp(signed[:, 1] * strength.zoom)
+    mirror = torch.where(draws[:, 4] < 0.5, -1.0, 1.0) if settings.flips else torch.ones_like(angle)
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    # Shifts are in grid_sample's units, where the whole side is 2.
+    shift_x, shift_y = 2 * strength.shift * signed[:, 2], 2 * strength.shift * signed[:, 3]
+    matrix = torch.stack(
+        [torch.stack([cosine * mirror, -sine, shift_x], 1), torch.stack([sine * mirror, cosine, shift_y], 1)], 1
+    )
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    images = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    gain = (1 + strength.gain * signed[:, 5])[:, None, None, None]
+    contrast = (1 + strength.contrast * signed[:, 6])[:, None, None, None]
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = torch.addcmul(mean * gain * (1 - contrast), images, gain * contrast).clamp_(0, 1)
+    if strength.gamma:
+        images = images.clamp(min=1e-6) ** torch.exp(strength.gamma * signed[:, 7])[:, None, None, None]
+    if strength.patch:
+        images = _hide_patch(images, draws[:, 8:11], strength.patch)
+    return images
+
+
+def uniforms(seed: int, samples: np.ndarray, view: int, count: int) -> np.ndarray:
+    """``[B, count]`` float64 in [0, 1), a hash of (seed, sample, view, position): SplitMix64's finaliser, keyed."""
+    with np.errstate(over="ignore"):
+        key = _mix(np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(view + 1))
+        rows = _mix(np.asarray(samples).astype(np.uint64) + key)
+        steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits = _mix(rows[:, None] + steps[None])
+    return (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _hide_patch(images: Tensor, draws: Tensor, largest: float) -> Tensor:
+    """Fill one square per image with that image's mean; its place and side come from ``draws`` ``[B, 3]``."""
+    side = images.shape[-1]
+    half = draws[:, 0] * largest * side / 2
+    axis = torch.arange(side, device=images.device) + 0.5
+    inside_y = (axis[None] - draws[:, 1, None] * side).abs() < half[:, None]
+    inside_x = (axis[None] - draws[:, 2, None] * side).abs() < half[:, None]
+    hidden = (inside_y[:, None, :, None] & inside_x[:, None, None, :]).expand_as(images)
+    return torch.where(hidden, images.mean(dim=(1, 2, 3), keepdim=True), images)
