@@ -53,6 +53,11 @@ class Task(ABC):
         """Name of the metric that picks the best epoch on validation: ``auc`` or ``quadratic_kappa``."""
 
     @property
+    @abstractmethod
+    def decision_rule(self) -> str:
+        """What :meth:`decide` does, in words for people."""
+
+    @property
     def scored(self) -> tuple[int, ...]:
         """Classes over which one-against-rest figures are averaged: all, but for binary tasks the positive class alone."""
         return (1,) if self.kind == "binary" else tuple(range(len(self.classes)))
@@ -143,6 +148,10 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def torch_probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """:meth:`probabilities` on tensors, ``[B, K]`` float32, for graphs that leave Python (ONNX)."""
+
+    @abstractmethod
     def class_weights(self, targets: np.ndarray) -> np.ndarray:
         """``[K]`` float32 weights that undo class imbalance: ``N / (K n_c)``, or negatives / positives for multi-label."""
 
@@ -177,6 +186,10 @@ class MultiClass(Task):
     @property
     def selection_metric(self) -> str:
         return "quadratic_kappa" if self.kind == "ordinal" else "auc"
+
+    @property
+    def decision_rule(self) -> str:
+        return "the class of highest probability"
 
     def probabilities(self, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         return np.exp(_log_softmax(logits, temperature))
@@ -233,6 +246,9 @@ class MultiClass(Task):
             log_student, log_teacher = log_teacher, log_student
         return temperature**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(dim=-1)
 
+    def torch_probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        return (logits.float() / temperature).softmax(dim=-1)
+
     def class_weights(self, targets: np.ndarray) -> np.ndarray:
         counts = np.bincount(targets, minlength=len(self.classes))
         return (len(targets) / (len(self.classes) * np.maximum(counts, 1))).astype(np.float32)
@@ -260,6 +276,10 @@ class MultiLabel(Task):
     @property
     def selection_metric(self) -> str:
         return "auc"
+
+    @property
+    def decision_rule(self) -> str:
+        return "every label of probability above 0.5"
 
     def with_paper_softmax(self) -> Task:
         return replace(self, paper_softmax=True)
@@ -332,6 +352,10 @@ class MultiLabel(Task):
         kl = chance * (logsigmoid(first) - logsigmoid(second))
         kl = kl + (1 - chance) * (logsigmoid(-first) - logsigmoid(-second))
         return temperature**2 * kl.mean(dim=-1)
+
+    def torch_probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        scaled = logits.float() / temperature
+        return scaled.softmax(dim=-1) if self.paper_softmax else scaled.sigmoid()
 
     def class_weights(self, targets: np.ndarray) -> np.ndarray:
         positives = targets.sum(axis=0).astype(np.float64)
