@@ -100,6 +100,14 @@ class Task(ABC):
         """Brier score per image, ``[N]``: summed over classes; for binary the positive class alone; multi-label a mean."""
 
     @abstractmethod
+    def correct(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Share of an image's decisions that are right, ``[N]`` float64: 0 or 1, for multi-label a mean over labels."""
+
+    @abstractmethod
+    def log_loss(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Negative log-likelihood per image, ``[N]`` in nats, from probabilities clipped to 1e-7: :meth:`nll` by image."""
+
+    @abstractmethod
     def names(self, targets: np.ndarray) -> list[str]:
         """Targets as text, one entry per image; several labels are joined by ``;`` and none is the empty text."""
 
@@ -213,6 +221,12 @@ class MultiClass(Task):
         squared = (probabilities - self.one_hot(targets)) ** 2
         return squared[:, 1] if self.kind == "binary" else squared.sum(axis=1)
 
+    def correct(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return (self.decide(probabilities) == targets).astype(np.float64)
+
+    def log_loss(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return -_log_clipped(probabilities[np.arange(len(targets)), targets])
+
     def names(self, targets: np.ndarray) -> list[str]:
         return [self.classes[int(target)] for target in targets]
 
@@ -313,6 +327,15 @@ class MultiLabel(Task):
     def brier(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return ((probabilities - targets) ** 2).mean(axis=1)
 
+    def correct(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return (self.decide(probabilities) == targets).mean(axis=1)
+
+    def log_loss(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        if self.paper_softmax:
+            shares = targets / np.maximum(targets.sum(axis=1, keepdims=True), 1)
+            return -(shares * _log_clipped(probabilities)).sum(axis=1)
+        return -_log_clipped(np.where(targets > 0, probabilities, 1 - probabilities)).mean(axis=1)
+
     def names(self, targets: np.ndarray) -> list[str]:
         return [";".join(c for c, on in zip(self.classes, row, strict=True) if on) for row in targets]
 
@@ -385,3 +408,7 @@ def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 def _log_sigmoid(values: np.ndarray) -> np.ndarray:
     return -np.logaddexp(0.0, -values)
+
+
+def _log_clipped(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1.0))
