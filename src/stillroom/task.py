@@ -125,6 +125,14 @@ class Task(ABC):
             return float("nan")
         return float(np.mean([roc_auc_score(truth[:, k], probabilities[:, k]) for k in usable]))
 
+    def rank(self, logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+        """What is compared to keep the best of several fits: ``(selection metric, -NLL)``, higher is better in both.
+
+        The metric is -inf where validation holds too few classes to define it, so that the likelihood decides.
+        """
+        value = self.select(self.probabilities(logits), targets)
+        return (value if np.isfinite(value) else float("-inf"), -self.nll(logits, targets))
+
     def describe(self) -> dict[str, Any]:
         """JSON form, read back by :func:`from_description`."""
         return {"kind": self.kind, "classes": list(self.classes)}

@@ -1,0 +1,60 @@
+"""Batches of images and targets as tensors, straight from the array store: no PIL, no worker processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillroom.data.store import Store
+from stillroom.data.views import augment
+from stillroom.settings import ViewSettings
+
+_RESIDENT_SHARE = 0.4  # of an accelerator's free memory that the images may take
+
+
+class Images:
+    """A store's images on a device, cut into views on demand.
+
+    On an accelerator the whole array is copied there once when it takes less than 40 % of the free memory; otherwise,
+    and on a CPU, batches are read from the memory-mapped file.
+
+    Args:
+        store: the decoded images.
+        device: where batches are wanted.
+        views: how training images are varied.
+        seed: the run's seed; with a row's number and a view's number it fixes the view.
+    """
+
+    def __init__(self, store: Store, device: torch.device, views: ViewSettings, seed: int) -> None:
+        self.store, self.device, self.views, self.seed = store, device, views, seed
+        self._resident: Tensor | None = None
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            size = len(store) * int(np.prod(store.shape)) * store.dtype.itemsize
+            if size < _RESIDENT_SHARE * free:
+                self._resident = torch.from_numpy(store.batch(np.arange(len(store)))).to(device)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def batch(self, rows: np.ndarray, view: int | None = None) -> Tensor:
+        """``[B, C, H, W]`` float32 in [0, 1] of the given rows, as they are (``view=None``) or in one of their views."""
+        if self._resident is not None:
+            raw = self._resident[torch.from_numpy(rows).to(self.device)]
+        else:
+            raw = torch.from_numpy(self.store.batch(rows)).to(self.device, non_blocking=True)
+        return augment(raw.float().div_(self.store.white), rows, view, self.views, self.seed)
+
+
+def batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """``rows`` cut into batches of ``size``. A last batch of one joins its neighbour: batch norm cannot use it."""
+    cuts = list(range(size, len(rows), size))
+    if cuts and len(rows) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(rows, cuts)
+
+
+def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The order of one epoch: a pure function of seed and epoch, so that a resumed run sees the same batches."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)

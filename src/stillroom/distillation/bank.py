@@ -1,0 +1,113 @@
+"""The teacher bank: a teacher's outputs, computed once per image and view, stored, and replayed exactly.
+
+A bank is a folder of float16 arrays in the cache, named by a fingerprint of everything that its content depends on:
+the teacher's weights, the images, the view policy and the outputs asked for. Runs share it; one that does not match
+has another name and is never found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stillroom.cache import cache_root, fingerprint, publish
+from stillroom.data.images import Images
+from stillroom.errors import RunError
+from stillroom.inference import BATCH, evaluating
+from stillroom.progress import progress
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Stored outputs of one network over ``V`` views of ``n`` images.
+
+    Attributes:
+        rows: ``[n]`` the data set's row numbers, ascending.
+        views: the ``V`` view numbers (None is the image as it is).
+        arrays: by name, ``[V, n, ...]`` float16, memory-mapped.
+    """
+
+    rows: np.ndarray
+    views: tuple[int | None, ...]
+    arrays: dict[str, np.ndarray]
+
+    def at(self, name: str, rows: np.ndarray, view: int | None) -> np.ndarray:
+        """``[B, ...]`` float32: the output ``name`` for these rows in that view. KeyError for rows it does not hold."""
+        places = np.searchsorted(self.rows, rows)
+        if (places >= len(self.rows)).any() or (self.rows[places % len(self.rows)] != rows).any():
+            raise KeyError("The bank does not hold every row asked for.")
+        return np.asarray(self.arrays[name][self.views.index(view)][places], dtype=np.float32)
+
+
+def build_bank(
+    network: nn.Module,
+    digest: str,
+    images: Images,
+    rows: np.ndarray,
+    views: Sequence[int | None],
+    ask: Callable[[Tensor], dict[str, Tensor]],
+    *,
+    asks: str,
+    label: str,
+    cache: Path | None = None,
+    show_progress: bool = True,
+) -> Bank:
+    """Open the bank for these rows and views, or compute it.
+
+    Args:
+        network: the teacher; evaluated without gradients.
+        digest: identifies its weights and settings (see ``models.weights.weights_digest``).
+        images: the data set's images.
+        rows: ``[n]`` row numbers to cover.
+        views: view numbers to cover.
+        ask: maps ``[B, C, H, W]`` to named outputs ``[B, ...]``.
+        asks: a text that identifies what ``ask`` returns.
+        label: for the progress bar.
+        cache: cache folder; default the user's.
+        show_progress: show a bar.
+
+    Raises:
+        RunError: an output is not finite, or the disk is full.
+    """
+    rows, views = np.sort(rows), tuple(views)
+    policy = asdict(images.views) | {"seed": images.seed} if views != (None,) else None
+    name = fingerprint(_FORMAT, digest, images.store.fingerprint, rows.tolist(), list(views), policy, asks, "fp16")
+    folder = (cache or cache_root()) / "banks" / name
+
+    def build(target: Path) -> None:
+        arrays: dict[str, np.ndarray] = {}
+        with progress(label, len(views) * len(rows), enabled=show_progress) as advance, evaluating(network):
+            for v, view in enumerate(views):
+                for start in range(0, len(rows), BATCH):
+                    batch = rows[start : start + BATCH]
+                    for key, value in ask(images.batch(batch, view)).items():
+                        stored = value.to(torch.float16).cpu().numpy()
+                        if not np.isfinite(stored).all():
+                            bad = int(batch[~np.isfinite(stored).reshape(len(batch), -1).all(axis=1)][0])
+                            raise RunError(
+                                f"The teacher's {key} for image row {bad} is not finite in float16; its weights are "
+                                "damaged or its input is not what it was trained on."
+                            )
+                        if key not in arrays:
+                            shape = (len(views), len(rows), *stored.shape[1:])
+                            arrays[key] = np.lib.format.open_memmap(
+                                target / f"{key}.npy", mode="w+", dtype=np.float16, shape=shape
+                            )
+                        arrays[key][v, start : start + len(batch)] = stored
+                    advance(len(batch))
+        for array in arrays.values():
+            array.flush()  # type: ignore[attr-defined]
+        (target / "meta.json").write_text(json.dumps({"outputs": sorted(arrays), "asks": asks}))
+
+    folder = publish(folder, build)
+    outputs = json.loads((folder / "meta.json").read_text())["outputs"]
+    arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in outputs}
+    return Bank(rows, views, arrays)

@@ -1,0 +1,55 @@
+"""MedAlmighty's hybrid of cross-entropy and temperature-scaled KL (PAPERS 0)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from stillroom.distillation.step import Objective, Step
+from stillroom.errors import UsageError
+from stillroom.task import Direction
+
+
+class HybridLoss(Objective):
+    """``alpha * CE(y, p_S) + (1 - alpha) * t^2 * KL(p_T^t || p_S^t)``.
+
+    With several teachers the KL is the mean over them.
+
+    Args:
+        alpha: weight in [0, 1] of the term that ``alpha_role`` names; the other term weighs ``1 - alpha``.
+        temperature: ``t`` > 0, softens both distributions.
+        alpha_role: ``label`` as the paper's equation has it, or ``teacher``, the reading that fits the paper's
+            sweeps better (PAPERS E2).
+        direction: ``forward`` is KL(teacher || student); ``reverse`` is the order the paper's formula prints (E1).
+    """
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(
+        self,
+        alpha: float = 0.2,
+        temperature: float = 2.0,
+        alpha_role: Literal["label", "teacher"] = "label",
+        direction: Direction = "forward",
+    ) -> None:
+        super().__init__()
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"alpha is a weight between 0 and 1, got {alpha}.")
+        if not temperature > 0:
+            raise UsageError(f"temperature must be above 0, got {temperature}.")
+        self.label_weight = alpha if alpha_role == "label" else 1 - alpha
+        self.temperature, self.direction = temperature, direction
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        assert step.teachers is not None
+        task, logits = step.task, step.student.logits
+        label = task.hard_loss(logits, step.targets, step.class_weights).mean()
+        soft = [
+            task.soft_loss(logits, teacher, self.temperature, self.direction).mean()
+            for teacher in step.teachers.logits
+        ]
+        return {
+            "label": self.label_weight * label,
+            "teacher": (1 - self.label_weight) * sum(soft[1:], soft[0]) / len(soft),
+        }
