@@ -5,9 +5,12 @@ Light on purpose: importing this module imports neither torch nor pandas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+from stillroom.errors import UsageError, nearest
+from stillroom.recipes import MedAlmighty, Recipe, recipe_named
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class DataSettings:
     group_duplicates: bool = True
     drop_leaks: bool = False
 
+    def __post_init__(self) -> None:
+        _at_least("size", self.size, 16)
+        _between("val_fraction", self.val_fraction)
+        _between("test_fraction", self.test_fraction)
+
 
 @dataclass(frozen=True)
 class ViewSettings:
@@ -65,6 +73,9 @@ class ViewSettings:
     augment: Literal["none", "light", "strong"] = "light"
     views: int = 8
     flips: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("views", self.views, 1)
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,15 @@ class TrainingSettings:
     patience: int = 0
     precision: Literal["32", "bf16"] = "32"
 
+    def __post_init__(self) -> None:
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 2)
+        _at_least("patience", self.patience, 0)
+        if not self.lr > 0:
+            raise UsageError(f"lr must be above 0, got {self.lr}.")
+        if self.weight_decay < 0:
+            raise UsageError(f"weight_decay must not be negative, got {self.weight_decay}.")
+
 
 @dataclass(frozen=True)
 class TeacherSettings:
@@ -120,6 +140,12 @@ class TeacherSettings:
     teacher_epochs: int | None = None
     weights: Path | None = None
     pretrained: bool = True
+
+    def __post_init__(self) -> None:
+        if self.teacher_epochs is not None:
+            _at_least("teacher_epochs", self.teacher_epochs, 1)
+        if self.teacher_size is not None:
+            _at_least("teacher_size", self.teacher_size, 16)
 
 
 @dataclass(frozen=True)
@@ -150,3 +176,121 @@ class EvaluationSettings:
     margin: float = 0.02
     resamples: int = 1000
     latency: bool = True
+
+    def __post_init__(self) -> None:
+        _between("margin", self.margin)
+        _at_least("resamples", self.resamples, 100)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run. Written, fully resolved, to the run folder's settings.yaml.
+
+    Attributes:
+        source: a MedMNIST name, a folder of class folders, a CSV or Parquet table, or `phantoms`.
+        recipe: the published system to run, with its own settings.
+        data: what to read.
+        views: how training images are varied.
+        teacher: who teaches.
+        student: what is taught.
+        training: the student's (and the control's) budget.
+        evaluation: what is measured.
+        seed: fixes splits, initial weights, order and views.
+        device: `auto` takes an accelerator where there is one.
+    """
+
+    source: str
+    recipe: Recipe = field(default_factory=MedAlmighty)
+    data: DataSettings = field(default_factory=DataSettings)
+    views: ViewSettings = field(default_factory=ViewSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    student: StudentSettings = field(default_factory=StudentSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataSettings,
+    "views": ViewSettings,
+    "teacher": TeacherSettings,
+    "student": StudentSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+}
+"""The parts of :class:`Settings` that are dataclasses of their own, by their name in settings.yaml."""
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Plain values only, ready for YAML; read back by :func:`from_dict`."""
+    recipe = {"name": settings.recipe.name} | asdict(settings.recipe)
+    plain = {f.name: asdict(getattr(settings, f.name)) for f in fields(Settings) if f.name in SECTIONS}
+    head = {"source": settings.source, "seed": settings.seed, "device": settings.device, "recipe": recipe}
+    return {name: _plain(value) for name, value in (head | plain).items()}
+
+
+def from_dict(content: dict[str, Any], where: str = "settings") -> Settings:
+    """Settings from plain values; what is not given takes its default.
+
+    Args:
+        content: nested as :func:`to_dict` gives it.
+        where: a file's name, for messages.
+
+    Raises:
+        UsageError: an unknown name (with the nearest known one) or a value of the wrong kind.
+    """
+    if not isinstance(content, dict):
+        raise UsageError(f"{where}: expected settings by name, got {type(content).__name__}.")
+    known = [f.name for f in fields(Settings)]
+    _check_names(content, known, where)
+    if not content.get("source"):
+        raise UsageError(f"{where}: `source` is missing: say what to train on.")
+    recipe = dict(content.get("recipe") or {})
+    kind = recipe_named(str(recipe.pop("name", MedAlmighty.name)))
+    parts: dict[str, Any] = {
+        name: read_section(cls, content.get(name) or {}, f"{where}: {name}") for name, cls in SECTIONS.items()
+    }
+    parts["recipe"] = read_section(kind, recipe, f"{where}: recipe {kind.name}")
+    head = {name: content[name] for name in ("source", "seed", "device") if name in content}
+    return read_section(Settings, head | parts, where)
+
+
+Section = TypeVar("Section")
+
+
+def read_section(cls: type[Section], values: dict[str, Any], where: str) -> Section:
+    """One dataclass from plain values, each checked against its annotated type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    _check_names(values, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: {name or 'value'}: {first['msg']}, got {first['input']!r}.") from None
+
+
+def _check_names(values: dict[str, Any], known: list[str], where: str) -> None:
+    for name in values:
+        if name not in known:
+            raise UsageError(f"{where}: there is no setting {name!r}.{nearest(str(name), known)}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}, got {value}.")
+
+
+def _between(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise UsageError(f"{name} must lie between 0 and 1, got {value}.")

@@ -1,0 +1,22 @@
+"""One file per published system. The tuple below is the whole list; nothing registers itself."""
+
+from __future__ import annotations
+
+from stillroom.errors import UsageError, nearest
+from stillroom.recipes.base import Recipe
+from stillroom.recipes.baseline import Baseline
+from stillroom.recipes.medalmighty import MedAlmighty
+
+RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, Baseline)
+
+
+def recipe_named(name: str) -> type[Recipe]:
+    """The recipe class called ``name``. Raises UsageError with the nearest names."""
+    for recipe in RECIPES:
+        if recipe.name == name:
+            return recipe
+    known = [recipe.name for recipe in RECIPES]
+    raise UsageError(f"There is no recipe {name!r}.{nearest(name, known)} Recipes: {', '.join(known)}.")
+
+
+__all__ = ["RECIPES", "Baseline", "MedAlmighty", "Recipe", "recipe_named"]

@@ -1,0 +1,123 @@
+"""How a picture becomes a square array of the training size. NumPy and Pillow only: the edge predictor uses it as it is.
+
+Training, evaluation and the deployed predictor all come through here, so that one file gives the same pixels everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from stillroom.errors import UsageError
+
+Fit = Literal["pad", "resize"]
+
+PREPROCESSING_VERSION = 1
+"""Raised whenever a change here alters pixels: cached stores of another version are then built anew."""
+
+
+def fit_image(image: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+    """The image on a ``size`` x ``size`` square; an image of that size already comes back bit for bit.
+
+    Bicubic with antialiasing, so that shrinking averages and does not skip pixels. 16-bit images keep their precision
+    and never overshoot their own brightest pixel.
+
+    Args:
+        image: ``[H, W]`` or ``[H, W, 3]``, uint8 or uint16.
+        size: side of the square in pixels.
+        fit: ``pad`` keeps the aspect ratio and centres the image on black, ``resize`` stretches it.
+
+    Returns:
+        ``[size, size]`` or ``[size, size, 3]`` of the image's dtype.
+    """
+    return _on_square(image, size, fit, Image.Resampling.BICUBIC)
+
+
+def fit_mask(mask: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+    """The lesion mask under the same geometry as :func:`fit_image`, by nearest neighbour.
+
+    Args:
+        mask: ``[H, W]``, true or non-zero inside the lesion.
+
+    Returns:
+        ``[size, size]`` uint8 of 0/1.
+    """
+    return _on_square((mask != 0).astype(np.uint8), size, fit, Image.Resampling.NEAREST)
+
+
+def drop_equal_channels(image: np.ndarray) -> np.ndarray:
+    """``[H, W]`` where the three channels are equal (a grey film saved as RGB), else the image itself."""
+    if image.ndim == 3 and (image[..., :1] == image[..., 1:]).all():
+        return np.ascontiguousarray(image[..., 0])
+    return image
+
+
+def luminance(image: np.ndarray) -> np.ndarray:
+    """``[H, W]`` of the same dtype: an ``[H, W, 3]`` image in grey (ITU-R 601), a grey one as it is."""
+    if image.ndim == 2:
+        return image
+    return np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(image.dtype)
+
+
+def as_stored(image: np.ndarray, size: int, fit: Fit, colour: bool, white: float) -> np.ndarray:
+    """One decoded image exactly as a store with these properties holds it; divided by ``white`` it is the network's input.
+
+    Args:
+        image: ``[H, W]`` or ``[H, W, 3]``, uint8 or uint16.
+        size, fit: as in :func:`fit_image`.
+        colour: whether the store has three channels. If not, a colour image is turned grey.
+        white: the store's value of white; 255 means 8-bit rows.
+
+    Returns:
+        ``[3 or 1, size, size]`` uint8 where ``white`` is 255, else uint16.
+
+    Raises:
+        UsageError: the image is 16-bit and the store is not, or the image is brighter than the store's white: its own
+            white is unknown, and a guess would change what the network sees.
+    """
+    if image.dtype == np.uint16 and image.max(initial=0) > white:
+        raise UsageError(
+            f"The image has values up to {image.max()}, but the model was trained on images whose white is "
+            f"{white:g}. Convert the image to that range first."
+        )
+    image = drop_equal_channels(image)
+    pixels = planes(fit_image(image if colour else luminance(image), size, fit), 3 if colour else 1)
+    if image.dtype == np.uint8 and white != 255:
+        # Exact for 65535 = 257 * 255, which is the white of every store that mixes 8 and 16 bits.
+        return np.rint(pixels * (white / 255)).astype(np.uint16)
+    return pixels if white != 255 else pixels.astype(np.uint8)
+
+
+def planes(image: np.ndarray, channels: int) -> np.ndarray:
+    """``[H, W]`` or ``[H, W, 3]`` as ``[channels, H, W]``; grey is repeated to fill three channels."""
+    if image.ndim == 3:
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+    return np.repeat(image[None], channels, axis=0)
+
+
+def _on_square(image: np.ndarray, size: int, fit: Fit, resampling: Image.Resampling) -> np.ndarray:
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    if fit == "resize":
+        return _resize(image, size, size, resampling)
+    scale = size / max(height, width)
+    inner = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)), resampling)
+    square = np.zeros((size, size, *image.shape[2:]), dtype=image.dtype)
+    top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
+    square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    return square
+
+
+def _resize(image: np.ndarray, height: int, width: int, resampling: Image.Resampling) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    if image.dtype == np.uint8:
+        return np.asarray(Image.fromarray(image).resize((width, height), resampling))
+    if image.ndim == 3:
+        return np.stack([_resize(plane, height, width, resampling) for plane in planes(image, 3)], axis=-1)
+    # Pillow resamples 16-bit integers coarsely; 32-bit floats hold them exactly.
+    smooth = np.asarray(Image.fromarray(image.astype(np.float32)).resize((width, height), resampling))
+    return np.rint(smooth).clip(0, image.max()).astype(np.uint16)

@@ -1,0 +1,103 @@
+"""What an exported model says about itself: all that is needed to use it away from the run that made it.
+
+Imports neither torch nor onnx, so that the predictor reads what the exporter wrote with the same code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from stillroom.errors import UsageError
+from stillroom.task import Task, from_description
+
+FORMAT = 1
+"""Version of the exported file's contract: its inputs, outputs and metadata."""
+
+_PREFIX = "stillroom."
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The notes that travel inside an exported model.
+
+    Attributes:
+        task: what the outputs mean and how they are turned into decisions.
+        name: the network's name, e.g. ``mobilenetv3_small_100``.
+        size: side of the square input image, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        white: the pixel value of the training images that became 1.0, e.g. 255.
+        fit: how a non-square image becomes square, ``pad`` or ``resize``.
+        temperature: what the logits are divided by before the probabilities, inside the graph already.
+        synthetic: True for a model trained on phantoms: every page that shows its answers must say so.
+        details: free notes for people, e.g. the data set and the run.
+        stillroom: version of Stillroom that wrote the file.
+    """
+
+    task: Task
+    name: str
+    size: int
+    channels: int
+    white: float
+    fit: str
+    temperature: float
+    synthetic: bool = False
+    details: Mapping[str, str] = field(default_factory=dict)
+    stillroom: str = field(default_factory=lambda: version("stillroom"))
+
+    def to_properties(self) -> dict[str, str]:
+        """ONNX metadata properties: every value is a JSON text, every key starts with ``stillroom.``."""
+        values: dict[str, Any] = {
+            "format": FORMAT,
+            "version": self.stillroom,
+            "task": self.task.describe(),
+            "decision_rule": self.task.decision_rule,
+            "name": self.name,
+            "size": self.size,
+            "channels": self.channels,
+            "white": self.white,
+            "fit": self.fit,
+            "temperature": self.temperature,
+            "synthetic": self.synthetic,
+            "details": dict(self.details),
+        }
+        return {_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], source: str) -> ModelMetadata:
+        """Read :meth:`to_properties` back. Raises :class:`UsageError`, naming ``source``, where that cannot be done."""
+        if _PREFIX + "format" not in properties:
+            raise UsageError(
+                f"{source} is an ONNX model, but not one that Stillroom exported: it says nothing of classes and"
+                " preprocessing. Name a run's folder or its student.onnx."
+            )
+        try:
+            values = {
+                key.removeprefix(_PREFIX): json.loads(text)
+                for key, text in properties.items()
+                if key.startswith(_PREFIX)
+            }
+            if values["format"] != FORMAT:
+                raise UsageError(
+                    f"{source} has format {values['format']}, this Stillroom reads format {FORMAT}: export the"
+                    f" model again, or use Stillroom {values.get('version')}, which wrote it."
+                )
+            return cls(
+                task=from_description(values["task"]),
+                name=values["name"],
+                size=int(values["size"]),
+                channels=int(values["channels"]),
+                white=float(values["white"]),
+                fit=values["fit"],
+                temperature=float(values["temperature"]),
+                synthetic=bool(values["synthetic"]),
+                details=values["details"],
+                stillroom=values["version"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{source} carries damaged Stillroom metadata ({type(error).__name__}: {error}): export it again."
+            ) from error

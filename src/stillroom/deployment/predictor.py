@@ -1,0 +1,214 @@
+"""Predictions from an exported model, away from training: NumPy, Pillow and ONNX Runtime, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.data.files import IMAGE_SUFFIXES, FileReader
+from stillroom.data.geometry import fit_image
+from stillroom.data.table import UnreadableImage
+from stillroom.deployment.metadata import ModelMetadata
+from stillroom.errors import UsageError
+from stillroom.task import Task
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from rich.table import Table
+
+MODEL_FILE = "student.onnx"
+"""Name of the exported model in a run's folder."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        path: the file, or None for an array.
+        decision: names of the classes decided for: one, or with multi-label any number. Empty on an error.
+        probabilities: calibrated probability of every class, in the classes' order. Empty on an error.
+        error: why the image could not be read; None where all went well.
+    """
+
+    path: Path | None
+    decision: tuple[str, ...] = ()
+    probabilities: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            "decision": list(self.decision),
+            "probabilities": self.probabilities,
+            "error": self.error,
+        }
+
+
+class Predictor:
+    """An exported model, ready to answer. Made by :meth:`load`; the same on every machine with a CPU.
+
+    Attributes:
+        metadata: all that the file says about itself.
+    """
+
+    def __init__(self, session: InferenceSession, metadata: ModelMetadata) -> None:
+        self.metadata = metadata
+        self._session = session
+
+    @classmethod
+    def load(cls, source: Path | str, *, threads: int = 0) -> Predictor:
+        """Open a model.
+
+        Args:
+            source: a run's folder that holds ``student.onnx``, or an ``.onnx`` file.
+            threads: CPU threads for one batch; 0 takes one per physical core.
+
+        Raises:
+            UsageError: there is no such model, or it was not exported by Stillroom.
+        """
+        path = Path(source)
+        if path.is_dir():
+            path = path / MODEL_FILE
+            if not path.is_file():
+                raise UsageError(
+                    f"{source} holds no {MODEL_FILE}: name the folder of a finished run, or an .onnx file."
+                )
+        if not path.is_file():
+            raise UsageError(f"There is no model at {path}: name the folder of a finished run, or an .onnx file.")
+
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only: warnings are about the graph and help nobody who predicts
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's own exception types have no public base
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"{path} is not an ONNX model that can be opened: {reason}") from error
+        properties = session.get_modelmeta().custom_metadata_map
+        return cls(session, ModelMetadata.from_properties(properties, str(path)))
+
+    @property
+    def task(self) -> Task:
+        """What the classes mean and how decisions are made."""
+        return self.metadata.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The ``K`` class names, in the order of the outputs."""
+        return self.metadata.task.classes
+
+    @property
+    def size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.metadata.size
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return self.metadata.channels
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.metadata.name
+
+    @property
+    def synthetic(self) -> bool:
+        """True for a model trained on phantoms: every page that shows its answers must say so."""
+        return self.metadata.synthetic
+
+    def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``[N, C, S, S]`` float32 in [0, 1] to ``(logits, probabilities)``, ``[N, K]`` float32 each."""
+        images = np.ascontiguousarray(batch, dtype=np.float32)
+        logits, probabilities = self._session.run(["logits", "probabilities"], {"images": images})
+        return logits, probabilities
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """``[N, C, S, S]`` float32 in [0, 1] to ``[N, K]`` float32, before the temperature."""
+        return self.run(batch)[0]
+
+    def probabilities(self, batch: np.ndarray) -> np.ndarray:
+        """``[N, C, S, S]`` float32 in [0, 1] to calibrated ``[N, K]`` float32."""
+        return self.run(batch)[1]
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """One decoded image as the network was trained to see it.
+
+        An 8-bit image is divided by its own full range, 255, whatever the training images' white was, so that a model
+        trained on 16 bits can be shown the 8-bit copy of such an image.
+
+        Args:
+            image: ``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, of any size.
+
+        Returns:
+            ``[C, S, S]`` float32 in [0, 1].
+
+        Raises:
+            UnreadableImage: the array is no such image, or has more bits than the model was trained on.
+        """
+        if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
+            raise UnreadableImage(
+                f"an image must be [H, W] or [H, W, 3] of uint8 or uint16, this is {list(image.shape)} of {image.dtype}"
+            )
+        if 0 in image.shape:
+            raise UnreadableImage("the image has no pixels")
+        white = 255.0 if image.dtype == np.uint8 else self.metadata.white
+        if image.dtype == np.uint16 and white <= 255:
+            raise UnreadableImage(
+                "the image has 16 bits and the model was trained on 8: convert it as the training images were"
+            )
+        fitted = fit_image(image, self.metadata.size, self.metadata.fit)
+        planes = fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
+        if len(planes) > self.channels:
+            raise UnreadableImage("todo")
+        return np.repeat(planes, self.channels // len(planes), axis=0).astype(np.float32) / np.float32(white)
+
+    def predict(self, images: Sequence[Path | str | np.ndarray], batch_size: int = 32) -> list[Prediction]:
+        """Predict images; one that cannot be read is answered with its error and stops no other.
+
+        Args:
+            images: files, folders (all images in them and below, by name) and decoded arrays (see :meth:`prepare`).
+            batch_size: images per call of the runtime; memory grows with it, answers do not depend on it.
+
+        Returns:
+            One prediction per image, in order.
+
+        Raises:
+            UsageError: a folder holds no image.
+        """
+        sources = list(_expand(images))
+        predictions: list[Prediction] = []
+        for start in range(0, len(sources), batch_size):
+            predictions += self._predict_batch(sources[start : start + batch_size])
+        return predictions
+
+    def _predict_batch(self, sources: list[Path | np.ndarray]) -> list[Prediction]:
+        prepared: list[np.ndarray] = []
+        errors: list[str | None] = []
+        for source in sources:
+            try:
+                prepared.append(self.prepare(source if isinstance(source, np.ndarray) else _decode(source)))
+                errors.append(None)
+            except UnreadableImage as error:
+                errors.append(str(error))
+        probabilities = iter(self.probabilities(np.stack(prepared)) if prepared else ())
+        return [
+            self._answer(source, next(probabilities)) if error is None else Prediction(_path(source), error=error)
+            for source, error in zip(sources, errors, strict=True)
+        ]
+
+    def _answer(self, source: Path | np.ndarray, probabilities: np.ndarray) -> Prediction:
+        decided = self.task.one_hot(self.task.decide(probabilities[None]))[0]
+        return Prediction(
+            path=_path(source),
+            decision=tuple(name for name, on in zip(self.classes, decided, strict=True) if on),
+            probabilities={name: float(p) for name, p in zip(self.classes, probabilities, strict=True)},
+        )

@@ -1,0 +1,208 @@
+"""What stands in a run folder, read once into memory. Everything on the page comes from here.
+
+Light on purpose: pandas is imported only when predictions are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.errors import RunError, UsageError
+from stillroom.task import Task, from_description
+
+ROLES = ("student", "control", "teacher")
+TITLES = {"student": "Student", "control": "Control", "teacher": "Teacher", "onnx": "Student as ONNX"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """predictions.parquet as arrays; ``N`` rows of all splits, ``K`` classes.
+
+    Attributes:
+        ids: ``[N]`` str, as in the data table.
+        targets: ``[N]`` or ``[N, K]``, in the task's own form.
+        test: ``[N]`` bool, True for rows of the test split.
+        probabilities: role to ``[N, K]`` float64 in [0, 1]; a role without its columns is absent.
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    test: np.ndarray
+    probabilities: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run folder. Optional parts that were not written are None or empty.
+
+    Attributes:
+        folder: the run folder itself.
+        task: what the labels mean.
+        settings, manifest, audit, metrics: the files of these names.
+        history: one entry per role and epoch, in the order written.
+        features: ``student [M, D]``, perhaps ``teacher [M, D2]``, and ``index [M]``, rows of the predictions.
+        gallery: ``images [G, C, H, W]`` uint8 and ``index [G]``, rows of the predictions.
+    """
+
+    folder: Path
+    task: Task
+    settings: dict[str, Any]
+    manifest: dict[str, Any]
+    audit: dict[str, Any] | None
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]
+    predictions: Predictions | None
+    features: dict[str, np.ndarray]
+    gallery: dict[str, np.ndarray]
+
+    @property
+    def synthetic(self) -> bool:
+        return bool(self.manifest.get("synthetic"))
+
+    @property
+    def test(self) -> dict[str, dict[str, Any]]:
+        """Test metrics by role, student first; roles without figures are left out."""
+        written = self.metrics.get("test") or {}
+        return {role: written[role] for role in in_order(written) if written[role]}
+
+    @property
+    def calibration(self) -> dict[str, dict[str, Any]]:
+        """Calibration by role, student first."""
+        written = self.metrics.get("calibration") or {}
+        return {role: written[role] for role in in_order(written) if written[role]}
+
+    @property
+    def efficiency(self) -> dict[str, dict[str, Any]]:
+        """Size and speed by network, student first."""
+        written = self.metrics.get("efficiency") or {}
+        return {role: written[role] for role in in_order(written) if written[role]}
+
+    def comparison(self, other: str) -> dict[str, Any] | None:
+        """The paired comparison of the student with ``other``, or None where there is none."""
+        return (self.metrics.get("comparison") or {}).get(f"student_vs_{other}") or None
+
+
+def in_order(roles: Iterable[str]) -> list[str]:
+    """Student, control and teacher first, then the rest as they came."""
+    roles = list(roles)
+    return [role for role in ROLES if role in roles] + [role for role in roles if role not in ROLES]
+
+
+def title(role: str) -> str:
+    """A role as a heading, e.g. ``Student``."""
+    return TITLES.get(role, role.replace("_", " ").capitalize())
+
+
+def load(run: Path) -> Record:
+    """Read a run folder.
+
+    Raises:
+        UsageError: ``run`` is no run folder: manifest.json, metrics.json or settings.yaml is missing.
+        RunError: a file cannot be parsed, or its parts contradict each other.
+    """
+    for name in ("manifest.json", "metrics.json", "settings.yaml"):
+        if not (run / name).is_file():
+            raise UsageError(f"{run} has no {name}: point to the folder of a finished run.")
+    manifest, metrics = _json(run / "manifest.json"), _json(run / "metrics.json")
+    description = metrics.get("task") or manifest.get("task")
+    if not description:
+        raise RunError(f"{run / 'metrics.json'} does not say what the task is; evaluate the run again.")
+    task = from_description({"ordinal": description.get("kind") == "ordinal"} | description)
+    predictions = _predictions(run / "predictions.parquet", task)
+    record = Record(
+        folder=run,
+        task=task,
+        settings=_yaml(run / "settings.yaml"),
+        manifest=manifest,
+        audit=_json(run / "audit.json") if (run / "audit.json").is_file() else None,
+        metrics=metrics,
+        history=_history(run / "history.jsonl"),
+        predictions=predictions,
+        features=_arrays(run / "features.npz", predictions),
+        gallery=_arrays(run / "gallery.npz", predictions),
+    )
+    if "student" not in record.test:
+        raise RunError(f"{run / 'metrics.json'} holds no test figures of the student; evaluate the run again.")
+    return record
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is not valid JSON ({error}); write it again by repeating its stage.") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} should hold a JSON object, found {type(content).__name__}.")
+    return content
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise RunError(f"{path} is not valid YAML ({str(error).splitlines()[0]}).") from None
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            raise RunError(f"{path}, line {number}, is not valid JSON; resume the run to write it again.") from None
+    return entries
+
+
+def _predictions(path: Path, task: Task) -> Predictions | None:
+    if not path.is_file():
+        return None
+    import pandas as pd
+
+    table = pd.read_parquet(path)
+    probabilities = {}
+    for role in ROLES:
+        columns = [f"{role}:{name}" for name in task.classes]
+        if not set(columns) <= set(table.columns):
+            continue
+        values = table[columns].to_numpy(dtype=np.float64)
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            raise RunError(f"{path}, row {row}: the {role}'s probabilities are not finite numbers; evaluate again.")
+        probabilities[role] = values
+    names = ["" if pd.isna(name) else str(name) for name in table["target"]]
+    return Predictions(
+        ids=table["id"].astype(str).to_numpy(),
+        targets=task.parse(names),
+        test=(table["split"] == "test").to_numpy(),
+        probabilities=probabilities,
+    )
+
+
+def _arrays(path: Path, predictions: Predictions | None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz whose ``index`` points into the predictions; empty without the file or predictions."""
+    if predictions is None or not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    index = arrays.get("index", np.zeros(0, dtype=np.int64))
+    if len(index) and int(index.max()) >= len(predictions.ids):
+        raise RunError(
+            f"{path} points at row {int(index.max())}, but predictions.parquet has {len(predictions.ids)} rows; "
+            "evaluate the run again."
+        )
+    for name, array in arrays.items():
+        if len(array) != len(index):
+            raise RunError(f"{path}: {name} has {len(array)} rows, index has {len(index)}; evaluate the run again.")
+    return arrays if len(index) else {}
