@@ -1,0 +1,234 @@
+"""Pixels from image files: what Pillow decodes, brought to the two forms of an :class:`ImageReader`.
+
+Light on purpose (NumPy and Pillow), so that what is deployed may decode as training does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+
+from stillroom.data.table import UnreadableImage
+from stillroom.errors import UsageError
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+"""Endings, in lower case, by which a folder's images are found. A file is decoded by its content, not its ending."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+_GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Reads a list of image files, each with any number of lesion masks. Holds paths only, so it pickles.
+
+    Attributes:
+        paths: ``[N]`` image files.
+        masks: ``[N]`` tuples of mask files, or empty where no image has one.
+    """
+
+    paths: tuple[Path, ...]
+    masks: tuple[tuple[Path, ...], ...] = ()
+
+    def read(self, index: int) -> np.ndarray:
+        """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, as :func:`decode_image` makes it."""
+        return _decode_file(self.paths[index])
+
+    def read_mask(self, index: int) -> np.ndarray | None:
+        """The union of the image's masks, ``[H, W]`` bool: True where any channel is above 0.
+
+        A mask of another size is stretched to the image's by nearest neighbour. Masks should be stored without
+        loss: a JPEG's ringing around the lesion is above 0 as well.
+
+        Raises:
+            UnreadableImage: the image or one of its masks cannot be decoded; the reason names the mask.
+        """
+        masks = self.masks[index] if self.masks else ()
+        if not masks:
+            return None
+        height, width = self.read(index).shape[:2]
+        union = np.zeros((height, width), dtype=bool)
+        for path in masks:
+            try:
+                pixels = _decode_file(path)
+            except UnreadableImage as error:
+                raise UnreadableImage(f"its mask {path.name} cannot be read: {error}") from None
+            inside = pixels.any(axis=2) if pixels.ndim == 3 else pixels > 0
+            if inside.shape != union.shape:
+                scaled = Image.fromarray(inside.astype(np.uint8)).resize(
+                    (width, height), Image.Resampling.NEAREST
+                )
+                inside = np.asarray(scaled) > 0
+            union |= inside
+        return union
+
+    def stamp(self, index: int) -> str:
+        """Path, size in bytes and time of change of the image and of each of its masks."""
+        files = (self.paths[index], *(self.masks[index] if self.masks else ()))
+        return "|".join(_stamp(path) for path in files)
+
+
+def decode_image(file: BinaryIO) -> np.ndarray:
+    """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, from an open PNG, JPEG, BMP, TIFF, WebP or GIF file.
+
+    - EXIF orientation is applied.
+    - 1-bit images become 0 and 255; palettes become RGB; CMYK and YCbCr become RGB.
+    - Transparency is laid on black, the background of most medical images and of padding.
+    - 16-bit grey stays uint16, as do 32-bit integers whose values fit.
+    - Of a stereo or preview JPEG (MPO, as some phones write) the main picture is read.
+
+    Raises:
+        UnreadableImage: no image, or a damaged one; more than about 179 million pixels; several frames or
+            pages; floating point, more than 16 bits, or 16-bit colour, which Pillow would cut to 8 bits unasked.
+    """
+    # A damaged file may raise nearly anything inside a decoder. Whatever it is, it belongs to this one image, which
+    # is reported by name; it must not end a run over thousands of good ones.
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            _refuse_unsupported(image)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise UnreadableImage(
+            f"the image has more than {limit} million pixels, which may be an attack"
+        ) from None
+    except UnidentifiedImageError:
+        raise UnreadableImage("the content is not a PNG, JPEG, BMP, TIFF, WebP or GIF image") from None
+    except Exception as error:
+        raise UnreadableImage(f"the image is truncated or damaged ({_first_line(error)})") from None
+    return _to_array(upright)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every image file under ``folder``, however deep, in natural order (``scan2`` before ``scan10``).
+
+    Hidden files and folders (``._scan.png``, ``.DS_Store``) and ``__MACOSX`` are left out; links are followed.
+
+    Raises:
+        UsageError: a file name that is not valid text in UTF-8, which no table or report could name.
+    """
+    found: list[Path] = []
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in visited else [name for name in folders if is_visible(name)]
+        if real in visited:  # a link back to a folder already seen
+            continue
+        visited.add(real)
+        found += [Path(parent, name) for name in names if is_image_name(name)]
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"The file name {str(path)!a} is not valid UTF-8; rename the file.") from None
+    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def is_visible(name: str) -> bool:
+    """False for what systems leave behind: names with a leading dot, and ``__MACOSX``."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image when a folder is listed."""
+    return is_visible(name) and Path(name).suffix.lower() in IMAGE_EXTENSIONS
+
+
+def natural_key(text: str) -> tuple[list[str | int], str]:
+    """Sorting key under which numbers inside names count as numbers and case does not matter."""
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
+
+
+def _decode_file(path: Path) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise UnreadableImage("the file is empty (0 bytes)")
+            return decode_image(file)
+    except OSError as error:
+        raise UnreadableImage(_why_not_opened(error)) from None
+
+
+def _refuse_unsupported(image: ImageFile) -> None:
+    """What Pillow would open, but only by dropping frames or bits without a word."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise UnreadableImage(
+            f"the file holds {frames} frames or pages; save the one wanted as an image of its own"
+        )
+    if image.mode == "F":
+        raise UnreadableImage(
+            "the pixels are floating-point numbers of unknown range; save the image with 8 or 16 bits"
+        )
+    if image.mode in (*_GREY16, "I"):
+        return
+    if isinstance(image, TiffImageFile):
+        deep = max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8
+    else:
+        deep = image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)
+    if deep:
+        raise UnreadableImage(
+            "the image has 16 bits per colour channel, which cannot be kept; save it with 8 bits, or in 16-bit grey"
+        )
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    if image.mode in _GREY16:
+        return np.asarray(image).astype(np.uint16)
+    if image.mode == "I":
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise UnreadableImage(
+                f"the pixels reach from {low} to {high}, outside the 16-bit range 0 to 65535"
+            )
+        return values.astype(np.uint16)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode == "LA":
+        return np.asarray(_on_black(image).convert("L"))
+    if image.has_transparency_data:
+        return np.asarray(_on_black(image))
+    try:
+        return np.asarray(image.convert("RGB"))
+    except ValueError:
+        raise UnreadableImage(
+            f"the colour mode {image.mode} cannot be turned into RGB; save it as RGB"
+        ) from None
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    colour = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour).convert("RGB")
+
+
+def _why_not_opened(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the file does not exist"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder, not a file"
+    return f"the file cannot be opened ({(error.strerror or str(error)).lower()})"
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path} missing"
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
