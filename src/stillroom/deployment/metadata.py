@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from stillroom.data.geometry import Fit
 from stillroom.errors import UsageError
 from stillroom.task import Task, from_description
 
@@ -42,7 +43,7 @@ class ModelMetadata:
     size: int
     channels: int
     white: float
-    fit: str
+    fit: Fit
     temperature: float
     synthetic: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
@@ -68,11 +69,11 @@ class ModelMetadata:
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], source: str) -> ModelMetadata:
-        """Read :meth:`to_properties` back. Raises :class:`UsageError`, naming ``source``, where that cannot be done."""
+        """Read :meth:`to_properties` back. Raises :class:`UsageError`, naming ``source``, where it cannot."""
         if _PREFIX + "format" not in properties:
             raise UsageError(
-                f"{source} is an ONNX model, but not one that Stillroom exported: it says nothing of classes and"
-                " preprocessing. Name a run's folder or its student.onnx."
+                f"{source} is an ONNX model, but not one that Stillroom exported: it says nothing of classes"
+                " and preprocessing. Name a run's folder or its student.onnx."
             )
         try:
             values = {
@@ -82,8 +83,8 @@ class ModelMetadata:
             }
             if values["format"] != FORMAT:
                 raise UsageError(
-                    f"{source} has format {values['format']}, this Stillroom reads format {FORMAT}: export the"
-                    f" model again, or use Stillroom {values.get('version')}, which wrote it."
+                    f"{source} has format {values['format']}, this Stillroom reads format {FORMAT}: export"
+                    f" the model again, or use Stillroom {values.get('version')}, which wrote it."
                 )
             return cls(
                 task=from_description(values["task"]),
@@ -99,5 +100,6 @@ class ModelMetadata:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                f"{source} carries damaged Stillroom metadata ({type(error).__name__}: {error}): export it again."
+                f"{source} carries damaged Stillroom metadata ({type(error).__name__}: {error})."
+                " Export the model again."
             ) from error

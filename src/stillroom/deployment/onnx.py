@@ -1,21 +1,23 @@
-"""Export of a trained network to one self-sufficient ONNX file, and the gate that it answers as the network does."""
+"""Export of a trained network to one self-sufficient ONNX file, and the gate that it answers alike."""
 
 from __future__ import annotations
 
 import copy
+import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.data.geometry import Fit
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import RunError
+from stillroom.files import write_atomically
 from stillroom.task import Task
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 18
-"""The opset torch's exporter is written in: any other one is a conversion, and older runtimes read this one too."""
+"""The opset torch's exporter is written in: any other is a conversion, and older runtimes read this one."""
 
 PARITY_BATCHES = (1, 7, 32)
 """Batch sizes the exported file is tried with: a batch dimension frozen by the exporter shows at once."""
@@ -37,7 +39,7 @@ def export_onnx(
     size: int,
     channels: int,
     white: float,
-    fit: str,
+    fit: Fit,
     temperature: float,
     name: str,
     synthetic: bool,
@@ -45,12 +47,14 @@ def export_onnx(
 ) -> Path:
     """Write ``network`` as one ONNX file that needs nothing beside it.
 
-    Input ``images`` ``[B, channels, size, size]`` float32 in [0, 1]; outputs ``logits`` ``[B, K]`` and calibrated
-    ``probabilities`` ``[B, K]``, float32, any ``B >= 1``. Preprocessing, classes and decision rule stand in the
-    file's metadata (:class:`~stillroom.deployment.metadata.ModelMetadata`). The same weights give the same bytes.
+    Input ``images`` ``[B, channels, size, size]`` float32 in [0, 1]; outputs ``logits`` ``[B, K]`` and
+    calibrated ``probabilities`` ``[B, K]``, float32, any ``B >= 1``. Preprocessing, classes and decision rule
+    stand in the file's metadata (:class:`~stillroom.deployment.metadata.ModelMetadata`). The same weights
+    give the same bytes.
 
     Args:
-        network: ``[B, C, H, W]`` float32 in [0, 1] to logits ``[B, K]``. Left as it is: its mode, device and precision.
+        network: ``[B, C, H, W]`` float32 in [0, 1] to logits ``[B, K]``. Its mode, device and precision are
+            left as they are.
         path: the file to write; replaced whole or not at all.
         task: what the logits mean.
         size: side of the square input, in pixels.
@@ -63,7 +67,7 @@ def export_onnx(
         details: free notes, part of the file's bytes: no times or paths if the file is to be reproducible.
 
     Raises:
-        RunError: the network cannot be expressed in ONNX.
+        RunError: the network cannot be expressed in ONNX, or the file cannot be written.
     """
     metadata = ModelMetadata(
         task=task,
@@ -79,11 +83,14 @@ def export_onnx(
     try:
         model = _trace(network, metadata)
     except Exception as error:
-        raise RunError(f"ONNX export of {name} failed: {_root_reason(error)}. Choose another student.") from error
+        raise RunError(
+            f"ONNX export of {name} failed: {_root_reason(error)}. Choose another student."
+        ) from error
     _strip(model)
     for key, value in metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
-    _write(path, model.SerializeToString(deterministic=True))
+    content = model.SerializeToString(deterministic=True)
+    write_atomically(path, lambda target: target.write_bytes(content))
     return path
 
 
@@ -96,12 +103,12 @@ def check_parity(
         path: file written by :func:`export_onnx`.
         network: the network it was exported from; its mode is left as it is.
         images: ``[N, C, H, W]`` float32 in [0, 1], N >= 1: real images, as noise may pass where images fail.
-        tolerance: largest difference allowed between probabilities; between logits it is multiplied by the largest
-            logit where that is above 1, as float32 rounding grows with it.
+        tolerance: largest difference allowed between probabilities; between logits it is multiplied by the
+            largest logit where that is above 1, as float32 rounding grows with it.
 
     Returns:
-        ``images`` (N), ``max_logit_difference``, ``max_probability_difference``, ``decisions_equal`` (share of images,
-        1.0 but for ties within the tolerance), ``tolerance`` and ``passed``.
+        ``images`` (N), ``max_logit_difference``, ``max_probability_difference``, ``decisions_equal`` (share
+        of images, 1.0 but for ties within the tolerance), ``tolerance`` and ``passed``.
     """
     if not len(images):
         raise ValueError("Parity is checked on at least one image.")
@@ -136,10 +143,11 @@ def require_parity(parity: dict[str, Any], path: Path) -> None:
     """Raise :class:`RunError` with the figures where :func:`check_parity` did not pass."""
     if not parity["passed"]:
         raise RunError(
-            f"{path} does not answer as the network it was exported from: on {parity['images']} images, logits differ"
-            f" by up to {parity['max_logit_difference']:.2g} and probabilities by up to"
+            f"{path} does not answer as the network it was exported from: on {parity['images']} images,"
+            f" logits differ by up to {parity['max_logit_difference']:.2g} and probabilities by up to"
             f" {parity['max_probability_difference']:.2g} (tolerance {parity['tolerance']:.2g}),"
-            f" {parity['decisions_equal']:.1%} of the decisions agree. Do not use this file; choose another student."
+            f" {parity['decisions_equal']:.1%} of the decisions agree. Do not use this file;"
+            " choose another student."
         )
 
 
@@ -187,7 +195,7 @@ def _network_logits(network: nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 def _strip(model: ModelProto) -> None:
-    """Drop what the exporter notes for its own debugging: stack traces, source lines and paths of this machine."""
+    """Drop what the exporter notes for debugging: stack traces, source lines and paths of this machine."""
     model.ClearField("metadata_props")
     model.ClearField("doc_string")
     model.graph.name = "stillroom"
@@ -215,26 +223,17 @@ def _strip_nodes(nodes: Any) -> None:
                 _strip_graph(subgraph)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write whole or not at all: a reader never meets half a model."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"Cannot write {path}: {error.strerror}. Free some space or choose another folder.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports its progress through logging and warnings; failures arrive as exceptions anyway."""
+    """The exporter logs, warns and prints whole graphs; what matters of its failures arrives as an exception."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

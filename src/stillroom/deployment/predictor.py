@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.data.files import IMAGE_SUFFIXES, FileReader
-from stillroom.data.geometry import fit_image
+from stillroom.data.files import FileReader, list_images
+from stillroom.data.geometry import as_stored
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "student.onnx"
 """Name of the exported model in a run's folder."""
+
+_BAR = 30  # characters of a bar at probability 1
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,17 @@ class Predictor:
                     f"{source} holds no {MODEL_FILE}: name the folder of a finished run, or an .onnx file."
                 )
         if not path.is_file():
-            raise UsageError(f"There is no model at {path}: name the folder of a finished run, or an .onnx file.")
+            raise UsageError(
+                f"There is no model at {path}: name the folder of a finished run, or an .onnx file."
+            )
 
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: warnings are about the graph and help nobody who predicts
+        options.log_severity_level = (
+            3  # errors only: warnings are about the graph and help nobody who predicts
+        )
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's own exception types have no public base
@@ -140,10 +146,11 @@ class Predictor:
         return self.run(batch)[1]
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """One decoded image as the network was trained to see it.
+        """One decoded image as the network was trained to see it: the array store's own preprocessing.
 
-        An 8-bit image is divided by its own full range, 255, whatever the training images' white was, so that a model
-        trained on 16 bits can be shown the 8-bit copy of such an image.
+        An 8-bit image is scaled by its own full range, 255, whatever the training images' white was, so that
+        a model trained on 16 bits can be shown the 8-bit copy of such an image. A colour image turns grey for
+        a grey model, a grey one fills all channels of a colour model.
 
         Args:
             image: ``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, of any size.
@@ -152,30 +159,24 @@ class Predictor:
             ``[C, S, S]`` float32 in [0, 1].
 
         Raises:
-            UnreadableImage: the array is no such image, or has more bits than the model was trained on.
+            UsageError: the array is no such image, or it is brighter than the training images' white.
         """
-        if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
-            raise UnreadableImage(
-                f"an image must be [H, W] or [H, W, 3] of uint8 or uint16, this is {list(image.shape)} of {image.dtype}"
+        shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if not shaped or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
+            raise UsageError(
+                "An image must be [H, W] or [H, W, 3] of uint8 or uint16,"
+                f" not {list(image.shape)} of {image.dtype}."
             )
-        if 0 in image.shape:
-            raise UnreadableImage("the image has no pixels")
-        white = 255.0 if image.dtype == np.uint8 else self.metadata.white
-        if image.dtype == np.uint16 and white <= 255:
-            raise UnreadableImage(
-                "the image has 16 bits and the model was trained on 8: convert it as the training images were"
-            )
-        fitted = fit_image(image, self.metadata.size, self.metadata.fit)
-        planes = fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
-        if len(planes) > self.channels:
-            raise UnreadableImage("todo")
-        return np.repeat(planes, self.channels // len(planes), axis=0).astype(np.float32) / np.float32(white)
+        white = self.metadata.white
+        stored = as_stored(image, self.size, self.metadata.fit, self.channels == 3, white)
+        return stored.astype(np.float32) / np.float32(white)
 
     def predict(self, images: Sequence[Path | str | np.ndarray], batch_size: int = 32) -> list[Prediction]:
         """Predict images; one that cannot be read is answered with its error and stops no other.
 
         Args:
-            images: files, folders (all images in them and below, by name) and decoded arrays (see :meth:`prepare`).
+            images: files, folders (all images in them and below, by name) and decoded arrays as in
+                :meth:`prepare`.
             batch_size: images per call of the runtime; memory grows with it, answers do not depend on it.
 
         Returns:
@@ -195,13 +196,17 @@ class Predictor:
         errors: list[str | None] = []
         for source in sources:
             try:
-                prepared.append(self.prepare(source if isinstance(source, np.ndarray) else _decode(source)))
+                prepared.append(
+                    self.prepare(source if isinstance(source, np.ndarray) else FileReader((source,)).read(0))
+                )
                 errors.append(None)
-            except UnreadableImage as error:
+            except (UnreadableImage, UsageError) as error:
                 errors.append(str(error))
         probabilities = iter(self.probabilities(np.stack(prepared)) if prepared else ())
         return [
-            self._answer(source, next(probabilities)) if error is None else Prediction(_path(source), error=error)
+            self._answer(source, next(probabilities))
+            if error is None
+            else Prediction(_path(source), error=error)
             for source, error in zip(sources, errors, strict=True)
         ]
 
@@ -212,3 +217,52 @@ class Predictor:
             decision=tuple(name for name, on in zip(self.classes, decided, strict=True) if on),
             probabilities={name: float(p) for name, p in zip(self.classes, probabilities, strict=True)},
         )
+
+
+def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = False, top: int = 5) -> Table:
+    """A table for the terminal: per image its most probable classes with bars, those decided for in bold.
+
+    Args:
+        predictions: from :meth:`Predictor.predict`.
+        synthetic: say that the model was trained on synthetic images (:attr:`Predictor.synthetic`).
+        top: classes shown per image.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    caption = "Trained on synthetic images: for trying out only." if synthetic else None
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for heading in ("image", "class", "probability", ""):
+        table.add_column(heading, justify="right" if heading == "probability" else "left")
+    for number, prediction in enumerate(predictions, start=1):
+        image = Text(f"image {number}" if prediction.path is None else str(prediction.path))
+        if prediction.error is not None:
+            table.add_row(image, Text(prediction.error, style="red"))
+            continue
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:top]
+        for name, probability in ranked:
+            style = "bold" if name in prediction.decision else "dim"
+            bar = "█" * round(_BAR * probability)
+            table.add_row(image, Text(name, style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
+            image = Text()
+    return table
+
+
+def _expand(images: Iterable[Path | str | np.ndarray]) -> Iterator[Path | np.ndarray]:
+    """Files and arrays as they are, folders as the images in them."""
+    for image in images:
+        if isinstance(image, np.ndarray):
+            yield image
+        elif Path(image).is_dir():
+            found = list_images(Path(image))
+            if not found:
+                raise UsageError(
+                    f"There is no image in the folder {image}: name images, or a folder that holds some."
+                )
+            yield from found
+        else:
+            yield Path(image)
+
+
+def _path(source: Path | np.ndarray) -> Path | None:
+    return None if isinstance(source, np.ndarray) else source
