@@ -1,0 +1,105 @@
+"""Calibration: does a stated 80 % come true in 80 % of cases? Temperature scaling (fitted on validation
+only), expected calibration error and the reliability diagram's bins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stillroom.evaluation.intervals import wilson
+from stillroom.task import Task
+
+TEMPERATURES = (0.05, 20.0)
+FEWEST_IMAGES = 10
+
+
+def fit_temperature(task: Task, logits: np.ndarray, targets: np.ndarray) -> float:
+    """The temperature in [0.05, 20] that minimises the negative log-likelihood of validation logits.
+
+    Returns 1.0, which changes nothing, where the images cannot determine a temperature: fewer than 10 of
+    them, no class both present and absent among them, or labels so well separated that ever sharper
+    probabilities fit ever better.
+
+    Args:
+        logits: ``[N, K]`` logits of the validation images, never of the test.
+        targets: their targets, in the task's form.
+    """
+    from scipy.optimize import minimize_scalar
+
+    truth = task.one_hot(targets)
+    if len(truth) < FEWEST_IMAGES or not (truth != truth[0]).any():
+        return 1.0
+    # The likelihood has a single valley along the temperature; its logarithm spreads the range evenly.
+    found = minimize_scalar(
+        lambda log_temperature: task.nll(logits, targets, float(np.exp(log_temperature))),
+        bounds=tuple(np.log(TEMPERATURES)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    if task.nll(logits, targets, TEMPERATURES[0]) <= found.fun:
+        return 1.0
+    return float(np.exp(found.x))
+
+
+def expected_calibration_error(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15
+) -> float:
+    """Mean distance between stated confidence and share that came true, over equal-width bins, in [0, 1].
+
+    Exclusive classes: confidence in the class decided for (top label). Multi-label: every label's
+    probability.
+    """
+    gaps, pairs = calibration_gaps(task, probabilities, targets, bins)
+    return float(np.abs(gaps.sum(axis=0)).sum() / (pairs * len(gaps)))
+
+
+def calibration_gaps(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15
+) -> tuple[np.ndarray, int]:
+    """What each image adds to each bin's gap, so that the error of any resample is a weighted sum.
+
+    Returns:
+        ``[N, bins]`` of confidence minus outcome, summed over the image's pairs in the bin, and the pairs per
+        image.
+    """
+    confidence, outcome = task.confidence(probabilities, targets)
+    images, pairs = len(probabilities), len(confidence) // len(probabilities)
+    cell = np.repeat(np.arange(images), pairs) * bins + _bin(confidence, bins)
+    gaps = np.bincount(cell, weights=confidence - outcome, minlength=images * bins)
+    return gaps.reshape(images, bins), pairs
+
+
+def reliability(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15
+) -> list[dict[str, Any]]:
+    """The non-empty equal-width bins of a reliability diagram, in ascending order.
+
+    Each has ``low`` and ``high`` (the bin's edges), ``confidence`` and ``accuracy`` (means in it), ``count``
+    (pairs of confidence and outcome) and ``accuracy_low``, ``accuracy_high`` (Wilson, 95 %, pairs taken as
+    independent).
+    """
+    confidence, outcome = task.confidence(probabilities, targets)
+    place = _bin(confidence, bins)
+    rows = []
+    for index in np.unique(place):
+        inside = place == index
+        count, right = int(inside.sum()), float(outcome[inside].sum())
+        low, high = wilson(right, count)
+        rows.append(
+            {
+                "low": float(index / bins),
+                "high": float((index + 1) / bins),
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": right / count,
+                "count": count,
+                "accuracy_low": low,
+                "accuracy_high": high,
+            }
+        )
+    return rows
+
+
+def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Equal-width bin of each confidence, lower edge included; 1.0 belongs to the last."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)

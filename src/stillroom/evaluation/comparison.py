@@ -1,0 +1,220 @@
+"""Two models on the same images: paired intervals, tests, and a sentence that claims no more."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from stillroom.errors import UsageError
+from stillroom.evaluation.intervals import group_indices, percentile, resample_weights, wilson
+from stillroom.evaluation.metrics import checked, figures
+from stillroom.task import Task
+
+LEVEL = 0.95
+
+
+def compare(
+    task: Task,
+    first: np.ndarray,
+    second: np.ndarray,
+    targets: np.ndarray,
+    *,
+    patients: np.ndarray | None = None,
+    margin: float = 0.02,
+    resamples: int = 1000,
+    seed: int = 0,
+    names: tuple[str, str] = ("student", "teacher"),
+) -> dict[str, Any]:
+    """Paired comparison of two models by the task's selection metric and by accuracy, ready for JSON.
+
+    Both models are scored on the same resamples, so what makes an image hard for both cancels out. Where
+    every resample gives two different models the same difference (both perfect, say), the interval is widened
+    by Wilson's bound for an event never seen in so many images or patients (of the rarest class, for the
+    selection metric).
+
+    Args:
+        first: ``[N, K]`` probabilities of the model under test.
+        second: ``[N, K]`` probabilities of the reference.
+        targets: in the task's form.
+        patients: ``[N]`` str; whole patients are then resampled. ``""`` where unknown.
+        margin: non-inferiority margin, 0 or more, in units of the metric.
+        resamples: bootstrap resamples; 0 gives neither intervals nor claims.
+        names: nouns for the two models, as in "the student".
+
+    Returns:
+        ``metric``; ``first`` and ``second`` (``name`` and ``value``); ``difference`` and
+        ``accuracy_difference`` (first minus second, 95 % percentile intervals); ``p_value`` (two-sided, of
+        the bootstrap); ``delong_p`` (AUC of tasks with one scored class only) and ``mcnemar_p`` (exact, on
+        images judged right in all their labels); ``margin``; ``non_inferior`` (the interval lies above
+        -margin); ``superior`` (it lies above 0); ``verdict`` (one of superior, non-inferior, inconclusive,
+        worse, inferior, undefined); ``statement``; ``notes``. None where not defined.
+
+    Raises:
+        UsageError: no images, shapes that do not fit together, or a negative margin.
+        RunError: a probability that is not a number.
+    """
+    if margin < 0:
+        raise UsageError(f"margin must be 0 or more, got {margin}.")
+    first, second = checked(task, first, targets), checked(task, second, targets)
+    groups = patients if patients is not None and (np.asarray(patients) != "").any() else None
+    weights = resample_weights(len(targets), resamples, seed, groups)
+    ones = np.ones((1, len(targets)))
+    values = [figures(task, model, targets, ones).overall for model in (first, second)]
+    spreads = [figures(task, model, targets, weights).overall for model in (first, second)]
+
+    metric = task.selection_metric
+    units = len(targets) if groups is None else len(np.unique(group_indices(groups)))
+    same = np.array_equal(first, second)
+    difference = _difference(values, spreads, metric, None if same else min(units, _rarest(task, targets)))
+    result: dict[str, Any] = {
+        "metric": metric,
+        "first": {"name": names[0], "value": _number(values[0][metric][0])},
+        "second": {"name": names[1], "value": _number(values[1][metric][0])},
+        "difference": difference,
+        "p_value": None
+        if difference["low"] is None
+        else bootstrap_p(spreads[0][metric] - spreads[1][metric]),
+        "accuracy_difference": _difference(values, spreads, "accuracy", None if same else units),
+        "mcnemar_p": mcnemar(task.correct(first, targets) == 1, task.correct(second, targets) == 1),
+        "margin": margin,
+        "non_inferior": difference["low"] is not None and difference["low"] > -margin,
+        "superior": difference["low"] is not None and difference["low"] > 0,
+        "verdict": _verdict(difference, margin),
+        "notes": [],
+    }
+    if len(task.scored) == 1:
+        k = task.scored[0]
+        result["delong_p"] = delong(first[:, k], second[:, k], task.one_hot(targets)[:, k])
+    if units < len(targets):
+        tests = "DeLong's and McNemar's tests take" if "delong_p" in result else "McNemar's test takes"
+        result["notes"].append(
+            f"{tests} images as independent; several images of a patient are not, so trust the intervals, "
+            "which resample whole patients, rather than these p-values."
+        )
+    result["statement"] = _statement(result)
+    return result
+
+
+def bootstrap_p(differences: np.ndarray) -> float:
+    """Two-sided p-value of no difference: twice the smaller share of ``[R]`` resampled differences on one
+    side of zero, never below ``2 / (R + 1)``."""
+    defined = differences[~np.isnan(differences)]
+    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
+    return float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1)))
+
+
+def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
+    """Exact two-sided McNemar test that two models are right equally often, from ``[N]`` bool each."""
+    from scipy.stats import binomtest
+
+    gained = int((first_right & ~second_right).sum())
+    lost = int((second_right & ~first_right).sum())
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def delong(first: np.ndarray, second: np.ndarray, truth: np.ndarray) -> float | None:
+    """DeLong's two-sided p-value that two correlated AUCs are equal, by midranks (Sun and Xu, 2014).
+
+    Args:
+        first: ``[N]`` scores of one model, higher for the positive class.
+        second: ``[N]`` scores of the other on the same images.
+        truth: ``[N]`` of 0/1.
+
+    Returns:
+        None with fewer than two images of either class, or where no variance can be estimated.
+    """
+    from scipy.stats import norm, rankdata
+
+    positive = truth > 0
+    m, n = int(positive.sum()), int((~positive).sum())
+    if m < 2 or n < 2:
+        return None
+    # Share of the other class on whose right side each image is ranked, for both models: [2, m] and [2, n].
+    above, beneath = [], []
+    for scores in (first, second):
+        ranks = rankdata(scores)
+        above.append((ranks[positive] - rankdata(scores[positive])) / n)
+        beneath.append(1 - (ranks[~positive] - rankdata(scores[~positive])) / m)
+    difference = float(np.mean(above[0]) - np.mean(above[1]))
+    covariance = np.cov(above) / m + np.cov(beneath) / n
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    # Equal shares differ by rounding alone; 1e-15 is far below any variance that real ones have.
+    if variance <= 1e-15:
+        return 1.0 if abs(difference) < 1e-12 else None
+    return float(2 * norm.sf(abs(difference) / sqrt(variance)))
+
+
+def _difference(
+    values: list[dict[str, np.ndarray]], spreads: list[dict[str, np.ndarray]], metric: str, units: int | None
+) -> dict[str, float | None]:
+    value = _number(values[0][metric][0] - values[1][metric][0])
+    resampled = spreads[0][metric] - spreads[1][metric]
+    low, high = (None, None) if value is None else percentile(resampled, LEVEL)
+    if low is None or high is None or low < high or units is None:
+        return {"value": value, "low": low, "high": high}
+    # Images on which the models never differ show no doubt when resampled; none in so many still leaves some.
+    doubt = 1 - wilson(units, units, LEVEL)[0]
+    return {"value": value, "low": low - doubt, "high": high + doubt}
+
+
+def _rarest(task: Task, targets: np.ndarray) -> int:
+    """Images on the rarer side of the rarest scored class that has both sides; 1 where none has."""
+    support = task.one_hot(targets)[:, list(task.scored)].sum(axis=0, dtype=np.int64)
+    sides = np.minimum(support, len(targets) - support)
+    return int(sides[sides > 0].min(initial=len(targets))) if (sides > 0).any() else 1
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _verdict(difference: dict[str, float | None], margin: float) -> str:
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None:
+        return "undefined"
+    if low > 0:
+        return "superior"
+    if low > -margin:
+        return "non-inferior"
+    if high < -margin:
+        return "inferior"
+    return "worse" if high < 0 else "inconclusive"
+
+
+def _statement(result: dict[str, Any]) -> str:
+    """One sentence for people; its rounding never contradicts the claim it makes."""
+    first, second = result["first"], result["second"]
+    metric = {"auc": "AUC", "quadratic_kappa": "quadratic kappa"}[result["metric"]]
+    low, high, margin = result["difference"]["low"], result["difference"]["high"], result["margin"]
+    subject = first["name"][:1].upper() + first["name"][1:]
+    if first["value"] is None or second["value"] is None:
+        return f"{subject} and {second['name']} cannot be compared: {metric} is not defined on these images."
+    digits = 3 if low is None else _digits((low, high), (0.0, -margin))
+    compared = (
+        f"{subject} {metric} {first['value']:z.{digits}f} against "
+        f"{second['name']} {second['value']:z.{digits}f}: "
+        f"difference {result['difference']['value']:z.{digits}f}"
+    )
+    if low is None:
+        return f"{compared}; no interval could be computed, so nothing can be claimed."
+    claim = {
+        "superior": f"the {first['name']} is better.",
+        "non-inferior": f"the {first['name']} is non-inferior: "
+        + ("it is worse, but " if high < 0 else "if it is worse at all, it is ")
+        + f"by less than the margin of {margin:g}.",
+        "inconclusive": f"neither a difference nor non-inferiority by a margin of {margin:g} can be claimed.",
+        "worse": f"the {first['name']} is worse, and non-inferiority by a margin of {margin:g} "
+        "cannot be claimed.",
+        "inferior": f"the {first['name']} is inferior: it is worse by more than the margin of {margin:g}.",
+    }[result["verdict"]]
+    return f"{compared} (95 % interval {low:z.{digits}f} to {high:z.{digits}f}); {claim}"
+
+
+def _digits(ends: tuple[float, float], bounds: tuple[float, float]) -> int:
+    """Fewest decimals, 3 to 6, that show every end on its true side of every bound."""
+    for digits in range(3, 6):
+        if all((round(end, digits) > bound) == (end > bound) for end in ends for bound in bounds):
+            return digits
+    return 6

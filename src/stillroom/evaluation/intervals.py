@@ -1,0 +1,170 @@
+"""Intervals: a fast bootstrap over images or whole patients, and Wilson's interval of a single share.
+
+A resample is a row of whole-number weights, how often each image was drawn. Every figure is computed from
+weights, so one pass of array arithmetic serves all resamples and no image is ever copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from stillroom.errors import UsageError
+
+# Float64 cells held at once by one block of resamples: 32 MB.
+BLOCK_CELLS = 4_000_000
+
+
+def group_indices(groups: np.ndarray) -> np.ndarray:
+    """``[N]`` str group (patient) ids to ``[N]`` int64 from 0; each row of unknown group ``""`` is its own."""
+    names = np.asarray(groups).astype(str)
+    known = names != ""
+    indices = np.empty(len(names), dtype=np.int64)
+    distinct, indices[known] = np.unique(names[known], return_inverse=True)
+    indices[~known] = len(distinct) + np.arange((~known).sum())
+    return indices
+
+
+def resample_weights(n: int, resamples: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """How often each of ``n`` images is drawn in each bootstrap resample, ``[R, n]`` uint16.
+
+    Args:
+        n: number of images, at least 1.
+        resamples: number of resamples ``R``, 0 or more.
+        seed: the same seed gives the same resamples, so two models can be compared on them.
+        groups: ``[n]`` str patient ids. Whole patients are drawn, with all their images; ``""`` is a patient
+            alone.
+    """
+    if n < 1:
+        raise UsageError("There is no image to evaluate: the split is empty.")
+    if resamples < 0:
+        raise UsageError(f"resamples must be 0 or more, got {resamples}.")
+    members = np.arange(n) if groups is None else group_indices(groups)
+    if len(members) != n:
+        raise UsageError(f"Expected one patient per image: {n} images, {len(members)} patients.")
+    drawn = int(members.max()) + 1
+    generator = np.random.default_rng(seed)
+    weights = np.empty((resamples, n), dtype=np.uint16)
+    for row in weights:
+        row[:] = np.bincount(generator.integers(drawn, size=drawn), minlength=drawn)[members]
+    return weights
+
+
+def blocks(weights: np.ndarray) -> Iterator[np.ndarray]:
+    """The ``[R, N]`` weights as float64 in blocks of bounded memory; one empty block where ``R`` is 0."""
+    rows = max(1, BLOCK_CELLS // weights.shape[1])
+    for start in range(0, max(1, len(weights)), rows):
+        yield weights[start : start + rows].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One class against the rest, sorted once: ranking figures then cost one cumulative sum per resample.
+
+    ``P`` is the number of positives. Positions count images in ascending order of score.
+
+    Attributes:
+        order: ``[N]`` images by ascending score.
+        positives: ``[P]`` images of the class by ascending score.
+        below: ``[P]`` number of images that score strictly lower than each positive.
+        upto: ``[P]`` number of images that score no higher than each positive, ties and itself included.
+        positives_below: ``[P]`` number of positives that score strictly lower than each positive.
+    """
+
+    order: np.ndarray
+    positives: np.ndarray
+    below: np.ndarray
+    upto: np.ndarray
+    positives_below: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, truth: np.ndarray) -> Ranking:
+        """Sort ``[N]`` scores of one class; ``[N]`` truth (0 or 1) says which images belong to it."""
+        order = np.argsort(scores, kind="stable")
+        positives = order[truth[order] > 0]
+        ascending, own = scores[order], scores[positives]
+        return cls(
+            order=order,
+            positives=positives,
+            below=np.searchsorted(ascending, own, side="left"),
+            upto=np.searchsorted(ascending, own, side="right"),
+            positives_below=np.searchsorted(own, own, side="left"),
+        )
+
+    def auc_and_ap(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Area under the ROC curve and average precision, ``[R]`` each, under ``[R, N]`` weights.
+
+        Ties count as scikit-learn counts them: half in the AUC, as one threshold in the average precision.
+        NaN where the resample holds no positive or no negative.
+        """
+        drawn = _from_zero(np.cumsum(weights[:, self.order], axis=1))
+        own = weights[:, self.positives]
+        cumulated = _from_zero(np.cumsum(own, axis=1))
+        below = drawn[:, self.below]
+        total, positive = drawn[:, -1], cumulated[:, -1]
+        negative = total - positive
+        # Positives beating positives, ties halved, make up half of positive squared; the rest is negatives.
+        wins = (own * (below + drawn[:, self.upto])).sum(axis=1) / 2 - positive**2 / 2
+        selected = total[:, None] - below
+        hits = positive[:, None] - cumulated[:, self.positives_below]
+        precision = np.divide(hits, selected, out=np.zeros_like(hits), where=selected > 0)
+        usable = (positive > 0) & (negative > 0)
+        return (
+            divide(wins, np.where(usable, positive * negative, 0)),
+            divide((own * precision).sum(axis=1), np.where(usable, positive, 0)),
+        )
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Quotient of two float arrays, NaN where the denominator is 0: not defined is never a silent 0."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
+
+
+def percentile(resampled: np.ndarray, level: float = 0.95) -> tuple[float | None, float | None]:
+    """Percentile interval of ``[R]`` resampled values of one figure.
+
+    Resamples in which the figure is not defined (NaN) are left out; ``(None, None)`` if they are more than
+    half, or if there are none at all.
+    """
+    defined = resampled[~np.isnan(resampled)]
+    if len(defined) == 0 or 2 * len(defined) < len(resampled):
+        return None, None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def pivot(value: float, resampled: np.ndarray, level: float = 0.95) -> tuple[float | None, float | None]:
+    """Pivot interval (``2 value - quantile``) in [0, 1], widened where needed to hold the value itself.
+
+    For a figure whose resamples are biased upward, such as the calibration error: resampling adds noise to
+    every bin once more, just as sampling did.
+    """
+    low, high = percentile(resampled, level)
+    if low is None or high is None:
+        return None, None
+    return max(0.0, min(value, 2 * value - high)), min(1.0, max(value, 2 * value - low))
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share, ``successes`` of ``n`` independent trials; ends in [0, 1]."""
+    from scipy.stats import norm
+
+    if not 0 <= successes <= n or n <= 0:
+        raise UsageError(f"A share needs 0 <= successes <= n and n > 0, got {successes} of {n}.")
+    z = float(norm.ppf((1 + level) / 2))
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    # At 0 of n and n of n the end is exact; rounding must not push it past.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+def _from_zero(cumulated: np.ndarray) -> np.ndarray:
+    """``[R, N]`` cumulative sums to ``[R, N + 1]``: column ``i`` is the sum of the first ``i``."""
+    return np.concatenate([np.zeros((len(cumulated), 1)), cumulated], axis=1)

@@ -1,0 +1,312 @@
+"""The figures of a classifier, each with an interval.
+
+Every figure is a function of weighted sums over images. :func:`figures` computes all of them for many
+weightings at once; the value is the weighting of ones and the interval comes from bootstrap weightings, so
+both are the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stillroom.errors import RunError, UsageError
+from stillroom.evaluation.calibration import calibration_gaps
+from stillroom.evaluation.intervals import (
+    Ranking,
+    blocks,
+    divide,
+    group_indices,
+    percentile,
+    pivot,
+    resample_weights,
+    wilson,
+)
+from stillroom.task import Task
+
+# One-against-rest figures, which exist per class and as a mean over the task's scored classes.
+CLASS_FIGURES = ("auc", "sensitivity", "specificity", "precision", "f1", "average_precision")
+NEED_NEGATIVES = ("auc", "specificity", "average_precision")
+FEW_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures under ``R`` weightings; NaN where one is not defined.
+
+    Attributes:
+        overall: name to ``[R]``.
+        per_class: name to ``[R, K]``.
+    """
+
+    overall: dict[str, np.ndarray]
+    per_class: dict[str, np.ndarray]
+
+
+def score(
+    task: Task,
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    *,
+    patients: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Every figure of a classifier on one split, ready for JSON.
+
+    Means are taken over ``task.scored``: all classes, or the positive class of a binary task. AUC and
+    accuracy are those of MedMNIST's evaluator. Balanced accuracy is the mean sensitivity over classes
+    (multi-label: the mean of sensitivity and specificity over labels); MCC is the multi-class generalisation
+    (multi-label: the mean over labels).
+
+    Args:
+        probabilities: ``[N, K]`` in [0, 1].
+        targets: ``[N]`` class indices, or ``[N, K]`` of 0/1 for multi-label.
+        patients: ``[N]`` str; whole patients are then resampled. ``""`` where unknown.
+        resamples: bootstrap resamples; 0 gives no intervals.
+        seed: of the resamples.
+        level: of the intervals, in (0, 1).
+
+    Returns:
+        Each overall figure as ``{"value", "low", "high"}``; ``per_class`` with the same per class and its
+        ``support``; ``images``, ``patients`` (number, or None), ``interval`` (how the intervals were made)
+        and ``notes``. What is not defined is None, and a note says why.
+
+    Raises:
+        UsageError: no images, or shapes that do not fit together.
+        RunError: a probability that is not a number.
+    """
+    probabilities = checked(task, probabilities, targets)
+    groups = patients if patients is not None and (np.asarray(patients) != "").any() else None
+    value = figures(task, probabilities, targets, np.ones((1, len(probabilities))))
+    weights = resample_weights(len(probabilities), resamples, seed, groups)
+    spread = figures(task, probabilities, targets, weights)
+
+    result: dict[str, Any] = {
+        name: _figure(name, value.overall[name][0], spread.overall[name], level) for name in value.overall
+    }
+    support = task.one_hot(targets).sum(axis=0)
+    result["per_class"] = {
+        name: {
+            figure: _figure(figure, value.per_class[figure][0, k], spread.per_class[figure][:, k], level)
+            for figure in CLASS_FIGURES
+        }
+        | {"support": int(support[k])}
+        for k, name in enumerate(task.classes)
+    }
+    result["images"] = len(probabilities)
+    result["patients"] = None if groups is None else len(np.unique(group_indices(groups)))
+    result["interval"] = {
+        "method": "percentile bootstrap (calibration error: pivot bootstrap)",
+        "level": level,
+        "resamples": resamples,
+        "unit": "image" if groups is None else "patient",
+    }
+    result["notes"] = [
+        *_class_notes(task, probabilities, targets),
+        *_figure_notes(result, list(value.overall)),
+        *_patient_notes(groups, result["patients"]),
+    ]
+    return result
+
+
+def checked(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The probabilities as float64 ``[N, K]``, or an error that says what does not fit."""
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if len(probabilities) == 0:
+        raise UsageError("There is no image to evaluate: the split is empty.")
+    expected = (len(targets), len(task.classes))
+    if probabilities.shape != expected:
+        raise UsageError(
+            f"Probabilities of shape {list(probabilities.shape)} do not fit {expected[0]} targets "
+            f"and {expected[1]} classes."
+        )
+    if not np.isfinite(probabilities).all():
+        row = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
+        raise RunError(
+            f"The model's probabilities of image {row} (counted from 0) are not finite: it diverged."
+        )
+    return probabilities
+
+
+def figures(task: Task, probabilities: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Figures:
+    """Every figure under every weighting.
+
+    Args:
+        probabilities: ``[N, K]`` float64.
+        weights: ``[R, N]``, 0 or more, such as :func:`~stillroom.evaluation.intervals.resample_weights`
+            draws.
+    """
+    truth = task.one_hot(targets).astype(np.float64)
+    predicted = task.one_hot(task.decide(probabilities)).astype(np.float64)
+    gaps, pairs = calibration_gaps(task, probabilities, targets)
+    grades = np.arange(truth.shape[1], dtype=np.float64)
+    columns = {
+        "positive": truth,
+        "predicted": predicted,
+        "hit": truth * predicted,
+        "gaps": gaps / pairs,
+        "correct": task.correct(probabilities, targets)[:, None],
+        "brier": task.brier(probabilities, targets)[:, None],
+        "nll": task.log_loss(probabilities, targets)[:, None],
+        "squared_distance": ((truth @ grades - predicted @ grades) ** 2)[:, None],
+    }
+    stacked = np.concatenate(list(columns.values()), axis=1)
+    edges = np.cumsum([column.shape[1] for column in columns.values()])[:-1]
+    rankings = [Ranking.of(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
+
+    done = []
+    for block in blocks(weights):
+        sums = dict(zip(columns, np.split(block @ stacked, edges, axis=1), strict=True))
+        ranked = [ranking.auc_and_ap(block) for ranking in rankings]
+        auc, ap = (np.stack(column, axis=1) for column in zip(*ranked, strict=True))
+        per_class = _per_class(sums, block.sum(axis=1)) | {"auc": auc, "average_precision": ap}
+        done.append(Figures(_overall(task, sums, block.sum(axis=1), per_class, truth), per_class))
+    return Figures(
+        {name: np.concatenate([part.overall[name] for part in done]) for name in done[0].overall},
+        {name: np.concatenate([part.per_class[name] for part in done]) for name in CLASS_FIGURES},
+    )
+
+
+def _per_class(sums: dict[str, np.ndarray], total: np.ndarray) -> dict[str, np.ndarray]:
+    """One-against-rest figures of decisions, ``[R, K]``; not defined where the class is absent."""
+    positive, predicted, hit = sums["positive"], sums["predicted"], sums["hit"]
+    present = positive > 0
+    rejected = total[:, None] - predicted - (positive - hit)
+    return {
+        "sensitivity": divide(hit, positive),
+        "specificity": divide(rejected, np.where(present, total[:, None] - positive, 0)),
+        "precision": divide(hit, np.where(present, predicted, 0)),
+        "f1": divide(2 * hit, np.where(present, positive + predicted, 0)),
+    }
+
+
+def _overall(
+    task: Task,
+    sums: dict[str, np.ndarray],
+    total: np.ndarray,
+    per_class: dict[str, np.ndarray],
+    truth: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Figures of the whole, ``[R]`` each. Classes absent from ``[N, K]`` truth itself take no part in the
+    means; a class that is merely missed by a resample makes that resample's mean not defined."""
+    support = truth.sum(axis=0)
+    present = np.flatnonzero(support > 0)
+    scored = np.intersect1d(task.scored, present)
+    contrasted = scored[support[scored] < len(truth)]
+    overall = {
+        name: _mean(per_class[name][:, contrasted if name in NEED_NEGATIVES else scored])
+        for name in CLASS_FIGURES
+    }
+    positive, predicted, hit = sums["positive"], sums["predicted"], sums["hit"]
+    if task.exclusive:
+        overall["balanced_accuracy"] = _mean(per_class["sensitivity"][:, present])
+        overall["mcc"] = _mcc(hit.sum(axis=1), predicted, positive, total)
+    else:
+        overall["balanced_accuracy"] = _mean(
+            (per_class["sensitivity"] + per_class["specificity"])[:, contrasted] / 2
+        )
+        whole = total[:, None]
+        right = whole - predicted - positive + 2 * hit
+        two_sided = [np.stack([counts, whole - counts], axis=2) for counts in (predicted, positive)]
+        overall["mcc"] = _mean(_mcc(right, two_sided[0], two_sided[1], whole)[:, contrasted])
+    for name in ("brier", "nll"):
+        overall[name] = divide(sums[name][:, 0], total)
+    overall["accuracy"] = divide(sums["correct"][:, 0], total)
+    overall["ece"] = divide(np.abs(sums["gaps"]).sum(axis=1), total)
+    if task.selection_metric == "quadratic_kappa":
+        overall["quadratic_kappa"] = _quadratic_kappa(sums, total)
+    return overall
+
+
+def _mcc(right: np.ndarray, predicted: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Matthews' coefficient over the last axis (classes) of the margins, in [-1, 1].
+
+    A constant prediction scores 0, the limit of nearly constant ones; constant targets leave it not defined.
+    """
+    shared = right * total - (predicted * positive).sum(axis=-1)
+    varied = [total**2 - (margin**2).sum(axis=-1) for margin in (predicted, positive)]
+    coefficient = divide(shared, np.sqrt(varied[0] * varied[1]))
+    return np.where((varied[0] == 0) & (varied[1] > 0), 0.0, coefficient)
+
+
+def _quadratic_kappa(sums: dict[str, np.ndarray], total: np.ndarray) -> np.ndarray:
+    """Cohen's kappa with squared distances between grades, from margins alone; not defined where one grade
+    only is true."""
+    grades = np.arange(sums["positive"].shape[1])
+    first, second = sums["positive"], sums["predicted"]
+    expected = (
+        first @ grades**2 + second @ grades**2 - 2 * divide((first @ grades) * (second @ grades), total)
+    )
+    graded = (first > 0).sum(axis=1) > 1
+    return 1 - divide(sums["squared_distance"][:, 0], np.where(graded, expected, 0))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over classes, ``[R, C]`` to ``[R]``, NaN for no class."""
+    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
+
+
+def _figure(name: str, value: float, resampled: np.ndarray, level: float) -> dict[str, float | None]:
+    if np.isnan(value):
+        return {"value": None, "low": None, "high": None}
+    low, high = pivot(value, resampled, level) if name == "ece" else percentile(resampled, level)
+    return {"value": float(value), "low": low, "high": high}
+
+
+def _class_notes(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> list[str]:
+    truth, predicted = task.one_hot(targets), task.one_hot(task.decide(probabilities))
+    notes = []
+    for k, name in enumerate(task.classes):
+        support = int(truth[:, k].sum())
+        if support == 0:
+            notes.append(
+                f"No image is of class {name}: its figures are not defined and every mean leaves it out."
+            )
+        elif support == len(truth):
+            notes.append(
+                f"Every image is of class {name}: its AUC, average precision and specificity are not defined."
+            )
+        if support and not predicted[:, k].any():
+            mean = ", and so is the mean precision" if k in task.scored and len(task.scored) > 1 else ""
+            notes.append(f"No image was predicted as {name}: its precision is not defined{mean}.")
+    return notes
+
+
+def _figure_notes(result: dict[str, Any], names: list[str]) -> list[str]:
+    notes = []
+    undefined = [name for name in names if result[name]["value"] is None]
+    if undefined:
+        notes.append(f"Not defined on these images: {', '.join(undefined)}.")
+    if result["interval"]["resamples"] == 0:
+        return [*notes, "No resamples were asked for, so no figure has an interval."]
+    defined = [name for name in names if name not in undefined]
+    missing = [name for name in defined if result[name]["low"] is None]
+    if missing:
+        notes.append(
+            f"Not defined in more than half of the resamples, hence no interval: {', '.join(missing)}."
+        )
+    flat = [name for name in defined if name not in missing and result[name]["low"] == result[name]["high"]]
+    if flat:
+        units = result["patients"] or result["images"]
+        low, _ = wilson(units, units, result["interval"]["level"])
+        notes.append(
+            f"Every resample gave the same {', '.join(flat)}: an interval without width understates the "
+            f"doubt. Even {units} right out of {units} leave a true share as low as {low:.3f} possible (Wilson)."
+        )
+    return notes
+
+
+def _patient_notes(groups: np.ndarray | None, count: int | None) -> list[str]:
+    if groups is None or count is None:
+        return []
+    notes = []
+    unknown = int((np.asarray(groups) == "").sum())
+    if unknown:
+        notes.append(f"{unknown} images of unknown patient are resampled as a patient each.")
+    if count < FEW_GROUPS:
+        notes.append(f"The intervals rest on {count} patients only and may be too narrow.")
+    return notes
