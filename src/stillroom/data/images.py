@@ -31,8 +31,7 @@ class Images:
         self._resident: Tensor | None = None
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            size = len(store) * int(np.prod(store.shape)) * store.dtype.itemsize
-            if size < _RESIDENT_SHARE * free:
+            if len(store) * store.pixels[0].nbytes < _RESIDENT_SHARE * free:
                 self._resident = torch.from_numpy(store.batch(np.arange(len(store)))).to(device)
 
     def __len__(self) -> int:

@@ -24,6 +24,9 @@ from stillroom.progress import progress
 
 _FORMAT = 1
 
+Ask = Callable[[Tensor], dict[str, Tensor]]
+"""What a network is asked: ``[B, C, H, W]`` images in [0, 1] to outputs ``[B, ...]`` by name."""
+
 
 @dataclass(frozen=True)
 class Bank:
@@ -53,7 +56,7 @@ def build_bank(
     images: Images,
     rows: np.ndarray,
     views: Sequence[int | None],
-    ask: Callable[[Tensor], dict[str, Tensor]],
+    ask: Ask,
     *,
     asks: str,
     label: str,

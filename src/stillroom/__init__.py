@@ -1,0 +1,104 @@
+"""Stillroom: distil large pretrained vision models into small, deployable, explainable medical image classifiers.
+
+    from stillroom import MedAlmighty, Settings, StudentSettings, distill
+
+    run = distill(Settings("pneumoniamnist", recipe=MedAlmighty(temperature=2.0)), out="runs/first")
+    run.metrics["test"]["student"]["auc"]
+    run.predictor().predict(["image.png"])
+
+Names are loaded when first used, so that ``import stillroom`` is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillroom.data.load import Dataset, load_data
+    from stillroom.deployment.predictor import Prediction, Predictor
+    from stillroom.errors import RunError, StillroomError, UsageError
+    from stillroom.external_validation import evaluate
+    from stillroom.export import export_student
+    from stillroom.pipeline import distill, resume
+    from stillroom.recipes import RECIPES, Baseline, MedAlmighty, Recipe
+    from stillroom.run import Run
+    from stillroom.settings import (
+        DataSettings,
+        EvaluationSettings,
+        Settings,
+        StudentSettings,
+        TeacherSettings,
+        TrainingSettings,
+        ViewSettings,
+    )
+    from stillroom.task import MultiClass, MultiLabel, Task
+
+_HOMES = {
+    "Dataset": "data.load",
+    "load_data": "data.load",
+    "Prediction": "deployment.predictor",
+    "Predictor": "deployment.predictor",
+    "RunError": "errors",
+    "StillroomError": "errors",
+    "UsageError": "errors",
+    "evaluate": "external_validation",
+    "export_student": "export",
+    "distill": "pipeline",
+    "resume": "pipeline",
+    "RECIPES": "recipes",
+    "Baseline": "recipes",
+    "MedAlmighty": "recipes",
+    "Recipe": "recipes",
+    "Run": "run",
+    "DataSettings": "settings",
+    "EvaluationSettings": "settings",
+    "Settings": "settings",
+    "StudentSettings": "settings",
+    "TeacherSettings": "settings",
+    "TrainingSettings": "settings",
+    "ViewSettings": "settings",
+    "MultiClass": "task",
+    "MultiLabel": "task",
+    "Task": "task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stillroom' has no attribute {name!r}")
+    return getattr(import_module(f"stillroom.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)
+
+
+__all__ = [
+    "RECIPES",
+    "Baseline",
+    "DataSettings",
+    "Dataset",
+    "EvaluationSettings",
+    "MedAlmighty",
+    "MultiClass",
+    "MultiLabel",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "Run",
+    "RunError",
+    "Settings",
+    "StillroomError",
+    "StudentSettings",
+    "Task",
+    "TeacherSettings",
+    "TrainingSettings",
+    "UsageError",
+    "ViewSettings",
+    "distill",
+    "evaluate",
+    "export_student",
+    "load_data",
+    "resume",
+]

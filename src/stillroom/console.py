@@ -1,0 +1,103 @@
+"""What the command line shows: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from stillroom.models.catalogue import ModelCard
+    from stillroom.run import Run
+
+_SHOWN = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "quadratic_kappa": "Quadratic kappa",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "ece": "Calibration error",
+}
+
+
+def out() -> Console:
+    """Standard output; colours only on a terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def say(text: str) -> None:
+    """A note for people, on standard error."""
+    Console(stderr=True, highlight=False).print(escape(text), soft_wrap=True)
+
+
+def fail(text: str) -> None:
+    """One line that says what was wrong, on standard error."""
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """JSON alone, on standard output."""
+    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def show_run(run: Run) -> None:
+    """A finished run in a few lines: the test figures, what they mean, and where the report is."""
+    metrics, console = run.metrics, out()
+    console.print(figures_table(metrics["test"], "Test", synthetic=run.manifest["synthetic"]))
+    for comparison in metrics["comparison"].values():
+        console.print(escape(comparison["statement"]))
+    student, teacher = metrics["efficiency"]["student"], metrics["efficiency"].get("teacher")
+    line = f"Student {student['size_mb']:.1f} MB, {student['macs'] / 1e6:.0f} M multiply-adds"
+    if teacher:
+        line += f"; teacher {teacher['size_mb']:.1f} MB, {teacher['macs'] / 1e6:.0f} M"
+    console.print(line + ".")
+    warnings = [found for found in run.audit["warnings"] if found["level"] == "warning"]
+    for found in warnings:
+        console.print(f"[yellow]Audit:[/yellow] {escape(found['text'])}")
+    console.print(f"\nReport: {run.report}")
+
+
+def figures_table(scores: dict[str, dict[str, Any]], split: str, *, synthetic: bool) -> Table:
+    """Figures side by side, one column per model, each with its interval."""
+    images = next(iter(scores.values()))["images"]
+    note = ", synthetic data" if synthetic else ""
+    table = Table(title=f"{split}: {images} images{note}; 95 % intervals", title_justify="left", title_style="bold")
+    table.add_column("")
+    for role in scores:
+        table.add_column(role.capitalize(), justify="right")
+    for key, title in _SHOWN.items():
+        if key in next(iter(scores.values())):
+            table.add_row(title, *(_estimate(figures[key]) for figures in scores.values()))
+    return table
+
+
+def models_table(cards: list[ModelCard]) -> Table:
+    """The networks at a glance."""
+    table = Table()
+    for title, justify in (("Name", "left"), ("Role", "left"), ("Input", "right"), ("Parameters", "right")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    table.add_column("float32", justify="right")
+    table.add_column("Weights on the hub")
+    for card in cards:
+        table.add_row(
+            card.name,
+            card.role,
+            f"{card.native_size} px",
+            f"{card.parameters:.1f} M",
+            f"{card.megabytes:.1f} MB",
+            "yes" if card.pretrained else "no",
+        )
+    return table
+
+
+def _estimate(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"

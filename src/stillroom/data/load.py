@@ -1,0 +1,115 @@
+"""From a source's name to images that are decoded, split and audited: the first leg of every job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stillroom.data.audit import Audit, audit_data
+from stillroom.data.duplicates import duplicate_groups, find_duplicates
+from stillroom.data.splits import assign_splits
+from stillroom.data.store import Quarantined, Store, build_store
+from stillroom.data.table import Table
+from stillroom.errors import UsageError, nearest
+from stillroom.settings import DataSettings
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for use: ``table`` and ``store`` row for row, every row with a split, and what the audit found."""
+
+    table: Table
+    store: Store
+    audit: Audit
+
+
+def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) -> Table:
+    """The rows of a source, without reading any pixels.
+
+    Args:
+        source: a MedMNIST name, a folder of class folders, a .csv, .tsv or .parquet table, or ``phantoms[:count]``.
+        settings: what to read.
+        seed: draws the phantoms.
+
+    Raises:
+        UsageError: there is no such source, or its labels cannot be used; the message says which and what to do.
+    """
+    from stillroom.data.sources.folder import read_folder
+    from stillroom.data.sources.manifest import read_manifest
+    from stillroom.data.sources.medmnist import medmnist_flags, read_medmnist
+    from stillroom.data.sources.phantoms import read_phantoms
+
+    text, path = str(source), Path(source).expanduser()
+    if text.partition(":")[0] == "phantoms":
+        return read_phantoms(text, settings, seed)
+    if text in medmnist_flags():
+        return read_medmnist(text, settings)
+    if path.is_dir():
+        return read_folder(path, settings)
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return read_manifest(path, settings)
+    if path.is_file():
+        raise UsageError(f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)}).")
+    known = [*medmnist_flags(), "phantoms"]
+    raise UsageError(
+        f"There is no folder or file {text!r}, and no data set of that name.{nearest(text, known)} "
+        f"Data sets: {', '.join(known)}."
+    )
+
+
+def load_data(
+    source: str | Path,
+    settings: DataSettings | None = None,
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    show_progress: bool = True,
+) -> Dataset:
+    """Read, decode, split and audit a data set.
+
+    Args:
+        source: see :func:`open_source`.
+        settings: what to read and how to make it square.
+        seed: fixes the splits that Stillroom makes, and the phantoms.
+        cache: root of the cache; default the user's.
+        show_progress: show bars.
+
+    Raises:
+        UsageError: the source cannot be used as it is.
+        RunError: the disk is full.
+    """
+    settings = settings or DataSettings()
+    table = open_source(source, settings, seed=seed)
+    store, table, quarantined = build_store(
+        table, size=settings.size, fit=settings.fit, cache=cache, progress=show_progress
+    )
+    pairs = find_duplicates(store)
+    groups = duplicate_groups(pairs, len(table)) if settings.group_duplicates else None
+    table = assign_splits(
+        table,
+        val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction,
+        seed=seed,
+        groups=groups,
+    )
+    audit = audit_data(table, store, quarantined, pairs)
+    if settings.drop_leaks:
+        table, store, audit = _without_leaks(table, store, quarantined, audit)
+    return Dataset(table, store, audit)
+
+
+def _without_leaks(
+    table: Table, store: Store, quarantined: list[Quarantined], audit: Audit
+) -> tuple[Table, Store, Audit]:
+    """Drop training and validation rows that are found again in the test split, and validation's from training."""
+    leaking = set()
+    for pair in audit.cross_split_duplicates:
+        sides = {pair.first_split: pair.first, pair.second_split: pair.second}
+        leaking.add(next(sides[split] for split in ("train", "val") if split in sides))
+    kept = np.flatnonzero(~np.isin(table.ids, sorted(leaking)))
+    table, store = table.take(kept), store.take(kept)
+    return table, store, audit_data(table, store, quarantined, find_duplicates(store), dropped=len(leaking))

@@ -1,0 +1,172 @@
+"""The way through the house: data, teacher, student, control, evaluation, export, report. Each stage adds to the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from stillroom.data.load import Dataset, load_data
+from stillroom.distillation.teachers import Teacher
+from stillroom.errors import RunError
+from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
+from stillroom.evaluation.efficiency import machine, profile, profile_onnx
+from stillroom.export import PARITY_IMAGES, export_network
+from stillroom.files import write_atomically, write_json
+from stillroom.inference import run_over
+from stillroom.models.network import Network
+from stillroom.recipes import Baseline
+from stillroom.run import Run
+from stillroom.settings import Settings
+from stillroom.workbench import Workbench
+
+_FEATURE_IMAGES = 2000
+_GALLERY_IMAGES = 24
+
+
+def distill(settings: Settings, out: Path | str | None = None, *, show_progress: bool = True) -> Run:
+    """Distil a student and leave a run folder with the evidence.
+
+    Args:
+        settings: what to run on what.
+        out: the run folder; default ``runs/<source>-<recipe>``, numbered where that exists.
+        show_progress: show bars with the time left.
+
+    Raises:
+        UsageError: something asked for is wrong; nothing was trained.
+        RunError: the run failed on the way; what was done stands in the folder, and :func:`resume` goes on from it.
+    """
+    dataset = load_data(settings.source, settings.data, seed=settings.seed, show_progress=show_progress)
+    settings.recipe.adapt(dataset.table.task)  # before a folder is made for a task that the recipe refuses
+    run = Run.create(Path(out) if out else _free_folder(settings), settings)
+    return _carry_out(run, dataset, show_progress)
+
+
+def resume(path: Path | str, *, show_progress: bool = True) -> Run:
+    """Go on with a run that was stopped; finished stages are not done again.
+
+    Raises:
+        UsageError: ``path`` is not a run folder.
+        RunError: the data changed since the run began.
+    """
+    run = Run.open(path)
+    if run.finished:
+        return run
+    settings = run.settings
+    dataset = load_data(settings.source, settings.data, seed=settings.seed, show_progress=show_progress)
+    began_with = run.manifest.get("store", {}).get("fingerprint", dataset.store.fingerprint)
+    if dataset.store.fingerprint != began_with:
+        raise RunError(f"The images of {settings.source} changed since {run.path} began: start a new run.")
+    return _carry_out(run, dataset, show_progress)
+
+
+def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
+    table, store = dataset.table, dataset.store
+    bench = Workbench(run, dataset, show_progress=show_progress)
+    run.note(
+        data=table.source,
+        synthetic=table.synthetic,
+        task=bench.task.describe(),
+        machine=machine(),
+        device=str(bench.data.images.device),
+        store={
+            "size": store.size,
+            "channels": store.pixels.shape[1],
+            "white": store.white,
+            "fit": store.fit,
+            "fingerprint": store.fingerprint,
+        },
+    )
+    write_json(run.path / "audit.json", dataset.audit.to_dict())
+
+    recipe, wanted = run.settings.recipe, run.settings.evaluation
+    networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
+    if recipe.has_teacher and wanted.control:
+        networks["control"] = Baseline().run(bench, role="control")
+    teacher = bench.teachers[0] if bench.teachers else None
+
+    with run.stage("evaluate"):
+        found = _evaluate(run, bench, networks, teacher)
+    with run.stage("export"):
+        onnx, parity = export_network(
+            networks[STUDENT],
+            run.path / "student.onnx",
+            run,
+            temperature=found.temperatures[STUDENT],
+            images=bench.data.images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
+        )
+    with run.stage("profile"):
+        if teacher:
+            networks["teacher"] = teacher.network
+        efficiency = _profile(bench, networks, onnx)
+    write_json(
+        run.path / "metrics.json",
+        {"task": bench.task.describe()} | found.figures | {"efficiency": efficiency, "export": parity},
+    )
+    with run.stage("report"):
+        from stillroom.report import write_model_card, write_report
+
+        write_report(run.path)
+        write_model_card(run.path)
+    run.finish()
+    return run
+
+
+def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module], teacher: Teacher | None) -> Assessment:
+    """Writes predictions.parquet, features.npz and gallery.npz."""
+    images, table, task = bench.data.images, bench.dataset.table, bench.task
+    everything, test = np.arange(len(table)), table.indices("test")
+    logits = {role: run_over(network, images, everything) for role, network in networks.items()}
+    if teacher:
+        logits["teacher"] = teacher.logits(everything, None).numpy()
+    found = assess(task, table, logits, run.settings.evaluation, run.settings.seed)
+
+    frame = predictions_frame(task, table, found.probabilities)
+    write_atomically(run.path / "predictions.parquet", lambda target: frame.to_parquet(target, index=False))
+
+    shown = np.sort(np.random.default_rng(0).permutation(test)[:_FEATURE_IMAGES])
+    student: Network = networks[STUDENT]  # type: ignore[assignment]
+    features = {
+        "student": run_over(student, images, shown, ask=lambda batch: student.outputs(batch).pooled),
+        "index": shown,
+    }
+    if teacher:
+        name = "features" if teacher.head is not None else "pooled"
+        features["teacher"] = teacher.output(name, shown, None).numpy()
+    _save_arrays(run.path / "features.npz", features)
+
+    worst = worst_mistakes(task, found.probabilities[STUDENT], table.targets, test, _GALLERY_IMAGES)
+    pictures = np.round(images.batch(worst).cpu().numpy() * 255).astype(np.uint8)
+    _save_arrays(run.path / "gallery.npz", {"images": pictures, "index": worst})
+    return found
+
+
+def _profile(bench: Workbench, networks: dict[str, nn.Module], onnx: Path) -> dict[str, Any]:
+    store, latency = bench.dataset.store, bench.settings.evaluation.latency
+    shape = {"channels": store.pixels.shape[1], "size": store.size, "latency": latency}
+    measured = {
+        role: profile(network, **shape)  # type: ignore[arg-type]
+        for role, network in networks.items()
+        if role != "control"  # the student's twin
+    }
+    return measured | {"onnx": profile_onnx(onnx, **shape)}  # type: ignore[arg-type]
+
+
+def _free_folder(settings: Settings) -> Path:
+    name = Path(settings.source.replace(":", "-")).stem or "data"
+    base = Path("runs") / f"{name}-{settings.recipe.name}"
+    return next(
+        path
+        for path in (base, *(base.with_name(f"{base.name}-{number}") for number in range(2, 10_000)))
+        if not path.exists()
+    )
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)

@@ -1,0 +1,191 @@
+"""The run folder: each stage reads what stands in it and adds its own part. What is there need not be done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillroom.errors import UsageError
+from stillroom.files import write_atomically, write_json
+from stillroom.settings import Settings, from_dict, to_dict
+from stillroom.task import Task, from_description
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stillroom.deployment.predictor import Predictor
+    from stillroom.models.network import Network
+
+_PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "onnx", "onnxruntime", "pillow")
+
+
+class Run:
+    """One run's folder. Make it with :meth:`create`, or open one that exists with :meth:`open`.
+
+    Attributes:
+        path: the folder.
+        settings: fully resolved, as in settings.yaml.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path, self.settings = path, settings
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings) -> Run:
+        """A new folder with settings.yaml and manifest.json in it. Raises UsageError where something stands already."""
+        import yaml
+
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            hint = f"go on with it by `stillroom distill --resume {path}`, or " if _is_run(path) else ""
+            raise UsageError(f"{path} exists already: {hint}choose another --out.")
+        run = cls(path, settings)
+        text = yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True)
+        write_atomically(path / "settings.yaml", lambda target: target.write_text(text, encoding="utf-8"))
+        versions = {"stillroom": metadata.version("stillroom")} | {p: metadata.version(p) for p in _PACKAGES}
+        run.note(
+            created=_now(),
+            source=settings.source,
+            seed=settings.seed,
+            recipe=settings.recipe.name,
+            citation=settings.recipe.citation,
+            student=settings.student.student,
+            teacher=settings.teacher.teacher if settings.recipe.has_teacher else None,
+            versions=versions,
+            durations_s={},
+        )
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """A folder that :meth:`create` made. Raises UsageError where it is not one."""
+        import yaml
+
+        path = Path(path)
+        if not _is_run(path):
+            raise UsageError(f"{path} is not a run folder: it has no settings.yaml and manifest.json.")
+        try:
+            content = yaml.safe_load((path / "settings.yaml").read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UsageError(f"{path / 'settings.yaml'} is not valid YAML: {str(error).splitlines()[0]}.") from None
+        return cls(path, from_dict(content, str(path / "settings.yaml")))
+
+    # -- reading ------------------------------------------------------------------------------------------------
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is done."""
+        return "finished" in self.manifest
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was run, on what, with what: versions, machine, seed, durations."""
+        return self._json("manifest.json")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Every figure of the report (metrics.json)."""
+        return self._json("metrics.json")
+
+    @property
+    def audit(self) -> dict[str, Any]:
+        """What the audit found (audit.json)."""
+        return self._json("audit.json")
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return from_description(self.manifest["task"])
+
+    @property
+    def report(self) -> Path:
+        """The report's path."""
+        return self.path / "report.html"
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry per trained epoch; an epoch that a killed run repeated counts once."""
+        path = self.path / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        epochs: dict[tuple[str, int], dict[str, Any]] = {}
+        for text in lines:
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # the last line of a killed run may be cut
+                continue
+            epochs[line["role"], line["epoch"]] = line
+        return list(epochs.values())
+
+    def predictions(self) -> pd.DataFrame:
+        """One row per image: id, patient, split, target and a probability per model and class."""
+        import pandas as pd
+
+        return pd.read_parquet(self._existing("predictions.parquet"))
+
+    def student(self) -> Network:
+        """The distilled student as a torch module, in evaluation mode."""
+        from stillroom.models.saving import load_network
+
+        return load_network(self._existing("student"))
+
+    def predictor(self) -> Predictor:
+        """The exported student, run by ONNX Runtime."""
+        from stillroom.deployment.predictor import Predictor
+
+        return Predictor.load(self._existing("student.onnx"))
+
+    # -- writing ------------------------------------------------------------------------------------------------
+    def note(self, **entries: Any) -> None:
+        """Add entries to the manifest."""
+        path = self.path / "manifest.json"
+        write_json(path, (json.loads(path.read_text("utf-8")) if path.exists() else {}) | entries)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line to history.jsonl."""
+        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; the manifest sums its seconds over resumed attempts."""
+        start = time.monotonic()
+        yield
+        durations = self.manifest["durations_s"]
+        durations[name] = round(durations.get(name, 0.0) + time.monotonic() - start, 1)
+        self.note(durations_s=durations)
+
+    def finish(self) -> None:
+        """Mark the run as done and write the hashes of what it leaves behind."""
+        hashes = {
+            str(file.relative_to(self.path).as_posix()): _sha256(file)
+            for file in sorted(self.path.rglob("*"))
+            if file.is_file() and file.suffix in {".safetensors", ".onnx", ".parquet"}
+        }
+        self.note(finished=_now(), sha256=hashes)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        return json.loads(self._existing(name).read_text(encoding="utf-8"))
+
+    def _existing(self, name: str) -> Path:
+        path = self.path / name
+        if not path.exists():
+            state = "" if (self.path / "report.html").exists() else " The run has not finished: go on with --resume."
+            raise UsageError(f"{path} is not there.{state}")
+        return path
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "settings.yaml").is_file() and (path / "manifest.json").is_file()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
