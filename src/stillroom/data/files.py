@@ -20,7 +20,7 @@ from stillroom.data.table import UnreadableImage
 from stillroom.errors import UsageError
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-"""Endings, in lower case, by which a folder's images are found. A file is decoded by its content, not its ending."""
+"""Endings, in lower case, by which images are found in folders. Decoding goes by content, not by ending."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -45,8 +45,8 @@ class FileReader:
     def read_mask(self, index: int) -> np.ndarray | None:
         """The union of the image's masks, ``[H, W]`` bool: True where any channel is above 0.
 
-        A mask of another size is stretched to the image's by nearest neighbour. Masks should be stored without
-        loss: a JPEG's ringing around the lesion is above 0 as well.
+        A mask of another size is stretched to the image's by nearest neighbour. Masks should be stored
+        without loss: a JPEG's ringing around the lesion is above 0 as well.
 
         Raises:
             UnreadableImage: the image or one of its masks cannot be decoded; the reason names the mask.
@@ -87,15 +87,15 @@ def decode_image(file: BinaryIO) -> np.ndarray:
 
     Raises:
         UnreadableImage: no image, or a damaged one; more than about 179 million pixels; several frames or
-            pages; floating point, more than 16 bits, or 16-bit colour, which Pillow would cut to 8 bits unasked.
+            pages; floating point, more than 16 bits, or 16-bit colour, which Pillow would cut to 8 bits.
     """
-    # A damaged file may raise nearly anything inside a decoder. Whatever it is, it belongs to this one image, which
-    # is reported by name; it must not end a run over thousands of good ones.
+    # A damaged file may raise nearly anything inside a decoder. Whatever it is, it belongs to this one image,
+    # which is reported by name; it must not end a run over thousands of good ones.
     try:
         with Image.open(file, formats=_FORMATS) as image:
             _refuse_unsupported(image)
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            return _to_array(ImageOps.exif_transpose(image))
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:
@@ -104,16 +104,17 @@ def decode_image(file: BinaryIO) -> np.ndarray:
             f"the image has more than {limit} million pixels, which may be an attack"
         ) from None
     except UnidentifiedImageError:
-        raise UnreadableImage("the content is not a PNG, JPEG, BMP, TIFF, WebP or GIF image") from None
+        raise UnreadableImage(
+            "the content is no PNG, JPEG, BMP, TIFF, WebP or GIF image of a known kind"
+        ) from None
     except Exception as error:
         raise UnreadableImage(f"the image is truncated or damaged ({_first_line(error)})") from None
-    return _to_array(upright)
 
 
 def list_images(folder: Path) -> list[Path]:
     """Every image file under ``folder``, however deep, in natural order (``scan2`` before ``scan10``).
 
-    Hidden files and folders (``._scan.png``, ``.DS_Store``) and ``__MACOSX`` are left out; links are followed.
+    Hidden files and folders (``._scan.png``, ``.DS_Store``) and ``__MACOSX`` are left out, links followed.
 
     Raises:
         UsageError: a file name that is not valid text in UTF-8, which no table or report could name.
@@ -180,7 +181,7 @@ def _refuse_unsupported(image: ImageFile) -> None:
         deep = image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)
     if deep:
         raise UnreadableImage(
-            "the image has 16 bits per colour channel, which cannot be kept; save it with 8 bits, or in 16-bit grey"
+            "the image has 16 bits per colour channel, which Pillow cannot keep; save it in 8 bits or grey"
         )
 
 
@@ -201,12 +202,7 @@ def _to_array(image: Image.Image) -> np.ndarray:
         return np.asarray(_on_black(image).convert("L"))
     if image.has_transparency_data:
         return np.asarray(_on_black(image))
-    try:
-        return np.asarray(image.convert("RGB"))
-    except ValueError:
-        raise UnreadableImage(
-            f"the colour mode {image.mode} cannot be turned into RGB; save it as RGB"
-        ) from None
+    return np.asarray(image.convert("RGB"))
 
 
 def _on_black(image: Image.Image) -> Image.Image:

@@ -1,0 +1,102 @@
+"""What folders and tables of images have in common: the words for a split, and which classes will do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from stillroom.data.files import natural_key
+from stillroom.errors import UsageError, nearest
+from stillroom.settings import DataSettings
+from stillroom.task import MultiClass, Task
+
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def parse_split(word: str) -> str | None:
+    """``train``, ``val`` or ``test`` for any common word for it, in any case; None for any other word."""
+    return _SPLIT_WORDS.get(word.lower())
+
+
+def order_classes(found: Sequence[str], settings: DataSettings, where: str) -> tuple[str, ...]:
+    """The class names in the logits' order: as the settings say, else numbers by value, else natural order.
+
+    Args:
+        found: names met in the source, repeats allowed.
+        settings: ``classes`` and ``task`` are used.
+        where: the source, for messages, e.g. ``The table labels.csv``.
+
+    Raises:
+        UsageError: a name is not in the settings' classes, or one of those does not occur; fewer than two
+            classes; two names that differ only in case; ordinal grades whose names do not show their order.
+    """
+    names = sorted(set(found), key=natural_key)
+    if settings.classes:
+        for name in names:
+            if name not in settings.classes:
+                hint = nearest(name, settings.classes)
+                raise UsageError(
+                    f"{where} has the class {name!r}, which is not among the classes given: "
+                    f"{', '.join(settings.classes)}.{hint}"
+                )
+        missing = [name for name in settings.classes if name not in names]
+        if missing:
+            raise UsageError(
+                f"{where} has no image of {', '.join(map(repr, missing))}, which the classes given name. "
+                f"It has: {', '.join(names)}."
+            )
+    if len(names) < 2:
+        only = f"only one class, {names[0]!r}" if names else "no class"
+        raise UsageError(f"{where} has {only}; a classifier needs two or more.")
+    if settings.classes:
+        return settings.classes
+    by_case: dict[str, str] = {}
+    for name in names:
+        twin = by_case.setdefault(name.casefold(), name)
+        if twin != name:
+            raise UsageError(
+                f"{where} has the classes {twin!r} and {name!r}, which differ only in case; "
+                "write them alike, or name all classes in the settings if they are meant."
+            )
+    if all(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", name) for name in names):
+        return tuple(sorted(names, key=float))
+    if settings.task == "ordinal" and not all(re.search(r"[0-9]", name) for name in names):
+        raise UsageError(
+            f"{where} has the grades {', '.join(names)}, whose names do not show their order; "
+            "name the classes in order, from the lowest grade to the highest, in the setting `classes`."
+        )
+    return tuple(names)
+
+
+def exclusive_task(found: Sequence[str], settings: DataSettings, where: str) -> MultiClass:
+    """The task of a source with one class per image; see :func:`order_classes`."""
+    return MultiClass(order_classes(found, settings, where), ordinal=settings.task == "ordinal")
+
+
+def check_training_classes(task: Task, targets: np.ndarray, splits: np.ndarray, where: str) -> None:
+    """Refuse a class that a given test or validation split has and the training images lack.
+
+    Rows without a split count as training rows, as in :func:`stillroom.data.splits.assign_splits`, which also
+    refuses a source without any training row.
+
+    Raises:
+        UsageError: names the class and the split.
+    """
+    training = np.isin(splits, ("train", ""))
+    if not training.any():
+        return
+    labels = task.one_hot(targets)
+    for split in ("test", "val"):
+        lacking = (labels[splits == split].sum(axis=0) > 0) & (labels[training].sum(axis=0) == 0)
+        if lacking.any():
+            names = ", ".join(repr(task.classes[k]) for k in np.flatnonzero(lacking))
+            raise UsageError(
+                f"{where} has {names} in its {split} split but not among its training images; "
+                "a network cannot learn a class it never sees. Move some of its images, or leave it out."
+            )

@@ -1,0 +1,133 @@
+"""A CSV, TSV or Parquet file as rows of text that know their number, so that errors can point at a cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import UsageError, nearest
+
+_DELIMITERS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text. Cells are stripped, and ``nan`` (what is missing, as some programs write it) is empty.
+
+    Attributes:
+        path: the file.
+        columns: the header.
+        rows: cells, each row as long as the header.
+        numbers: each row's number as a spreadsheet shows it, the header being row 1.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...]
+
+    def column(self, name: str) -> list[str] | None:
+        """The cells of a column, found by its name in any case, or None where there is no such column.
+
+        Raises:
+            UsageError: several columns have this name.
+        """
+        exact = [i for i, column in enumerate(self.columns) if column == name]
+        found = exact or [i for i, column in enumerate(self.columns) if column.casefold() == name.casefold()]
+        if len(found) > 1:
+            raise UsageError(f"{self.path} has {len(found)} columns named {name!r}; rename all but one.")
+        return [row[found[0]] for row in self.rows] if found else None
+
+    def required(self, name: str, setting: str) -> list[str]:
+        """The cells of a column that must be there.
+
+        Raises:
+            UsageError: there is no such column; lists those there are.
+        """
+        cells = self.column(name)
+        if cells is None:
+            raise UsageError(
+                f"{self.path} has no column {name!r}; its columns are {', '.join(self.columns)}."
+                f"{nearest(name, self.columns)} Set `{setting}` to the one meant."
+            )
+        return cells
+
+
+def read_sheet(path: Path) -> Sheet:
+    """Read a ``.csv``, ``.tsv`` or ``.parquet`` file.
+
+    Text files are UTF-8 (with or without a byte order mark) or UTF-16 with one. The header tells the
+    delimiter: comma, semicolon, tab or bar. Empty lines are passed over but counted.
+
+    Raises:
+        UsageError: no such file, another kind, unreadable, no rows, or a row of another length.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} {'is not a file' if path.exists() else 'does not exist'}.")
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".tsv", ".parquet"):
+        raise UsageError(f"{path} is not a .csv, .tsv or .parquet table; save it as CSV in UTF-8.")
+    lines = _parquet_lines(path) if ending == ".parquet" else _text_lines(path)
+    numbered = [(number, cells) for number, cells in enumerate(lines, 1) if any(cells)]
+    if not numbered:
+        raise UsageError(f"{path} is empty; it needs a header line and one line per image.")
+    (_, columns), *body = numbered
+    if not body:
+        raise UsageError(f"{path} has a header ({', '.join(columns)}) but no rows; add one line per image.")
+    for number, cells in body:
+        if len(cells) != len(columns):
+            raise UsageError(
+                f"{path}, row {number}: {len(cells)} cells where the header has {len(columns)}; "
+                "put quotes around a cell that holds the delimiter."
+            )
+    return Sheet(path, columns, tuple(cells for _, cells in body), tuple(number for number, _ in body))
+
+
+def _text_lines(path: Path) -> list[tuple[str, ...]]:
+    raw = path.read_bytes()
+    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UsageError(
+            f"{path}, line {line}, is not valid UTF-8; save the table as CSV in UTF-8."
+        ) from None
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+    try:
+        return [_clean(cells) for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
+    except csv.Error as error:
+        raise UsageError(f"{path} is not a readable table: {error}.") from None
+
+
+def _parquet_lines(path: Path) -> list[tuple[str, ...]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} is not a readable Parquet file: {reason}") from None
+    columns = [table.column(i).to_pylist() for i in range(table.num_columns)]
+    header = _clean(table.column_names)
+    return [header, *(_clean(map(_as_text, cells)) for cells in zip(*columns, strict=True))]
+
+
+def _clean(cells: Iterable[str]) -> tuple[str, ...]:
+    stripped = (cell.strip() for cell in cells)
+    return tuple("" if cell.lower() == "nan" else cell for cell in stripped)
+
+
+def _as_text(value: Any) -> str:
+    """A Parquet value as a CSV would hold it; a list of labels is joined by ``;``."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ";".join(map(_as_text, value))
+    return str(value)
