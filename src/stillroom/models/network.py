@@ -1,0 +1,173 @@
+"""One contract for every network: images in [0, 1] go in at any size, logits come out."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillroom.errors import UsageError
+from stillroom.models.normalisation import Normalisation
+from stillroom.models.taps import (
+    FeatureKind,
+    Outputs,
+    check_kind,
+    feature_map,
+    has_class_token,
+    linear_classifier,
+    token_features,
+)
+
+
+class Network(nn.Module):
+    """A timm-shaped backbone behind the contract that all of Stillroom trains, asks and exports.
+
+    Preprocessing is part of it: grey becomes three equal channels, other sizes are resized to ``input_size``
+    (bilinear, antialiased where it shrinks), pixels are normalised by the network's own mean and deviation.
+
+    Args:
+        backbone: has ``forward_features``, ``forward_head(features, pre_logits)`` and ``get_classifier``.
+        name: the name it can be built again from, see :func:`stillroom.models.zoo.create`.
+        classes: ``K``, at least 1.
+        input_size: height and width that the backbone works at, in pixels.
+        normalisation: the backbone's own.
+        features: what the classifier sees of a transformer with a class token; None leaves the network's own
+            pooling. Other networks have one pooled vector and ignore this. ``both`` comes with a classifier
+            twice as wide.
+
+    Attributes:
+        mean: buffer ``[3]``.
+        std: buffer ``[3]``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        name: str,
+        classes: int,
+        input_size: tuple[int, int],
+        normalisation: Normalisation,
+        features: FeatureKind | None = None,
+    ) -> None:
+        super().__init__()
+        if features is not None:
+            check_kind(features)
+        self.name = name
+        self.classes = classes
+        self.input_size = input_size
+        self.features = features if has_class_token(backbone) else None
+        self.backbone = backbone
+        if self.features == "both":
+            self._widen_classifier()
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+        self.normalise_by(normalisation)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, C, H, W]`` float in [0, 1], C 1 or 3, to logits ``[B, K]``."""
+        features = self._features(images)
+        return self._logits(features, self._pooled(features))
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Logits (equal to :meth:`forward`'s), pooled features and last feature map in one pass."""
+        features = self._features(images)
+        pooled = self._pooled(features)
+        return Outputs(self._logits(features, pooled), pooled, feature_map(self.backbone, features, self.input_size))
+
+    def backbone_features(self, images: Tensor, kind: FeatureKind = "cls") -> Tensor:
+        """What a linear head on the frozen backbone sees, ``[B, D]``, or ``[B, 2D]`` for ``both``.
+
+        Args:
+            images: ``[B, C, H, W]`` float in [0, 1].
+            kind: class token, mean of the patch tokens, or both, after the final norm. A network without a
+                class token has one pooled vector and gives it whatever the kind.
+        """
+        check_kind(kind)
+        features = self._features(images)
+        if has_class_token(self.backbone):
+            return token_features(self.backbone, features, kind)
+        return self._pooled(features)
+
+    def classifier(self) -> nn.Linear:
+        """The final linear layer, ``[K, D]``. Raises UsageError where the network ends in something else."""
+        return self._named_classifier()[1]
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation as numbers (float32 rounded)."""
+        return Normalisation(tuple(self.mean.tolist()), tuple(self.std.tolist()))
+
+    def normalise_by(self, normalisation: Normalisation) -> None:
+        """Set mean and standard deviation."""
+        self.mean.copy_(torch.tensor(normalisation.mean))
+        self.std.copy_(torch.tensor(normalisation.std))
+
+    @property
+    def pooled_dim(self) -> int:
+        """``D`` of the pooled features."""
+        return self._shapes[0]
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """``(C', H', W')`` of the last feature map. Raises UsageError where there is none."""
+        return self._shapes[1]
+
+    @cached_property
+    def _shapes(self) -> tuple[int, tuple[int, int, int]]:
+        # Asking beats guessing from attributes: one pass over a black image, once. Modes are put back one by
+        # one, since a caller may keep parts of the network in evaluation mode while the rest trains.
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            with torch.no_grad():
+                outputs = self.outputs(self.mean.new_zeros(1, 3, *self.input_size))
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        channels, height, width = outputs.map.shape[1:]
+        return outputs.pooled.shape[1], (channels, height, width)
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        """``[B, C, H, W]`` in [0, 1] to the backbone's ``[B, 3, h, w]``."""
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise UsageError(f"Images are [B, 1, H, W] or [B, 3, H, W]; {self.name} was given {tuple(images.shape)}.")
+        height, width = self.input_size
+        if tuple(images.shape[-2:]) != (height, width):
+            shrinks = images.shape[-2] > height or images.shape[-1] > width
+            images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+        # Three means against one grey channel make three channels.
+        return (images - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self.backbone.forward_features(self._prepare(images))  # type: ignore[operator]
+
+    def _pooled(self, features: Tensor) -> Tensor:
+        if self.features is not None:
+            return token_features(self.backbone, features, self.features)
+        return self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
+
+    def _logits(self, features: Tensor, pooled: Tensor) -> Tensor:
+        classifier = self.backbone.get_classifier()  # type: ignore[operator]
+        if isinstance(classifier, nn.Linear):
+            return classifier(pooled)
+        # Convolutional, two-layer and two-headed classifiers: only the network knows how it ends.
+        return self.backbone.forward_head(features)  # type: ignore[operator]
+
+    def _named_classifier(self) -> tuple[str, nn.Linear]:
+        found = linear_classifier(self.backbone)
+        if found is None:
+            raise UsageError(
+                f"{self.name} does not end in one linear layer, which is needed here. Choose another network."
+            )
+        return found
+
+    def _widen_classifier(self) -> None:
+        name, classifier = self._named_classifier()
+        wide = nn.Linear(2 * classifier.in_features, classifier.out_features)
+        self.backbone.set_submodule(name, wide)

@@ -1,0 +1,75 @@
+"""A network in a folder: ``model.safetensors`` and ``model.json``. No pickle: opening it runs no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from stillroom.errors import UsageError
+from stillroom.files import write_atomically, write_json
+from stillroom.models.network import Network
+from stillroom.models.weights import weights_digest
+from stillroom.models.zoo import restore
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+
+def save_network(network: Network, folder: Path) -> Path:
+    """Write the network into ``folder`` (made if need be), replacing what was there. Returns the folder.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written to.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    description = {
+        "format": 1,
+        "name": network.name,
+        "classes": network.classes,
+        "input_size": list(network.input_size),
+        "features": network.features,
+        "mean": list(network.normalisation.mean),
+        "std": list(network.normalisation.std),
+        # Two files cannot be replaced at one instant; the digest tells a matching pair.
+        "digest": weights_digest(network),
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+    }
+    write_atomically(folder / WEIGHTS, lambda target: save_file(state, target))
+    write_json(folder / DESCRIPTION, description)
+    return folder
+
+
+def load_network(folder: Path) -> Network:
+    """The network that :func:`save_network` wrote, to the last bit, on the CPU and in evaluation mode.
+
+    Raises:
+        UsageError: there is none, or its files are damaged or do not belong together.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        state = load_file(folder / WEIGHTS)
+        height, width = description["input_size"]
+        network = restore(
+            description["name"],
+            classes=description["classes"],
+            input_size=(height, width),
+            features=description["features"],
+        )
+        network.load_state_dict(state)
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename or folder / WEIGHTS))
+        raise UsageError(f"{folder} holds no network: {missing.name} is missing.") from error
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"The network in {folder} cannot be read ({reason}). Train or save it again.") from error
+    if weights_digest(network) != description.get("digest"):
+        raise UsageError(
+            f"{folder / WEIGHTS} and {DESCRIPTION} do not belong together: a save was interrupted or a file "
+            "was changed. Train or save it again."
+        )
+    return network.eval()

@@ -1,0 +1,107 @@
+"""What can be read off any network in one pass: logits, pooled features and the last feature map.
+
+timm networks share three methods (``forward_features``, ``forward_head``, ``get_classifier``) but not the
+shape of what the first returns: ``[B, C, H, W]``, ``[B, H, W, C]`` or ``[B, N, C]`` tokens. Only this module
+knows.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor, cat, nn
+
+from stillroom.errors import UsageError
+
+FeatureKind = Literal["cls", "mean", "both"]
+
+
+class Outputs(NamedTuple):
+    """A network's answers to ``B`` images.
+
+    Attributes:
+        logits: ``[B, K]``.
+        pooled: ``[B, D]``, what the classifier sees.
+        map: ``[B, C', H', W']``, the last feature map; for a transformer its patch tokens on their grid.
+            ``C'`` and ``D`` differ where the head widens the features (MobileNetV3, VGG).
+    """
+
+    logits: Tensor
+    pooled: Tensor
+    map: Tensor
+
+
+def feature_map(backbone: nn.Module, features: Tensor, aspect: tuple[int, int]) -> Tensor:
+    """``forward_features``'s result as ``[B, C', H', W']``.
+
+    Args:
+        backbone: the timm network that made ``features``.
+        features: ``[B, C, H, W]``, ``[B, H, W, C]`` or ``[B, N, C]``, as the network has it.
+        aspect: height and width of the network's input, in pixels; settles the grid where none is stated.
+
+    Raises:
+        UsageError: the features have no spatial layout.
+    """
+    if isinstance(features, Tensor) and features.ndim == 4:
+        return features.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", None) == "NHWC" else features
+    if isinstance(features, Tensor) and features.ndim == 3:
+        patches = features[:, _prefix_tokens(backbone) :]
+        grid = _grid(backbone, patches.shape[1], aspect)
+        if grid is not None:
+            return patches.transpose(1, 2).reshape(patches.shape[0], patches.shape[2], *grid)
+    raise UsageError(
+        f"{type(backbone).__name__} has no last feature map, so it can neither be explained by heat maps nor "
+        "teach by feature maps. Choose another network or an objective on logits."
+    )
+
+
+def has_class_token(backbone: nn.Module) -> bool:
+    """Whether the network is a transformer whose first token stands for the whole image."""
+    return getattr(backbone, "cls_token", None) is not None and _prefix_tokens(backbone) > 0
+
+
+def token_features(backbone: nn.Module, tokens: Tensor, kind: FeatureKind) -> Tensor:
+    """Class token ``[B, D]``, mean of the patch tokens ``[B, D]`` or both ``[B, 2D]``, after the final norm.
+
+    Args:
+        backbone: a network with a class token.
+        tokens: ``[B, N, D]`` from ``forward_features``.
+        kind: ``both`` puts the class token first. Register tokens are in none of them.
+    """
+    # A transformer that pools the mean has its final norm after the pooling; elsewhere fc_norm does nothing.
+    norm = getattr(backbone, "fc_norm", nn.Identity())
+    if kind == "cls":
+        return norm(tokens[:, 0])
+    mean = norm(tokens[:, _prefix_tokens(backbone) :].mean(dim=1))
+    return mean if kind == "mean" else cat([norm(tokens[:, 0]), mean], dim=1)
+
+
+def check_kind(kind: str) -> None:
+    """Raises UsageError where ``kind`` is not a :data:`FeatureKind`."""
+    if kind not in get_args(FeatureKind):
+        raise UsageError(f"Features of a transformer are {', '.join(get_args(FeatureKind))}; got {kind!r}.")
+
+
+def linear_classifier(backbone: nn.Module) -> tuple[str, nn.Linear] | None:
+    """The final linear layer and its dotted name, e.g. ``head.fc``; None where the head is something else."""
+    classifier = backbone.get_classifier()  # type: ignore[operator]
+    if not isinstance(classifier, nn.Linear):
+        return None
+    return next((name, classifier) for name, module in backbone.named_modules() if module is classifier)
+
+
+def _prefix_tokens(backbone: nn.Module) -> int:
+    """Class and register tokens in front of the patches."""
+    stated = getattr(backbone, "num_prefix_tokens", None)
+    return int(stated) if stated is not None else int(getattr(backbone, "cls_token", None) is not None)
+
+
+def _grid(backbone: nn.Module, count: int, aspect: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of ``count`` patch tokens."""
+    stated = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if stated is not None and stated[0] * stated[1] == count:
+        return int(stated[0]), int(stated[1])
+    # Several stages: the tokens left are a shrunken image of the same shape.
+    rows = isqrt(count * aspect[0] // aspect[1])
+    return (rows, count // rows) if rows and rows * (count // rows) == count else None

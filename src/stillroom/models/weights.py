@@ -1,0 +1,185 @@
+"""Pretrained weights from files, without a network connection and without silent mismatches."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from stillroom.errors import UsageError
+from stillroom.models.network import Network
+from stillroom.models.normalisation import Normalisation, from_metadata
+from stillroom.models.taps import linear_classifier
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_WRAPPERS = ("state_dict", "model")
+_OLD_RULES = ("_filter_fn", "_filter_torchvision_pretrained")
+"""timm's names for the rules that read torchvision's VGG and DenseNet files."""
+
+
+def load_weights(network: Network, path: Path, name: str) -> Path:
+    """Fill the network's backbone from a file, or from a folder that holds a file for ``name``.
+
+    Half-precision weights become float32, position embeddings are resampled to the network's grid, and
+    original key names (DINOv2's, torchvision's) are understood, by timm's own rules. A classifier of another
+    shape is left out: the network keeps its own. Where the file's header states ``mean`` and ``std``, the
+    network takes them over.
+
+    Args:
+        network: changed in place.
+        path: see :func:`find_weights`.
+        name: the model's name, with or without timm's tag.
+
+    Returns:
+        The file that was read.
+
+    Raises:
+        UsageError: no such file, not a file of weights, or weights of another architecture.
+    """
+    file = find_weights(path, name)
+    state, normalisation = read_weights(file)
+    backbone = network.backbone
+    state = _adapt(state, backbone, file)
+
+    target = backbone.state_dict()
+    head = linear_classifier(backbone)
+    if head is not None:
+        own = [key for key in target if key.startswith(f"{head[0]}.")]
+        if any(key not in state or state[key].shape != target[key].shape for key in own):
+            state = {key: value for key, value in state.items() if not key.startswith(f"{head[0]}.")}
+            state |= {key: target[key] for key in own}
+    _check(state, target, name, file)
+    # Files from before batch norm counted its batches lack that one number; it is not read in evaluation.
+    backbone.load_state_dict({key: state.get(key, value) for key, value in target.items()})
+    if normalisation is not None:
+        network.normalise_by(normalisation)
+    return file
+
+
+def find_weights(path: Path, name: str) -> Path:
+    """The file of weights for ``name``: ``path`` itself, or in that folder the first of
+
+    ``<name>.<suffix>``, ``<name>/model.<suffix>``, ``<architecture>.<any tag>.<suffix>``, ``model.<suffix>``.
+
+    Raises:
+        UsageError: there is none (the message lists what was tried), or several tags fit equally well.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise UsageError(f"{path} is not a file of weights: its name must end in {', '.join(SUFFIXES)}.")
+        return path
+    if not path.is_dir():
+        raise UsageError(f"No weights at {path}: there is no such file or folder.")
+    architecture = name.split(".")[0]
+    stems = list(dict.fromkeys([name, architecture]))
+    exact = [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
+    exact += [f"{stem}/model{suffix}" for stem in stems for suffix in SUFFIXES]
+    for candidate in exact:
+        if (path / candidate).is_file():
+            return path / candidate
+    if name == architecture:
+        tagged = [file for suffix in SUFFIXES for file in sorted(path.glob(f"{architecture}.*{suffix}"))]
+        if len(tagged) > 1:
+            found = ", ".join(file.name for file in tagged)
+            raise UsageError(f"{path} holds several weights for {name}: {found}. Give the one you mean.")
+        if tagged:
+            return tagged[0]
+    for suffix in SUFFIXES:
+        if (path / f"model{suffix}").is_file():
+            return path / f"model{suffix}"
+    suffixes = "|".join(suffix[1:] for suffix in SUFFIXES)
+    tried = ", ".join([*stems, *(f"{stem}/model" for stem in stems), f"{architecture}.<tag>", "model"])
+    raise UsageError(f"No weights for {name} in {path}: none of {tried} with .{suffixes} is there.")
+
+
+def read_weights(file: Path) -> tuple[dict[str, Tensor], Normalisation | None]:
+    """A file's tensors by name, floating ones as float32, and the normalisation its header states.
+
+    Wrappers (``state_dict``, ``model``) and the prefix ``module.`` are taken off. Pickles hold weights only.
+
+    Raises:
+        UsageError: the file is damaged or holds something else than tensors.
+    """
+    normalisation = None
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as handle:
+                normalisation = from_metadata(handle.metadata() or {})
+                content: Any = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        raise UsageError(
+            f"{file} is not a file of weights, or it is damaged ({str(error).splitlines()[0]}). "
+            "Save it as .safetensors, or with torch.save(model.state_dict(), ...)."
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UsageError(
+            f"{file} is not a file of weights: it holds something else than tensors by name. "
+            "Save it as .safetensors, or with torch.save(model.state_dict(), ...)."
+        )
+    if all(key.startswith("module.") for key in content):
+        content = {key.removeprefix("module."): value for key, value in content.items()}
+    return {k: v.float() if v.is_floating_point() else v for k, v in content.items()}, normalisation
+
+
+def weights_digest(network: nn.Module) -> str:
+    """32 hex digits that change with any weight, buffer (so with the normalisation) or tensor name.
+
+    For a :class:`Network` they also change with the input size and the pooling, as its answers do.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for module in network.modules():
+        if isinstance(module, Network):
+            digest.update(f"{module.name} {module.input_size} {module.features}".encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Bytes, not numbers: bfloat16 has no NumPy type.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _adapt(state: dict[str, Tensor], backbone: nn.Module, file: Path) -> dict[str, Tensor]:
+    """The state in the backbone's own key names and grid: timm keeps the rules beside each model."""
+    rules = vars(sys.modules[type(backbone).__module__])
+    try:
+        if "checkpoint_filter_fn" in rules:
+            return rules["checkpoint_filter_fn"](state, backbone)
+        old = next((rules[name] for name in _OLD_RULES if name in rules), None)
+        return state if old is None else old(state)
+    except (KeyError, RuntimeError, AttributeError, ValueError, AssertionError, IndexError) as error:
+        raise UsageError(
+            f"{file} cannot be read as {type(backbone).__name__} weights ({error}): "
+            "these look like weights of another architecture."
+        ) from error
+
+
+def _check(state: dict[str, Tensor], target: dict[str, Tensor], name: str, file: Path) -> None:
+    for key, expected in target.items():
+        if key not in state:
+            if key.endswith("num_batches_tracked"):
+                continue
+            found = f"it lacks {key} {tuple(expected.shape)}"
+        elif state[key].shape != expected.shape:
+            found = f"{key} is {tuple(state[key].shape)} in the file, {tuple(expected.shape)} in the network"
+        else:
+            continue
+        raise UsageError(f"{file} does not fit {name}: {found}; these look like weights of another architecture.")
+    extra = next((key for key in state if key not in target), None)
+    if extra is not None:
+        raise UsageError(
+            f"{file} does not fit {name}: it holds {extra} {tuple(state[extra].shape)}, which the network "
+            "lacks; these look like weights of another architecture."
+        )

@@ -1,0 +1,231 @@
+"""Networks by name, timm's and our own: at the size wanted, from a seed, pretrained or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from stillroom.errors import UsageError, nearest
+from stillroom.models import hub
+from stillroom.models.catalogue import OWN, names
+from stillroom.models.network import Network
+from stillroom.models.normalisation import HALF, Normalisation
+from stillroom.models.small_images import resnet18_28, resnet50_28
+from stillroom.models.taps import FeatureKind
+from stillroom.models.weights import load_weights
+
+Size = tuple[int, int]
+
+DINOV2_SIZE = 224
+"""DINOv2's last training phase ran at 518 px; its published probes, and those of the papers here, use 224."""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What is known of a network before it is built.
+
+    Attributes:
+        native_size: side of the image it was made for, in pixels.
+        fixed_size: whether its weights depend on the input size (position embeddings, windows).
+        normalisation: its own.
+        family: the kind of network, by module.
+        hub: its repository or address in timm's hub; None where there are no published weights.
+    """
+
+    native_size: int
+    fixed_size: bool
+    normalisation: Normalisation
+    family: str
+    hub: str | None
+
+
+@dataclass(frozen=True)
+class _OwnModel:
+    build: Callable[[int, Size], nn.Module]
+    specification: Specification
+
+
+_SMALL_RESNET = Specification(28, False, HALF, "resnet", None)
+_OWN_MODELS = {
+    "resnet18_28": _OwnModel(resnet18_28, _SMALL_RESNET),
+    "resnet50_28": _OwnModel(resnet50_28, _SMALL_RESNET),
+}
+assert set(_OWN_MODELS) == set(OWN)
+
+
+def create(
+    name: str,
+    *,
+    classes: int,
+    size: int | None = None,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    seed: int = 0,
+    features: FeatureKind | None = None,
+    normalisation: Normalisation | None = None,
+) -> Network:
+    """Build a network.
+
+    Args:
+        name: one of timm's, with or without its tag, or of :data:`~stillroom.models.catalogue.OWN`.
+        classes: ``K``.
+        size: side of the square input in pixels. Default: see :func:`native_size`.
+        pretrained: start from pretrained weights: from ``weights`` where given, else from timm's hub.
+        weights: a file or folder, see :func:`~stillroom.models.weights.find_weights`; read if ``pretrained``.
+        seed: decides every weight that is not pretrained. The global random state is left alone.
+        features: what the classifier sees of a transformer, see :class:`~stillroom.models.network.Network`.
+        normalisation: overrides the network's own and the one that a file of weights states.
+
+    Raises:
+        UsageError: an unknown name, a size it cannot take, weights that are not there or do not fit.
+    """
+    spec = specification(name)
+    if classes < 1:
+        raise UsageError(f"A network needs at least one class, got {classes}.")
+    if pretrained and weights is None and spec.hub is None:
+        raise UsageError(
+            f"There are no published weights for {name}. Give --weights with a file or folder that holds "
+            "some, or start from random weights."
+        )
+    size = spec.native_size if size is None else size
+    check_size(name, size)
+    # The CPU's generator alone: torch.manual_seed would also reseed every accelerator.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = _network(name, classes, (size, size), features)
+    if pretrained:
+        file = weights if weights is not None else hub.fetch(name, str(spec.hub))
+        load_weights(network, file, name)
+    if normalisation is not None:
+        network.normalise_by(normalisation)
+    return network
+
+
+def restore(name: str, *, classes: int, input_size: Size, features: FeatureKind | None) -> Network:
+    """The network to load a saved one's weights into; its own weights are random."""
+    with torch.random.fork_rng(devices=[]):
+        return _network(name, classes, input_size, features)
+
+
+def specification(name: str) -> Specification:
+    """What is known of ``name`` before it is built. Raises UsageError for a name that nobody knows."""
+    if name in _OWN_MODELS:
+        return _OWN_MODELS[name].specification
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        raise UsageError(f"No network is called {name}.{nearest(name, names())} See `stillroom models`.")
+    config = timm.models.get_pretrained_cfg(name, allow_unregistered=False) if _tag_known(name) else None
+    if config is None:
+        tagged = [known for known in timm.list_pretrained() if known.split(".")[0] == architecture]
+        raise UsageError(f"{architecture} is published as {', '.join(tagged) or 'nothing'}; there is no {name}.")
+    return Specification(
+        native_size=config.input_size[-1],
+        fixed_size=config.fixed_input_size,
+        normalisation=Normalisation(tuple(config.mean), tuple(config.std)),
+        family=timm.models.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1],
+        hub=str(config.hf_hub_id or config.url or "") or None,
+    )
+
+
+def native_size(name: str) -> int:
+    """Side in pixels of the image that a network was made for."""
+    return specification(name).native_size
+
+
+def resolve_size(name: str, wanted: int | None, default: int) -> int:
+    """Side in pixels of a network's input: ``wanted``, else its own where that is fixed, else ``default``.
+
+    DINOv2 takes any multiple of 14 pixels and gets :data:`DINOV2_SIZE` unless asked otherwise.
+
+    Raises:
+        UsageError: the network cannot take that size.
+    """
+    spec = specification(name)
+    if wanted is not None:
+        size = wanted
+    elif "dinov2" in name:
+        size = DINOV2_SIZE
+    else:
+        size = spec.native_size if spec.fixed_size else default
+    check_size(name, size)
+    return size
+
+
+@cache
+def check_size(name: str, size: int) -> None:
+    """Raises UsageError where a network cannot take square images of ``size`` pixels, naming some it can."""
+    native = native_size(name)
+    if size == native:
+        return
+    if size < 1:
+        raise UsageError(f"The input size of {name} must be at least 1 pixel, got {size}.")
+    patch = _patch_size(outline(name))
+    if size % patch:
+        below, above = size // patch * patch, (size // patch + 1) * patch
+        fitting = f"{below} or {above}" if below else f"{above}"
+        raise UsageError(f"{name} takes images of a multiple of {patch} pixels; {size} is none. Nearest: {fitting}.")
+    if not _runs(name, size):
+        near = [near for near in (size // 32 * 32, size // 32 * 32 + 32) if near and _runs(name, near)]
+        fitting = " or ".join(str(side) for side in dict.fromkeys([*near, native]))
+        raise UsageError(
+            f"{name} cannot take images of {size} pixels, but it takes {fitting}. "
+            "Give such a size or choose another network."
+        )
+
+
+def _runs(name: str, size: int) -> bool:
+    try:
+        with torch.no_grad():
+            outline(name, size)(torch.empty(1, 3, size, size, device="meta"))
+    except (RuntimeError, AssertionError, TypeError, ValueError):  # each family refuses in its own way
+        return False
+    return True
+
+
+def outline(name: str, size: int | None = None) -> nn.Module:
+    """The backbone in evaluation mode on the meta device: shapes and names without memory or computation.
+
+    It has the classifier it was published with.
+    """
+    side = native_size(name) if size is None else size
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _backbone(name, None, (side, side)).eval()
+
+
+def _network(name: str, classes: int, input_size: Size, features: FeatureKind | None) -> Network:
+    return Network(
+        _backbone(name, classes, input_size),
+        name=name,
+        classes=classes,
+        input_size=input_size,
+        normalisation=specification(name).normalisation,
+        features=features,
+    )
+
+
+def _backbone(name: str, classes: int | None, input_size: Size) -> nn.Module:
+    """``classes`` None keeps the number it was published with (1000 for our own)."""
+    if name in _OWN_MODELS:
+        return _OWN_MODELS[name].build(1000 if classes is None else classes, input_size)
+    spec = specification(name)
+    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if spec.fixed_size and input_size != (spec.native_size, spec.native_size):
+        arguments["img_size"] = input_size
+    return timm.create_model(name, **arguments)
+
+
+def _patch_size(backbone: nn.Module) -> int:
+    """Side of a transformer's patches in pixels; 1 for networks without."""
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
+    return int(patch[0] if isinstance(patch, tuple) else patch)
+
+
+def _tag_known(name: str) -> bool:
+    return "." not in name or name in timm.list_pretrained()
