@@ -1,0 +1,108 @@
+"""Shared fixtures: a private cache, the real data and weights where they are, and tiny data sets made on the spot."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory):
+    """Stores and banks of the tests never touch the user's cache."""
+    os.environ["STILLROOM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def _folder(variable: str, part: str) -> Path:
+    root = os.environ.get(variable)
+    if not root:
+        pytest.skip(f"{variable} is not set")
+    folder = Path(root) / part if part else Path(root)
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """``real_data("otoscopy")`` is that folder of $STILLROOM_DATA; the test is skipped without it."""
+    return lambda part="": _folder("STILLROOM_DATA", part)
+
+
+@pytest.fixture(scope="session")
+def real_weights():
+    """The folder $STILLROOM_WEIGHTS; the test is skipped without it."""
+    return lambda part="": _folder("STILLROOM_WEIGHTS", part)
+
+
+def draw(kind: int, rng: np.random.Generator, side: int = 32) -> np.ndarray:
+    """``[side, side]`` uint8: noise with a bright square whose place tells the class: easy, but not trivial."""
+    image = rng.normal(90, 25, (side, side))
+    top, left = [(2, 2), (2, side // 2), (side // 2, 2), (side // 2, side // 2)][kind]
+    top, left = top + rng.integers(0, 4), left + rng.integers(0, 4)
+    image[top : top + side // 4, left : left + side // 4] += 60
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory):
+    """A folder of two class folders with 60 grey pictures each, no split."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for kind, name in enumerate(("left", "right")):
+        (root / name).mkdir()
+        for number in range(60):
+            Image.fromarray(draw(kind, rng)).save(root / name / f"{number:03d}.png")
+    return root
+
+
+class ArrayReader:
+    """An ImageReader over arrays in memory."""
+
+    def __init__(self, images: list[np.ndarray], tag: str = "") -> None:
+        self.images, self.tag = images, tag
+
+    def read(self, index):
+        return self.images[index]
+
+    def read_mask(self, index):
+        return None
+
+    def stamp(self, index):
+        return f"{self.tag}{hash(self.images[index].tobytes())}"
+
+
+@pytest.fixture
+def toy():
+    """``toy(task, count)`` gives TrainingData of drawn pictures at 32 px: two thirds train, one sixth val and test."""
+    import torch
+
+    from stillroom.data.images import Images
+    from stillroom.data.store import build_store
+    from stillroom.data.table import Table
+    from stillroom.settings import ViewSettings
+    from stillroom.task import MultiClass
+    from stillroom.training import TrainingData
+
+    def make(task=MultiClass(("left", "right")), count=96, views=ViewSettings(views=2), seed=0):
+        rng = np.random.default_rng(seed)
+        kinds = rng.integers(0, min(len(task.classes), 4), count)
+        targets = kinds if task.exclusive else np.eye(len(task.classes), dtype=np.uint8)[kinds]
+        table = Table(
+            name="toy",
+            source="toy pictures",
+            task=task,
+            ids=np.array([f"{n:03d}" for n in range(count)]),
+            targets=targets,
+            splits=np.array(["train", "train", "train", "train", "val", "test"] * (count // 6)),
+            rows=np.arange(count),
+            reader=ArrayReader([draw(kind, rng) for kind in kinds]),
+        )
+        store, table, _ = build_store(table, size=32, fit="pad", progress=False)
+        images = Images(store, torch.device("cpu"), views, seed)
+        return TrainingData(images, targets, task, table.indices("train"), table.indices("val"))
+
+    return make
