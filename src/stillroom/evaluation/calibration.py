@@ -42,9 +42,7 @@ def fit_temperature(task: Task, logits: np.ndarray, targets: np.ndarray) -> floa
     return float(np.exp(found.x))
 
 
-def expected_calibration_error(
-    task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15
-) -> float:
+def expected_calibration_error(task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> float:
     """Mean distance between stated confidence and share that came true, over equal-width bins, in [0, 1].
 
     Exclusive classes: confidence in the class decided for (top label). Multi-label: every label's
@@ -70,9 +68,7 @@ def calibration_gaps(
     return gaps.reshape(images, bins), pairs
 
 
-def reliability(
-    task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15
-) -> list[dict[str, Any]]:
+def reliability(task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> list[dict[str, Any]]:
     """The non-empty equal-width bins of a reliability diagram, in ascending order.
 
     Each has ``low`` and ``high`` (the bin's edges), ``confidence`` and ``accuracy`` (means in it), ``count``

@@ -73,9 +73,7 @@ def compare(
         "first": {"name": names[0], "value": _number(values[0][metric][0])},
         "second": {"name": names[1], "value": _number(values[1][metric][0])},
         "difference": difference,
-        "p_value": None
-        if difference["low"] is None
-        else bootstrap_p(spreads[0][metric] - spreads[1][metric]),
+        "p_value": None if difference["low"] is None else bootstrap_p(spreads[0][metric] - spreads[1][metric]),
         "accuracy_difference": _difference(values, spreads, "accuracy", None if same else units),
         "mcnemar_p": mcnemar(task.correct(first, targets) == 1, task.correct(second, targets) == 1),
         "margin": margin,
@@ -205,8 +203,7 @@ def _statement(result: dict[str, Any]) -> str:
         + ("it is worse, but " if high < 0 else "if it is worse at all, it is ")
         + f"by less than the margin of {margin:g}.",
         "inconclusive": f"neither a difference nor non-inferiority by a margin of {margin:g} can be claimed.",
-        "worse": f"the {first['name']} is worse, and non-inferiority by a margin of {margin:g} "
-        "cannot be claimed.",
+        "worse": f"the {first['name']} is worse, and non-inferiority by a margin of {margin:g} cannot be claimed.",
         "inferior": f"the {first['name']} is inferior: it is worse by more than the margin of {margin:g}.",
     }[result["verdict"]]
     return f"{compared} (95 % interval {low:z.{digits}f} to {high:z.{digits}f}); {claim}"

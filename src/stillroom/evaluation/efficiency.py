@@ -55,10 +55,9 @@ def profile(
         macs = _count_macs(network, torch.zeros(1, channels, size, size, device=place))
         timed = None
         if latency:
-            timed = {
-                f"batch_{batch}": _time(_forward(network, torch.rand(batch, channels, size, size), place))
-                for batch in BATCHES
-            }
+            # A generator of its own: measuring must not move the random state that training depends on.
+            images = torch.rand(max(BATCHES), channels, size, size, generator=torch.Generator().manual_seed(0))
+            timed = {f"batch_{batch}": _time(_forward(network, images[:batch], place)) for batch in BATCHES}
     finally:
         network.to(home)
         for module, training in was.items():

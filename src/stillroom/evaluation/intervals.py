@@ -19,7 +19,7 @@ BLOCK_CELLS = 4_000_000
 
 
 def group_indices(groups: np.ndarray) -> np.ndarray:
-    """``[N]`` str group (patient) ids to ``[N]`` int64 from 0; each row of unknown group ``""`` is its own."""
+    """``[N]`` str group (patient) ids to ``[N]`` int64 from 0; a row of unknown group ``""`` is its own."""
     names = np.asarray(groups).astype(str)
     known = names != ""
     indices = np.empty(len(names), dtype=np.int64)

@@ -126,9 +126,7 @@ def checked(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> np.nd
         )
     if not np.isfinite(probabilities).all():
         row = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
-        raise RunError(
-            f"The model's probabilities of image {row} (counted from 0) are not finite: it diverged."
-        )
+        raise RunError(f"The model's probabilities of image {row} (counted from 0) are not finite: it diverged.")
     return probabilities
 
 
@@ -198,17 +196,14 @@ def _overall(
     scored = np.intersect1d(task.scored, present)
     contrasted = scored[support[scored] < len(truth)]
     overall = {
-        name: _mean(per_class[name][:, contrasted if name in NEED_NEGATIVES else scored])
-        for name in CLASS_FIGURES
+        name: _mean(per_class[name][:, contrasted if name in NEED_NEGATIVES else scored]) for name in CLASS_FIGURES
     }
     positive, predicted, hit = sums["positive"], sums["predicted"], sums["hit"]
     if task.exclusive:
         overall["balanced_accuracy"] = _mean(per_class["sensitivity"][:, present])
         overall["mcc"] = _mcc(hit.sum(axis=1), predicted, positive, total)
     else:
-        overall["balanced_accuracy"] = _mean(
-            (per_class["sensitivity"] + per_class["specificity"])[:, contrasted] / 2
-        )
+        overall["balanced_accuracy"] = _mean((per_class["sensitivity"] + per_class["specificity"])[:, contrasted] / 2)
         whole = total[:, None]
         right = whole - predicted - positive + 2 * hit
         two_sided = [np.stack([counts, whole - counts], axis=2) for counts in (predicted, positive)]
@@ -238,9 +233,7 @@ def _quadratic_kappa(sums: dict[str, np.ndarray], total: np.ndarray) -> np.ndarr
     only is true."""
     grades = np.arange(sums["positive"].shape[1])
     first, second = sums["positive"], sums["predicted"]
-    expected = (
-        first @ grades**2 + second @ grades**2 - 2 * divide((first @ grades) * (second @ grades), total)
-    )
+    expected = first @ grades**2 + second @ grades**2 - 2 * divide((first @ grades) * (second @ grades), total)
     graded = (first > 0).sum(axis=1) > 1
     return 1 - divide(sums["squared_distance"][:, 0], np.where(graded, expected, 0))
 
@@ -253,7 +246,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 def _figure(name: str, value: float, resampled: np.ndarray, level: float) -> dict[str, float | None]:
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
-    low, high = pivot(value, resampled, level) if name == "ece" else percentile(resampled, level)
+    low, high = pivot(float(value), resampled, level) if name == "ece" else percentile(resampled, level)
     return {"value": float(value), "low": low, "high": high}
 
 
@@ -263,13 +256,9 @@ def _class_notes(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> 
     for k, name in enumerate(task.classes):
         support = int(truth[:, k].sum())
         if support == 0:
-            notes.append(
-                f"No image is of class {name}: its figures are not defined and every mean leaves it out."
-            )
+            notes.append(f"No image is of class {name}: its figures are not defined and every mean leaves it out.")
         elif support == len(truth):
-            notes.append(
-                f"Every image is of class {name}: its AUC, average precision and specificity are not defined."
-            )
+            notes.append(f"Every image is of class {name}: its AUC, average precision and specificity are not defined.")
         if support and not predicted[:, k].any():
             mean = ", and so is the mean precision" if k in task.scored and len(task.scored) > 1 else ""
             notes.append(f"No image was predicted as {name}: its precision is not defined{mean}.")
@@ -286,16 +275,14 @@ def _figure_notes(result: dict[str, Any], names: list[str]) -> list[str]:
     defined = [name for name in names if name not in undefined]
     missing = [name for name in defined if result[name]["low"] is None]
     if missing:
-        notes.append(
-            f"Not defined in more than half of the resamples, hence no interval: {', '.join(missing)}."
-        )
+        notes.append(f"Not defined in more than half of the resamples, hence no interval: {', '.join(missing)}.")
     flat = [name for name in defined if name not in missing and result[name]["low"] == result[name]["high"]]
     if flat:
         units = result["patients"] or result["images"]
         low, _ = wilson(units, units, result["interval"]["level"])
         notes.append(
             f"Every resample gave the same {', '.join(flat)}: an interval without width understates the "
-            f"doubt. Even {units} right out of {units} leave a true share as low as {low:.3f} possible (Wilson)."
+            f"doubt. Even {units} right out of {units} leave a true share of {low:.3f} possible (Wilson)."
         )
     return notes
 
