@@ -1,4 +1,4 @@
-"""Export: one self-sufficient file, the same answers as torch at any batch size, and nothing of the machine in it."""
+"""Export: one self-sufficient file, torch's answers at any batch size, and nothing of the machine in it."""
 
 import logging
 import subprocess
@@ -15,13 +15,14 @@ from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import RunError
+from stillroom.models.zoo import create
 from stillroom.task import MultiClass, MultiLabel, Task
 
 THREE = MultiClass(("benign", "malignant", "normal"))
 
 
 class Toy(nn.Module):
-    """The smallest network with what exports trip over: batch norm, dropout, a buffer for the normalisation."""
+    """A small network with what exports trip over: batch norm, dropout, a buffer for the normalisation."""
 
     def __init__(self, channels: int = 1, classes: int = 3) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ def test_file_names_no_path_and_no_source_line_of_the_machine_that_wrote_it(toy)
     _, path = toy
     content = path.read_bytes()
     places = [Path(torch.__file__).parents[1], Path(__file__).parents[2], Path.home(), path.parent]
-    for trace in (*(str(place) for place in places), "site-packages", ".py", "stack_trace", "File \""):
+    for trace in (*(str(place) for place in places), "site-packages", ".py", "stack_trace", 'File "'):
         assert trace.encode() not in content, trace
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)
@@ -181,7 +182,7 @@ def test_metadata_round_trip_through_the_file(tmp_path):
     assert notes["stillroom.decision_rule"] == '"the class of highest probability"'
 
 
-def test_failed_export_is_one_line_with_the_name_and_keeps_the_old_file(tmp_path, capfd):
+def test_failed_export_is_one_line_with_the_name_and_keeps_the_old_file(tmp_path, capfd, caplog):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"the last good one")
     with pytest.raises(RunError, match="ONNX export of odd_net failed: ") as caught:
@@ -189,6 +190,7 @@ def test_failed_export_is_one_line_with_the_name_and_keeps_the_old_file(tmp_path
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
     assert capfd.readouterr() == ("", "")
+    assert not caplog.records
     assert path.read_bytes() == b"the last good one"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -220,13 +222,19 @@ def test_parity_does_not_pass_on_nan(toy):
     assert not check_parity(path, network, batch)["passed"]
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18"])
-def test_real_students_export_and_agree(tmp_path, name):
-    import timm
-
-    network = timm.create_model(name, num_classes=3, in_chans=3)
-    path = export(network, tmp_path / "student.onnx", size=64, channels=3, name=name)
-    parity = check_parity(path, network, images(9, channels=3, size=64), tolerance=1e-4)
+@pytest.mark.parametrize(
+    ("name", "network_size", "image_size"),
+    [
+        ("mobilenetv3_small_050", 64, 64),
+        ("resnet18", 32, 32),
+        # The resizing before the network, with antialiasing, becomes part of the file.
+        pytest.param("vit_tiny_patch16_224", 32, 64, marks=pytest.mark.slow),
+    ],
+)
+def test_real_students_export_and_agree(tmp_path, name, network_size, image_size):
+    network = create(name, classes=3, size=network_size)
+    path = export(network, tmp_path / "student.onnx", size=image_size, name=name)
+    parity = check_parity(path, network, images(9, size=image_size), tolerance=1e-4)
     require_parity(parity, path)
-    weights = sum(p.numel() for p in network.parameters()) * 4
-    assert path.stat().st_size < 1.1 * weights + 100_000
+    weights = sum(parameter.numel() for parameter in network.parameters()) * 4
+    assert path.stat().st_size < weights + 200_000

@@ -225,7 +225,7 @@ def _strip_nodes(nodes: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs, warns and prints whole graphs; what matters of its failures arrives as an exception."""
+    """The exporter logs, warns and prints whole graphs; what matters of its failures is in its exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

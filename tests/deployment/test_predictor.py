@@ -1,0 +1,280 @@
+"""Prediction: training's preprocessing for every kind of image, errors that stay with theirs, and no torch.
+
+The model here is made by hand in ONNX, so that its right answers are known without torch: its logits are linear
+in the mean of each channel.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from rich.console import Console
+
+from stillroom.data.geometry import fit_image
+from stillroom.deployment.metadata import ModelMetadata
+from stillroom.deployment.predictor import Prediction, Predictor, prediction_table
+from stillroom.errors import UsageError
+from stillroom.task import MultiClass, MultiLabel, Task
+
+TWO = MultiClass(("dark", "bright"))
+SIZE = 8
+
+
+def write_model(path: Path, task: Task = TWO, *, channels: int = 1, white: float = 255, **changes) -> Path:
+    """Two classes: logits [-m, m] with m = 4 * mean - 2. More: class 1 + c says so of channel c alone."""
+    settings = {"name": "by_hand", "size": SIZE, "fit": "pad", "temperature": 1.0} | changes
+    metadata = ModelMetadata(task=task, channels=channels, white=white, **settings)
+    count = len(task.classes)
+    gain = np.zeros((channels, count), np.float32)
+    gain[:, 0], gain[np.arange(channels), np.arange(channels) % (count - 1) + 1] = -4 / channels, 4
+    activation = helper.make_node("Softmax" if task.exclusive else "Sigmoid", ["logits"], ["probabilities"])
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),
+            helper.make_node("Gemm", ["means", "gain", "bias"], ["logits"]),
+            activation,
+        ],
+        "by_hand",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", channels, SIZE, SIZE])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count])
+            for name in ("logits", "probabilities")
+        ],
+        [
+            numpy_helper.from_array(gain, "gain"),
+            numpy_helper.from_array(np.array([2] + [-2] * (count - 1), np.float32), "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata.to_properties())
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def predictor(tmp_path) -> Predictor:
+    return Predictor.load(write_model(tmp_path / "student.onnx"))
+
+
+def flat(value: int, dtype: type = np.uint8, shape: tuple[int, ...] = (SIZE, SIZE)) -> np.ndarray:
+    return np.full(shape, value, dtype=dtype)
+
+
+def test_grey_colour_16_bit_and_oblong_files_are_predicted_in_order(tmp_path):
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", white=65535))
+    pictures = {
+        "a.png": flat(255),
+        "b.png": flat(10, shape=(20, 20)),
+        "c.png": flat(250, shape=(9, 9, 3)),
+        "d.png": flat(60000, np.uint16),
+        "e.png": flat(600, np.uint16, (30, 12)),
+    }
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(tmp_path / name)
+    predictions = predictor.predict([tmp_path / name for name in pictures], batch_size=2)
+    assert [prediction.path.name for prediction in predictions] == list(pictures)
+    assert [prediction.decision for prediction in predictions] == [
+        ("bright",),
+        ("dark",),
+        ("bright",),
+        ("bright",),
+        ("dark",),
+    ]
+    for prediction in predictions:
+        assert list(prediction.probabilities) == ["dark", "bright"]
+        assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-6)
+        assert prediction.error is None
+
+
+def test_probabilities_are_those_of_the_prepared_image(predictor):
+    image = np.random.default_rng(0).integers(0, 256, (13, 21), dtype=np.uint8)
+    mean = fit_image(image, SIZE, "pad").mean() / 255
+    margin = 2 * (4 * mean - 2)
+    assert predictor.predict([image])[0].probabilities["bright"] == pytest.approx(1 / (1 + np.exp(-margin)))
+
+
+def test_answers_do_not_depend_on_the_batch_size(predictor):
+    images = list(np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE), dtype=np.uint8))
+    one, three = predictor.predict(images, batch_size=1), predictor.predict(images, batch_size=3)
+    for first, second in zip(one, three, strict=True):
+        assert first.probabilities == pytest.approx(second.probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize("white", [1023, 4095, 65535])
+def test_8_bit_image_is_scaled_by_its_own_full_range_for_a_16_bit_model(tmp_path, white):
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", white=white))
+    image = np.arange(SIZE * SIZE, dtype=np.uint8).reshape(SIZE, SIZE) * 4
+    np.testing.assert_allclose(predictor.prepare(image)[0], image / 255, atol=0.5 / white)
+    assert predictor.prepare(flat(white, np.uint16)).max() == 1.0
+    assert predictor.prepare(flat(255)).min() == 1.0
+
+
+def test_image_brighter_than_the_training_images_white_is_refused_with_a_reason(predictor, tmp_path):
+    bright = predictor.predict([flat(4000, np.uint16)])[0]
+    assert "values up to 4000" in bright.error
+    assert bright.decision == ()
+
+
+def test_channels_follow_the_model(tmp_path):
+    grey = Predictor.load(write_model(tmp_path / "grey.onnx"))
+    colour = Predictor.load(write_model(tmp_path / "colour.onnx", channels=3))
+    red = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
+    red[..., 0] = 200
+    np.testing.assert_allclose(grey.prepare(red), np.full((1, SIZE, SIZE), 60 / 255), atol=1e-6)
+    np.testing.assert_allclose(colour.prepare(red)[:, 0, 0], [200 / 255, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(colour.prepare(flat(51)), np.full((3, SIZE, SIZE), 0.2), atol=1e-6)
+    assert colour.probabilities(colour.prepare(red)[None]).shape == (1, 2)
+
+
+def test_unreadable_images_get_their_reason_and_stop_no_other(predictor, tmp_path):
+    good, broken = tmp_path / "good.png", tmp_path / "broken.png"
+    Image.fromarray(flat(255)).save(good)
+    broken.write_bytes(good.read_bytes()[:40])
+    odd = np.zeros((4, 4), dtype=np.float32)
+    predictions = predictor.predict([broken, good, tmp_path / "gone.png", odd, good], batch_size=2)
+    assert [prediction.decision for prediction in predictions] == [(), ("bright",), (), (), ("bright",)]
+    assert predictions[0].path == broken
+    assert predictions[0].probabilities == {}
+    assert predictions[2].error == "the file does not exist"
+    assert "not [4, 4] of float32" in predictions[3].error
+    only_bad = predictor.predict([broken])
+    assert only_bad[0].error
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4, 4), (4, 4, 1), (0, 4), (2, 4, 4, 3)])
+def test_arrays_of_other_shapes_are_refused(predictor, shape):
+    with pytest.raises(UsageError, match=r"must be \[H, W\] or \[H, W, 3\]"):
+        predictor.prepare(np.zeros(shape, dtype=np.uint8))
+
+
+def test_folder_stands_for_the_images_in_it(predictor, tmp_path):
+    folder = tmp_path / "scans"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("scan10.png", "scan2.png", "deep/x.jpg"):
+        Image.fromarray(flat(255)).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    found = [prediction.path for prediction in predictor.predict([folder, str(folder / "scan2.png")])]
+    assert found == [folder / name for name in ("deep/x.jpg", "scan2.png", "scan10.png", "scan2.png")]
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no image in the folder"):
+        predictor.predict([tmp_path / "empty"])
+
+
+def test_multilabel_decides_for_any_number_of_labels(tmp_path):
+    task = MultiLabel(("none", "red", "green", "blue"))
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", task, channels=3))
+    colours = {
+        (255, 255, 255): ("red", "green", "blue"),
+        (255, 0, 255): ("red", "blue"),
+        (0, 0, 0): ("none",),
+    }
+    for colour, expected in colours.items():
+        image = np.broadcast_to(np.array(colour, np.uint8), (SIZE, SIZE, 3))
+        assert predictor.predict([image])[0].decision == expected
+
+
+def test_multilabel_may_decide_for_nothing_without_that_being_an_error(tmp_path):
+    task = MultiLabel(("mass", "nodule"))
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", task))
+    # At mean 0.5 both logits are 0 and both probabilities 0.5, which is not above 0.5.
+    half = np.repeat(np.array([[0, 255]], np.uint8), SIZE, axis=0).repeat(SIZE // 2, axis=1)
+    prediction = predictor.predict([half])[0]
+    assert prediction.decision == ()
+    assert prediction.error is None
+    assert prediction.probabilities == {"mass": 0.5, "nodule": 0.5}
+
+
+def test_ordinal_task_and_notes_come_back_from_the_file(tmp_path):
+    task = MultiClass(("mild", "moderate", "severe"), ordinal=True)
+    write_model(tmp_path / "student.onnx", task, synthetic=True, details={"data": "phantoms"})
+    predictor = Predictor.load(tmp_path)
+    assert predictor.task == task
+    assert predictor.classes == ("mild", "moderate", "severe")
+    assert (predictor.size, predictor.channels, predictor.name) == (SIZE, 1, "by_hand")
+    assert predictor.synthetic
+    assert predictor.metadata.details == {"data": "phantoms"}
+
+
+def test_prediction_is_ready_for_json(predictor, tmp_path):
+    predictions = predictor.predict([flat(255), tmp_path / "gone.png"])
+    first, second = json.loads(json.dumps([prediction.to_dict() for prediction in predictions]))
+    assert first["path"] is None
+    assert first["decision"] == ["bright"]
+    assert first["probabilities"]["bright"] > 0.9
+    assert second == {
+        "path": str(tmp_path / "gone.png"),
+        "decision": [],
+        "probabilities": {},
+        "error": "the file does not exist",
+    }
+
+
+def test_wrong_models_are_refused_by_name(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no student\.onnx"):
+        Predictor.load(tmp_path)
+    with pytest.raises(UsageError, match="There is no model at"):
+        Predictor.load(tmp_path / "gone.onnx")
+
+    text = tmp_path / "text.onnx"
+    text.write_text("hello")
+    with pytest.raises(UsageError, match=r"text\.onnx is not an ONNX model") as caught:
+        Predictor.load(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_foreign_newer_and_damaged_metadata_are_refused_by_name(tmp_path):
+    path = write_model(tmp_path / "student.onnx")
+    model = onnx.load(path)
+    good = {entry.key: entry.value for entry in model.metadata_props}
+
+    def refused(properties: dict[str, str], reason: str) -> None:
+        del model.metadata_props[:]
+        helper.set_model_props(model, properties)
+        onnx.save(model, path)
+        with pytest.raises(UsageError, match=reason):
+            Predictor.load(path)
+
+    refused({}, "not one that Stillroom exported")
+    refused(good | {"stillroom.format": "2"}, "has format 2, this Stillroom reads format 1")
+    refused(good | {"stillroom.white": "bright"}, "damaged Stillroom metadata")
+    refused({key: value for key, value in good.items() if key != "stillroom.task"}, "damaged .*'task'")
+    refused(good | {"stillroom.task": '{"kind": "binary"}'}, "damaged .*'classes'")
+
+
+def test_predicting_imports_neither_torch_nor_pandas_nor_sklearn(tmp_path):
+    write_model(tmp_path / "student.onnx")
+    Image.fromarray(flat(255)).save(tmp_path / "a.png")
+    script = (
+        "import sys\n"
+        "import stillroom\n"
+        "from stillroom.deployment.predictor import Predictor, prediction_table\n"
+        "assert 'onnxruntime' not in sys.modules\n"
+        f"predictions = Predictor.load({str(tmp_path)!r}).predict([{str(tmp_path / 'a.png')!r}])\n"
+        "prediction_table(predictions)\n"
+        "assert predictions[0].decision == ('bright',)\n"
+        "print(*{'torch', 'pandas', 'sklearn', 'scipy', 'onnx', 'matplotlib', 'timm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
+def test_table_shows_the_decision_first_errors_as_they_are_and_synthetic_models_as_such():
+    predictions = [
+        Prediction(Path("[scan]1.png"), ("b",), {"a": 0.25, "b": 0.7, "c": 0.05}),
+        Prediction(None, error="the file [is] empty"),
+    ]
+    console = Console(width=100, record=True, file=None, quiet=False, color_system=None)
+    with console.capture() as capture:
+        console.print(prediction_table(predictions, synthetic=True, top=2))
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    assert lines[1].split() == ["[scan]1.png", "b", "70.0%", "█" * 21]
+    assert lines[2].split() == ["a", "25.0%", "█" * 8]
+    assert lines[3].split() == ["image", "2", "the", "file", "[is]", "empty"]
+    assert "synthetic" in lines[4]
