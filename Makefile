@@ -1,0 +1,48 @@
+# `make demo` and `make test` need only Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test quick lint types format docs check clean
+
+help: ## show these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make .venv and install Stillroom with its tools into it (several minutes the first time)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Stillroom needs Python 3.11 or newer; say which: make PYTHON=python3.12 install"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): torch and what belongs to it, several GB the first time."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: install ## distil a small classifier on synthetic phantoms and print where its report is
+	@$(BIN)/stillroom demo
+
+test: install ## run every test
+	$(BIN)/pytest
+
+quick: install ## run the tests that take seconds
+	$(BIN)/pytest -m "not slow"
+
+lint: install ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## check types
+	$(BIN)/mypy
+
+format: install ## apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install ## write docs/reference.md anew from the code
+	$(BIN)/python docs/make_reference.py
+
+check: lint types test ## all that a change must pass
+
+clean: ## remove what can be made again, but no runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
