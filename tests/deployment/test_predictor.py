@@ -16,7 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
+from stillroom.data.files import FileReader
 from stillroom.data.geometry import fit_image
+from stillroom.data.store import build_store
+from stillroom.data.table import Table
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.predictor import Prediction, Predictor, prediction_table
 from stillroom.errors import UsageError
@@ -130,6 +133,31 @@ def test_channels_follow_the_model(tmp_path):
     np.testing.assert_allclose(colour.prepare(red)[:, 0, 0], [200 / 255, 0, 0], atol=1e-6)
     np.testing.assert_allclose(colour.prepare(flat(51)), np.full((3, SIZE, SIZE), 0.2), atol=1e-6)
     assert colour.probabilities(colour.prepare(red)[None]).shape == (1, 2)
+
+
+@pytest.mark.parametrize("kinds", [("grey",), ("grey", "colour"), ("deep",), ("grey", "colour", "deep")])
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_prepared_files_are_the_rows_of_the_store_that_a_network_trains_on(tmp_path, kinds, fit):
+    noise = np.random.default_rng(0)
+    pictures = {
+        "grey": noise.integers(0, 256, (11, 19), dtype=np.uint8),
+        "colour": noise.integers(0, 256, (17, 13, 3), dtype=np.uint8),
+        "deep": noise.integers(0, 65536, (21, 9), dtype=np.uint16),
+    }
+    paths = tuple(tmp_path / f"{kind}.png" for kind in kinds)
+    for kind, path in zip(kinds, paths, strict=True):
+        Image.fromarray(pictures[kind]).save(path)
+    rows = np.arange(len(kinds))
+    ids, splits = np.array(kinds), np.full(len(kinds), "train")
+    table = Table("noise", "noise", TWO, ids, rows % 2, splits, rows, FileReader(paths))
+    store, _, _ = build_store(table, size=SIZE, fit=fit, cache=tmp_path / "cache", progress=False)
+
+    channels = 3 if store.colour else 1
+    model = write_model(tmp_path / "student.onnx", channels=channels, white=store.white, fit=fit)
+    predictor = Predictor.load(model)
+    for row, path in enumerate(paths):
+        expected = store.batch(rows)[row].astype(np.float32) / np.float32(store.white)
+        np.testing.assert_array_equal(predictor.prepare(FileReader((path,)).read(0)), expected)
 
 
 def test_unreadable_images_get_their_reason_and_stop_no_other(predictor, tmp_path):

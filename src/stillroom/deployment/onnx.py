@@ -83,9 +83,7 @@ def export_onnx(
     try:
         model = _trace(network, metadata)
     except Exception as error:
-        raise RunError(
-            f"ONNX export of {name} failed: {_root_reason(error)}. Choose another student."
-        ) from error
+        raise RunError(f"ONNX export of {name} failed: {_root_reason(error)}. Choose another student.") from error
     _strip(model)
     for key, value in metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
@@ -94,9 +92,7 @@ def export_onnx(
     return path
 
 
-def check_parity(
-    path: Path, network: nn.Module, images: np.ndarray, *, tolerance: float = 1e-3
-) -> dict[str, Any]:
+def check_parity(path: Path, network: nn.Module, images: np.ndarray, *, tolerance: float = 1e-3) -> dict[str, Any]:
     """Compare the exported file with the network it came from, at several batch sizes.
 
     Args:

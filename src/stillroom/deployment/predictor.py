@@ -82,17 +82,13 @@ class Predictor:
                     f"{source} holds no {MODEL_FILE}: name the folder of a finished run, or an .onnx file."
                 )
         if not path.is_file():
-            raise UsageError(
-                f"There is no model at {path}: name the folder of a finished run, or an .onnx file."
-            )
+            raise UsageError(f"There is no model at {path}: name the folder of a finished run, or an .onnx file.")
 
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = (
-            3  # errors only: warnings are about the graph and help nobody who predicts
-        )
+        options.log_severity_level = 3  # errors only: warnings are about the graph and help nobody who predicts
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's own exception types have no public base
@@ -164,8 +160,7 @@ class Predictor:
         shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
         if not shaped or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
             raise UsageError(
-                "An image must be [H, W] or [H, W, 3] of uint8 or uint16,"
-                f" not {list(image.shape)} of {image.dtype}."
+                f"An image must be [H, W] or [H, W, 3] of uint8 or uint16, not {list(image.shape)} of {image.dtype}."
             )
         white = self.metadata.white
         stored = as_stored(image, self.size, self.metadata.fit, self.channels == 3, white)
@@ -204,9 +199,7 @@ class Predictor:
                 errors.append(str(error))
         probabilities = iter(self.probabilities(np.stack(prepared)) if prepared else ())
         return [
-            self._answer(source, next(probabilities))
-            if error is None
-            else Prediction(_path(source), error=error)
+            self._answer(source, next(probabilities)) if error is None else Prediction(_path(source), error=error)
             for source, error in zip(sources, errors, strict=True)
         ]
 
@@ -256,9 +249,7 @@ def _expand(images: Iterable[Path | str | np.ndarray]) -> Iterator[Path | np.nda
         elif Path(image).is_dir():
             found = list_images(Path(image))
             if not found:
-                raise UsageError(
-                    f"There is no image in the folder {image}: name images, or a folder that holds some."
-                )
+                raise UsageError(f"There is no image in the folder {image}: name images, or a folder that holds some.")
             yield from found
         else:
             yield Path(image)
