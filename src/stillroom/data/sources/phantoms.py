@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stillroom.data.sources import phantom_drawing as drawing
+from stillroom.data.sources.phantom_brushes import SIDE
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
 from stillroom.settings import DataSettings
@@ -21,6 +22,9 @@ VERSION = 1
 CLASSES = ("normal", "nodule", "consolidation", "effusion")
 BLOCK = (15, 8, 6, 4)
 """Patients of each class among 33 that follow each other: about 45, 24, 18 and 12 %."""
+FILMS = (0.6, 0.25, 0.15)
+"""How often a patient has one, two or three films."""
+
 DEFAULT_COUNT = 1200
 
 
@@ -49,16 +53,16 @@ class PhantomReader:
         return self.draw(index)[1]
 
     def stamp(self, index: int) -> str:
-        return f"phantom version {VERSION} seed {self.seed} index {index} size {drawing.SIDE}"
+        return f"phantom version {VERSION} seed {self.seed} index {index} size {SIDE}"
 
     def draw(self, index: int, with_lesion: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         """The film and its lesion mask; ``with_lesion=False`` draws the same film of the same patient in health."""
         patient = int(self.patients[index])
         of_patient = np.random.default_rng([self.seed, 1, patient])
         anatomy = drawing.sample_anatomy(of_patient)
-        lesion = drawing.sample_lesion(of_patient, anatomy, CLASSES[self.labels[index]])
-
         of_film = np.random.default_rng([self.seed, 2, patient, int(self.films[index])])
+        visible = of_film.beta(2, 1.2)
+        lesion = drawing.sample_lesion(of_patient, anatomy, CLASSES[self.labels[index]], visible)
         film = drawing.place_film(of_film)
         body, air = drawing.draw_body(anatomy, film)
         body += drawing.draw_distractors(np.random.default_rng(anatomy.seed + 1), anatomy, film)
@@ -72,7 +76,7 @@ class PhantomReader:
 
 
 def read_phantoms(source: str, settings: DataSettings, seed: int = 0) -> Table:
-    """The table of ``phantoms`` (1200 images) or ``phantoms:N``, with patients of one to three images each and no split.
+    """The table of ``phantoms`` (1200 images) or ``phantoms:N``, unsplit, one to three images to a patient.
 
     A longer table begins with the shorter one. Raises :class:`UsageError` for a number that is none and for settings
     that do not fit four exclusive classes.
@@ -88,7 +92,7 @@ def read_phantoms(source: str, settings: DataSettings, seed: int = 0) -> Table:
     task = MultiClass(tuple(classes), ordinal=settings.task == "ordinal")
     return Table(
         name="phantoms",
-        source=f"{count} synthetic chest films drawn by Stillroom, seed {seed}, {drawing.SIDE} px",
+        source=f"{count} synthetic chest films drawn by Stillroom, seed {seed}, {SIDE} px",
         task=task,
         ids=np.array([f"P{patient + 1:04d}/{film}" for patient, film in zip(patients, films, strict=True)]),
         targets=task.parse([CLASSES[label] for label in labels]),
@@ -125,7 +129,9 @@ def _roster(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     block = 0
     while len(patients) < count:
         rng = np.random.default_rng([seed, 0, block])
-        for place, (label, shots) in enumerate(zip(rng.permutation(deck), rng.integers(1, 4, len(deck)), strict=True)):
+        for place, (label, shots) in enumerate(
+            zip(rng.permutation(deck), rng.choice((1, 2, 3), len(deck), p=FILMS), strict=True)
+        ):
             patients += [block * len(deck) + place] * int(shots)
             films += range(int(shots))
             labels += [int(label)] * int(shots)
