@@ -63,9 +63,7 @@ class FileReader:
                 raise UnreadableImage(f"its mask {path.name} cannot be read: {error}") from None
             inside = pixels.any(axis=2) if pixels.ndim == 3 else pixels > 0
             if inside.shape != union.shape:
-                scaled = Image.fromarray(inside.astype(np.uint8)).resize(
-                    (width, height), Image.Resampling.NEAREST
-                )
+                scaled = Image.fromarray(inside.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
                 inside = np.asarray(scaled) > 0
             union |= inside
         return union
@@ -100,13 +98,9 @@ def decode_image(file: BinaryIO) -> np.ndarray:
         raise
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise UnreadableImage(
-            f"the image has more than {limit} million pixels, which may be an attack"
-        ) from None
+        raise UnreadableImage(f"the image has more than {limit} million pixels, which may be an attack") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(
-            "the content is no PNG, JPEG, BMP, TIFF, WebP or GIF image of a known kind"
-        ) from None
+        raise UnreadableImage("the content is no PNG, JPEG, BMP, TIFF, WebP or GIF image of a known kind") from None
     except Exception as error:
         raise UnreadableImage(f"the image is truncated or damaged ({_first_line(error)})") from None
 
@@ -166,9 +160,7 @@ def _refuse_unsupported(image: ImageFile) -> None:
     """What Pillow would open, but only by dropping frames or bits without a word."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        raise UnreadableImage(
-            f"the file holds {frames} frames or pages; save the one wanted as an image of its own"
-        )
+        raise UnreadableImage(f"the file holds {frames} frames or pages; save the one wanted as an image of its own")
     if image.mode == "F":
         raise UnreadableImage(
             "the pixels are floating-point numbers of unknown range; save the image with 8 or 16 bits"
@@ -192,9 +184,7 @@ def _to_array(image: Image.Image) -> np.ndarray:
         values = np.asarray(image)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
-            raise UnreadableImage(
-                f"the pixels reach from {low} to {high}, outside the 16-bit range 0 to 65535"
-            )
+            raise UnreadableImage(f"the pixels reach from {low} to {high}, outside the 16-bit range 0 to 65535")
         return values.astype(np.uint16)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))

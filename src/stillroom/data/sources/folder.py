@@ -20,9 +20,7 @@ from stillroom.data.table import Table
 from stillroom.errors import UsageError
 from stillroom.settings import DataSettings
 
-_LAYOUT = (
-    "Lay it out as FOLDER/<class>/*.png, or as FOLDER/train/<class>/*.png with val and test beside train."
-)
+_LAYOUT = "Lay it out as FOLDER/<class>/*.png, or as FOLDER/train/<class>/*.png with val and test beside train."
 _MASK_STEM = re.compile(r"(.+)_mask(?:_[0-9]+)?", re.IGNORECASE)
 
 
@@ -99,7 +97,7 @@ def _class_folders(root: Path) -> list[tuple[str, Path]]:
         for folder, split in by_split.items():
             if split in used:
                 raise UsageError(
-                    f"The folders {used[split].name} and {folder.name} in {root} both mean {split}."
+                    f"The folders {used[split].name} and {folder.name} in {root} both mean {split}; merge them."
                 )
             used[split] = folder
         for folder in (root, *folders):
@@ -141,9 +139,7 @@ def _folders(folder: Path) -> list[Path]:
 def _refuse_loose_images(folder: Path) -> None:
     loose = sorted(entry.name for entry in folder.iterdir() if is_image_name(entry.name) and entry.is_file())
     if loose:
-        raise UsageError(
-            f"Images lie directly in {folder} ({_some(loose)}), so their class is unknown. {_LAYOUT}"
-        )
+        raise UsageError(f"Images lie directly in {folder} ({_some(loose)}), so their class is unknown. {_LAYOUT}")
 
 
 def _refuse_empty(root: Path, folders: list[Path]) -> None:
@@ -154,9 +150,7 @@ def _refuse_empty(root: Path, folders: list[Path]) -> None:
             f"{', '.join(IMAGE_EXTENSIONS)}."
         )
     if empty:
-        raise UsageError(
-            f"Class folders without any image in {root}: {_some(empty)}. Fill them or remove them."
-        )
+        raise UsageError(f"Class folders without any image in {root}: {_some(empty)}. Fill them or remove them.")
 
 
 def _refuse_hidden_level(root: Path, class_folders: list[Path]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def medmnist_flags() -> list[str]:
 class NpzReader:
     """Images of one MedMNIST file; rows count through train, val and test in turn.
 
-    A split is decompressed when first asked for and kept; a pickled copy starts without.
+    A split is decompressed when first asked for, once for all threads, and kept; a pickled copy starts anew.
 
     Args:
         path: the ``.npz`` file.
@@ -58,20 +59,25 @@ class NpzReader:
     def __init__(self, path: Path, md5: str, counts: tuple[int, int, int]) -> None:
         self.path, self.md5, self.counts = path, md5, counts
         self._images: dict[str, np.ndarray] = {}
+        self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_images": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NpzReader, (self.path, self.md5, self.counts)
 
     def read(self, index: int) -> np.ndarray:
         """``[R, R]`` or ``[R, R, 3]`` uint8, ``R`` being the file's resolution."""
         for split, count in zip(SPLITS, self.counts, strict=True):
             if index < count:
-                if split not in self._images:
-                    with np.load(self.path) as arrays:
-                        self._images[split] = arrays[f"{split}_images"]
-                return self._images[split][index]
+                return self._split(split)[index]
             index -= count
         raise IndexError(f"{self.path.name} has {sum(self.counts)} images")
+
+    def _split(self, split: str) -> np.ndarray:
+        with self._lock:
+            if split not in self._images:
+                with np.load(self.path) as arrays:
+                    self._images[split] = arrays[f"{split}_images"]
+            return self._images[split]
 
     def read_mask(self, index: int) -> np.ndarray | None:
         """None: MedMNIST's 2-D sets have no masks."""
@@ -167,9 +173,7 @@ def _task(flag: str, info: dict[str, Any], settings: DataSettings) -> Task:
 def _resolution(settings: DataSettings) -> int:
     if settings.resolution is not None:
         if settings.resolution not in RESOLUTIONS:
-            raise UsageError(
-                f"MedMNIST has 28, 64, 128 and 224 px files, not `resolution` {settings.resolution}."
-            )
+            raise UsageError(f"MedMNIST has 28, 64, 128 and 224 px files, not `resolution` {settings.resolution}.")
         return settings.resolution
     return next((side for side in RESOLUTIONS if side >= settings.size), RESOLUTIONS[-1])
 

@@ -94,9 +94,7 @@ def _text_lines(path: Path) -> list[tuple[str, ...]]:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise UsageError(
-            f"{path}, line {line}, is not valid UTF-8; save the table as CSV in UTF-8."
-        ) from None
+        raise UsageError(f"{path}, line {line}, is not valid UTF-8; save the table as CSV in UTF-8.") from None
     header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
     try:

@@ -1,0 +1,189 @@
+"""Folders as people lay them out, and the one clear line they get when the layout cannot be understood."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stillroom.data.sources.folder import read_folder
+from stillroom.errors import UsageError
+from stillroom.settings import DataSettings
+
+AUTO = DataSettings()
+
+
+@pytest.fixture
+def lay(tmp_path):
+    """``lay("a/1.png", ...)`` writes small images under a root and returns it; a trailing slash makes a folder."""
+    root = tmp_path / "scans"
+
+    def write(*names):
+        for number, name in enumerate(names):
+            path = root / name
+            if name.endswith("/"):
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4), number).save(path, format="PNG")
+        return root
+
+    return write
+
+
+def error(root, settings=AUTO):
+    with pytest.raises(UsageError) as caught:
+        read_folder(root, settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_classes_without_split(lay):
+    root = lay("grade10/a.png", "grade2/b.PNG", "grade2/deep/er/c.jpeg", "grade2/.hidden.png", "__MACOSX/grade2/b.png")
+    (root / "grade2" / "notes.txt").write_text("not an image")
+    table = read_folder(root, AUTO)
+    assert table.name == "scans"
+    assert table.task.classes == ("grade2", "grade10")
+    assert table.ids.tolist() == ["grade2/b.PNG", "grade2/deep/er/c.jpeg", "grade10/a.png"]
+    assert table.targets.tolist() == [0, 0, 1]
+    assert table.splits.tolist() == ["", "", ""]
+    assert table.splits.dtype == np.dtype("<U5")  # wide enough for what is assigned later
+    assert table.patients is None
+    assert not table.has_masks
+    assert [int(table.reader.read(int(row))[0, 0]) for row in table.rows] == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("train", "val", "test"), ["train", "val", "test"]),
+        (("Training", "VALID", "Testing"), ["train", "val", "test"]),
+        (("TRAIN", "validation"), ["train", "val"]),
+        (("train", "dev"), ["train", "val"]),
+        (("train", "test"), ["train", "test"]),
+        (("train",), ["train"]),
+        (("test",), ["test"]),
+    ],
+)
+def test_splits_above_classes(lay, names, splits):
+    table = read_folder(lay(*(f"{name}/{kind}/1.png" for name in names for kind in ("no", "yes"))), AUTO)
+    assert Counter(table.splits.tolist()) == dict.fromkeys(splits, 2)
+    for split, name in zip(splits, names, strict=True):
+        assert sorted(table.ids[table.splits == split]) == [f"{name}/no/1.png", f"{name}/yes/1.png"]
+
+
+def test_masks_belong_to_the_image_beside_them(lay):
+    root = lay("a/1.png", "a/1_mask.png", "a/1_mask_1.tif", "a/2.png", "b/1.png", "b/1_MASK.png")
+    table = read_folder(root, AUTO)
+    assert table.ids.tolist() == ["a/1.png", "a/2.png", "b/1.png"]
+    assert table.has_masks
+    assert [[path.name for path in masks] for masks in table.reader.masks] == [
+        ["1_mask.png", "1_mask_1.tif"],
+        [],
+        ["1_MASK.png"],
+    ]
+    assert table.reader.read_mask(0).all()
+    assert table.reader.read_mask(1) is None
+
+
+def test_mask_without_image_is_no_image(lay):
+    assert "a/2_mask.png is named like a lesion mask" in error(lay("a/1.png", "a/2_mask.png", "b/1.png"))
+
+
+def test_order_of_classes_is_the_users(lay):
+    root = lay("mild/1.png", "severe/1.png", "none/1.png")
+    wanted = ("none", "mild", "severe")
+    table = read_folder(root, DataSettings(classes=wanted, task="ordinal"))
+    assert table.task.classes == wanted
+    assert table.task.kind == "ordinal"
+    assert dict(zip(table.ids.tolist(), table.targets.tolist(), strict=True)) == {
+        "none/1.png": 0,
+        "mild/1.png": 1,
+        "severe/1.png": 2,
+    }
+    message = error(root, DataSettings(classes=("none", "mild", "sever")))
+    assert "'severe', which is not among the classes given: none, mild, sever. Did you mean sever?" in message
+    assert "no image of 'fatal'" in error(root, DataSettings(classes=(*wanted, "fatal")))
+
+
+def test_grades_without_visible_order_must_be_named(lay):
+    root = lay("mild/1.png", "none/1.png", "severe/1.png")
+    assert "names do not show their order" in error(root, DataSettings(task="ordinal"))
+    assert read_folder(root, AUTO).task.kind == "multiclass"
+
+
+def test_numbers_are_ordered_by_value(lay):
+    root = lay("10/1.png", "-1/1.png", "2/1.png")
+    assert read_folder(root, DataSettings(task="ordinal")).task.classes == ("-1", "2", "10")
+
+
+def test_several_labels_need_a_table(lay):
+    assert "CSV table with columns path and label" in error(lay("a/1.png", "b/1.png"), DataSettings(task="multilabel"))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "scans does not exist"),
+        (("./",), "holds no class folders and no images. Lay it out as"),
+        (("1.png", "2.png"), r"Images lie directly in .*scans \(1.png, 2.png\), so their class is unknown. Lay it"),
+        (("a/1.png", "b/1.png", "stray.png"), r"Images lie directly in .*scans \(stray.png\)"),
+        (("train/1.png", "train/a/2.png"), r"Images lie directly in .*train \(1.png\)"),
+        (("a/1.png", "a/2.png"), "has only one class, 'a'"),
+        (("otoscopy/a/1.png", "otoscopy/b/1.png"), r"the folders inside it \(a, b\) are the classes, pass .*otoscopy"),
+        (("a/1.png", "b/", "c/"), r"Class folders without any image in .*: b, c. Fill them or remove them"),
+        (("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/"), r"without any image in .*: test/b"),
+        (("a/", "b/"), r"holds no images: its class folders \(a, b\) have no file ending in \.png"),
+        (("train/a/1.png", "train/b/1.png", "test/c/1.png"), "has 'c' in its test split but not among its training"),
+        (("train/a/1.png", "train/b/1.png", "val/c/1.png"), "has 'c' in its val split but not among its training"),
+        (("train/a/1.png", "other/1.png"), r"split folders and others beside them \(other\)"),
+        (("val/a/1.png", "Valid/a/1.png"), "val and Valid in .* both mean val; merge them"),
+        (
+            ("a/train/1.png", "a/test/1.png", "b/train/1.png"),
+            "holds the split folders test, train, below where a class",
+        ),
+        (("train/", "test/"), "split folders in .* hold no class folders"),
+        (("Normal/1.png", "normal/1.png"), "differ only in case"),
+    ],
+)
+def test_unclear_layouts_are_explained(lay, tmp_path, names, message):
+    root = lay(*names) if names else tmp_path / "scans"
+    if len(list(root.glob("*"))) < len({name.split("/")[0] for name in names if name != "./"}):
+        pytest.skip("this file system does not tell upper case from lower")
+    assert re.search(message, error(root))
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "scans.zip").touch()
+    assert "is not a folder" in error(tmp_path / "scans.zip")
+
+
+def test_real_folder_with_given_test(real_data):
+    table = read_folder(real_data("otoscopy"), AUTO)
+    assert table.task.classes == ("Chronic otitis media", "Earwax plug", "Myringosclerosis", "Normal")
+    assert Counter(table.splits.tolist()) == {"train": 720, "test": 160}
+    assert set(np.unique(table.targets, return_counts=True)[1]) == {220}
+
+
+def test_real_folder_with_masks(real_data):
+    table = read_folder(real_data("breast_ultrasound"), AUTO)
+    assert Counter(table.targets.tolist()) == {0: 49, 1: 50, 2: 50}
+    assert not any("mask" in name for name in table.ids)
+    for row in (0, 60, 120):
+        mask = table.reader.read_mask(int(table.rows[row]))
+        assert mask.shape == table.reader.read(int(table.rows[row])).shape[:2]
+        assert mask.any() == (table.task.classes[table.targets[row]] != "normal")
+    assert [len(masks) for masks in table.reader.masks].count(2) == 2
+
+
+def test_real_folder_with_mixed_files(real_data):
+    """Grey, RGB, RGBA and palette images; PNG files called .jpg."""
+    table = read_folder(real_data("brain_mri"), AUTO)
+    assert Counter(table.targets.tolist()) == {0: 98, 1: 155}
+    for row in table.rows:
+        pixels = table.reader.read(int(row))
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2:] in ((), (3,))
