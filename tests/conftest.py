@@ -87,7 +87,8 @@ def toy():
     from stillroom.task import MultiClass
     from stillroom.training import TrainingData
 
-    def make(task=MultiClass(("left", "right")), count=96, views=ViewSettings(views=2), seed=0):
+    def make(task=None, count=96, views=None, seed=0):
+        task, views = task or MultiClass(("left", "right")), views or ViewSettings(views=2)
         rng = np.random.default_rng(seed)
         kinds = rng.integers(0, min(len(task.classes), 4), count)
         targets = kinds if task.exclusive else np.eye(len(task.classes), dtype=np.uint8)[kinds]

@@ -1,6 +1,7 @@
 """The loop: it learns, it selects on validation, it stops where told, and a killed run goes on to the same weights."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,13 +26,13 @@ def network(classes=2, seed=0):
 
 def train(data, folder, settings=QUICK, log=lambda line: None, objective=None, seed=0):
     net = network(len(data.task.classes))
-    return fit(
-        net, objective or LabelLoss(), data, settings, folder=folder, role="student", seed=seed, log=log, show_progress=False
-    )
+    job = {"folder": folder, "role": "student", "seed": seed, "log": log, "show_progress": False}
+    return fit(net, objective or LabelLoss(), data, settings, **job)
 
 
 def same_weights(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("task", [MultiClass(("l", "r")), MultiLabel(("a", "b", "c", "d"))], ids=lambda t: t.kind)
@@ -52,14 +53,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights(toy, tmp_path, optimizer):
     settings = TrainingSettings(epochs=4, batch_size=16, lr=1e-3, optimizer=optimizer)
     whole = train(data, tmp_path / "whole", settings)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def die(line):
         if line["epoch"] == 3:
-            raise Killed  # after the epoch was trained, before its checkpoint was written
+            raise KilledError  # after the epoch was trained, before its checkpoint was written
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(data, tmp_path / "parts", settings, die)
     seen = []
     resumed = train(data, tmp_path / "parts", settings, seen.append)
@@ -138,7 +139,7 @@ def test_schedules():
     values = [learning_rate(cosine, step, 100) for step in range(100)]
     assert values[0] < values[4] <= max(values) <= 1.0
     assert values[-1] < 0.01
-    assert all(a >= b for a, b in zip(values[6:], values[7:], strict=False))
+    assert all(a >= b for a, b in pairwise(values[6:]))
     stepped = TrainingSettings(lr=1.0, schedule="step")
     assert [learning_rate(stepped, step, 100) for step in (0, 49, 50, 74, 75, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
     assert learning_rate(TrainingSettings(lr=0.3, schedule="constant"), 77, 100) == 0.3

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stillroom.data.load import Dataset, load_data
     from stillroom.deployment.predictor import Prediction, Predictor
     from stillroom.errors import RunError, StillroomError, UsageError
-    from stillroom.external_validation import evaluate
     from stillroom.export import export_student
+    from stillroom.external_validation import evaluate
     from stillroom.pipeline import distill, resume
     from stillroom.recipes import RECIPES, Baseline, MedAlmighty, Recipe
     from stillroom.run import Run

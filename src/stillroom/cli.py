@@ -53,7 +53,7 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: dict[str, Any] | None =
         settings: Path | None = None,
         seed: int = 0,
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-        own: Recipe = recipe(),
+        own: Recipe = recipe(),  # noqa: B008
         teacher: Annotated[TeacherSettings, _section("Teacher")] = TeacherSettings(),  # noqa: B008
         student: Annotated[StudentSettings, _section("Student")] = StudentSettings(),  # noqa: B008
         training: Annotated[TrainingSettings, _section("Training")] = TrainingSettings(),  # noqa: B008
@@ -93,7 +93,9 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: dict[str, Any] | None =
                 raise UsageError("Say what to train on: `stillroom distill SOURCE`, or --resume RUN.")
             from stillroom.pipeline import distill as start
 
-            run = start(Settings(source, own, data, views, teacher, student, training, evaluation, seed, device), out)
+            run = start(
+                Settings(source, own, data, views, teacher, student, training, evaluation, seed, device), out
+            )
         console.show_run(run)
 
     flags = _section(f"Recipe {recipe.name}") if fields(recipe) else Parameter(parse=False)
@@ -249,7 +251,13 @@ def recipes(*, json: bool = False) -> None:
     if json:
         console.print_json(
             [
-                {"name": r.name, "title": r.title, "citation": r.citation, "tasks": sorted(r.kinds), "settings": asdict(r())}
+                {
+                    "name": r.name,
+                    "title": r.title,
+                    "citation": r.citation,
+                    "tasks": sorted(r.kinds),
+                    "settings": asdict(r()),
+                }
                 for r in RECIPES
             ]
         )
@@ -271,7 +279,9 @@ def demo(*, out: Path | None = None, seed: int = 0) -> None:
     from stillroom import console
     from stillroom.demo import run_demo
 
-    console.say("Distilling on synthetic phantoms: a fine-tuned teacher, its student, and a control without a teacher.")
+    console.say(
+        "Distilling on synthetic phantoms: a fine-tuned teacher, its student, and a control without a teacher."
+    )
     console.show_run(run_demo(out, seed=seed))
 
 
@@ -289,7 +299,9 @@ def main(arguments: list[str] | None = None) -> None:
         console.fail(" ".join(str(error).split()) + " See --help.")
         sys.exit(2)
     except KeyboardInterrupt:
-        console.fail("stopped. What is finished stands in the run folder: go on with `stillroom distill --resume RUN`.")
+        console.fail(
+            "stopped. What is finished stands in the run folder: go on with `stillroom distill --resume RUN`."
+        )
         sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -339,4 +351,6 @@ def _flat(settings: Settings, *, keep_source: bool) -> dict[str, Any]:
     flat["recipe"] = flat.pop("name")
     if not keep_source:
         flat.pop("source")
-    return {name.replace("_", "-"): value for name, value in flat.items() if value is not None and value != []}
+    return {
+        name.replace("_", "-"): value for name, value in flat.items() if value is not None and value != []
+    }

@@ -66,7 +66,9 @@ def figures_table(scores: dict[str, dict[str, Any]], split: str, *, synthetic: b
     """Figures side by side, one column per model, each with its interval."""
     images = next(iter(scores.values()))["images"]
     note = ", synthetic data" if synthetic else ""
-    table = Table(title=f"{split}: {images} images{note}; 95 % intervals", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"{split}: {images} images{note}; 95 % intervals", title_justify="left", title_style="bold"
+    )
     table.add_column("")
     for role in scores:
         table.add_column(role.capitalize(), justify="right")

@@ -26,7 +26,9 @@ def demo_settings(seed: int = 0) -> Settings:
         recipe=MedAlmighty(alpha=0.2, temperature=2.0),
         data=DataSettings(size=64),
         views=ViewSettings(augment="light", views=4),
-        teacher=TeacherSettings(teacher="resnet18", teacher_mode="finetune", pretrained=False, teacher_epochs=10),
+        teacher=TeacherSettings(
+            teacher="resnet18", teacher_mode="finetune", pretrained=False, teacher_epochs=10
+        ),
         student=StudentSettings("mobilenetv3_small_050"),
         training=TrainingSettings(epochs=16, batch_size=32, lr=2e-3),
         evaluation=EvaluationSettings(),
@@ -38,5 +40,7 @@ def run_demo(out: Path | None = None, *, seed: int = 0, show_progress: bool = Tr
     """Run it; ``out`` defaults to the first of ``runs/demo``, ``runs/demo-2``... that does not exist."""
     folders = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
     return distill(
-        demo_settings(seed), out or next(path for path in folders if not path.exists()), show_progress=show_progress
+        demo_settings(seed),
+        out or next(path for path in folders if not path.exists()),
+        show_progress=show_progress,
     )

@@ -71,13 +71,20 @@ def evaluate(
     if pending:
         probabilities.append(predictor.probabilities(np.stack(pending)))
     if not kept:
-        raise UsageError(f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason']}.")
+        raise UsageError(
+            f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason']}."
+        )
 
     found = np.concatenate(probabilities).astype(np.float64)
     truth = targets[kept]
     patients = None if table.patients is None else table.patients[kept]
     figures = score(
-        task, found, truth, patients=patients, resamples=run.settings.evaluation.resamples, seed=run.settings.seed
+        task,
+        found,
+        truth,
+        patients=patients,
+        resamples=run.settings.evaluation.resamples,
+        seed=run.settings.seed,
     )
     notes = list(figures["notes"])
     if quarantined:

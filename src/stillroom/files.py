@@ -43,9 +43,7 @@ def _reason(error: Exception, path: Path) -> str | None:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or "PytorchStreamWriter" in str(error):
         free = shutil.disk_usage(path.parent).free / 1e6
-        return (
-            f"The disk is full: {path} could not be written ({free:.0f} MB free). Make room, then go on with --resume."
-        )
+        return f"The disk is full: {path} could not be written ({free:.0f} MB free). Make room, then go on with --resume."
     if isinstance(error, OSError):
         return f"{path} could not be written: {error.strerror or error}."
     return None

@@ -114,7 +114,9 @@ def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     return run
 
 
-def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module], teacher: Teacher | None) -> Assessment:
+def _evaluate(
+    run: Run, bench: Workbench, networks: dict[str, nn.Module], teacher: Teacher | None
+) -> Assessment:
     """Writes predictions.parquet, features.npz and gallery.npz."""
     images, table, task = bench.data.images, bench.dataset.table, bench.task
     everything, test = np.arange(len(table)), table.indices("test")
@@ -147,11 +149,11 @@ def _profile(bench: Workbench, networks: dict[str, nn.Module], onnx: Path) -> di
     store, latency = bench.dataset.store, bench.settings.evaluation.latency
     shape = {"channels": store.pixels.shape[1], "size": store.size, "latency": latency}
     measured = {
-        role: profile(network, **shape)  # type: ignore[arg-type]
+        role: profile(network, **shape)
         for role, network in networks.items()
         if role != "control"  # the student's twin
     }
-    return measured | {"onnx": profile_onnx(onnx, **shape)}  # type: ignore[arg-type]
+    return measured | {"onnx": profile_onnx(onnx, **shape)}
 
 
 def _free_folder(settings: Settings) -> Path:

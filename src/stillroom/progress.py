@@ -52,7 +52,9 @@ def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
         bar = bars.add_task(label, total=total, completed=done, note="")
 
         def advance(steps: int = 1, note: str = "") -> None:
-            bars.update(bar, advance=steps, **({"note": note} if note else {}))
+            bars.update(bar, advance=steps)
+            if note:
+                bars.update(bar, note=note)
 
         yield advance
 

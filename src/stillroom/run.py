@@ -73,7 +73,9 @@ class Run:
         try:
             content = yaml.safe_load((path / "settings.yaml").read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
-            raise UsageError(f"{path / 'settings.yaml'} is not valid YAML: {str(error).splitlines()[0]}.") from None
+            raise UsageError(
+                f"{path / 'settings.yaml'} is not valid YAML: {str(error).splitlines()[0]}."
+            ) from None
         return cls(path, from_dict(content, str(path / "settings.yaml")))
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -173,7 +175,11 @@ class Run:
     def _existing(self, name: str) -> Path:
         path = self.path / name
         if not path.exists():
-            state = "" if (self.path / "report.html").exists() else " The run has not finished: go on with --resume."
+            state = (
+                ""
+                if (self.path / "report.html").exists()
+                else " The run has not finished: go on with --resume."
+            )
             raise UsageError(f"{path} is not there.{state}")
         return path
 

@@ -64,7 +64,9 @@ class Task(ABC):
 
     def with_paper_softmax(self) -> Task:
         """The multi-label task trained as MedAlmighty trained it (PAPERS 0 and E5). Refused for other tasks."""
-        raise UsageError(f"paper_softmax reproduces a multi-label choice of the paper; this task is {self.kind}.")
+        raise UsageError(
+            f"paper_softmax reproduces a multi-label choice of the paper; this task is {self.kind}."
+        )
 
     # -- NumPy side: evaluation and the edge --------------------------------------------------------------------
     @abstractmethod
@@ -249,7 +251,9 @@ class MultiClass(Task):
         labels = np.arange(len(self.classes))
         if len(np.unique(targets)) < 2:
             return float("nan")
-        return float(cohen_kappa_score(targets, self.decide(probabilities), labels=labels, weights="quadratic"))
+        return float(
+            cohen_kappa_score(targets, self.decide(probabilities), labels=labels, weights="quadratic")
+        )
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"ordinal": self.ordinal}

@@ -115,12 +115,16 @@ def fit(
     device, task = data.images.device, data.task
     # bf16 runs under autocast, weights stay float32.
     fabric = Fabric(
-        accelerator=device.type, devices=1, precision="bf16-mixed" if settings.precision == "bf16" else "32-true"
+        accelerator=device.type,
+        devices=1,
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
     )
     optimizer = _optimizer(nn.ModuleList([student, objective]), settings)
     learner, optimizer = fabric.setup(_Learner(student, objective).to(device), optimizer)
     weights = (
-        torch.from_numpy(task.class_weights(data.targets[data.train])).to(device) if settings.class_weights else None
+        torch.from_numpy(task.class_weights(data.targets[data.train])).to(device)
+        if settings.class_weights
+        else None
     )
     done = _restore(folder / _CHECKPOINT, student, objective, optimizer, device)
     steps_per_epoch = len(batches(data.train, settings.batch_size))
@@ -131,7 +135,9 @@ def fit(
             if settings.patience and epoch - done.best_epoch >= settings.patience and done.best_epoch:
                 break
             start = time.perf_counter()
-            torch.manual_seed(_epoch_seed(seed, epoch))  # dropout and drop-path draw from the global generator
+            torch.manual_seed(
+                _epoch_seed(seed, epoch)
+            )  # dropout and drop-path draw from the global generator
             student.train()
             objective.train()
             view = view_of_epoch(data.images.views, epoch)
@@ -195,7 +201,11 @@ def learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
 
 
 def _ask(
-    teachers: Sequence[Teacher], objective: Objective, rows: np.ndarray, view: int | None, device: torch.device
+    teachers: Sequence[Teacher],
+    objective: Objective,
+    rows: np.ndarray,
+    view: int | None,
+    device: torch.device,
 ) -> TeacherOutputs | None:
     if not teachers:
         return None
@@ -245,7 +255,9 @@ def _save(
 ) -> None:
     """The best weights first: if the process dies in between, the epoch is repeated and both are written again."""
     if better:
-        write_atomically(path.with_name("best.pt"), lambda target: torch.save({"student": student.state_dict()}, target))
+        write_atomically(
+            path.with_name("best.pt"), lambda target: torch.save({"student": student.state_dict()}, target)
+        )
     state = {
         "student": student.state_dict(),
         "objective": objective.state_dict(),
@@ -261,7 +273,9 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def _restore(path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, device: torch.device) -> _Progress:
+def _restore(
+    path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, device: torch.device
+) -> _Progress:
     if not path.exists():
         return _Progress()
     state = _load(path, device)

@@ -32,7 +32,6 @@ from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create, resolve_size
 from stillroom.run import Run
-from stillroom.settings import Settings
 from stillroom.training import TrainingData, fit
 
 
@@ -54,7 +53,9 @@ class Workbench:
         device = pick_device(self.settings.device)
         images = Images(dataset.store, device, self.settings.views, self.settings.seed)
         table = dataset.table
-        self.data = TrainingData(images, table.targets, self.task, table.indices("train"), table.indices("val"))
+        self.data = TrainingData(
+            images, table.targets, self.task, table.indices("train"), table.indices("val")
+        )
         self.teachers: list[Teacher] = []
 
     # -- the moves ----------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Workbench:
         return create(
             chosen.student,
             classes=len(self.task.classes),
-            size=resolve_size(chosen.student, None, self.settings.data.size),
+            size=resolve_size(chosen.student, self.settings.data.size, self.settings.data.size),
             pretrained=chosen.student_pretrained,
             weights=self.settings.teacher.weights if chosen.student_pretrained else None,
             seed=self.settings.seed,
@@ -184,7 +185,15 @@ class Workbench:
 
         def bank(rows: np.ndarray, views: Sequence[int | None], label: str) -> Bank:
             return build_bank(
-                network, digest, images, rows, views, ask, asks=asks, label=label, show_progress=self.show_progress
+                network,
+                digest,
+                images,
+                rows,
+                views,
+                ask,
+                asks=asks,
+                label=label,
+                show_progress=self.show_progress,
             )
 
         plain = bank(np.arange(len(images)), [None], "teacher, as is")
@@ -198,5 +207,7 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
     if not there[wanted]:
-        raise UsageError(f"This machine has no {wanted} device that torch can use. Give --device cpu or auto.")
+        raise UsageError(
+            f"This machine has no {wanted} device that torch can use. Give --device cpu or auto."
+        )
     return torch.device(wanted)

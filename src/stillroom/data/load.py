@@ -53,7 +53,9 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) ->
     if path.suffix.lower() in TABLE_SUFFIXES:
         return read_manifest(path, settings)
     if path.is_file():
-        raise UsageError(f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)}).")
+        raise UsageError(
+            f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)})."
+        )
     known = [*medmnist_flags(), "phantoms"]
     raise UsageError(
         f"There is no folder or file {text!r}, and no data set of that name.{nearest(text, known)} "

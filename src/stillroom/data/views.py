@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,9 @@ def view_numbers(settings: ViewSettings) -> list[int | None]:
     return [None] if settings.augment == "none" else list(range(settings.views))
 
 
-def augment(images: Tensor, samples: np.ndarray, view: int | None, settings: ViewSettings, seed: int) -> Tensor:
+def augment(
+    images: Tensor, samples: np.ndarray, view: int | None, settings: ViewSettings, seed: int
+) -> Tensor:
     """One view of each image.
 
     Args:
@@ -72,7 +75,8 @@ def augment(images: Tensor, samples: np.ndarray, view: int | None, settings: Vie
     # Shifts are in grid_sample's units, where the whole side is 2.
     shift_x, shift_y = 2 * strength.shift * signed[:, 2], 2 * strength.shift * signed[:, 3]
     matrix = torch.stack(
-        [torch.stack([cosine * mirror, -sine, shift_x], 1), torch.stack([sine * mirror, cosine, shift_y], 1)], 1
+        [torch.stack([cosine * mirror, -sine, shift_x], 1), torch.stack([sine * mirror, cosine, shift_y], 1)],
+        1,
     )
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     images = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -98,7 +102,8 @@ def uniforms(seed: int, samples: np.ndarray, view: int, count: int) -> np.ndarra
     return (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def _mix(value: np.ndarray) -> np.ndarray:
+def _mix(value: Any) -> Any:
+    """SplitMix64's finaliser on uint64 scalars or arrays."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))

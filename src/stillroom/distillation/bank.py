@@ -82,7 +82,9 @@ def build_bank(
     """
     rows, views = np.sort(rows), tuple(views)
     policy = asdict(images.views) | {"seed": images.seed} if views != (None,) else None
-    name = fingerprint(_FORMAT, digest, images.store.fingerprint, rows.tolist(), list(views), policy, asks, "fp16")
+    name = fingerprint(
+        _FORMAT, digest, images.store.fingerprint, rows.tolist(), list(views), policy, asks, "fp16"
+    )
     folder = (cache or cache_root()) / "banks" / name
 
     def build(target: Path) -> None:

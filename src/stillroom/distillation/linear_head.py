@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from stillroom.task import Task
 
-_PENALTIES = tuple(10.0**power for power in range(1, -6, -1))  # strong to weak, each fit starting from the last
+_PENALTIES = tuple(
+    10.0**power for power in range(1, -6, -1)
+)  # strong to weak, each fit starting from the last
 _LBFGS_STEPS = 100
 
 
@@ -64,7 +66,7 @@ def fit_by_lbfgs(task: Task, data: HeadData) -> FittedHead:
     linear.load_state_dict(best[2])
     with torch.no_grad():
         linear.weight /= torch.from_numpy(scale)
-        linear.bias -= linear.weight @ torch.from_numpy(mean)
+        linear.bias.sub_(linear.weight @ torch.from_numpy(mean))
     return FittedHead(linear, best[1], best[0][0])
 
 
