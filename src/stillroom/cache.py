@@ -7,9 +7,9 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +101,7 @@ def publish(
         _sweep(folder)
         if needs > (free := shutil.disk_usage(folder.parent).free):
             raise _disk_full(folder, needs, free)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".building", dir=folder.parent))
+        scratch = _scratch(folder)
         build(scratch)
         if not (scratch / META).is_file():
             raise ValueError(f"The build of {folder} wrote no {META}.")
@@ -127,7 +127,7 @@ def _take_place(scratch: Path, folder: Path, valid: Callable[[Path], bool]) -> N
     while not valid(folder):
         if folder.exists():
             # Moved aside first, so that nobody ever sees half of it; open memory maps of it stay good.
-            stale = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".building", dir=folder.parent))
+            stale = _scratch(folder)
             folder.replace(stale / "stale")
             shutil.rmtree(stale, ignore_errors=True)
         try:
@@ -135,8 +135,15 @@ def _take_place(scratch: Path, folder: Path, valid: Callable[[Path], bool]) -> N
             _sync_folder(folder.parent)
             return
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.EACCES):
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
+
+
+def _scratch(folder: Path) -> Path:
+    """A fresh hidden folder beside ``folder``, on the same disk, so that a rename is all it takes to publish."""
+    scratch = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.building"
+    scratch.mkdir()
+    return scratch
 
 
 def _sweep(folder: Path) -> None:

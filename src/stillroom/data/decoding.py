@@ -1,0 +1,212 @@
+"""Decoding a table's images into raw arrays on disk: once each, in several threads, whatever mix of kinds they are."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stillroom.cache import write_meta
+from stillroom.data.geometry import Fit, drop_equal_channels, fit_image, fit_mask, luminance, planes
+from stillroom.data.table import Table, UnreadableImage
+from stillroom.errors import UsageError
+from stillroom.progress import progress
+
+THUMBNAIL = 32
+_WHITES = (1023, 4095, 16383, 65535)
+_CHUNK = 256
+
+
+class _Facts(NamedTuple):
+    """What is known of one image besides its pixels."""
+
+    digest: str
+    height: int
+    width: int
+    bit_depth: int
+    brightest: int
+    has_mask: bool
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One image on the training square, before it is known whether the whole set is grey and 8-bit."""
+
+    pixels: np.ndarray  # [C, S, S]
+    thumbnail: np.ndarray  # [1, 32, 32]
+    mask: np.ndarray | None  # [1, S, S]
+    facts: _Facts
+
+
+def _decode(table: Table, row: int, size: int, fit: Fit) -> _Decoded:
+    index = int(table.rows[row])
+    image = _checked(table.reader.read(index))
+    height, width = image.shape[:2]
+    mask = table.reader.read_mask(index) if table.has_masks else None
+    if mask is not None and mask.shape != (height, width):
+        raise UnreadableImage(f"its mask is {mask.shape[1]}x{mask.shape[0]} pixels, the image {width}x{height}")
+    return _Decoded(
+        pixels=planes(fit_image(image, size, fit), 3 if image.ndim == 3 else 1),
+        thumbnail=luminance(fit_image(image, THUMBNAIL, "resize"))[None],
+        mask=None if mask is None else fit_mask(mask, size, fit)[None],
+        facts=_Facts(_digest(image), height, width, 8 * image.itemsize, int(image.max()), has_mask=mask is not None),
+    )
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    if image.size == 0:
+        raise UnreadableImage("it has no pixels")
+    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if not shaped or image.dtype not in (np.uint8, np.uint16):
+        raise TypeError(f"A reader gave {image.dtype} of shape {image.shape}; see ImageReader.read.")
+    return drop_equal_channels(image)
+
+
+def _digest(image: np.ndarray) -> str:
+    digest = blake2b(f"{image.dtype.name} {image.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def is_readable(table: Table, row: int) -> bool:
+    """Whether this row, found unreadable before, can be used now."""
+    try:
+        _decode(table, row, 1, "resize")
+    except UnreadableImage:
+        return False
+    return True
+
+
+class _Stack:
+    """Equal arrays ``[C, H, W]`` appended to one raw file, which is rewritten wider when a row asks for it.
+
+    Whether a set is grey and 8-bit is known after the last image only, and no image shall be decoded twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.shape = (0, 0, 0)
+        self.dtype = np.dtype(np.uint8)
+        self.file = path.open("wb")
+
+    def append(self, row: np.ndarray) -> None:
+        shape = (max(row.shape[0], self.shape[0]), row.shape[1], row.shape[2])
+        dtype = np.promote_types(row.dtype, self.dtype)
+        if self.count and (shape, dtype) != (self.shape, self.dtype):
+            self._rewrite(lambda rows: _widen(rows, shape[0], dtype))
+        self.shape, self.dtype = shape, dtype
+        self.file.write(np.ascontiguousarray(_widen(row[None], shape[0], dtype)).data)
+        self.count += 1
+
+    def to_uint8(self, white: float) -> None:
+        """Scale 16-bit rows down, ``white`` to 255."""
+        if self.dtype != np.uint8:
+            self._rewrite(lambda rows: np.rint(rows * (255 / white)).astype(np.uint8))
+            self.dtype = np.dtype(np.uint8)
+
+    def describe(self) -> dict[str, Any]:
+        return {"shape": [self.count, *self.shape], "dtype": self.dtype.name}
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _rewrite(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.file.close()
+        old = np.memmap(self.path, self.dtype, "r", shape=(self.count, *self.shape))
+        rewritten = self.path.with_suffix(".new")
+        self.file = rewritten.open("wb")
+        for start in range(0, self.count, _CHUNK):
+            self.file.write(np.ascontiguousarray(change(old[start : start + _CHUNK])).data)
+        del old
+        rewritten.replace(self.path)
+
+
+def _widen(rows: np.ndarray, channels: int, dtype: np.dtype) -> np.ndarray:
+    """``[N, C, H, W]`` with grey repeated over more channels, and 8-bit values spread over 16 bits."""
+    if rows.dtype != dtype:
+        rows = rows.astype(dtype) * 257
+    return rows if rows.shape[1] == channels else np.repeat(rows, channels, axis=1)
+
+
+def decode_all(table: Table, size: int, fit: Fit, folder: Path, name: str, show: bool) -> None:
+    """Fill a store's folder: three raw arrays, ``index.npz`` with the facts and, last, ``meta.json``.
+
+    Raises UsageError when the table is empty, or when more than half of its images are unreadable.
+    """
+    stacks = {part: _Stack(folder / f"{part}.bin") for part in ("pixels", "thumbnails", "masks")}
+    no_mask = np.zeros((1, size, size), np.uint8)
+    facts: list[_Facts] = []
+    unreadable: list[tuple[int, str]] = []
+    try:
+        with progress("decoding images", len(table), enabled=show) as advance:
+            for row, decoded in _decode_in_threads(table, size, fit):
+                advance()
+                if isinstance(decoded, UnreadableImage):
+                    unreadable.append((row, str(decoded)))
+                    continue
+                stacks["pixels"].append(decoded.pixels)
+                stacks["thumbnails"].append(decoded.thumbnail)
+                if table.has_masks:
+                    stacks["masks"].append(no_mask if decoded.mask is None else decoded.mask)
+                facts.append(decoded.facts)
+        _refuse_mostly_unreadable(table, unreadable)
+        white = _white(facts)
+        stacks["thumbnails"].to_uint8(white)
+    finally:
+        for stack in stacks.values():
+            stack.close()
+    digests, heights, widths, depths, _, has_mask = zip(*facts, strict=True)
+    np.savez(
+        folder / "index.npz",
+        digests=np.array(digests, dtype="S32"),
+        original_sizes=np.stack([heights, widths], axis=1),
+        bit_depths=np.array(depths),
+        has_mask=np.array(has_mask),
+    )
+    arrays = {part: stack.describe() for part, stack in stacks.items() if part != "masks" or any(has_mask)}
+    write_meta(folder, {"name": name, "white": white, "arrays": arrays, "unreadable": unreadable})
+
+
+def _white(facts: list[_Facts]) -> float:
+    depths = {fact.bit_depth for fact in facts}
+    if depths == {8}:
+        return 255.0
+    brightest = 65535 if 8 in depths else max(fact.brightest for fact in facts)
+    return float(next(white for white in _WHITES if white >= brightest))
+
+
+def _refuse_mostly_unreadable(table: Table, unreadable: list[tuple[int, str]]) -> None:
+    if len(table) == 0:
+        raise UsageError(f"{table.name} has no images.")
+    if 2 * len(unreadable) > len(table):
+        first = ", ".join(f"{table.ids[row]} ({reason})" for row, reason in unreadable[:3])
+        raise UsageError(
+            f"{len(unreadable)} of the {len(table)} images of {table.name} cannot be read, the first: {first}. "
+            "Mend or remove them."
+        )
+
+
+def _decode_in_threads(table: Table, size: int, fit: Fit) -> Iterator[tuple[int, _Decoded | UnreadableImage]]:
+    """Rows in order. Only a few are ever in flight, so a slow disk does not fill the memory with decoded images."""
+    workers = min(16, os.cpu_count() or 1)
+    waiting: deque[Future[_Decoded]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            for row in range(len(table) + 2 * workers):
+                if row < len(table):
+                    waiting.append(pool.submit(_decode, table, row, size, fit))
+                if row >= 2 * workers and waiting:
+                    try:
+                        yield row - 2 * workers, waiting.popleft().result()
+                    except UnreadableImage as error:
+                        yield row - 2 * workers, error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
