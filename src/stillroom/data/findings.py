@@ -1,0 +1,161 @@
+"""What an audit can find, and how it is told to people: one remark per kind of trouble, none where all is well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from stillroom.data.store import Store
+from stillroom.data.table import Table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One remark: ``level`` tells how bad it is, ``code`` is stable for programs, ``text`` one or two sentences."""
+
+    level: Literal["warning", "note"]
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that show the same picture. ``first`` and ``second`` are table ids; labels as text."""
+
+    first: str
+    second: str
+    first_split: str
+    second_split: str
+    first_label: str
+    second_label: str
+    kind: Literal["exact", "near"]
+    similarity: float
+
+
+@dataclass(frozen=True)
+class SharedPatient:
+    """A patient with images in more than one split: how many in each."""
+
+    patient: str
+    splits: dict[str, int]
+    images: int
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """A class (or label) and its number of images in one split."""
+
+    split: str
+    name: str
+    images: int
+
+
+def on_synthetic(table: Table) -> list[Finding]:
+    text = "These images are synthetic phantoms: no figure on them says anything about patients."
+    return [Finding("note", "synthetic", text)] if table.synthetic else []
+
+
+def on_leaks(
+    leaked: dict[str, dict[str, int]], pairs: int, counts: dict[str, dict[str, int]], splits: np.ndarray
+) -> list[Finding]:
+    if not pairs:
+        return []
+    text = f"{counted(pairs, 'pair')} of identical or near-identical images stand in different splits"
+    if seen := leaked.get("test", {}).get("images"):
+        text += (
+            f": {seen:,} of the {int((splits == 'test').sum()):,} test images are found again outside the test"
+            f" ({leaked['test']['exact']:,} pixel for pixel), which flatters every figure on it"
+        )
+    return [Finding("warning", "duplicates_across_splits", f"{text}. Leave them out with drop_leaks.")]
+
+
+def on_conflicts(conflicts: tuple[Pair, ...]) -> list[Finding]:
+    if not conflicts:
+        return []
+    one = conflicts[0]
+    text = (
+        f"{counted(len(conflicts), 'pair')} of identical or near-identical images carry different labels, such as"
+        f" {one.first} ({one.first_label or 'no label'}) and {one.second} ({one.second_label or 'no label'})."
+    )
+    return [Finding("warning", "label_conflicts", text)]
+
+
+def on_patients(table: Table, shared: tuple[SharedPatient, ...]) -> list[Finding]:
+    if table.patients is None:
+        text = "No patient ids: the split cannot be checked for patients on two sides."
+        return [Finding("note", "patients_unknown", text)]
+    found = []
+    if shared:
+        text = (
+            f"{counted(len(shared), 'patient')} ({_names([one.patient for one in shared])}) stand on more than one side"
+            " of the split, which flatters the figures."
+        )
+        found.append(Finding("warning", "patients_on_two_sides", text))
+    if unknown := int((table.patients == "").sum()):
+        text = f"{counted(unknown, 'image')} have no patient id and are taken for patients of their own."
+        found.append(Finding("note", "patients_partly_unknown", text))
+    return found
+
+
+def on_broken(broken: tuple[dict[str, str], ...], usable: int) -> list[Finding]:
+    if not broken:
+        return []
+    first = broken[0]
+    text = (
+        f"{len(broken):,} of {len(broken) + usable:,} images could not be used and are left out, the first:"
+        f" {first['path']} ({first['reason']})."
+    )
+    return [Finding("warning", "quarantined", text)]
+
+
+def on_classes(missing: tuple[ClassCount, ...], small: tuple[ClassCount, ...]) -> list[Finding]:
+    found = []
+    if missing:
+        where = _names([f"{cell.name} in {cell.split}" for cell in missing])
+        text = f"Classes without an image: {where}. They cannot be learned or judged there."
+        found.append(Finding("warning", "missing_classes", text))
+    if small:
+        where = _names([f"{cell.name} in {cell.split} ({cell.images})" for cell in small])
+        text = f"Classes with very few images: {where}. Figures on them are little more than chance."
+        found.append(Finding("warning", "small_classes", text))
+    return found
+
+
+def on_pixels(store: Store, sizes: dict[str, Any]) -> list[Finding]:
+    found = []
+    if len(depths := np.unique(store.bit_depths)) > 1:
+        deep = int((store.bit_depths == depths.max()).sum())
+        text = f"{deep:,} of {len(store):,} images have 16 bits, the others 8: check that white means the same in both."
+        found.append(Finding("warning", "mixed_bit_depths", text))
+    if sizes["non_square"]:
+        how = "padded with black" if store.fit == "pad" else "stretched"
+        text = f"{counted(sizes['non_square'], 'image')} are not square and are {how} to {store.size}x{store.size}."
+        found.append(Finding("note", "non_square", text))
+    if sizes["enlarged"]:
+        text = f"{counted(sizes['enlarged'], 'image')} are smaller than {store.size}x{store.size} and are enlarged."
+        found.append(Finding("note", "enlarged", text))
+    return found
+
+
+def on_repeats(within: dict[str, dict[str, int]], dropped: int) -> list[Finding]:
+    found = []
+    if dropped:
+        text = f"{counted(dropped, 'image')} were left out of training and validation as leaks (drop_leaks)."
+        found.append(Finding("note", "dropped_leaks", text))
+    repeats = {split: sum(kinds.values()) for split, kinds in within.items() if sum(kinds.values())}
+    if repeats:
+        where = ", ".join(f"{split} {number:,}" for split, number in repeats.items())
+        text = f"Pairs of identical or near-identical images within a split: {where}. Such images count twice."
+        found.append(Finding("note", "duplicates_within_splits", text))
+    return found
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _names(names: list[str], shown: int = 5) -> str:
+    text = ", ".join(names[:shown])
+    return f"{text} and {len(names) - shown:,} more" if len(names) > shown else text
