@@ -1,0 +1,120 @@
+"""report.html: one file that opens offline, made from the run folder alone."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillroom.files import write_atomically
+from stillroom.report import curves, figures, tables
+from stillroom.report.citations import citations
+from stillroom.report.gallery import mistakes
+from stillroom.report.record import Record, load
+from stillroom.report.style import CLASS_GLYPHS
+from stillroom.report.templating import TEMPLATES, environment
+from stillroom.report.wording import (
+    audit_warnings,
+    estimate,
+    findings,
+    headline,
+)
+
+if TYPE_CHECKING:
+    pass
+
+LISTED = 200
+NO_AUDIT: dict[str, Any] = {
+    **dict.fromkeys(("source", "images")),
+    **dict.fromkeys(
+        (
+            "cross_split_duplicates",
+            "label_conflicts",
+            "patients_on_two_sides",
+            "quarantined",
+            "small_classes",
+            "missing_classes",
+        ),
+        (),
+    ),
+}
+# Glyphs that match the drawings' markers, for legends outside them.
+ROLE_GLYPHS = {"student": CLASS_GLYPHS[0], "control": CLASS_GLYPHS[1], "teacher": CLASS_GLYPHS[3]}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawing with its heading."""
+
+    heading: str
+    svg: str
+
+
+def write_report(run: Path) -> Path:
+    """Write ``report.html`` into a run folder and return its path.
+
+    Reads only files of the run folder. Optional ones that are missing leave their section out or say so.
+
+    Raises:
+        UsageError: ``run`` is no finished run folder.
+        RunError: a file of the run cannot be read.
+    """
+    record = load(run)
+    page = environment().get_template("report.html.j2").render(_context(record))
+    target = run / "report.html"
+    write_atomically(target, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return target
+
+
+def _context(record: Record) -> dict[str, Any]:
+    title, subtitle = headline(record)
+    roles = list(record.test)
+    maps, classes = figures.features(record)
+    compared = [role for role in ("student", "teacher") if role in roles]
+    return {
+        "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        "record": record,
+        "manifest": record.manifest,
+        "audit": NO_AUDIT | (record.audit or {}),
+        "title": title,
+        "subtitle": subtitle,
+        "roles": [(role, ROLE_GLYPHS.get(role, CLASS_GLYPHS[6])) for role in roles],
+        "findings": findings(record),
+        "warnings": audit_warnings(record),
+        "listed": LISTED,
+        "class_counts": tables.class_counts(record),
+        "results": tables.results(record),
+        "notes": list(dict.fromkeys(note for test in record.test.values() for note in test.get("notes") or [])),
+        "forest": [svg for svg in (figures.forest(record, False), figures.forest(record, True)) if svg],
+        "differences": figures.differences(record),
+        "learning": _panels(curves.learning_curves(record)),
+        "roc": _panels(curves.roc_and_pr(record)),
+        "roc_classes": _panels(curves.roc_per_class(record)),
+        "max_small_panels": curves.MAX_SMALL_PANELS,
+        "confusions": [matrix for role in compared if (matrix := tables.confusion(record, role))],
+        "decisions": [(role, table) for role in compared if (table := tables.decisions(record, role))],
+        "calibration": [
+            (role, *(estimate(values.get(key)) for key in ("temperature", "ece_before", "ece_after")))
+            for role, values in record.calibration.items()
+        ],
+        "reliability": _panels(figures.reliability(record)),
+        "per_class": tables.per_class(record),
+        "maps": [Panel(*pair) for pair in maps],
+        "map_classes": classes,
+        "mistakes": mistakes(record),
+        "efficiency": tables.efficiency(record),
+        "size": figures.size_and_figure(record),
+        "durations": tables.durations(record),
+        "settings": tables.facts(record.settings),
+        "versions": tables.facts(record.manifest.get("versions")),
+        "machine": tables.facts(record.manifest.get("machine")),
+        "store": tables.facts(record.manifest.get("store")),
+        "command": f"stillroom distill --settings {shlex.quote(f'{record.name}/settings.yaml')}",
+        "recipe": record.recipe,
+        "citations": citations(record.recipe),
+    }
+
+
+def _panels(pairs: Any) -> list[Panel]:
+    return [Panel(heading, svg) for heading, svg in pairs]

@@ -66,6 +66,24 @@ class Record:
         return bool(self.manifest.get("synthetic"))
 
     @property
+    def name(self) -> str:
+        """The run folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def version(self) -> str:
+        """The Stillroom that made the run."""
+        versions = self.manifest.get("versions") or {}
+        return str(self.manifest.get("stillroom") or versions.get("stillroom") or "of unknown version")
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name, ``unnamed`` where the run does not say."""
+        recipe = self.settings.get("recipe")
+        name = recipe.get("name") if isinstance(recipe, dict) else recipe
+        return str(name or self.manifest.get("recipe") or "unnamed")
+
+    @property
     def test(self) -> dict[str, dict[str, Any]]:
         """Test metrics by role, student first; roles without figures are left out."""
         written = self.metrics.get("test") or {}
@@ -152,17 +170,18 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    """Epochs as trained. One that a killed run repeated counts once; a last line that it cut is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    epochs: dict[tuple[str, int], dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
         try:
-            entries.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
+            if number == len(lines):
+                break
             raise RunError(f"{path}, line {number}, is not valid JSON; resume the run to write it again.") from None
-    return entries
+        epochs[str(entry.get("role")), int(entry.get("epoch", 0))] = entry
+    return list(epochs.values())
 
 
 def _predictions(path: Path, task: Task) -> Predictions | None:
@@ -191,7 +210,7 @@ def _predictions(path: Path, task: Task) -> Predictions | None:
 
 
 def _arrays(path: Path, predictions: Predictions | None) -> dict[str, np.ndarray]:
-    """The arrays of an .npz whose ``index`` points into the predictions; empty without the file or predictions."""
+    """Arrays of an .npz whose ``index`` points into the predictions; empty without either file."""
     if predictions is None or not path.is_file():
         return {}
     with np.load(path, allow_pickle=False) as file:
@@ -199,8 +218,8 @@ def _arrays(path: Path, predictions: Predictions | None) -> dict[str, np.ndarray
     index = arrays.get("index", np.zeros(0, dtype=np.int64))
     if len(index) and int(index.max()) >= len(predictions.ids):
         raise RunError(
-            f"{path} points at row {int(index.max())}, but predictions.parquet has {len(predictions.ids)} rows; "
-            "evaluate the run again."
+            f"{path} points at row {int(index.max())}, but predictions.parquet has "
+            f"{len(predictions.ids)} rows; evaluate the run again."
         )
     for name, array in arrays.items():
         if len(array) != len(index):

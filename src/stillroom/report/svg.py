@@ -1,7 +1,7 @@
 """Matplotlib drawings as inline SVG that follows the page's colours, light and dark.
 
-Drawings use sentinel colours (:func:`ink`), which no drawing needs for themselves; on the way out each becomes a CSS
-variable. Nothing global is touched: no pyplot, and styles hold only inside ``rc_context``.
+Drawings use sentinel colours (:func:`ink`), which no drawing needs for themselves; on the way out each becomes
+a CSS variable. Nothing global is touched: no pyplot, and styles hold only inside ``rc_context``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CLASS_COLOURS = 8
 _NAMES = (
-    *("ink", "muted", "rule", "paper", "student", "control", "teacher", "bad"),
+    *("ink", "muted", "rule", "student", "control", "teacher", "bad"),
     *(f"class-{number}" for number in range(CLASS_COLOURS)),
 )
 _SENTINELS = {name: f"#0a00{number:02x}" for number, name in enumerate(_NAMES, start=1)}
@@ -45,7 +45,7 @@ _STYLE = {
 
 
 def ink(name: str) -> str:
-    """The sentinel of a colour of the page: a role, ``ink``, ``muted``, ``rule``, ``paper``, ``bad`` or ``class-0``."""
+    """Sentinel of one of the page's colours: a role, ``ink``, ``muted``, ``rule``, ``bad``, ``class-0``."""
     return _SENTINELS[name]
 
 
@@ -73,13 +73,13 @@ def render(name: str, label: str, size: tuple[int, int], paint: Callable[[Axes],
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    colours = {
+    style: Any = _STYLE | {
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), ink("ink")),
         **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), ink("ink")),
         **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), ink("muted")),
         "grid.color": ink("rule"),
     }
-    with matplotlib.rc_context(_STYLE | colours), warnings.catch_warnings():
+    with matplotlib.rc_context(style), warnings.catch_warnings():
         # Text stays text: the reader's own font draws what Matplotlib's lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
@@ -103,6 +103,12 @@ def _inline(document: bytes, name: str, label: str, size: tuple[int, int]) -> st
         element.attrib = {
             _local(key): _value(_local(key), value, name) for key, value in element.attrib.items() if value
         }
+    drawing = ElementTree.tostring(root, encoding="unicode")
+    for element in root.iter():
+        if f"#{element.get('id')}" not in drawing:
+            element.attrib.pop("id", None)
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "role": "img",
@@ -126,6 +132,6 @@ def _value(key: str, value: str, name: str) -> str:
         value = re.sub(r"font: ([\d.]+px)[^;]*", r"font-size: \1", value)
         value = re.sub(r"font-family:[^;]*;?", "", value)
         value = re.sub(r"#0a00[0-9a-f]{2}", lambda match: _VARIABLES[match.group()], value)
-    elif key == "d":
-        value = re.sub(r"(\d\.\d\d)\d+", r"\1", value)
+    elif key in ("d", "x", "y"):
+        value = re.sub(r"(\.\d\d)\d+", r"\1", value)
     return value

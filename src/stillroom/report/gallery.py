@@ -1,0 +1,84 @@
+"""The student's worst mistakes as small pictures: what was true, what it said, what the teacher said."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from stillroom.report.record import Predictions, Record
+from stillroom.report.wording import fixed
+
+SIDE = 160
+MAX_PICTURES = 24
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One picture.
+
+    Attributes:
+        picture: the image as a data URI.
+        name: the image's id.
+        truth: its true class; for multi-label, whether the label below is truly there.
+        said: what the student said, with its probability of that.
+        teacher: what the teacher said, in brackets its probability of what the student said; empty without one.
+        small: True where the picture has fewer pixels than it is shown with.
+    """
+
+    picture: str
+    name: str
+    truth: str
+    said: str
+    teacher: str
+    small: bool
+
+
+def mistakes(record: Record) -> list[Mistake]:
+    """The gallery of a run, worst first as it was written; empty without one."""
+    if record.predictions is None or "student" not in record.predictions.probabilities:
+        return []
+    if "images" not in record.gallery:
+        return []
+    pairs = zip(record.gallery["images"], record.gallery["index"], strict=True)
+    return [_mistake(record, record.predictions, image, int(row)) for image, row in islice(pairs, MAX_PICTURES)]
+
+
+def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: int) -> Mistake:
+    classes = record.task.classes
+    student = predictions.probabilities["student"][row]
+    teacher = predictions.probabilities.get("teacher")
+    truth = record.task.one_hot(predictions.targets[row : row + 1])[0].astype(bool)
+    if record.task.exclusive:
+        worst = int(record.task.decide(student[None])[0])
+        true_text = classes[int(truth.argmax())]
+    else:
+        worst = int(np.abs(student - truth).argmax())
+        true_text = f"{classes[worst]}: {'present' if truth[worst] else 'absent'}"
+    said = f"{classes[worst]} {fixed(student[worst], 2)}"
+    teacher_text = "" if teacher is None else f"{classes[worst]} {fixed(teacher[row, worst], 2)}"
+    if teacher is not None and record.task.exclusive and (choice := int(teacher[row].argmax())) != worst:
+        other = f" ({teacher_text})" if len(classes) > 2 else ""
+        teacher_text = f"{classes[choice]} {fixed(teacher[row, choice], 2)}{other}"
+    picture, small = _picture(image)
+    return Mistake(picture, str(predictions.ids[row]), true_text, said, teacher_text, small)
+
+
+def _picture(image: np.ndarray) -> tuple[str, bool]:
+    """``[C, H, W]`` uint8 to a data URI: small ones exact as PNG, larger ones reduced, as JPEG."""
+    from PIL import Image
+
+    pixels = image[:3].transpose(1, 2, 0) if len(image) >= 3 else image[0]
+    drawn = Image.fromarray(np.ascontiguousarray(pixels))
+    small = max(drawn.size) <= SIDE // 2
+    buffer = io.BytesIO()
+    if small:
+        drawn.save(buffer, "PNG", optimize=True)
+    else:
+        drawn.thumbnail((2 * SIDE, 2 * SIDE))
+        drawn.save(buffer, "JPEG", quality=85)
+    kind = "png" if small else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", small

@@ -1,0 +1,80 @@
+"""MODEL_CARD.md: what the student is, what was measured, and what it must not be used for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from stillroom.files import write_atomically
+from stillroom.report import tables
+from stillroom.report.citations import citations
+from stillroom.report.record import Record, load
+from stillroom.report.templating import environment
+from stillroom.report.wording import (
+    Estimate,
+    audit_warnings,
+    count,
+    estimate,
+    findings,
+    headline,
+    network,
+)
+
+
+def write_model_card(run: Path) -> Path:
+    """Write ``MODEL_CARD.md`` into a run folder and return its path.
+
+    Raises:
+        UsageError: ``run`` is no finished run folder.
+        RunError: a file of the run cannot be read.
+    """
+    record = load(run)
+    jinja = environment({"md": escape, "rows": markdown_table})
+    text = jinja.get_template("model_card.md.j2").render(_context(record))
+    target = run / "MODEL_CARD.md"
+    write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return target
+
+
+def escape(value: Any) -> str:
+    """Text of the data as one line of Markdown that means itself: no markup, HTML or table border."""
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*\[\]|#~])", r"\\\1", text)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
+
+
+def markdown_table(grid: tables.Grid) -> str:
+    """A grid as a Markdown table."""
+    rows = [[escape(cell.text() if isinstance(cell, Estimate) else cell) for cell in row] for row in grid.rows]
+    head = [escape(column) for column in grid.columns]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _context(record: Record) -> dict[str, Any]:
+    title, subtitle = headline(record)
+    student = record.efficiency.get("student", {})
+    return {
+        "record": record,
+        "manifest": record.manifest,
+        "audit": record.audit or {},
+        "title": title,
+        "subtitle": subtitle,
+        "student": network(record.manifest.get("student")),
+        "teacher": network(record.manifest.get("teacher")),
+        "parameters": count(student.get("parameters")) if student.get("parameters") else None,
+        "findings": findings(record),
+        "results": tables.results(record),
+        "notes": list(dict.fromkeys(note for test in record.test.values() for note in test.get("notes") or [])),
+        "class_counts": tables.class_counts(record),
+        "calibration": {key: estimate(value) for key, value in record.calibration.get("student", {}).items()},
+        "warnings": audit_warnings(record),
+        "efficiency": tables.efficiency(record),
+        "citations": citations(record.recipe),
+        "command_path": shlex.quote(record.name),
+        "python_path": json.dumps(record.name, ensure_ascii=False),
+    }

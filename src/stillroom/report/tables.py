@@ -1,0 +1,167 @@
+"""Every table of the report as plain data: the page renders it as HTML, the model card as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stillroom.data.table import SPLITS
+from stillroom.report.record import Record, title
+from stillroom.report.wording import (
+    LOWER_IS_BETTER,
+    METRICS,
+    MISSING,
+    Estimate,
+    count,
+    duration,
+    estimate,
+    fixed,
+    plain,
+)
+
+Cell = str | Estimate
+NARROW = "\u202f"  # a thin space that does not break
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. The first cell of each row is its header; the others line up with ``columns[1:]``."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of true class (rows) against predicted class (columns), and each count's share of its row."""
+
+    role: str
+    classes: tuple[str, ...]
+    counts: list[list[int]]
+    shares: list[list[float]]
+
+
+def results(record: Record) -> Grid:
+    """Test figures with intervals: a metric per row, a network per column."""
+    tests = record.test
+    rows: list[tuple[Cell, ...]] = []
+    for key, name in METRICS.items():
+        if any(key in test for test in tests.values()):
+            arrow = "↓" if key in LOWER_IS_BETTER else "↑"
+            rows.append((f"{name}{NARROW}{arrow}", *(_figure(test.get(key)) for test in tests.values())))
+    for key, name in (("images", "Test images"), ("patients", "Test patients")):
+        if any(test.get(key) is not None for test in tests.values()):
+            rows.append((name, *(count(test.get(key)) for test in tests.values())))
+    return Grid(("Figure", *(title(role) for role in tests)), rows)
+
+
+def class_counts(record: Record) -> Grid | None:
+    """Images per class and split, with the class's share of its split."""
+    counted = (record.audit or {}).get("class_counts") or {}
+    splits = [split for split in SPLITS if split in counted]
+    if not splits:
+        return None
+    rows: list[tuple[Cell, ...]] = []
+    for name in record.task.classes:
+        cells = []
+        for split in splits:
+            number, total = counted[split].get(name, 0), sum(counted[split].values())
+            cells.append(f"{number:,} ({number / total:.0%})" if total and record.task.exclusive else f"{number:,}")
+        rows.append((name, *cells))
+    if record.task.exclusive:
+        rows.append(("All", *(f"{sum(counted[split].values()):,}" for split in splits)))
+    return Grid(("Class" if record.task.exclusive else "Label", *(_split(split) for split in splits)), rows)
+
+
+def per_class(record: Record) -> Grid | None:
+    """The student's figures class by class, with every network's AUC beside each other."""
+    figures = {role: test.get("per_class") or {} for role, test in record.test.items()}
+    student = figures["student"]
+    if not student:
+        return None
+    keys = [key for key in METRICS if key != "auc" and any(key in student.get(name, {}) for name in student)]
+    rows: list[tuple[Cell, ...]] = []
+    for name in record.task.classes:
+        own = student.get(name) or {}
+        areas = (_figure((figures[role].get(name) or {}).get("auc")) for role in figures)
+        rows.append((name, count(own.get("support")), *areas, *(_figure(own.get(key)) for key in keys)))
+    columns = (f"AUC, {role}" for role in figures)
+    return Grid(("Class", "Test images", *columns, *(METRICS[key] for key in keys)), rows)
+
+
+def confusion(record: Record, role: str) -> Confusion | None:
+    """Confusion matrix on the test split, for classes that exclude each other."""
+    predictions = record.predictions
+    if predictions is None or role not in predictions.probabilities or not record.task.exclusive:
+        return None
+    size = len(record.task.classes)
+    truth = predictions.targets[predictions.test]
+    decided = record.task.decide(predictions.probabilities[role][predictions.test])
+    counts = np.bincount(truth * size + decided, minlength=size * size).reshape(size, size)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return Confusion(role, record.task.classes, counts.tolist(), shares.tolist())
+
+
+def decisions(record: Record, role: str) -> Grid | None:
+    """Right and wrong decisions at threshold 0.5, for labels that stand each for themselves."""
+    predictions = record.predictions
+    if predictions is None or role not in predictions.probabilities or record.task.exclusive:
+        return None
+    truth = predictions.targets[predictions.test].astype(bool)
+    decided = record.task.decide(predictions.probabilities[role][predictions.test]).astype(bool)
+    cells = (truth & decided, truth & ~decided, ~truth & decided, ~truth & ~decided)
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(f"{int(cell[:, k].sum()):,}" for cell in cells)) for k, name in enumerate(record.task.classes)
+    ]
+    return Grid(("Label", "Found", "Missed", "False alarms", "Rightly not stated"), rows)
+
+
+def efficiency(record: Record) -> Grid | None:
+    """Size and speed of every network; latency as median with the 95th percentile in brackets."""
+    networks = record.efficiency
+    if not networks:
+        return None
+    batches = list(dict.fromkeys(batch for values in networks.values() for batch in values.get("latency_ms") or {}))
+    rows: list[tuple[Cell, ...]] = []
+    for name, values in networks.items():
+        latency = values.get("latency_ms") or {}
+        size = f"{fixed(values.get('size_mb'), 1)}"
+        times = (_latency(latency.get(batch)) for batch in batches)
+        rows.append((title(name), count(values.get("parameters")), count(values.get("macs")), size, *times))
+    columns = (f"ms, {batch.replace('batch_', 'batch of ')}" for batch in batches)
+    return Grid(("Network", "Parameters", "Multiply-adds", "MB", *columns), rows)
+
+
+def durations(record: Record) -> Grid | None:
+    """How long each stage took."""
+    stages = record.manifest.get("durations_s") or {}
+    rows: list[tuple[Cell, ...]] = [(stage.replace("_", " "), duration(seconds)) for stage, seconds in stages.items()]
+    return Grid(("Stage", "Time"), rows) if rows else None
+
+
+def facts(values: Any) -> list[tuple[str, str]]:
+    """A mapping out of a file as pairs of key and text, sections flattened as ``training.lr``."""
+    pairs = []
+    for key, value in (values or {}).items():
+        if isinstance(value, dict):
+            pairs += [(f"{key}.{inner}", text) for inner, text in facts(value)]
+        else:
+            pairs.append((str(key), plain(value)))
+    return pairs
+
+
+def _figure(raw: Any) -> Cell:
+    return estimate(raw) or MISSING
+
+
+def _latency(times: dict[str, Any] | None) -> str:
+    if not times:
+        return MISSING
+    tail = f" ({fixed(times['p95'], 1)})" if times.get("p95") is not None else ""
+    return fixed(times.get("median"), 1) + tail
+
+
+def _split(split: str) -> str:
+    return {"train": "Training", "val": "Validation", "test": "Test"}[split]

@@ -1,0 +1,44 @@
+"""The Jinja environment that the page and the model card share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillroom.report.wording import Estimate, audit_total, count, duration, fixed, plain
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(filters: dict[str, Callable[..., str]] | None = None) -> Environment:
+    """Templates of this package with ``filters`` besides the usual ones.
+
+    HTML is escaped; a name that a template uses and nobody gave is an error.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.filters |= {"count": count, "fixed": fixed, "plain": plain, "duration": duration, "when": when}
+    jinja.filters["total"] = audit_total
+    jinja.filters |= filters or {}
+    jinja.tests["estimate"] = lambda value: isinstance(value, Estimate)
+    return jinja
+
+
+def when(stamp: Any) -> str:
+    """An ISO time as ``21 November 2026, 03:38``; anything else as it stands."""
+    try:
+        return f"{datetime.fromisoformat(str(stamp)):%-d %B %Y, %H:%M}"
+    except ValueError:
+        return plain(stamp)

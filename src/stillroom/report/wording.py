@@ -1,0 +1,310 @@
+"""Numbers and findings in words, for the page and the model card. Nothing here knows HTML or Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+from stillroom.report.record import Record
+
+METRICS = {
+    "auc": "AUC",
+    "quadratic_kappa": "Quadratic kappa",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "mcc": "MCC",
+    "average_precision": "Average precision",
+    "ece": "ECE",
+    "brier": "Brier score",
+    "nll": "Log loss",
+}
+LOWER_IS_BETTER = ("ece", "brier", "nll")
+MISSING = "n/a"
+
+Tone = Literal["good", "neutral", "bad"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval; ``low`` and ``high`` are None where there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval, or the value twice where there is none."""
+        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
+
+    def text(self, signed: bool = False) -> str:
+        """``0.913 (0.887 to 0.936)``."""
+        value = fixed(self.value, signed=signed)
+        if self.low is None:
+            return value
+        return f"{value} ({fixed(self.low, signed=signed)} to {fixed(self.high, signed=signed)})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the verdict: what was found, and the evidence for it."""
+
+    tone: Tone
+    headline: str
+    evidence: str
+
+
+def estimate(raw: Any) -> Estimate | None:
+    """Read ``{"value", "low", "high"}`` or a bare number; None where the figure is null, NaN or absent."""
+    if not isinstance(raw, Mapping):
+        return Estimate(float(raw)) if _finite(raw) else None
+    value, low, high = raw.get("value"), raw.get("low"), raw.get("high")
+    if not _finite(value):
+        return None
+    return Estimate(value, low, high) if _finite(low) and _finite(high) else Estimate(value)
+
+
+def fixed(value: Any, digits: int = 3, signed: bool = False) -> str:
+    """A number with a fixed count of decimals and a true minus sign; ``n/a`` where there is none."""
+    if not _finite(value):
+        return MISSING
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def p_value(value: Any) -> str:
+    """``p = 0.034``, ``p < 0.001``, or nothing."""
+    if not _finite(value):
+        return ""
+    text = "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return text.replace(" ", "\u00a0")
+
+
+def count(value: Any) -> str:
+    """A whole number with thousands separated, or a large one as ``1.53 M`` or ``4.2 G``."""
+    if not _finite(value):
+        return MISSING
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:,.0f}"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 patient`` or ``1,200 patients``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def ratio(larger: Any, smaller: Any) -> str | None:
+    """``12×`` for 12.3 to 1; None unless both are positive numbers."""
+    if not (_finite(larger) and _finite(smaller)) or larger <= 0 or smaller <= 0:
+        return None
+    factor = larger / smaller
+    return f"{factor:.0f}×" if factor >= 10 else f"{factor:.1f}×"
+
+
+def duration(seconds: Any) -> str:
+    """``48 s``, ``12 min`` or ``3 h 05 min``."""
+    if not _finite(seconds):
+        return MISSING
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plain(item: Any) -> str:
+    """A value out of a file as one line of text, whatever its form."""
+    if isinstance(item, Mapping):
+        return ", ".join(f"{key}: {plain(value)}" for key, value in item.items())
+    if isinstance(item, list | tuple):
+        return ", ".join(plain(value) for value in item)
+    if isinstance(item, float):
+        return f"{item:.6g}"
+    return MISSING if item is None else str(item)
+
+
+def network(name: Any) -> str:
+    """A network's name out of the manifest; a panel of teachers is joined by ``+``."""
+    if isinstance(name, Mapping):
+        name = name.get("name") or name.get("model")
+    if isinstance(name, list | tuple):
+        return " + ".join(network(part) for part in name)
+    return str(name) if name else ""
+
+
+def headline(record: Record) -> tuple[str, str]:
+    """The page's title and the line below it: what was distilled from what, on which data."""
+    student = network(record.manifest.get("student")) or "Student"
+    teacher = network(record.manifest.get("teacher"))
+    source = record.manifest.get("data") or record.manifest.get("source") or "unnamed data"
+    return (
+        student,
+        f"Distilled from {teacher} on {source}" if teacher else f"Trained without a teacher on {source}",
+    )
+
+
+def findings(record: Record) -> list[Finding]:
+    """The verdict, most important first; says where evidence is missing or speaks against the student."""
+    found = [_leaks(record), _against_teacher(record), _against_control(record)]
+    found += [_size(record), _speed(record), _export(record)]
+    return [finding for finding in found if finding]
+
+
+def audit_warnings(record: Record) -> list[dict[str, str]]:
+    """The audit's remarks, warnings before notes, each with ``level``, ``code`` and ``text``."""
+    remarks = (record.audit or {}).get("warnings") or []
+    return sorted(remarks, key=lambda remark: remark.get("level") != "warning")
+
+
+def audit_total(audit: Mapping[str, Any], key: str) -> int:
+    """Full length of one of the audit's lists, which the file may have cut."""
+    return int((audit.get("totals") or {}).get(key, len(audit.get(key) or ())))
+
+
+def _evidence(comparison: Mapping[str, Any], other: str) -> str:
+    statement = re.sub(r"(?<!\w)-(?=\d)", "−", str(comparison.get("statement") or "").strip())
+    figure = estimate(comparison.get("difference"))
+    if not statement and figure:
+        metric = METRICS.get(str(comparison.get("metric")), str(comparison.get("metric") or "figure"))
+        statement = f"{metric}, student − {other}: {figure.text(signed=True)}."
+    tests = [f"paired bootstrap {p_value(comparison['p_value'])}"] if _finite(comparison.get("p_value")) else []
+    if accuracy := estimate(comparison.get("accuracy_difference")):
+        tests.append(f"accuracy {accuracy.text(signed=True)}")
+    if _finite(comparison.get("mcnemar_p")):
+        tests.append(f"McNemar {p_value(comparison['mcnemar_p'])}")
+    details = "; ".join(tests)
+    return " ".join(
+        [statement, details[:1].upper() + details[1:] + "." if details else "", *_notes(comparison)]
+    ).strip()
+
+
+def _notes(comparison: Mapping[str, Any]) -> list[str]:
+    return [str(note) for note in comparison.get("notes") or []]
+
+
+def _against_teacher(record: Record) -> Finding | None:
+    comparison = record.comparison("teacher")
+    if comparison is None:
+        if not record.manifest.get("teacher"):
+            return None
+        return Finding("neutral", "Student and teacher were not compared.", "This run holds no paired comparison.")
+    evidence, margin = _evidence(comparison, "teacher"), comparison.get("margin")
+    difference = estimate(comparison.get("difference"))
+    if difference is None or difference.low is None or difference.high is None:
+        return Finding("neutral", "Whether the student is as good as its teacher is not known.", evidence)
+    if comparison.get("superior"):
+        return Finding("good", "The student does better than its teacher.", evidence)
+    if comparison.get("non_inferior") and difference.high < 0:
+        text = f"The student is a little worse than its teacher, by less than the margin of {plain(margin)}."
+        return Finding("good", text, evidence)
+    if comparison.get("non_inferior"):
+        text = f"The student is as good as its teacher, to within the margin of {plain(margin)}."
+        return Finding("good", text, evidence)
+    if _finite(margin) and difference.high < -margin:
+        text = f"The student is worse than its teacher by more than the margin of {plain(margin)}."
+        return Finding("bad", text, evidence)
+    if difference.high < 0:
+        text = "The student is worse than its teacher; whether by more than the margin is open."
+        return Finding("bad", text, evidence)
+    text = f"The student is not shown to be as good as its teacher, to within the margin of {plain(margin)}."
+    return Finding("neutral", text, evidence)
+
+
+def _against_control(record: Record) -> Finding | None:
+    if not record.manifest.get("teacher"):
+        return Finding("neutral", "This run had no teacher.", "The student learned from the labels alone.")
+    comparison = record.comparison("control")
+    if comparison is None:
+        text = "No control was trained: the same student, on the same budget, without a teacher."
+        return Finding("neutral", "Whether the teacher helped is not known.", text)
+    difference = estimate(comparison.get("difference"))
+    evidence = _evidence(comparison, "control")
+    evidence += " One training run each: the interval covers the test images, not the luck of training."
+    if difference is None or difference.low is None or difference.high is None:
+        return Finding("neutral", "Whether the teacher helped is not known.", evidence)
+    if difference.low > 0:
+        return Finding("good", "The teacher helped.", evidence)
+    if difference.high < 0:
+        return Finding("bad", "The teacher did harm: the student without it is better.", evidence)
+    return Finding("neutral", "The teacher did not measurably help.", evidence)
+
+
+def _size(record: Record) -> Finding | None:
+    student, teacher = record.efficiency.get("student", {}), record.efficiency.get("teacher", {})
+    parts = []
+    for key, words in (("parameters", "parameters"), ("macs", "multiply-adds")):
+        if fewer := ratio(teacher.get(key), student.get(key)):
+            more = ratio(student[key], teacher[key])
+            parts.append(f"{fewer} fewer {words}" if teacher[key] >= student[key] else f"{more} more {words}")
+    if not parts:
+        return None
+    smaller = all("fewer" in part for part in parts)
+    evidence = f"{count(student.get('parameters'))} parameters; {fixed(student.get('size_mb'), 1)} MB against "
+    evidence += f"{fixed(teacher.get('size_mb'), 1)} MB."
+    return Finding("good" if smaller else "neutral", f"Size: {', '.join(parts)} than the teacher.", evidence)
+
+
+def _speed(record: Record) -> Finding | None:
+    student, teacher = (_one_image_ms(record.efficiency.get(role, {})) for role in ("student", "teacher"))
+    faster = ratio(teacher, student)
+    if faster is None or student is None or teacher is None:
+        return None
+    details = record.efficiency["student"]
+    where = f" on {details['machine']}" if details.get("machine") else ""
+    threads = f", {counted(details['threads'], 'thread', 'threads')}" if details.get("threads") else ""
+    evidence = f"{fixed(student, 1)} ms against {fixed(teacher, 1)} ms for one image{where}{threads}."
+    if teacher >= student:
+        return Finding("good", f"Speed: {faster} as fast as the teacher.", evidence)
+    return Finding("neutral", "Speed: slower than the teacher.", evidence)
+
+
+def _one_image_ms(network: Mapping[str, Any]) -> float | None:
+    return ((network.get("latency_ms") or {}).get("batch_1") or {}).get("median")
+
+
+def _export(record: Record) -> Finding | None:
+    export = record.metrics.get("export") or {}
+    if export.get("passed") is None:
+        return None
+    worst = export.get("max_probability_difference")
+    evidence = f"Largest difference in probability over {plain(export.get('images'))} images: "
+    evidence += f"{worst:.2g}" if _finite(worst) else MISSING
+    evidence += f" (tolerance {plain(export.get('tolerance'))})."
+    if export["passed"]:
+        return Finding("good", "The exported ONNX file answers as the trained network does.", evidence)
+    return Finding("bad", "The exported ONNX file does not answer as the trained network does.", evidence)
+
+
+def _leaks(record: Record) -> Finding | None:
+    audit = record.audit
+    if audit is None:
+        return Finding("neutral", "The data were not audited.", "This run holds no audit.json.")
+    images = ((audit.get("leaked") or {}).get("test") or {}).get("images")
+    if images is None:
+        pairs = audit.get("cross_split_duplicates") or []
+        images = sum("test" in (pair.get("first_split"), pair.get("second_split")) for pair in pairs)
+    patients = audit_total(audit, "patients_on_two_sides")
+    leaks = (
+        [f"{counted(images, 'test image stands', 'test images stand')} in another split too, the same or nearly so"]
+        if images
+        else []
+    )
+    leaks += [f"{counted(patients, 'patient is', 'patients are')} on more than one side"] if patients else []
+    if not leaks:
+        return None
+    text = "The test figures may flatter every network here. The audit names the images and patients."
+    return Finding("bad", f"The splits leak: {' and '.join(leaks)}.", text)
+
+
+def _finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

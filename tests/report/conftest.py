@@ -1,0 +1,197 @@
+"""Run folders as a finished run leaves them, for every kind of task, with parts to leave out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from stillroom.data.table import Table
+from stillroom.evaluation.assess import assess, predictions_frame
+from stillroom.settings import EvaluationSettings
+from stillroom.task import MultiClass, MultiLabel, Task
+
+CHEST = (
+    "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax",
+    "consolidation", "edema", "emphysema", "fibrosis", "pleural thickening", "hernia",
+)  # fmt: skip
+TASKS: dict[str, Task] = {
+    "binary": MultiClass(("normal", "pneumonia")),
+    "multiclass": MultiClass(("glioma", "meningioma", "no tumour", "pituitary")),
+    "ordinal": MultiClass(("none", "mild", "moderate", "severe", "proliferative"), ordinal=True),
+    "multilabel": MultiLabel(CHEST),
+}
+SKILL = {"student": 2.2, "control": 1.9, "teacher": 2.4}
+
+
+def build_run(
+    folder: Path,
+    kind: str = "binary",
+    *,
+    task: Task | None = None,
+    roles: tuple[str, ...] = ("student", "control", "teacher"),
+    images: int = 480,
+    patients: bool = True,
+    synthetic: bool = False,
+    epochs: int = 12,
+    leaks: int = 3,
+    featured: int = 60,
+    side: int = 28,
+    channels: int = 1,
+    resamples: int = 100,
+) -> Path:
+    """Write a run folder; two thirds of the images are training and validation, a third is test."""
+    rng = np.random.default_rng(7)
+    task = task or TASKS[kind]
+    classes, count = task.classes, len(task.classes)
+    folder.mkdir(parents=True, exist_ok=True)
+    if task.exclusive:
+        targets = rng.choice(count, images, p=np.linspace(2, 1, count) / np.linspace(2, 1, count).sum())
+    else:
+        targets = (rng.random((images, count)) < np.linspace(0.3, 0.06, count)).astype(np.uint8)
+    splits = np.array(["train", "test", "val"])[np.arange(images) % 3]
+    table = Table(
+        name="fixture",
+        source="Fixture images, 28 px",
+        task=task,
+        ids=np.array([f"images/case_{number:04d}.png" for number in range(images)]),
+        targets=targets,
+        splits=splits,
+        rows=np.arange(images),
+        reader=None,  # type: ignore[arg-type]
+        patients=np.array([f"p{number // 2}" for number in range(images)]) if patients else None,
+    )
+    signal = task.one_hot(targets).astype(float)
+    shared = rng.normal(size=signal.shape)
+    offset = 0.0 if task.exclusive else -2.2
+    logits = {
+        role: 1.6 * (SKILL[role] * signal + shared + 0.6 * rng.normal(size=signal.shape) + offset) for role in roles
+    }
+    found = assess(task, table, logits, EvaluationSettings(resamples=resamples), seed=0)
+    predictions_frame(task, table, found.probabilities).to_parquet(folder / "predictions.parquet", index=False)
+
+    test = table.indices("test")[:featured]
+    centres = rng.normal(size=(count, 64)) * 2
+    features = {role: signal[test] @ centres + rng.normal(size=(len(test), 64)) for role in ("student", "teacher")}
+    kept = {role: values for role, values in features.items() if role in roles}
+    np.savez(folder / "features.npz", index=test, **kept)
+    wrong = test[task.correct(found.probabilities["student"][test], targets[test]) < 1][:12]
+    np.savez(folder / "gallery.npz", images=_pictures(rng, len(wrong), side, channels), index=wrong)
+
+    teacher = "vit_base_patch14_dinov2" if "teacher" in roles else None
+    profile = {
+        "student": _profile(1_519_906, 5.6e6, 2.1),
+        "teacher": _profile(85_800_000, 4.6e9, 61.0),
+        "onnx": {"size_mb": 6.0, "latency_ms": {"batch_1": {"median": 0.8, "p95": 0.9}, "batch_32": None}},
+    }
+    metrics = {"task": task.describe()} | found.figures
+    metrics["efficiency"] = {name: values for name, values in profile.items() if name in (*roles, "onnx")}
+    metrics["export"] = {
+        "images": 64, "max_logit_difference": 3.1e-6, "max_probability_difference": 4.7e-7, "tolerance": 1e-4,
+        "passed": True,
+    }  # fmt: skip
+    _json(folder / "metrics.json", metrics)
+    _json(folder / "manifest.json", _manifest(task, teacher, synthetic))
+    _json(folder / "audit.json", _audit(task, table, leaks))
+    settings = {
+        "source": "fixture", "seed": 0, "recipe": {"name": "medalmighty", "alpha": 0.2, "temperature": 2.0},
+        "data": {"size": 64, "classes": list(classes)}, "training": {"epochs": epochs, "lr": 0.001},
+        "evaluation": {"margin": 0.02},
+    }  # fmt: skip
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    lines = [json.dumps(line) for role in roles for line in _history(role, epochs)]
+    (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def _pictures(rng: np.random.Generator, number: int, side: int, channels: int) -> np.ndarray:
+    y, x = np.mgrid[:side, :side] / side
+    blobs = [np.exp(-((x - a) ** 2 + (y - b) ** 2) * 14) for a, b in rng.uniform(0.2, 0.8, (number, 2))]
+    noisy = np.array(blobs).reshape(number, 1, side, side) * 170 + rng.normal(45, 12, (number, channels, side, side))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def _profile(parameters: int, macs: float, milliseconds: float) -> dict[str, Any]:
+    latency = {
+        f"batch_{size}": {"median": milliseconds * size**0.8, "p95": milliseconds * size**0.8 * 1.2} for size in (1, 32)
+    }
+    size_mb = parameters * 4 / 1e6
+    return {
+        "parameters": parameters, "macs": macs, "size_mb": size_mb, "latency_ms": latency, "threads": 2,
+        "machine": "Some CPU",
+    }  # fmt: skip
+
+
+def _manifest(task: Task, teacher: str | None, synthetic: bool) -> dict[str, Any]:
+    return {
+        "created": "2026-11-21T03:00:00+00:00", "finished": "2026-11-21T03:12:00+00:00", "source": "fixture",
+        "data": "Phantoms, 3 kinds" if synthetic else "Fixture images, 28 px", "synthetic": synthetic, "seed": 0,
+        "recipe": "medalmighty", "task": task.describe(), "student": "mobilenetv3_small_100", "teacher": teacher,
+        "versions": {"stillroom": "0.1.0", "torch": "2.15.0"}, "machine": {"cpu": "Some CPU", "cores": 2},
+        "store": {"size": 64, "channels": 1, "white": False, "fit": "pad"},
+        "durations_s": {"teacher": 41.0, "student": 350.2, "evaluate": 12.5},
+    }  # fmt: skip
+
+
+def _audit(task: Task, table: Table, leaks: int) -> dict[str, Any]:
+    truth = task.one_hot(table.targets)
+    counts = {
+        split: dict(zip(task.classes, truth[table.splits == split].sum(axis=0).tolist(), strict=True))
+        for split in ("train", "val", "test")
+    }
+    pairs = [
+        {"first": f"images/case_{number:04d}.png", "first_split": "train", "similarity": 0.987}
+        | {"second": f"images/case_{number + 1:04d}.png", "second_split": "test"}
+        | {"first_label": task.classes[0], "second_label": task.classes[0]}
+        | {"kind": "exact" if number % 2 else "near"}
+        for number in range(leaks)
+    ]
+    text = f"{leaks} images of the test split stand in the training split too."
+    smallest = {"split": "test", "name": task.classes[-1], "images": 3}
+    return {
+        "source": table.source,
+        "images": len(table),
+        "leaked": {"test": {"exact": 1, "images": leaks}} if leaks else {},
+        "cross_split_duplicates": pairs,
+        "label_conflicts": [],
+        "patients_on_two_sides": [],
+        "quarantined": [{"path": "images/broken.png", "reason": "the file is cut short"}] if leaks else [],
+        "class_counts": counts,
+        "small_classes": [smallest] if leaks else [],
+        "missing_classes": [],
+        "warnings": [{"level": "warning", "code": "duplicates", "text": text}] if leaks else [],
+    }
+
+
+def _history(role: str, epochs: int) -> list[dict[str, Any]]:
+    start = {"student": 1.4, "control": 1.0, "teacher": 0.8}[role]
+    top = {"student": 0.93, "control": 0.91, "teacher": 0.95}[role]
+    best = max(1, epochs - 2)
+    return [
+        {
+            "role": role, "epoch": epoch, "epochs": epochs, "loss": start / epoch**0.5,
+            "losses": {"hard": 0.3 * start / epoch**0.5, "soft": 0.7 * start / epoch**0.5} if role == "student" else {},
+            "val": {"metric": "auc", "value": top - 0.3 / epoch - 0.02 * (epoch > best)}, "lr": 1e-3, "seconds": 4.0,
+            "best": epoch == best,
+        }
+        for epoch in range(1, epochs + 1)
+    ]  # fmt: skip
+
+
+def _json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Builds a run folder below ``tmp_path``; see :func:`build_run` for what can vary."""
+
+    def make(kind: str = "binary", **parts: Any) -> Path:
+        return build_run(tmp_path / "first run", kind, **parts)
+
+    return make

@@ -1,0 +1,236 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from stillroom.errors import RunError, UsageError
+from stillroom.report import write_report
+from stillroom.report.wording import METRICS
+from stillroom.task import MultiClass
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask for and checks that every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def change(run, name, edit):
+    path = run / name
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "ordinal", "multilabel"])
+def test_page_is_whole_and_shows_every_test_figure(make_run, kind):
+    run = make_run(kind, images=600 if kind == "multilabel" else 360, featured=16)
+    path = write_report(run)
+    assert path == run / "report.html"
+    assert path.stat().st_size < 3_000_000
+    page = Page(path.read_text(encoding="utf-8"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    for test in metrics["test"].values():
+        for key in METRICS:
+            if test.get(key):
+                for end in ("value", "low", "high"):
+                    assert f"{test[key][end]:.3f}".replace("-", "−") in page.words, (key, end)
+    assert ("Quadratic kappa" in page.words) == (kind == "ordinal")
+    assert len([1 for tag, _ in page.elements if tag == "h1"]) == 1
+
+
+def test_page_loads_nothing_from_outside(make_run):
+    page = Page(write_report(make_run(featured=16)).read_text(encoding="utf-8"))
+    for tag, attributes in page.elements:
+        assert tag not in ("script", "link", "iframe", "object", "base")
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "data", "srcset"):
+            value = attributes.get(name) or ""
+            if value.startswith(("#", "data:image/")) or not value:
+                continue
+            assert tag == "a"
+            assert re.match(r"https://(doi\.org|arxiv\.org)/", value)
+    style = next(a for t, a in page.elements if t == "meta" and a.get("http-equiv"))
+    assert "default-src 'none'" in style["content"]
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(make_run):
+    text = write_report(make_run("multiclass", featured=16)).read_text(encoding="utf-8")
+    page = Page(text)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = set(re.findall(r"url\(#([^)]+)\)", text))
+    wanted |= {a["href"][1:] for _, a in page.elements if (a.get("href") or "").startswith("#")}
+    assert wanted
+    assert wanted <= set(ids)
+
+
+def test_drawings_take_the_page_s_colours_and_say_what_they_show(make_run):
+    text = write_report(make_run(featured=16)).read_text(encoding="utf-8")
+    drawings = re.findall(r"<svg.*?</svg>", text, flags=re.S)
+    assert len(drawings) > 10
+    for drawing in drawings:
+        assert 'role="img"' in drawing
+        assert re.search(r'aria-label="[^"]{10,}"', drawing)
+        assert "var(--" in drawing
+        colours = re.findall(r"(?:fill|stroke): *(#[0-9a-f]+)", drawing)
+        assert colours == []
+    variables = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
+    style = text[text.index("<style>") : text.index("</style>")]
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    for variable in variables - {"--role", "--share", "--text", "--serif"}:
+        assert f"{variable}:" in light
+        assert f"{variable}:" in dark
+
+
+def test_names_from_the_data_cannot_become_markup(make_run):
+    bad = "<script>&\"x $a_b$ 'y'"
+    run = make_run(task=MultiClass((bad, "</style>", "fine")), images=300, featured=16)
+    change(run, "manifest.json", lambda m: m.update(data="<img src=x onerror=alert(1)>", student="a<b>"))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert text.count("</style>") == 1
+    page = Page(text)
+    assert bad in page.words
+    assert "<img src=x onerror=alert(1)>" in page.words
+
+
+def test_parts_may_be_missing(make_run):
+    run = make_run()
+    for name in ("audit.json", "history.jsonl", "predictions.parquet"):
+        (run / name).unlink()
+    change(run, "metrics.json", lambda m: [m.pop(key) for key in ("calibration", "comparison", "efficiency", "export")])
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "Student and teacher were not compared." in page.words
+    assert "This run holds no audit of its data." in page.words
+    ids = {attributes.get("id") for _, attributes in page.elements}
+    assert {"results", "making", "glossary"} <= ids
+    assert not {"curves", "errors", "features", "mistakes", "efficiency", "calibration"} & ids
+
+
+def test_null_figures_are_shown_as_missing(make_run):
+    run = make_run(featured=16)
+
+    def edit(metrics):
+        metrics["test"]["student"]["auc"] = None
+        metrics["test"]["teacher"]["f1"] = {"value": 0.5, "low": None, "high": None}
+        metrics["efficiency"]["student"]["latency_ms"] = None
+        metrics["comparison"]["student_vs_teacher"]["difference"] = {"value": None, "low": None, "high": None}
+
+    change(run, "metrics.json", edit)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "n/a" in page.words
+    assert "Whether the student is as good as its teacher is not known." in page.words
+
+
+def test_a_student_alone_and_a_single_epoch(make_run):
+    run = make_run(roles=("student",), epochs=1, patients=False, leaks=0, images=240)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "Trained without a teacher" in page.words
+    assert "This run had no teacher." in page.words
+    assert "found nothing to warn of" in page.words
+    assert "Teacher" not in page.words.replace("This run had no teacher", "")
+
+
+def test_synthetic_data_and_leaks_are_said_first(make_run):
+    words = Page(write_report(make_run(synthetic=True, featured=16)).read_text(encoding="utf-8")).words
+    assert words.index("Synthetic data") < words.index("These images are synthetic.") < words.index("Measured once")
+    assert words.index("The splits leak: 3 test images") < words.index("Measured once")
+    assert "images/broken.png" in words
+    assert "pneumonia: 3 in test" in words
+
+
+def test_long_lists_of_the_audit_are_cut_and_counted(make_run):
+    run = make_run(leaks=230, featured=16)
+    change(run, "audit.json", lambda audit: audit.update(totals={"cross_split_duplicates": 1230}))
+    words = Page(write_report(run).read_text(encoding="utf-8")).words
+    assert "The same image in two splits (1,230 pairs)" in words
+    assert "The first 200 are listed" in words
+    assert "images/case_0199.png train" in words
+    assert "images/case_0200.png train" not in words
+
+
+def test_patients_on_two_sides_are_named(make_run):
+    shared = [{"patient": "P-17", "splits": {"train": 2, "test": 1}, "images": 3}]
+    run = make_run(leaks=0, featured=16)
+    change(run, "audit.json", lambda audit: audit.update(patients_on_two_sides=shared))
+    words = Page(write_report(run).read_text(encoding="utf-8")).words
+    assert "The splits leak: 1 patient is on more than one side." in words
+    assert "P-17 (train: 2, test: 1)" in words
+
+
+def test_same_run_gives_the_same_page(make_run):
+    run = make_run(featured=30)
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_matplotlib_keeps_its_settings(make_run):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    write_report(make_run(featured=16))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_not_a_run_folder(tmp_path):
+    with pytest.raises(UsageError, match=r"no manifest\.json"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", "{", "not valid JSON"),
+        ("metrics.json", '{"task": {"kind": "binary", "classes": ["a", "b"]}}', "no test figures"),
+        ("settings.yaml", "a: [", "not valid YAML"),
+        ("history.jsonl", "{\n{}\n", "line 1"),
+    ],
+)
+def test_broken_files_are_named(make_run, name, content, message):
+    run = make_run(featured=16)
+    for part in ("predictions.parquet", "features.npz", "gallery.npz"):
+        (run / part).unlink()
+    (run / name).write_text(content)
+    with pytest.raises(RunError, match=message) as raised:
+        write_report(run)
+    assert name in str(raised.value)
+
+
+def test_features_that_point_beyond_the_predictions_are_refused(make_run):
+    run = make_run(featured=16)
+    np.savez(run / "features.npz", student=np.zeros((9, 4)), index=np.arange(9) + 10_000)
+    with pytest.raises(RunError, match="evaluate the run again"):
+        write_report(run)

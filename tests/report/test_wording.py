@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+
+from stillroom.report.citations import HINTON, citations
+from stillroom.report.curves import _pr, _roc
+from stillroom.report.record import load
+from stillroom.report.tables import confusion, decisions
+from stillroom.report.wording import count, duration, estimate, findings, fixed, p_value, ratio
+
+
+def comparison(low, high, margin=0.02):
+    """A paired comparison whose claims follow from its interval."""
+    difference = {"value": (low + high) / 2, "low": low, "high": high}
+    return {
+        "metric": "auc", "difference": difference, "margin": margin, "non_inferior": low > -margin, "superior": low > 0,
+        "p_value": 0.04, "statement": "Stated.",
+    }  # fmt: skip
+
+
+def headlines(run, **comparisons):
+    record = load(run)
+    record.metrics["comparison"] = comparisons
+    return " ".join(finding.headline for finding in findings(record))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.05, "does better than its teacher"),
+        (-0.01, 0.03, "as good as its teacher, to within the margin of 0.02"),
+        (-0.015, -0.005, "a little worse than its teacher, by less than the margin"),
+        (-0.04, 0.02, "not shown to be as good as its teacher"),
+        (-0.04, -0.01, "worse than its teacher; whether by more than the margin is open"),
+        (-0.09, -0.03, "worse than its teacher by more than the margin of 0.02"),
+    ],
+)
+def test_verdict_against_the_teacher(make_run, low, high, expected):
+    assert expected in headlines(make_run(), student_vs_teacher=comparison(low, high))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.05, "The teacher helped."),
+        (-0.01, 0.03, "did not measurably help"),
+        (-0.05, -0.01, "did harm"),
+    ],
+)
+def test_verdict_on_the_teacher_s_help(make_run, low, high, expected):
+    assert expected in headlines(make_run(), student_vs_control=comparison(low, high))
+
+
+def test_no_claim_without_an_interval(make_run):
+    bare = comparison(0.01, 0.05) | {"difference": {"value": 0.03, "low": None, "high": None}}
+    found = headlines(make_run(), student_vs_control=bare)
+    assert "Whether the teacher helped is not known." in found
+
+
+def test_failed_export_is_said(make_run):
+    record = load(make_run())
+    record.metrics["export"]["passed"] = False
+    assert any(finding.tone == "bad" and "ONNX" in finding.headline for finding in findings(record))
+
+
+def test_numbers():
+    assert fixed(-0.0001) == "0.000"
+    assert fixed(-0.02, signed=True) == "−0.020"
+    assert fixed(None) == fixed(float("nan")) == "n/a"
+    assert count(1_519_906) == "1.52 M"
+    assert count(998_000_000_000) == "998 G"
+    assert count(1234) == "1,234"
+    assert ratio(61, 2.1) == "29×"
+    assert ratio(3, 2) == "1.5×"
+    assert ratio(3, 0) is None
+    assert duration(7) == "7.0 s"
+    assert duration(3 * 3600 + 300) == "3 h 05 min"
+    assert p_value(0.0001) == "p\u00a0<\u00a00.001"
+    assert p_value(None) == ""
+    assert estimate({"value": 0.5, "low": 0.4, "high": None}).text() == "0.500"
+    assert estimate({"value": -0.5, "low": -0.6, "high": -0.4}).text() == "−0.500 (−0.600 to −0.400)"
+    assert estimate(None) is None
+    assert estimate({"value": float("nan")}) is None
+
+
+def test_curves_have_the_areas_that_scikit_learn_gives():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    truth = (rng.random(4000) < 0.3).astype(int)
+    scores = truth + rng.normal(size=4000)
+    grid = np.linspace(0, 1, 101)
+    assert np.trapezoid(_roc(truth, scores), grid) == pytest.approx(roc_auc_score(truth, scores), abs=0.005)
+    assert np.trapezoid(_pr(truth, scores), grid) == pytest.approx(average_precision_score(truth, scores), abs=0.01)
+
+
+def test_confusion_counts_every_test_image(make_run):
+    from sklearn.metrics import confusion_matrix
+
+    record = load(make_run("multiclass"))
+    found = confusion(record, "student")
+    test = record.predictions.test
+    said = record.predictions.probabilities["student"][test].argmax(axis=1)
+    assert found.counts == confusion_matrix(record.predictions.targets[test], said, labels=range(4)).tolist()
+    assert np.allclose(np.sum(found.shares, axis=1), 1)
+    assert decisions(record, "student") is None
+
+
+def test_decisions_count_every_label(make_run):
+    record = load(make_run("multilabel", images=300))
+    rows = decisions(record, "student").rows
+    assert len(rows) == 14
+    assert all(sum(int(cell) for cell in row[1:]) == 100 for row in rows)
+    assert confusion(record, "student") is None
+
+
+def test_history_counts_a_repeated_epoch_once_and_bears_a_cut_last_line(make_run):
+    run = make_run(epochs=3)
+    path = run / "history.jsonl"
+    text = path.read_text()
+    path.write_text(text + text.splitlines()[0] + '\n{"role": "stu')
+    assert len(load(run).history) == 9
+
+
+def test_citations():
+    assert "MedAlmighty" in citations("medalmighty")[0].text
+    assert citations("weckd")[0].reconstructed
+    assert citations("baseline") == [HINTON]
