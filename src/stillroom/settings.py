@@ -154,11 +154,18 @@ class StudentSettings:
 
     Attributes:
         student: a timm model name; see `stillroom models`.
+        student_size: side of the student's input in pixels; images of another size are resized inside the network.
+            Default: `size`.
         student_pretrained: start the student from pretrained weights (`weights`, else timm's hub), not random ones.
     """
 
     student: str = "mobilenetv3_small_100"
+    student_size: int | None = None
     student_pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        if self.student_size is not None:
+            _at_least("student_size", self.student_size, 16)
 
 
 @dataclass(frozen=True)

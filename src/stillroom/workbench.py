@@ -65,7 +65,7 @@ class Workbench:
         return create(
             chosen.student,
             classes=len(self.task.classes),
-            size=resolve_size(chosen.student, self.settings.data.size, self.settings.data.size),
+            size=chosen.student_size or self.settings.data.size,
             pretrained=chosen.student_pretrained,
             weights=self.settings.teacher.weights if chosen.student_pretrained else None,
             seed=self.settings.seed,
