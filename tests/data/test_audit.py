@@ -1,0 +1,165 @@
+import json
+
+import numpy as np
+import pytest
+
+from stillroom.data.audit import LISTED, Audit, audit_data, audit_lines
+from stillroom.data.duplicates import DuplicatePairs, find_duplicates
+from stillroom.data.store import Quarantined, build_store
+from stillroom.task import MultiClass, MultiLabel
+
+
+@pytest.fixture
+def audit(make_table, tmp_path):
+    def audit(images, pairs=None, quarantined=(), dropped=0, size=32, **columns):
+        table = make_table(images, stamp=str(columns), **columns)
+        store, table, broken = build_store(table, size=size, fit="pad", cache=tmp_path, progress=False)
+        return audit_data(table, store, [*broken, *quarantined], pairs or find_duplicates(store), dropped=dropped)
+
+    return audit
+
+
+def codes(audit, level="warning"):
+    return [finding.code for finding in audit.warnings if finding.level == level]
+
+
+def test_leaks_and_conflicts_are_listed_with_names(audit, scene):
+    brighter = (scene(1).astype(int) + 15).clip(0, 255).astype(np.uint8)
+    images = [scene(0), scene(1), scene(2), brighter, scene(0), scene(0), scene(3)]
+    found = audit(
+        images,
+        splits=["train", "train", "train", "val", "test", "train", "test"],
+        targets=[0, 1, 0, 1, 1, 0, 0],
+    )
+    kinds = [(pair.first, pair.second, pair.kind) for pair in found.cross_split_duplicates]
+    assert kinds == [
+        ("image0.png", "image4.png", "exact"),
+        ("image4.png", "image5.png", "exact"),
+        ("image1.png", "image3.png", "near"),
+    ]
+    first = found.to_dict()["cross_split_duplicates"][0]
+    assert first == {
+        "first": "image0.png",
+        "second": "image4.png",
+        "first_split": "train",
+        "second_split": "test",
+        "first_label": "ill",
+        "second_label": "well",
+        "kind": "exact",
+        "similarity": 1.0,
+    }
+    assert found.leaked["test"] == {"exact": 1, "images": 1}
+    assert found.leaked["train"] == {"exact": 2, "images": 3}
+    assert found.within_split_duplicates["train"] == {"exact": 1, "near": 0}
+    assert {(pair.first, pair.second) for pair in found.label_conflicts} == {
+        ("image0.png", "image4.png"),
+        ("image4.png", "image5.png"),
+    }
+    text = {finding.code: finding.text for finding in found.warnings}
+    assert "1 of the 2 test images are found again" in text["duplicates_across_splits"]
+    assert "image0.png (ill) and image4.png (well)" in text["label_conflicts"]
+
+
+def test_a_clean_set_has_nothing_to_warn_of(audit, scene):
+    splits = np.repeat(["train", "val", "test"], [40, 20, 20])
+    found = audit([scene(seed, 40, 40) for seed in range(80)], splits=splits, patients=[f"p{i}" for i in range(80)])
+    assert codes(found) == []
+    assert "Nothing to warn of." in audit_lines(found)
+    assert found.patients == 80
+
+
+def test_patients_on_two_sides(audit, scene):
+    images = [scene(seed) for seed in range(6)]
+    splits = ["train", "train", "val", "test", "test", "test"]
+    found = audit(images, splits=splits, patients=["a", "b", "b", "a", "c", ""])
+    assert [(one.patient, one.splits, one.images) for one in found.patients_on_two_sides] == [
+        ("a", {"train": 1, "test": 1}, 2),
+        ("b", {"train": 1, "val": 1}, 2),
+    ]
+    assert "patients_on_two_sides" in codes(found)
+    assert "patients_partly_unknown" in codes(found, "note")
+    assert found.patients == 3
+    unknown = audit(images, splits=splits)
+    assert unknown.patients is None
+    assert "patients_unknown" in codes(unknown, "note")
+
+
+def test_small_and_missing_classes(audit, scene):
+    splits = np.repeat(["train", "val", "test"], [42, 20, 12])
+    targets = np.concatenate([np.repeat([0, 1], [21, 21]), np.repeat([0, 1], [9, 11]), np.zeros(12, int)])
+    task = MultiClass(("none", "mild", "severe"))
+    found = audit([scene(seed, 20, 20) for seed in range(74)], splits=splits, targets=targets, task=task)
+    assert found.class_counts["val"] == {"none": 9, "mild": 11, "severe": 0}
+    assert [(cell.split, cell.name, cell.images) for cell in found.small_classes] == [("val", "none", 9)]
+    missing = {(cell.split, cell.name) for cell in found.missing_classes}
+    assert missing == {("train", "severe"), ("val", "severe"), ("test", "severe"), ("test", "mild")}
+    assert codes(found) == ["missing_classes", "small_classes"]
+
+
+def test_multi_label_counts_labels(audit, scene):
+    targets = np.array([[1, 1], [0, 0], [1, 0], [1, 0]], np.uint8)
+    found = audit(
+        [scene(0), scene(1), scene(0), scene(3)],
+        splits=["train", "train", "test", "test"],
+        targets=targets,
+        task=MultiLabel(("fluid", "air")),
+    )
+    assert found.class_counts == {"train": {"fluid": 1, "air": 1}, "test": {"fluid": 2, "air": 0}}
+    (pair,) = found.label_conflicts
+    assert (pair.first_label, pair.second_label) == ("fluid;air", "fluid")
+
+
+def test_pixels_and_broken_files(audit, scene):
+    images = [scene(0, 20, 30), scene(1, 64, 64)[..., 0].astype(np.uint16) * 200, "torn", scene(2, 50, 50)]
+    found = audit(images, quarantined=[Quarantined("lost.png", "the file does not exist")])
+    assert found.quarantined == (
+        {"path": "image2.png", "reason": "torn"},
+        {"path": "lost.png", "reason": "the file does not exist"},
+    )
+    assert found.image_sizes == {
+        "min": [20, 30],
+        "median": [50, 50],
+        "max": [64, 64],
+        "non_square": 1,
+        "enlarged": 1,
+    }
+    assert (found.bit_depth, found.channels, found.images) == (16, 3, 3)
+    assert {"quarantined", "mixed_bit_depths"} <= set(codes(found))
+    assert {"non_square", "enlarged"} <= set(codes(found, "note"))
+
+
+def test_phantoms_and_dropped_rows_are_named(audit, scene):
+    found = audit([scene(0), scene(1)], synthetic=True, dropped=7)
+    assert found.to_dict()["synthetic"] is True
+    assert {"synthetic", "dropped_leaks"} <= set(codes(found, "note"))
+    assert found.dropped == 7
+
+
+def test_json_comes_back_whole(audit, scene):
+    images = [scene(0), scene(0), "torn", scene(1)]
+    found = audit(images, splits=["train", "test", "val", "test"], patients=["a", "a", "", "b"])
+    assert found.cross_split_duplicates
+    assert found.patients_on_two_sides
+    assert Audit.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_long_lists_are_cut_in_json_alone(audit, scene):
+    splits = ["train"] * 40 + ["test"] * 40
+    first, second = (side.ravel() for side in np.meshgrid(np.arange(40), np.arange(40, 80)))
+    pairs = DuplicatePairs(first, second, np.zeros(1600, bool), np.full(1600, 0.99))
+    found = audit([scene(seed, 16, 16) for seed in range(80)], pairs=pairs, splits=splits)
+    content = found.to_dict()
+    assert len(found.cross_split_duplicates) == 1600
+    assert len(content["cross_split_duplicates"]) == LISTED
+    assert content["totals"]["cross_split_duplicates"] == 1600
+    assert "1,600 pairs" in content["warnings"][0]["text"]
+    assert any("1,595 pairs more" in line for line in audit_lines(found))
+
+
+def test_the_text_fits_a_terminal(audit, scene):
+    task = MultiClass(tuple(f"class {number}" for number in range(30)))
+    images = [scene(seed % 9, 20, 24) for seed in range(60)] + ["torn"] * 5
+    splits = (["train", "val", "test"] * 22)[:65]
+    found = audit(images, splits=splits, targets=np.arange(65) % 30, task=task, patients=["p1", "p2"] * 32 + [""])
+    assert len(audit_lines(found)) <= 25
+    assert "and 22 more" in "\n".join(audit_lines(found))

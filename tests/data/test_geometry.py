@@ -1,0 +1,90 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from stillroom.data.geometry import as_stored, drop_equal_channels, fit_image, fit_mask, luminance
+from stillroom.errors import UsageError
+
+
+def smooth(height, width, top, dtype):
+    y, x = np.mgrid[0 : 3 : height * 1j, 0 : 5 : width * 1j]
+    return ((np.sin(y * x) + 1) / 2 * top).astype(dtype)
+
+
+@pytest.mark.parametrize(("top", "dtype"), [(255, np.uint8), (4095, np.uint16), (60000, np.uint16)])
+@pytest.mark.parametrize("size", [40, 300])
+def test_resampling_agrees_with_torch(top, dtype, size):
+    torch = pytest.importorskip("torch")
+    image = smooth(90, 200, top, dtype)
+    mine = fit_image(image, size, "resize")
+    source = torch.from_numpy(image.astype(np.float64))[None, None]
+    other = torch.nn.functional.interpolate(source, (size, size), mode="bicubic", antialias=True)[0, 0].numpy()
+    ceiling = 255 if dtype == np.uint8 else image.max()
+    assert mine.dtype == dtype
+    assert np.abs(mine - other.clip(0, ceiling)).max() <= 1.1
+
+
+def test_sixteen_bits_keep_their_precision_and_do_not_overshoot():
+    ramp = np.linspace(1000, 1100, 400).astype(np.uint16)[None].repeat(400, axis=0)
+    assert len(np.unique(fit_image(ramp, 100, "resize"))) > 90
+    edge = np.zeros((200, 200), np.uint16)
+    edge[:, 100:] = 4095
+    assert fit_image(edge, 64, "resize").max() == 4095
+
+
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_the_right_size_comes_back_bit_for_bit(fit):
+    for image in (smooth(64, 64, 255, np.uint8), smooth(64, 64, 9000, np.uint16)):
+        np.testing.assert_array_equal(fit_image(image, 64, fit), image)
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"), [((100, 50), (0, 40, 10, 30)), ((30, 120, 3), (15, 25, 0, 40)), ((1, 500), (19, 20, 0, 40))]
+)
+def test_padding_keeps_the_shape_and_centres_it_on_black(shape, box):
+    square = fit_image(np.full(shape, 200, np.uint8), 40, "pad")
+    top, bottom, left, right = box
+    expected = np.zeros((40, 40, *shape[2:]), np.uint8)
+    expected[top:bottom, left:right] = 200
+    np.testing.assert_array_equal(square, expected)
+
+
+def test_a_mask_stays_on_its_lesion():
+    image = np.zeros((90, 150), np.uint8)
+    image[30:60, 90:135] = 255
+    for fit in ("pad", "resize"):
+        square, mask = fit_image(image, 60, fit), fit_mask(image > 0, 60, fit)
+        assert set(np.unique(mask)) == {0, 1}
+        np.testing.assert_array_equal(mask, square > 127)
+
+
+def test_grey_saved_as_colour_is_grey():
+    grey = smooth(20, 30, 255, np.uint8)
+    colour = np.stack([grey] * 3, axis=-1)
+    np.testing.assert_array_equal(drop_equal_channels(colour), grey)
+    colour[3, 4, 2] ^= 1
+    assert drop_equal_channels(colour) is colour
+    assert np.abs(luminance(colour).astype(int) - grey).max() <= 1
+
+
+def test_as_stored_is_the_same_number_at_any_depth():
+    image = smooth(50, 50, 255, np.uint8)
+    eight = as_stored(image, 50, "pad", colour=False, white=255)
+    sixteen = as_stored(image, 50, "pad", colour=True, white=65535)
+    assert (eight.dtype, sixteen.dtype) == (np.uint8, np.uint16)
+    assert (eight.shape, sixteen.shape) == ((1, 50, 50), (3, 50, 50))
+    np.testing.assert_array_equal(eight[0] / np.float32(255), sixteen[0] / np.float32(65535))
+
+
+def test_an_unknown_white_is_refused():
+    deep = np.full((8, 8), 5000, np.uint16)
+    with pytest.raises(UsageError, match=r"up to 5000.*white is 255"):
+        as_stored(deep, 8, "pad", colour=False, white=255)
+    assert as_stored(deep, 8, "pad", colour=False, white=16383).max() == 5000
+
+
+def test_the_edge_needs_no_torch():
+    code = "import sys, stillroom.data.geometry; assert not {'torch', 'pandas', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
