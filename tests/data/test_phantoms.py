@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stillroom.data.sources.phantom_brushes import SIDE
 from stillroom.data.sources.phantom_drawing import sample_anatomy
-from stillroom.data.sources.phantoms import BLOCK, CLASSES, read_phantoms
+from stillroom.data.sources.phantoms import BLOCK, CLASSES, VERSION, read_phantoms
 from stillroom.errors import UsageError
 from stillroom.settings import DataSettings
 
@@ -94,6 +94,15 @@ def test_stamp_changes_with_all_that_changes_pixels():
     reader = table(10).reader
     assert len({reader.stamp(0), reader.stamp(1), replace(reader, seed=1).stamp(0)}) == 3
     assert f"size {SIDE}" in reader.stamp(0)
+
+
+def test_pixels_do_not_change_without_a_new_version():
+    """Stored arrays are trusted by the stamp, so whoever changes the drawing must raise VERSION, and then this picture."""
+    image = table(40).reader.read(4)
+    blocks = image.reshape(4, 32, 4, 32).mean((1, 3))
+    known = [[82, 140, 140, 101], [126, 133, 129, 125], [113, 163, 176, 105], [163, 207, 211, 190]]
+    assert VERSION == 2
+    np.testing.assert_allclose(blocks, known, atol=1)
 
 
 def test_classes_keep_their_shares_and_patients_their_class():

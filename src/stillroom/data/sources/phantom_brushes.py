@@ -31,6 +31,13 @@ def draw_strokes(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.minimum(canvas, 1.5).astype(np.float32).reshape(SIDE, SIDE)
 
 
+def curve(start: tuple[float, float], end: tuple[float, float], sag: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a bent line between two points of the body, ``sag`` off the straight one in its middle."""
+    t = np.linspace(0, 1, 2 * SIDE)
+    bow = 4 * sag * t * (1 - t)
+    return start[0] + (end[0] - start[0]) * t + bow, start[1] + (end[1] - start[1]) * t + 0.5 * bow
+
+
 def step(value: np.ndarray, softness: float) -> np.ndarray:
     """0 to 1 as ``value`` passes zero, over about four times ``softness``."""
     return 0.5 + 0.5 * np.tanh(value / np.float32(softness))

@@ -17,6 +17,7 @@ from stillroom.data.sources.phantom_brushes import (
     SIDE,
     blur,
     bump,
+    curve,
     draw_strokes,
     grid,
     plate,
@@ -27,6 +28,9 @@ from stillroom.data.sources.phantom_brushes import (
 
 MASK_LEVEL = 0.25
 """A lesion's mask is where it has more than this share of its full depth."""
+
+MORE = (0.25, 0.3, 0.25, 0.2)
+"""How often a film with a nodule has none, one, two or three nodules more."""
 
 GLYPHS = {"L": ("100", "100", "100", "100", "111"), "R": ("110", "101", "110", "101", "101")}
 
@@ -79,7 +83,7 @@ class Lesion:
     """What makes a film abnormal: ``side`` is -1 for image left and 1 for image right, ``spot`` a point of the body.
 
     ``extent`` is a nodule's or a consolidation's radius, or how high an effusion stands over the dome. ``edge`` is a
-    nodule's outline (2 soft, 4 sharp, 0 spiculated), a consolidation's lobar border (none below 0, else its slope) or
+    nodule's outline (2 soft, 6 sharp, 0 spiculated), a consolidation's lobar border (none below 0, else its slope) or
     how far an effusion's meniscus climbs. ``depth`` is the added attenuation.
     """
 
@@ -132,11 +136,11 @@ def sample_lesion(rng: Generator, anatomy: Anatomy, kind: str, visible: float) -
     spot = lung_point(rng, anatomy, side)
     seed = int(rng.integers(2**32))
     if kind == "nodule":
-        extent = rng.uniform(0.09, 0.19)
-        return Lesion(kind, side, spot, extent, 0.2 + 1.0 * visible, rng.choice((2.0, 4.0, 0.0)), seed)
+        extent = rng.uniform(0.1, 0.19)
+        return Lesion(kind, side, spot, extent, 0.25 + 1.05 * visible, rng.choice((2.0, 6.0, 0.0)), seed)
     if kind == "consolidation":
-        return Lesion(kind, side, spot, rng.uniform(0.26, 0.5), 0.2 + 0.8 * visible, rng.uniform(-1, 1), seed)
-    height = rng.uniform(0.0, 0.28)
+        return Lesion(kind, side, spot, rng.uniform(0.22, 0.44), 0.25 + 0.9 * visible, rng.uniform(-1, 1), seed)
+    height = rng.uniform(-0.06, 0.2)
     return Lesion(kind, side, spot, height, 0.35 + 0.7 * visible, rng.uniform(0.25, 0.5), seed)
 
 
@@ -212,7 +216,7 @@ def draw_soft_tissue(anatomy: Anatomy, film: Film) -> np.ndarray:
     body *= 1.5 + 0.25 * step(y - 0.5, 0.2) - 0.25 * across**2
     bosom = ((across - 0.45) / 0.34) ** 2 + ((y - 0.2) / 0.36) ** 2
     body += anatomy.breast * step(1 - bosom, 0.12)
-    return body + 0.09 * upsample(np.reshape(anatomy.haze, (5, 5)))
+    return body + 0.13 * upsample(np.reshape(anatomy.haze, (5, 5)))
 
 
 def draw_ribs(anatomy: Anatomy, film: Film) -> np.ndarray:
@@ -242,7 +246,7 @@ def draw_lung_texture(anatomy: Anatomy, film: Film) -> np.ndarray:
     hila = np.exp(-(across**2 / 0.012 + (film.y + 0.05) ** 2 / 0.035))
     grain = smooth_noise(rng, (16, 32, 64))
     vessels = draw_strokes(*film.pixel(*_vessels(rng, anatomy)))
-    return 0.22 * hila + anatomy.texture * grain + 0.24 * vessels
+    return 0.16 * hila + anatomy.texture * grain + 0.2 * vessels
 
 
 def _vessels(rng: Generator, anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
@@ -266,14 +270,8 @@ def draw_distractors(rng: Generator, anatomy: Anatomy, film: Film) -> np.ndarray
         for side in (-1, 1):
             _add_disc(canvas, film, (side * rng.uniform(0.45, 0.52), height), rng.uniform(0.03, 0.05), depth, 4)
     for _ in range(rng.poisson(0.6)):
-        _add_disc(
-            canvas,
-            film,
-            lung_point(rng, anatomy, int(rng.choice((-1, 1)))),
-            rng.uniform(0.012, 0.028),
-            0.7,
-            4,
-        )
+        spot = lung_point(rng, anatomy, int(rng.choice((-1, 1))))
+        _add_disc(canvas, film, spot, rng.uniform(0.012, 0.028), 0.7, 4)
     for _ in range(rng.poisson(1.2)):
         spot = (rng.choice((-1, 1)) * rng.uniform(0.18, 0.32), rng.uniform(-0.25, 0.2))
         _add_disc(canvas, film, spot, rng.uniform(0.02, 0.045), rng.uniform(0.15, 0.35), 4)
@@ -284,23 +282,27 @@ def draw_distractors(rng: Generator, anatomy: Anatomy, film: Film) -> np.ndarray
 def draw_lesion(lesion: Lesion, anatomy: Anatomy, film: Film, air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lesion's added attenuation ``[SIDE, SIDE]`` and its mask, bool of the same shape."""
     if lesion.kind == "nodule":
-        return _draw_nodule(lesion, film, air)
+        return _draw_nodules(lesion, anatomy, film)
     if lesion.kind == "consolidation":
         return _draw_consolidation(lesion, film, air)
     return _draw_effusion(lesion, anatomy, film, air)
 
 
-def _draw_nodule(lesion: Lesion, film: Film, air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A round shadow, soft (``edge`` 2), well defined (4) or spiculated (0)."""
-    dx, dy = film.x - lesion.spot[0], film.y - lesion.spot[1]
-    radius = np.full_like(dx, lesion.extent)
-    if lesion.edge == 0:
-        waves = np.random.default_rng(lesion.seed).uniform(0, 2 * np.pi, 3)
-        angle = np.arctan2(dy, dx)
-        spikes = sum(np.cos(count * angle + wave) for count, wave in zip((5, 7, 11), waves, strict=True))
-        radius *= 1 + 0.09 * spikes
-    shape = np.exp(np.log(MASK_LEVEL) * ((dx**2 + dy**2) / radius**2) ** ((lesion.edge or 2.5) / 2))
-    return lesion.depth * shape, shape > MASK_LEVEL
+def _draw_nodules(lesion: Lesion, anatomy: Anatomy, film: Film) -> tuple[np.ndarray, np.ndarray]:
+    """One to four round shadows, all soft (``edge`` 2), well defined (6) or spiculated (0)."""
+    rng = np.random.default_rng(lesion.seed)
+    canvas = np.zeros((SIDE, SIDE), np.float32)
+    spots = [lesion.spot] + [lung_point(rng, anatomy, int(rng.choice((-1, 1)))) for _ in range(rng.choice(4, p=MORE))]
+    for spot in spots:
+        dx, dy = film.x - np.float32(spot[0]), film.y - np.float32(spot[1])
+        radius = np.full_like(dx, lesion.extent * rng.uniform(0.8, 1.1))
+        if lesion.edge == 0:
+            angle, spikes = np.arctan2(dy, dx), rng.uniform(0, 2 * np.pi, 3)
+            for count, turn in zip((5, 7, 11), spikes, strict=True):
+                radius *= 1 + 0.1 * np.cos(count * angle + np.float32(turn))
+        shape = np.exp(np.log(MASK_LEVEL) * ((dx**2 + dy**2) / radius**2) ** ((lesion.edge or 3.0) / 2))
+        canvas = np.maximum(canvas, shape)
+    return lesion.depth * canvas, canvas > MASK_LEVEL
 
 
 def _draw_consolidation(lesion: Lesion, film: Film, air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -312,7 +314,7 @@ def _draw_consolidation(lesion: Lesion, film: Film, air: np.ndarray) -> tuple[np
     if lesion.edge > 0:
         shape *= step(dy + 0.6 * (lesion.edge - 0.5) * dx + 0.3 * lesion.extent, 0.015)
     bronchi = np.exp(-((smooth_noise(rng, (8, 16)) / 0.15) ** 2))
-    patches = 1 + 0.2 * smooth_noise(rng, (16, 32))
+    patches = 1 + 0.35 * smooth_noise(rng, (16, 32))
     return lesion.depth * shape * patches * (1 - 0.35 * bronchi), shape > MASK_LEVEL
 
 
@@ -335,16 +337,16 @@ def draw_devices(rng: Generator, film: Film) -> np.ndarray:
     for _ in range(rng.choice((0, 1, 3), p=(0.7, 0.15, 0.15))):
         spot = rng.uniform(-0.65, 0.65), rng.uniform(-0.5, 0.6)
         _add_disc(canvas, film, spot, rng.uniform(0.035, 0.06), rng.uniform(0.3, 0.8), 8)
-        strokes.append(_curve(spot, (rng.uniform(-1, 1), rng.uniform(0.9, 1.1)), rng.normal(0, 0.2)))
+        strokes.append(curve(spot, (rng.uniform(-1, 1), rng.uniform(0.9, 1.1)), rng.normal(0, 0.2)))
     if rng.random() < 0.2:  # a breathing or feeding tube along the midline
-        strokes.append(_curve((0.0, -1.1), (rng.normal(0, 0.05), rng.choice((-0.3, 0.7))), rng.normal(0, 0.03)))
+        strokes.append(curve((0.0, -1.1), (rng.normal(0, 0.05), rng.choice((-0.3, 0.7))), rng.normal(0, 0.03)))
     if rng.random() < 0.2:  # a central line from either side
         start = (rng.choice((-1, 1)) * rng.uniform(0.4, 0.6), -0.6)
-        strokes.append(_curve(start, (-0.08, rng.uniform(-0.2, 0.1)), rng.normal(0, 0.15)))
+        strokes.append(curve(start, (-0.08, rng.uniform(-0.2, 0.1)), rng.normal(0, 0.15)))
     if rng.random() < 0.08:
         spot = rng.choice((-1, 1)) * rng.uniform(0.45, 0.6), rng.uniform(-0.5, -0.3)
         _add_disc(canvas, film, spot, rng.uniform(0.07, 0.1), 1.0, 16)
-        strokes.append(_curve(spot, (rng.uniform(0, 0.2), 0.35), rng.normal(0, 0.2)))
+        strokes.append(curve(spot, (rng.uniform(0, 0.2), 0.35), rng.normal(0, 0.2)))
     for stroke in strokes:
         canvas += rng.uniform(0.12, 0.45) * draw_strokes(*film.pixel(*stroke))
     return canvas
@@ -356,7 +358,7 @@ def expose(rng: Generator, canvas: np.ndarray, lesion: np.ndarray) -> np.ndarray
     beam = rng.normal(0, 0.14) * columns + rng.normal(0, 0.08) * rows + rng.uniform(0, 0.15) * (rows**2 + columns**2)
     canvas = canvas + beam.astype(np.float32)
     low, high = np.quantile(canvas[8:-8:4, 8:-8:4], (0.02, 0.98))
-    blurred = blur(canvas + lesion, rng.uniform(0.4, 1.2))
+    blurred = blur(canvas + lesion, rng.uniform(0.4, 1.0))
     dose = rng.uniform(6.8, 9.5)
     blurred += np.exp(0.5 * (blurred - dose)) * rng.standard_normal((SIDE, SIDE), np.float32)
     low, high = low + rng.normal(0, 0.1), high + rng.normal(0.1, 0.15)
@@ -379,13 +381,6 @@ def label_film(rng: Generator, image: np.ndarray) -> None:
         letter = letter.repeat(2, axis=0).repeat(2, axis=1)
         row, column = rng.integers(6, 30), rng.choice((rng.integers(6, 20), rng.integers(102, 116)))
         image[row : row + 10, column : column + 6][letter] = rng.integers(200, 256)
-
-
-def _curve(start: tuple[float, float], end: tuple[float, float], sag: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a bent line between two points of the body, ``sag`` off the straight one in its middle."""
-    t = np.linspace(0, 1, 2 * SIDE)
-    bow = 4 * sag * t * (1 - t)
-    return start[0] + (end[0] - start[0]) * t + bow, start[1] + (end[1] - start[1]) * t + 0.5 * bow
 
 
 def _add_disc(

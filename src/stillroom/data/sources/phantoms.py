@@ -16,7 +16,7 @@ from stillroom.errors import UsageError
 from stillroom.settings import DataSettings
 from stillroom.task import MultiClass
 
-VERSION = 1
+VERSION = 2
 """Goes up with every change of a pixel, so that stored arrays and teacher outputs are made again."""
 
 CLASSES = ("normal", "nodule", "consolidation", "effusion")
@@ -61,7 +61,7 @@ class PhantomReader:
         of_patient = np.random.default_rng([self.seed, 1, patient])
         anatomy = drawing.sample_anatomy(of_patient)
         of_film = np.random.default_rng([self.seed, 2, patient, int(self.films[index])])
-        visible = of_film.beta(2, 1.2)
+        visible = of_film.beta(3, 1.2)
         lesion = drawing.sample_lesion(of_patient, anatomy, CLASSES[self.labels[index]], visible)
         film = drawing.place_film(of_film)
         body, air = drawing.draw_body(anatomy, film)
