@@ -7,6 +7,7 @@ import pytest
 
 from stillroom.errors import RunError, UsageError
 from stillroom.report import write_report
+from stillroom.report.templating import TEMPLATES
 from stillroom.report.wording import METRICS
 from stillroom.task import MultiClass
 
@@ -234,3 +235,35 @@ def test_features_that_point_beyond_the_predictions_are_refused(make_run):
     np.savez(run / "features.npz", student=np.zeros((9, 4)), index=np.arange(9) + 10_000)
     with pytest.raises(RunError, match="evaluate the run again"):
         write_report(run)
+
+
+def luminance(colour):
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return np.dot([0.2126, 0.7152, 0.0722], linear)
+
+
+def contrast(first, second):
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_stand_out_from_the_page(scheme):
+    """WCAG AA: 4.5 to 1 for text, 3 to 1 for marks in drawings."""
+    css = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    light, dark = css.split("prefers-color-scheme: dark", 1)
+    part = light if scheme == "light" else dark[: dark.index("box-sizing")]
+    colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", part))
+    pairs = [("ink", "paper"), ("muted", "paper"), ("muted", "sheet"), ("accent", "paper"), ("paper", "bad")]
+    pairs += [(tone, f"{tone}-sheet") for tone in ("good", "bad", "note")]
+    assert all(contrast(colours[text], colours[ground]) >= 4.5 for text, ground in pairs)
+    marks = [name for name in colours if name.startswith("class-") or name in ("student", "control", "teacher")]
+    assert len(marks) == 11
+    assert all(contrast(colours[mark], colours["paper"]) >= 3 for mark in marks)
+    for role in ("student", "teacher"):  # the fullest cell of a confusion matrix
+        mixed = [
+            round(0.48 * int(colours[role][i : i + 2], 16) + 0.52 * int(colours["sheet"][i : i + 2], 16))
+            for i in (1, 3, 5)
+        ]
+        assert contrast(colours["ink"], "#" + "".join(f"{value:02x}" for value in mixed)) >= 4.5

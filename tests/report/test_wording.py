@@ -50,6 +50,19 @@ def test_verdict_on_the_teacher_s_help(make_run, low, high, expected):
     assert expected in headlines(make_run(), student_vs_control=comparison(low, high))
 
 
+def test_a_claim_that_accuracy_contradicts_says_so(make_run):
+    worse = {"value": -0.17, "low": -0.31, "high": -0.02}
+    record = load(make_run())
+    record.metrics["comparison"] = {
+        "student_vs_teacher": comparison(-0.01, 0.03) | {"accuracy_difference": worse},
+        "student_vs_control": comparison(-0.01, 0.03) | {"accuracy_difference": worse},
+    }
+    _, teacher, control = findings(record)[:3]
+    assert (teacher.tone, control.tone) == ("neutral", "bad")
+    assert teacher.headline.endswith("But the student's accuracy is lower.")
+    assert "did not measurably help. But" in control.headline
+
+
 def test_no_claim_without_an_interval(make_run):
     bare = comparison(0.01, 0.05) | {"difference": {"value": 0.03, "low": None, "high": None}}
     found = headlines(make_run(), student_vs_control=bare)

@@ -19,6 +19,7 @@ from stillroom.report.wording import (
     estimate,
     findings,
     headline,
+    notes,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _context(record: Record) -> dict[str, Any]:
         "listed": LISTED,
         "class_counts": tables.class_counts(record),
         "results": tables.results(record),
-        "notes": list(dict.fromkeys(note for test in record.test.values() for note in test.get("notes") or [])),
+        "notes": notes(record),
         "forest": [svg for svg in (figures.forest(record, False), figures.forest(record, True)) if svg],
         "differences": figures.differences(record),
         "learning": _panels(curves.learning_curves(record)),

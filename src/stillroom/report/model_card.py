@@ -21,6 +21,7 @@ from stillroom.report.wording import (
     findings,
     headline,
     network,
+    notes,
 )
 
 
@@ -69,7 +70,7 @@ def _context(record: Record) -> dict[str, Any]:
         "parameters": count(student.get("parameters")) if student.get("parameters") else None,
         "findings": findings(record),
         "results": tables.results(record),
-        "notes": list(dict.fromkeys(note for test in record.test.values() for note in test.get("notes") or [])),
+        "notes": notes(record),
         "class_counts": tables.class_counts(record),
         "calibration": {key: estimate(value) for key, value in record.calibration.get("student", {}).items()},
         "warnings": audit_warnings(record),

@@ -155,9 +155,18 @@ def headline(record: Record) -> tuple[str, str]:
 
 def findings(record: Record) -> list[Finding]:
     """The verdict, most important first; says where evidence is missing or speaks against the student."""
-    found = [_leaks(record), _against_teacher(record), _against_control(record)]
+    found = [_leaks(record)]
+    for other, judge in (("teacher", _against_teacher), ("control", _against_control)):
+        finding = judge(record)
+        found.append(finding and _tempered(finding, record.comparison(other) or {}))
     found += [_size(record), _speed(record), _export(record)]
     return [finding for finding in found if finding]
+
+
+def notes(record: Record) -> list[str]:
+    """Remarks of the evaluation on its own figures, each once."""
+    parts = [*record.test.values(), *(filter(None, map(record.comparison, ("teacher", "control"))))]
+    return list(dict.fromkeys(str(note) for part in parts for note in part.get("notes") or []))
 
 
 def audit_warnings(record: Record) -> list[dict[str, str]]:
@@ -183,13 +192,16 @@ def _evidence(comparison: Mapping[str, Any], other: str) -> str:
     if _finite(comparison.get("mcnemar_p")):
         tests.append(f"McNemar {p_value(comparison['mcnemar_p'])}")
     details = "; ".join(tests)
-    return " ".join(
-        [statement, details[:1].upper() + details[1:] + "." if details else "", *_notes(comparison)]
-    ).strip()
+    return f"{statement} {details[:1].upper()}{details[1:]}." if details else statement
 
 
-def _notes(comparison: Mapping[str, Any]) -> list[str]:
-    return [str(note) for note in comparison.get("notes") or []]
+def _tempered(finding: Finding, comparison: Mapping[str, Any]) -> Finding:
+    """The claim rests on the selection metric: where accuracy speaks against it, the headline says so."""
+    accuracy = estimate(comparison.get("accuracy_difference"))
+    if finding.tone == "bad" or accuracy is None or accuracy.high is None or accuracy.high >= 0:
+        return finding
+    tone: Tone = "neutral" if finding.tone == "good" else "bad"
+    return Finding(tone, f"{finding.headline} But the student's accuracy is lower.", finding.evidence)
 
 
 def _against_teacher(record: Record) -> Finding | None:
