@@ -321,9 +321,8 @@ def _draw_consolidation(lesion: Lesion, film: Film, air: np.ndarray) -> tuple[np
 def _draw_effusion(lesion: Lesion, anatomy: Anatomy, film: Film, air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fluid on the diaphragm of one side: its upper border is a meniscus that climbs along the lateral wall."""
     x = lesion.side * film.x
-    lateral = np.clip(
-        (x - anatomy.mediastinum) / (anatomy.lung_axis + anatomy.lung_width - anatomy.mediastinum), 0, 1.2
-    )
+    wall = anatomy.lung_axis + anatomy.lung_width
+    lateral = np.clip((x - anatomy.mediastinum) / (wall - anatomy.mediastinum), 0, 1.2)
     level = anatomy.domes[lesion.side > 0] + film.breath - lesion.extent - lesion.edge * (lateral**3 - 0.15)
     shape = air * step(film.y - level, 0.02) * (x > 0)
     return lesion.depth * shape, shape > MASK_LEVEL
