@@ -68,6 +68,13 @@ def test_a_clean_set_has_nothing_to_warn_of(audit, scene):
     assert found.patients == 80
 
 
+@pytest.mark.parametrize("task", [MultiClass(("a", "b")), MultiLabel(("a", "b"))])
+def test_a_set_without_any_pair(audit, scene, task):
+    targets = np.array([[0, 1], [1, 0]], np.uint8) if task.kind == "multilabel" else [0, 1]
+    found = audit([scene(0), scene(1)], splits=["train", "test"], targets=targets, task=task)
+    assert found.cross_split_duplicates == found.label_conflicts == ()
+
+
 def test_patients_on_two_sides(audit, scene):
     images = [scene(seed) for seed in range(6)]
     splits = ["train", "train", "val", "test", "test", "test"]

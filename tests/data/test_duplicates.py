@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillroom.data.duplicates import SIMILAR, duplicate_groups, find_duplicates
+from stillroom.data.duplicates import SIMILAR, DuplicatePairs, duplicate_groups, find_duplicates
 from stillroom.data.store import build_store
 
 
@@ -97,16 +97,12 @@ def test_empty_frames_are_equal_or_nothing(find, scene):
 
 
 def duplicate_groups_of(found, n):
-    from stillroom.data.duplicates import DuplicatePairs
-
     rows = np.array(list(found), dtype=np.int64).reshape(-1, 2)
     pairs = DuplicatePairs(rows[:, 0], rows[:, 1], np.ones(len(rows), bool), np.ones(len(rows)))
     return set(duplicate_groups(pairs, n).tolist())
 
 
 def test_groups_follow_chains(find):
-    from stillroom.data.duplicates import DuplicatePairs
-
     first, second = np.array([0, 3, 5]), np.array([3, 4, 6])
     pairs = DuplicatePairs(first, second, np.zeros(3, bool), np.ones(3))
     group = duplicate_groups(pairs, 8)
@@ -114,6 +110,23 @@ def test_groups_follow_chains(find):
     assert group[0] == group[3] == group[4]
     assert group[5] == group[6]
     assert len(np.unique(group)) == 8 - 3
+
+
+def test_pairs_of_a_part_are_renumbered():
+    pairs = DuplicatePairs(
+        np.array([0, 1, 2]), np.array([3, 4, 4]), np.array([True, False, True]), np.array([1, 0.98, 1])
+    )
+    part = pairs.take(np.array([1, 2, 4]), 5)
+    assert list(zip(part.first, part.second, part.exact, part.similarity, strict=True)) == [
+        (0, 2, False, 0.98),
+        (1, 2, True, 1.0),
+    ]
+    assert len(pairs.take(np.array([], dtype=np.int64), 5)) == 0
+
+
+def test_strangers_alone_and_tiny_sets_give_nothing(find, scene):
+    for count in (1, 2, 3, 20):
+        assert find([scene(seed) for seed in range(count)]) == {}
 
 
 @pytest.mark.slow

@@ -200,7 +200,8 @@ def audit_lines(audit: Audit) -> list[str]:
 
 # -- looking ------------------------------------------------------------------------------------------------------
 def _rows_differ(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return (first != second).reshape(len(first), -1).any(axis=1)
+    differ = first != second
+    return differ if differ.ndim == 1 else differ.any(axis=1)
 
 
 def _listed(table: Table, splits: np.ndarray, pairs: DuplicatePairs, chosen: np.ndarray) -> tuple[Pair, ...]:

@@ -51,6 +51,14 @@ class DuplicatePairs:
     def __len__(self) -> int:
         return len(self.first)
 
+    def take(self, indices: np.ndarray, n: int) -> DuplicatePairs:
+        """The pairs among these of ``n`` rows, numbered as in ``table.take(indices)``; ``indices`` ascending."""
+        position = np.full(n, -1, dtype=np.int64)
+        position[indices] = np.arange(len(indices))
+        first, second = position[self.first], position[self.second]
+        kept = (first >= 0) & (second >= 0)
+        return DuplicatePairs(first[kept], second[kept], self.exact[kept], self.similarity[kept])
+
 
 def find_duplicates(store: Store) -> DuplicatePairs:
     """Exact pairs by digest and near pairs by the thumbnails. Mirrored or rotated copies are not looked for.
@@ -173,7 +181,9 @@ def _aligned(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     pictures = first.reshape(-1, THUMBNAIL, THUMBNAIL)
     down, right = np.gradient(pictures, axis=(1, 2))
     position = np.linspace(-1, 1, THUMBNAIL, dtype=np.float32)
-    moves = np.stack([down, right, down * position[:, None], right * position], axis=1).reshape(len(first), 4, -1)
+    moves = np.stack([down, right, down * position[:, None], right * position], axis=1).reshape(
+        len(first), 4, THUMBNAIL**2
+    )
     normal = moves @ moves.transpose(0, 2, 1)
     normal += 1e-4 * np.trace(normal, axis1=1, axis2=2)[:, None, None] / 4 * np.eye(4, dtype=np.float32)
     amounts = np.linalg.solve(normal, moves @ (second - first)[:, :, None]).clip(-_REACH, _REACH)
