@@ -47,6 +47,14 @@ def test_it_learns(toy, tmp_path, task):
     assert json.loads(json.dumps(lines)) == lines
 
 
+@pytest.mark.parametrize("task", [MultiClass(("l", "r")), MultiLabel(("a", "b", "c", "d"))], ids=lambda t: t.kind)
+def test_bfloat16_learns_and_leaves_float32_weights(toy, tmp_path, task):
+    lines = []
+    net = train(toy(task), tmp_path, TrainingSettings(epochs=6, batch_size=16, lr=3e-3, precision="bf16"), lines.append)
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
+    assert all(value.dtype != torch.bfloat16 for value in net.state_dict().values())
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_stopped_run_goes_on_to_the_same_weights(toy, tmp_path, optimizer):
     data = toy()

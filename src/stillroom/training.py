@@ -6,6 +6,7 @@ written after every epoch. A run killed at any moment therefore goes on to the s
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ from stillroom.task import Task
 
 _WARM_UP_SHARE = 0.05
 _CHECKPOINT = "checkpoint.pt"
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision that was asked for
 
 
 @dataclass(frozen=True)
@@ -63,23 +66,26 @@ class _Progress:
 
 
 class _Learner(nn.Module):
-    """Student and objective as one module whose forward gives the losses, so that Fabric can wrap the pair."""
+    """Student and objective as one module whose forward gives the losses, so that Fabric can wrap the pair.
 
-    def __init__(self, student: Network, objective: Objective) -> None:
+    It takes tensors in plain containers alone: Fabric walks through them to convert their precision.
+    """
+
+    def __init__(self, student: Network, objective: Objective, task: Task) -> None:
         super().__init__()
-        self.student, self.objective = student, objective
+        self.student, self.objective, self.task = student, objective, task
 
     def forward(
         self,
         images: Tensor,
         targets: Tensor,
-        teachers: TeacherOutputs | None,
-        task: Task,
+        teachers: tuple[Tensor, list[Tensor], list[Tensor]] | None,
         share: float,
         class_weights: Tensor | None,
     ) -> dict[str, Tensor]:
-        student = self.student.outputs(images)
-        return self.objective(Step(images, targets, student, teachers, task, share, class_weights))
+        said = TeacherOutputs(*teachers) if teachers else None
+        step = Step(images, targets, self.student.outputs(images), said, self.task, share, class_weights)
+        return self.objective(step)
 
 
 def fit(
@@ -120,7 +126,7 @@ def fit(
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
     )
     optimizer = _optimizer(nn.ModuleList([student, objective]), settings)
-    learner, optimizer = fabric.setup(_Learner(student, objective).to(device), optimizer)
+    learner, optimizer = fabric.setup(_Learner(student, objective, task).to(device), optimizer)
     weights = (
         torch.from_numpy(task.class_weights(data.targets[data.train])).to(device)
         if settings.class_weights
@@ -151,7 +157,6 @@ def fit(
                     data.images.batch(rows, view),
                     torch.from_numpy(data.targets[rows]).to(device),
                     _ask(teachers, objective, rows, view, device),
-                    task,
                     step / total,
                     weights,
                 )
@@ -206,7 +211,8 @@ def _ask(
     rows: np.ndarray,
     view: int | None,
     device: torch.device,
-) -> TeacherOutputs | None:
+) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
+    """What the teachers said of these views: the fields of :class:`TeacherOutputs`."""
     if not teachers:
         return None
 
@@ -216,7 +222,7 @@ def _ask(
         return [teacher.output(name, rows, view).to(device) for teacher in teachers]
 
     logits = torch.stack([teacher.logits(rows, view) for teacher in teachers]).to(device)
-    return TeacherOutputs(logits, pooled=stored("pooled"), maps=stored("map"))
+    return logits, stored("pooled"), stored("map")
 
 
 def _optimizer(modules: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
