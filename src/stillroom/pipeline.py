@@ -105,12 +105,11 @@ def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
         run.path / "metrics.json",
         {"task": bench.task.describe()} | found.figures | {"efficiency": efficiency, "export": parity},
     )
-    with run.stage("report"):
-        from stillroom.report import write_model_card, write_report
+    from stillroom.report import write_model_card, write_report
 
-        write_report(run.path)
-        write_model_card(run.path)
-    run.finish()
+    run.finish()  # first, so that the report can say when
+    write_model_card(run.path)
+    write_report(run.path)  # last: a run is whole when its report is there
     return run
 
 

@@ -81,8 +81,8 @@ class Run:
     # -- reading ------------------------------------------------------------------------------------------------
     @property
     def finished(self) -> bool:
-        """Whether every stage is done."""
-        return "finished" in self.manifest
+        """Whether every stage is done: the report is written last."""
+        return self.report.exists()
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.audit import Audit, audit_data
-from stillroom.data.duplicates import duplicate_groups, find_duplicates
+from stillroom.data.duplicates import DuplicatePairs, duplicate_groups, find_duplicates
 from stillroom.data.splits import assign_splits
 from stillroom.data.store import Quarantined, Store, build_store
-from stillroom.data.table import Table
+from stillroom.data.table import SPLITS, Table
 from stillroom.errors import UsageError, nearest
 from stillroom.settings import DataSettings
 
@@ -53,9 +53,7 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) ->
     if path.suffix.lower() in TABLE_SUFFIXES:
         return read_manifest(path, settings)
     if path.is_file():
-        raise UsageError(
-            f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)})."
-        )
+        raise UsageError(f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)}).")
     known = [*medmnist_flags(), "phantoms"]
     raise UsageError(
         f"There is no folder or file {text!r}, and no data set of that name.{nearest(text, known)} "
@@ -98,20 +96,19 @@ def load_data(
         seed=seed,
         groups=groups,
     )
-    audit = audit_data(table, store, quarantined, pairs)
     if settings.drop_leaks:
-        table, store, audit = _without_leaks(table, store, quarantined, audit)
-    return Dataset(table, store, audit)
+        return Dataset(*_without_leaks(table, store, quarantined, pairs))
+    return Dataset(table, store, audit_data(table, store, quarantined, pairs))
 
 
 def _without_leaks(
-    table: Table, store: Store, quarantined: list[Quarantined], audit: Audit
+    table: Table, store: Store, quarantined: list[Quarantined], pairs: DuplicatePairs
 ) -> tuple[Table, Store, Audit]:
-    """Drop training and validation rows that are found again in the test split, and validation's from training."""
-    leaking = set()
-    for pair in audit.cross_split_duplicates:
-        sides = {pair.first_split: pair.first, pair.second_split: pair.second}
-        leaking.add(next(sides[split] for split in ("train", "val") if split in sides))
-    kept = np.flatnonzero(~np.isin(table.ids, sorted(leaking)))
-    table, store = table.take(kept), store.take(kept)
-    return table, store, audit_data(table, store, quarantined, find_duplicates(store), dropped=len(leaking))
+    """Drop training and validation rows that are found again in the test split, and training's found in validation."""
+    order = np.array([SPLITS.index(split) for split in table.splits])
+    first, second = order[pairs.first], order[pairs.second]
+    leaking = np.where(first < second, pairs.first, pairs.second)[first != second]
+    kept = np.setdiff1d(np.arange(len(table)), leaking)
+    remaining, store = table.take(kept), store.take(kept)
+    dropped = len(table) - len(kept)
+    return remaining, store, audit_data(remaining, store, quarantined, pairs.take(kept, len(table)), dropped=dropped)

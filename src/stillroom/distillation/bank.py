@@ -7,16 +7,18 @@ has another name and is never found.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillroom.cache import cache_root, fingerprint, publish
+from stillroom.cache import cache_root, fingerprint, publish, read_meta, write_meta
 from stillroom.data.images import Images
 from stillroom.errors import RunError
 from stillroom.inference import BATCH, evaluating
@@ -82,37 +84,45 @@ def build_bank(
     """
     rows, views = np.sort(rows), tuple(views)
     policy = asdict(images.views) | {"seed": images.seed} if views != (None,) else None
-    name = fingerprint(
-        _FORMAT, digest, images.store.fingerprint, rows.tolist(), list(views), policy, asks, "fp16"
-    )
+    name = fingerprint(_FORMAT, digest, images.store.fingerprint, rows.tolist(), list(views), policy, asks, "fp16")
     folder = (cache or cache_root()) / "banks" / name
 
     def build(target: Path) -> None:
-        arrays: dict[str, np.ndarray] = {}
-        with progress(label, len(views) * len(rows), enabled=show_progress) as advance, evaluating(network):
-            for v, view in enumerate(views):
-                for start in range(0, len(rows), BATCH):
-                    batch = rows[start : start + BATCH]
-                    for key, value in ask(images.batch(batch, view)).items():
-                        stored = value.to(torch.float16).cpu().numpy()
-                        if not np.isfinite(stored).all():
-                            bad = int(batch[~np.isfinite(stored).reshape(len(batch), -1).all(axis=1)][0])
-                            raise RunError(
-                                f"The teacher's {key} for image row {bad} is not finite in float16; its weights are "
-                                "damaged or its input is not what it was trained on."
-                            )
-                        if key not in arrays:
-                            shape = (len(views), len(rows), *stored.shape[1:])
-                            arrays[key] = np.lib.format.open_memmap(
-                                target / f"{key}.npy", mode="w+", dtype=np.float16, shape=shape
-                            )
-                        arrays[key][v, start : start + len(batch)] = stored
-                    advance(len(batch))
-        for array in arrays.values():
-            array.flush()  # type: ignore[attr-defined]
-        (target / "meta.json").write_text(json.dumps({"outputs": sorted(arrays), "asks": asks}))
+        outputs = []
+        with (
+            progress(label, len(views) * len(rows), enabled=show_progress) as advance,
+            evaluating(network),
+            ExitStack() as files,
+        ):
+            writers: dict[str, BinaryIO] = {}
+            for view, batch in product(views, np.split(rows, range(BATCH, len(rows), BATCH))):
+                for key, value in ask(images.batch(batch, view)).items():
+                    stored = value.to(torch.float16).cpu().numpy()
+                    _check_finite(key, stored, batch)
+                    if key not in writers:
+                        writers[key] = files.enter_context((target / f"{key}.npy").open("wb"))
+                        _write_header(writers[key], (len(views), len(rows), *stored.shape[1:]))
+                    writers[key].write(np.ascontiguousarray(stored).data)
+                advance(len(batch))
+            outputs = sorted(writers)
+        write_meta(target, {"outputs": outputs, "asks": asks})
 
     folder = publish(folder, build)
-    outputs = json.loads((folder / "meta.json").read_text())["outputs"]
-    arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in outputs}
+    meta = read_meta(folder) or {}
+    arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in meta["outputs"]}
     return Bank(rows, views, arrays)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """The head of a .npy file whose values follow in order. Not a memory map: a full disk would kill the process."""
+    layout = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, layout)
+
+
+def _check_finite(name: str, stored: np.ndarray, rows: np.ndarray) -> None:
+    finite = np.isfinite(stored).reshape(len(rows), -1).all(axis=1)
+    if not finite.all():
+        raise RunError(
+            f"The teacher's {name} for image row {int(rows[~finite][0])} is not finite in float16; its weights are "
+            "damaged or its input is not what it was trained on."
+        )
