@@ -117,7 +117,9 @@ def table(results: dict[str, dict]) -> str:
     ]
     for name, found in results.items():
         cells = [
-            " / ".join(f"{found[f'{role} {m}']['mean']:.3f} ± {found[f'{role} {m}']['sd']:.3f}" for m in ("auc", "accuracy"))
+            " / ".join(
+                f"{found[f'{role} {m}']['mean']:.3f} ± {found[f'{role} {m}']['sd']:.3f}" for m in ("auc", "accuracy")
+            )
             for role in ROLES
         ]
         gain = found["student over control"]

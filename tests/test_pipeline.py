@@ -148,8 +148,25 @@ def test_fine_tuned_teacher_and_the_second_run_shares_the_bank(picture_folder, t
     assert (run.path / "teacher" / "model.safetensors").exists()
 
 
+def test_an_online_teacher_teaches_what_its_bank_would(picture_folder, tmp_path):
+    """With as many stored views as epochs, bank and online see the same views; they differ by float16 alone."""
+    stored = Settings(str(picture_folder), teacher=FROZEN, **QUICK | {"views": ViewSettings(views=3)})
+    online = Settings(str(picture_folder), teacher=FROZEN, **QUICK | {"views": ViewSettings(views=0)})
+    first, second = (
+        stillroom.distill(settings, tmp_path / name, show_progress=False)
+        for name, settings in (("stored", stored), ("online", online))
+    )
+    starts = [run.history()[0] for run in (first, second)]
+    assert starts[0]["role"] == "student"
+    assert starts[0]["losses"]["teacher"] > 0
+    for name in ("label", "teacher"):  # later epochs drift apart: training amplifies the rounding
+        assert starts[0]["losses"][name] == pytest.approx(starts[1]["losses"][name], rel=5e-3)
+
+
 def test_baseline_has_neither_teacher_nor_control(picture_folder, tmp_path):
-    run = stillroom.distill(Settings(str(picture_folder), recipe=Baseline(), **QUICK), tmp_path / "a", show_progress=False)
+    run = stillroom.distill(
+        Settings(str(picture_folder), recipe=Baseline(), **QUICK), tmp_path / "a", show_progress=False
+    )
     assert set(run.metrics["test"]) == {"student"}
     assert run.metrics["comparison"] == {}
 
@@ -175,8 +192,18 @@ def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, 
 
     settings = Settings(str(picture_folder), recipe=Baseline(), **QUICK)
     with monkeypatch.context() as broken:
-        broken.setattr(export, "check_parity", lambda *_: {"passed": False, "images": 1, "tolerance": 1e-3,
-                       "max_logit_difference": 1.0, "max_probability_difference": 1.0, "decisions_equal": 0.0})
+        broken.setattr(
+            export,
+            "check_parity",
+            lambda *_: {
+                "passed": False,
+                "images": 1,
+                "tolerance": 1e-3,
+                "max_logit_difference": 1.0,
+                "max_probability_difference": 1.0,
+                "decisions_equal": 0.0,
+            },
+        )
         with pytest.raises(RunError):
             stillroom.distill(settings, tmp_path / "run", show_progress=False)
     run = stillroom.Run.open(tmp_path / "run")
@@ -190,7 +217,17 @@ def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ["teacher", "student", "control"])
 def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, tmp_path, role):
-    command = [sys.executable, "-m", "stillroom", "distill", str(picture_folder), "--size", "32", "--student", "test_resnet"]
+    command = [
+        sys.executable,
+        "-m",
+        "stillroom",
+        "distill",
+        str(picture_folder),
+        "--size",
+        "32",
+        "--student",
+        "test_resnet",
+    ]
     command += ["--teacher", "test_resnet", "--teacher-mode", "finetune", "--no-pretrained", "--epochs", "8"]
     command += ["--batch-size", "8", "--resamples", "100", "--no-latency"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -206,7 +243,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, tmp_path, role
     process.wait()
     assert not (killed / "report.html").exists()
 
-    subprocess.run([sys.executable, "-m", "stillroom", "distill", "--resume", str(killed)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "stillroom", "distill", "--resume", str(killed)], check=True, capture_output=True
+    )
     for part in ("teacher", "student", "control"):
         first, second = (load_file(run / part / "model.safetensors") for run in (whole, killed))
         assert all(np.array_equal(first[name], second[name]) for name in first), part

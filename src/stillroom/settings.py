@@ -66,7 +66,8 @@ class ViewSettings:
     Attributes:
         augment: `none`; `light` shifts, scales, rotates a little and varies brightness and contrast; `strong` does more
             of it and hides a patch.
-        views: number of different views stored per image; epoch e trains on view e modulo this number.
+        views: number of different views per image; epoch e trains on view e modulo this number, and the teacher is
+            asked once for each. 0 makes a new view every epoch, for which the teacher is asked online: slow.
         flips: mirror images left to right at random. Off, because it destroys laterality (heart, eye, ear side).
     """
 
@@ -75,7 +76,7 @@ class ViewSettings:
     flips: bool = False
 
     def __post_init__(self) -> None:
-        _at_least("views", self.views, 1)
+        _at_least("views", self.views, 0)
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,7 @@ class Workbench:
         device = pick_device(self.settings.device)
         images = Images(dataset.store, device, self.settings.views, self.settings.seed)
         table = dataset.table
-        self.data = TrainingData(
-            images, table.targets, self.task, table.indices("train"), table.indices("val")
-        )
+        self.data = TrainingData(images, table.targets, self.task, table.indices("train"), table.indices("val"))
         self.teachers: list[Teacher] = []
 
     # -- the moves ----------------------------------------------------------------------------------------------
@@ -150,7 +148,7 @@ class Workbench:
                 fitted = self._fit_head(plain)
             write_atomically(file, lambda target: save_file(fitted.state_dict(), target))
         classifier.load_state_dict(load_file(file))
-        return Teacher(network, plain, views, copy.deepcopy(classifier).cpu())
+        return Teacher(network, plain, views, ask, self.data.images, copy.deepcopy(classifier).cpu())
 
     def _fit_head(self, plain: Bank) -> nn.Linear:
         data, chosen = self.data, self.settings.teacher
@@ -177,10 +175,10 @@ class Workbench:
 
         with self.run.stage("ask teacher"):
             plain, views = self._banks(tuned, ask, asks="logits pooled")
-        return Teacher(tuned.requires_grad_(False), plain, views)
+        return Teacher(tuned.requires_grad_(False), plain, views, ask, self.data.images)
 
-    def _banks(self, network: Network, ask: Ask, *, asks: str) -> tuple[Bank, Bank]:
-        """Every image as it is, and the training images' views."""
+    def _banks(self, network: Network, ask: Ask, *, asks: str) -> tuple[Bank, Bank | None]:
+        """Every image as it is, and the training images' views, if epochs share any."""
         images, digest = self.data.images, weights_digest(network)
 
         def bank(rows: np.ndarray, views: Sequence[int | None], label: str) -> Bank:
@@ -198,7 +196,9 @@ class Workbench:
 
         plain = bank(np.arange(len(images)), [None], "teacher, as is")
         numbers = view_numbers(self.settings.views)
-        return plain, plain if numbers == [None] else bank(self.data.train, numbers, "teacher, views")
+        if numbers == [None]:
+            return plain, plain
+        return plain, bank(self.data.train, numbers, "teacher, views") if numbers else None
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -207,7 +207,5 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
     if not there[wanted]:
-        raise UsageError(
-            f"This machine has no {wanted} device that torch can use. Give --device cpu or auto."
-        )
+        raise UsageError(f"This machine has no {wanted} device that torch can use. Give --device cpu or auto.")
     return torch.device(wanted)

@@ -59,6 +59,9 @@ def test_light_views_never_mirror():
 def test_epochs_take_turns_through_the_stored_views():
     assert [view_of_epoch(LIGHT, epoch) for epoch in range(5)] == [0, 1, 2, 0, 1]
     assert view_numbers(LIGHT) == [0, 1, 2]
+    fresh = ViewSettings(views=0)
+    assert [view_of_epoch(fresh, epoch) for epoch in range(3)] == [0, 1, 2]
+    assert view_numbers(fresh) == []
     still = ViewSettings(augment="none")
     assert view_of_epoch(still, 4) is None
     assert view_numbers(still) == [None]

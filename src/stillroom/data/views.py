@@ -37,18 +37,18 @@ _DRAWS = 11  # uniform numbers used per view
 
 
 def view_of_epoch(settings: ViewSettings, epoch: int) -> int | None:
-    """The view number that epoch ``epoch`` (from 0) trains on: the stored views take turns."""
-    return None if settings.augment == "none" else epoch % settings.views
+    """The view number that epoch ``epoch`` (from 0) trains on: the stored views take turns, or each epoch has its own."""
+    if settings.augment == "none":
+        return None
+    return epoch % settings.views if settings.views else epoch
 
 
 def view_numbers(settings: ViewSettings) -> list[int | None]:
-    """Every view number that training can ask for; what a bank must hold."""
+    """Every view number that training can ask for, what a bank must hold; empty where no two epochs share a view."""
     return [None] if settings.augment == "none" else list(range(settings.views))
 
 
-def augment(
-    images: Tensor, samples: np.ndarray, view: int | None, settings: ViewSettings, seed: int
-) -> Tensor:
+def augment(images: Tensor, samples: np.ndarray, view: int | None, settings: ViewSettings, seed: int) -> Tensor:
     """One view of each image.
 
     Args:

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from stillroom.task import Task
 
-_PENALTIES = tuple(
-    10.0**power for power in range(1, -6, -1)
-)  # strong to weak, each fit starting from the last
+_PENALTIES = tuple(10.0**power for power in range(1, -6, -1))  # strong to weak, each fit starting from the last
 _LBFGS_STEPS = 100
 
 

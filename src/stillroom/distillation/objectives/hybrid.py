@@ -46,8 +46,7 @@ class HybridLoss(Objective):
         task, logits = step.task, step.student.logits
         label = task.hard_loss(logits, step.targets, step.class_weights).mean()
         soft = [
-            task.soft_loss(logits, teacher, self.temperature, self.direction).mean()
-            for teacher in step.teachers.logits
+            task.soft_loss(logits, teacher, self.temperature, self.direction).mean() for teacher in step.teachers.logits
         ]
         return {
             "label": self.label_weight * label,
