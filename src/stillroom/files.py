@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+    except Exception as error:  # every library has its own exception for a full disk
         reason = _reason(error, path)
         if reason is None:
             raise
         raise RunError(reason) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()  # also after Ctrl-C
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -38,12 +41,30 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda target: target.write_text(text + "\n", encoding="utf-8"))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line of text. Half a line that a killed process or a full disk left before it stays by itself.
+
+    Raises:
+        RunError: the disk is full, or the file cannot be written to.
+    """
+    try:
+        with path.open("ab+") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            cut = file.read() not in (b"", b"\n")
+            file.write(b"\n" * cut + line.encode() + b"\n")
+    except OSError as error:
+        raise RunError(_reason(error, path)) from error
+
+
+_FULL = ("No space left", "os error 28", "Disk quota exceeded", "PytorchStreamWriter")
+"""How libraries that raise exceptions of their own say that the disk is full."""
+
+
 def _reason(error: Exception, path: Path) -> str | None:
-    # torch.save reports a full disk as a RuntimeError of its stream writer.
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "PytorchStreamWriter" in str(error):
+    if full or any(words in str(error) for words in _FULL):
         free = shutil.disk_usage(path.parent).free / 1e6
-        return f"The disk is full: {path} could not be written ({free:.0f} MB free). Make room, then go on with --resume."
+        return f"The disk is full: {path} could not be written ({free:.1f} MB free). Make room."
     if isinstance(error, OSError):
         return f"{path} could not be written: {error.strerror or error}."
     return None

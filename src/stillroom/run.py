@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import UsageError
-from stillroom.files import write_atomically, write_json
-from stillroom.settings import Settings, from_dict, to_dict
+from stillroom.files import append_line, write_atomically, write_json
+from stillroom.settings import Settings, read_settings, to_dict
 from stillroom.task import Task, from_description
 
 if TYPE_CHECKING:
@@ -42,9 +45,7 @@ class Run:
         """A new folder with settings.yaml and manifest.json in it. Raises UsageError where something stands already."""
         import yaml
 
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            hint = f"go on with it by `stillroom distill --resume {path}`, or " if _is_run(path) else ""
-            raise UsageError(f"{path} exists already: {hint}choose another --out.")
+        require_vacant(path)
         run = cls(path, settings)
         text = yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True)
         write_atomically(path / "settings.yaml", lambda target: target.write_text(text, encoding="utf-8"))
@@ -65,18 +66,14 @@ class Run:
     @classmethod
     def open(cls, path: Path | str) -> Run:
         """A folder that :meth:`create` made. Raises UsageError where it is not one."""
-        import yaml
-
         path = Path(path)
         if not _is_run(path):
-            raise UsageError(f"{path} is not a run folder: it has no settings.yaml and manifest.json.")
-        try:
-            content = yaml.safe_load((path / "settings.yaml").read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
             raise UsageError(
-                f"{path / 'settings.yaml'} is not valid YAML: {str(error).splitlines()[0]}."
-            ) from None
-        return cls(path, from_dict(content, str(path / "settings.yaml")))
+                f"{path} is not a run folder: it has no settings.yaml and manifest.json."
+                if path.exists()
+                else f"There is no run folder {path}."
+            )
+        return cls(path, read_settings(path / "settings.yaml"))
 
     # -- reading ------------------------------------------------------------------------------------------------
     @property
@@ -140,6 +137,11 @@ class Run:
 
         return Predictor.load(self._existing("student.onnx"))
 
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with this run, in a sentence."""
+        return f"Go on with `stillroom distill --resume {shlex.quote(str(self.path))}`."
+
     # -- writing ------------------------------------------------------------------------------------------------
     def note(self, **entries: Any) -> None:
         """Add entries to the manifest."""
@@ -148,8 +150,7 @@ class Run:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to history.jsonl."""
-        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        append_line(self.path / "history.jsonl", json.dumps(line, allow_nan=False))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -162,6 +163,7 @@ class Run:
 
     def finish(self) -> None:
         """Mark the run as done and write the hashes of what it leaves behind."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)  # a stop may have come before their removal
         hashes = {
             str(file.relative_to(self.path).as_posix()): _sha256(file)
             for file in sorted(self.path.rglob("*"))
@@ -169,19 +171,35 @@ class Run:
         }
         self.note(finished=_now(), sha256=hashes)
 
+    def discard(self) -> None:
+        """Remove the folder again, unless something was trained in it."""
+        if not any((self.path / name).exists() for name in ("history.jsonl", "teacher", "checkpoints")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def _json(self, name: str) -> dict[str, Any]:
-        return json.loads(self._existing(name).read_text(encoding="utf-8"))
+        path = self._existing(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UsageError(f"{path} is damaged: it is not JSON.") from None
 
     def _existing(self, name: str) -> Path:
         path = self.path / name
         if not path.exists():
-            state = (
-                ""
-                if (self.path / "report.html").exists()
-                else " The run has not finished: go on with --resume."
-            )
+            state = "" if self.finished else f" The run has not finished. {self.how_to_resume}"
             raise UsageError(f"{path} is not there.{state}")
         return path
+
+
+def require_vacant(path: Path) -> None:
+    """Raises UsageError where no run folder can be made: something stands there, or the place cannot be written to."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        hint = f"go on with it by `stillroom distill --resume {path}`, or " if _is_run(path) else ""
+        raise UsageError(f"{path} exists already: {hint}choose another --out.")
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if place.is_dir() else "is a file"
+        raise UsageError(f"No run folder can be made at {path}: {place} {reason}. Choose another --out.")
 
 
 def _is_run(path: Path) -> bool:

@@ -254,6 +254,9 @@ def from_dict(content: dict[str, Any], where: str = "settings") -> Settings:
     _check_names(content, known, where)
     if not content.get("source"):
         raise UsageError(f"{where}: `source` is missing: say what to train on.")
+    for name in ("recipe", *SECTIONS):
+        if not isinstance(content.get(name) or {}, dict):
+            raise UsageError(f"{where}: {name} must hold settings by name, got {content[name]!r}.")
     recipe = dict(content.get("recipe") or {})
     kind = recipe_named(str(recipe.pop("name", MedAlmighty.name)))
     parts: dict[str, Any] = {
@@ -262,6 +265,21 @@ def from_dict(content: dict[str, Any], where: str = "settings") -> Settings:
     parts["recipe"] = read_section(kind, recipe, f"{where}: recipe {kind.name}")
     head = {name: content[name] for name in ("source", "seed", "device") if name in content}
     return read_section(Settings, head | parts, where)
+
+
+def read_settings(path: Path) -> Settings:
+    """Settings from a YAML file. Raises UsageError, naming the file, where it cannot be read or used."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a settings file: it is not text in UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    return from_dict(content, str(path))
 
 
 Section = TypeVar("Section")
