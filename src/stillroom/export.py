@@ -65,6 +65,4 @@ def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, A
     dataset = load_data(settings.source, settings.data, seed=settings.seed)
     rows = dataset.table.indices("val")[:PARITY_IMAGES]
     images = dataset.store.batch(rows).astype(np.float32) / np.float32(dataset.store.white)
-    return export_network(
-        run.student(), out or run.path / "student.onnx", run, temperature=temperature, images=images
-    )
+    return export_network(run.student(), out or run.path / "student.onnx", run, temperature=temperature, images=images)

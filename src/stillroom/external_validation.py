@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,8 @@ def evaluate(
     """
     predictor = run.predictor()
     task = predictor.task
-    table = open_source(source, data or DataSettings(), seed=run.settings.seed)
+    data = replace(data or DataSettings(), size=predictor.size)  # picks MedMNIST's file
+    table = open_source(source, data, seed=run.settings.seed)
     targets = _renumbered(table, task)
     rows, chosen = _rows(table, split)
 
@@ -71,9 +73,7 @@ def evaluate(
     if pending:
         probabilities.append(predictor.probabilities(np.stack(pending)))
     if not kept:
-        raise UsageError(
-            f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason']}."
-        )
+        raise UsageError(f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason']}.")
 
     found = np.concatenate(probabilities).astype(np.float64)
     truth = targets[kept]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from stillroom.data.load import Dataset, load_data
+from stillroom.data.load import Dataset, is_named_set, load_data, open_source, prepare
 from stillroom.distillation.teachers import Teacher
-from stillroom.errors import RunError
+from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
 from stillroom.evaluation.efficiency import machine, profile, profile_onnx
 from stillroom.export import PARITY_IMAGES, export_network
 from stillroom.files import write_atomically, write_json
 from stillroom.inference import run_over
 from stillroom.models.network import Network
+from stillroom.models.zoo import locate_weights, resolve_size
 from stillroom.recipes import Baseline
-from stillroom.run import Run
+from stillroom.run import Run, require_vacant
 from stillroom.settings import Settings
-from stillroom.workbench import Workbench
+from stillroom.task import Task
+from stillroom.workbench import Workbench, pick_device
 
 _FEATURE_IMAGES = 2000
 _GALLERY_IMAGES = 24
@@ -38,10 +42,18 @@ def distill(settings: Settings, out: Path | str | None = None, *, show_progress:
         UsageError: something asked for is wrong; nothing was trained.
         RunError: the run failed on the way; what was done stands in the folder, and :func:`resume` goes on from it.
     """
-    dataset = load_data(settings.source, settings.data, seed=settings.seed, show_progress=show_progress)
-    settings.recipe.adapt(dataset.table.task)  # before a folder is made for a task that the recipe refuses
-    run = Run.create(Path(out) if out else _free_folder(settings), settings)
-    return _carry_out(run, dataset, show_progress)
+    path = Path(out) if out else _free_folder(settings)
+    settings = _anchored(settings)
+    require_vacant(path)
+    table = open_source(settings.source, settings.data, seed=settings.seed)
+    _check(settings, table.task)  # what can be refused is refused before anything takes long
+    dataset = prepare(table, settings.data, seed=settings.seed, show_progress=show_progress)
+    run = Run.create(path, settings)
+    try:
+        return _carry_out(run, dataset, show_progress)
+    except UsageError:
+        run.discard()
+        raise
 
 
 def resume(path: Path | str, *, show_progress: bool = True) -> Run:
@@ -62,7 +74,41 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
     return _carry_out(run, dataset, show_progress)
 
 
+def _check(settings: Settings, task: Task) -> None:
+    """Raises UsageError for what is known to fail later: the recipe's task, the device, names, sizes and weights."""
+    settings.recipe.adapt(task)
+    pick_device(settings.device)
+    side, student, teacher = settings.data.size, settings.student, settings.teacher
+    resolve_size(student.student, student.student_size or side, side)
+    if settings.recipe.has_teacher:
+        resolve_size(teacher.teacher, teacher.teacher_size, side)
+        if teacher.pretrained:
+            locate_weights(teacher.teacher, teacher.weights)
+    if student.student_pretrained:
+        locate_weights(student.student, teacher.weights)
+
+
+def _anchored(settings: Settings) -> Settings:
+    """The settings with absolute paths, so that the run can be resumed or repeated from any folder."""
+    source, data, teacher = settings.source, settings.data, settings.teacher
+    path = Path(source).expanduser()
+    return replace(
+        settings,
+        source=source if is_named_set(source) or not path.exists() else str(path.absolute()),
+        data=replace(data, data_dir=data.data_dir and data.data_dir.expanduser().absolute()),
+        teacher=replace(teacher, weights=teacher.weights and teacher.weights.expanduser().absolute()),
+    )
+
+
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
+    try:
+        return _stages(run, dataset, show_progress)
+    except (RunError, KeyboardInterrupt) as stop:
+        stop.add_note(run.how_to_resume)
+        raise
+
+
+def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     table, store = dataset.table, dataset.store
     bench = Workbench(run, dataset, show_progress=show_progress)
     run.note(
@@ -113,9 +159,7 @@ def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     return run
 
 
-def _evaluate(
-    run: Run, bench: Workbench, networks: dict[str, nn.Module], teacher: Teacher | None
-) -> Assessment:
+def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module], teacher: Teacher | None) -> Assessment:
     """Writes predictions.parquet, features.npz and gallery.npz."""
     images, table, task = bench.data.images, bench.dataset.table, bench.task
     everything, test = np.arange(len(table)), table.indices("test")
@@ -156,7 +200,9 @@ def _profile(bench: Workbench, networks: dict[str, nn.Module], onnx: Path) -> di
 
 
 def _free_folder(settings: Settings) -> Path:
-    name = Path(settings.source.replace(":", "-")).stem or "data"
+    path = Path(settings.source).expanduser()
+    name = path.resolve().name if path.is_dir() else path.stem if path.is_file() else settings.source
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
     base = Path("runs") / f"{name}-{settings.recipe.name}"
     return next(
         path

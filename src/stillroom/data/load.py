@@ -44,10 +44,8 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) ->
     from stillroom.data.sources.phantoms import read_phantoms
 
     text, path = str(source), Path(source).expanduser()
-    if text.partition(":")[0] == "phantoms":
-        return read_phantoms(text, settings, seed)
-    if text in medmnist_flags():
-        return read_medmnist(text, settings)
+    if is_named_set(text):
+        return read_medmnist(text, settings) if text in medmnist_flags() else read_phantoms(text, settings, seed)
     if path.is_dir():
         return read_folder(path, settings)
     if path.suffix.lower() in TABLE_SUFFIXES:
@@ -59,6 +57,13 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) ->
         f"There is no folder or file {text!r}, and no data set of that name.{nearest(text, known)} "
         f"Data sets: {', '.join(known)}."
     )
+
+
+def is_named_set(source: str) -> bool:
+    """Whether a source is the name of a data set; otherwise it is a path."""
+    from stillroom.data.sources.medmnist import medmnist_flags
+
+    return source.partition(":")[0] == "phantoms" or source in medmnist_flags()
 
 
 def load_data(
@@ -84,6 +89,18 @@ def load_data(
     """
     settings = settings or DataSettings()
     table = open_source(source, settings, seed=seed)
+    return prepare(table, settings, seed=seed, cache=cache, show_progress=show_progress)
+
+
+def prepare(
+    table: Table,
+    settings: DataSettings,
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    show_progress: bool = True,
+) -> Dataset:
+    """Decode, split and audit the rows that :func:`open_source` found: the part of :func:`load_data` that takes time."""
     store, table, quarantined = build_store(
         table, size=settings.size, fit=settings.fit, cache=cache, progress=show_progress
     )

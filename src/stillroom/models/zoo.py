@@ -19,7 +19,7 @@ from stillroom.models.network import Network
 from stillroom.models.normalisation import HALF, Normalisation
 from stillroom.models.small_images import resnet18_28, resnet50_28
 from stillroom.models.taps import FeatureKind
-from stillroom.models.weights import load_weights
+from stillroom.models.weights import find_weights, load_weights
 
 Size = tuple[int, int]
 
@@ -89,23 +89,35 @@ def create(
     spec = specification(name)
     if classes < 1:
         raise UsageError(f"A network needs at least one class, got {classes}.")
-    if pretrained and weights is None and spec.hub is None:
-        raise UsageError(
-            f"There are no published weights for {name}. Give --weights with a file or folder that holds "
-            "some, or start from random weights."
-        )
+    file = locate_weights(name, weights) if pretrained else None
     size = spec.native_size if size is None else size
     check_size(name, size)
     # The CPU's generator alone: torch.manual_seed would also reseed every accelerator.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _network(name, classes, (size, size), features)
-    if pretrained:
-        file = weights if weights is not None else hub.fetch(name, str(spec.hub))
+    if file is not None:
         load_weights(network, file, name)
     if normalisation is not None:
         network.normalise_by(normalisation)
     return network
+
+
+def locate_weights(name: str, weights: Path | None) -> Path:
+    """The file of a network's pretrained weights: in ``weights`` where given, else fetched from timm's hub.
+
+    Raises:
+        UsageError: there is none, or the hub cannot be reached.
+    """
+    if weights is not None:
+        return find_weights(weights, name)
+    source = specification(name).hub
+    if source is None:
+        raise UsageError(
+            f"There are no published weights for {name}. Give --weights with a file or folder that holds "
+            "some, or start from random weights."
+        )
+    return hub.fetch(name, source)
 
 
 def restore(name: str, *, classes: int, input_size: Size, features: FeatureKind | None) -> Network:
