@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -21,31 +22,39 @@ from stillroom.settings import (
     TeacherSettings,
     TrainingSettings,
     ViewSettings,
-    from_dict,
+    read_settings,
     to_dict,
 )
 
+_JSON = Parameter(negative="")
+_MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks)$)")
+"""Data settings that a trained model has decided already are no flags of `evaluate`."""
 
-def _section(name: str) -> Parameter:
-    return Parameter(name="*", group=name)
+
+def _section(name: str, only: re.Pattern[str] | None = None) -> Parameter:
+    return Parameter(name="*", group=name, parse=only)
 
 
-def make_app(recipe: type[Recipe] = MedAlmighty, preset: dict[str, Any] | None = None) -> App:
+def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None) -> App:
     """The application, with the flags of one recipe.
 
     Args:
         recipe: whose settings become flags of `distill`.
-        preset: flags' values from a settings file; what stands on the command line goes before them.
+        preset: values from a settings file; what stands on the command line goes before them.
     """
     app = App(
         name="stillroom",
         help="Distil large pretrained vision models into small, explainable medical image classifiers.",
-        help_epilogue="Start with `stillroom demo`, then `stillroom distill ./my_images`.",
-        config=[cyclopts.config.Dict({"distill": preset})] if preset else [],
+        help_epilogue="Start with `stillroom demo`, then `stillroom distill ./my_images`. "
+        "Every command explains itself: `stillroom distill --help`.",
+        config=[cyclopts.config.Dict({"distill": _flags(preset, recipe)})] if preset else [],
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,  # `main` says how to go on
     )
 
     def distill(
-        source: str | None = None,
+        source: str | None = preset.source if preset else None,
+        /,
         *,
         recipe: str = MedAlmighty.name,
         out: Path | None = None,
@@ -63,22 +72,20 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: dict[str, Any] | None =
     ) -> None:
         """Distil a small classifier from a large one and write a report.
 
-        Examples:
-
-            stillroom distill pneumoniamnist --student mobilenetv3_small_100
-
-            stillroom distill ./my_images --teacher vit_small_patch14_dinov2 --size 224
-
-            stillroom distill labels.csv --weights ./weights --out runs/first
-
-            stillroom distill --resume runs/first
+        ```
+        stillroom distill pneumoniamnist --student mobilenetv3_small_100
+        stillroom distill ./my_images --teacher vit_small_patch14_dinov2
+        stillroom distill labels.csv --weights ./weights --out runs/first
+        stillroom distill --resume runs/first
+        stillroom distill --settings runs/first/settings.yaml --seed 1
+        ```
 
         Args:
             source: a MedMNIST name, a folder of class folders, a CSV or Parquet table, or `phantoms`.
             recipe: the published system to run; see `stillroom recipes`.
-            out: the run folder; default `runs/<source>-<recipe>`.
-            resume: go on with a run that was stopped; takes no other flags.
-            settings: a settings.yaml to start from, such as another run's; flags go before it.
+            out: the run folder. Default: `runs/<source>-<recipe>`, numbered where that exists.
+            resume: go on with a run that was stopped. It has its settings already: give no other flag.
+            settings: a settings.yaml to start from, such as another run's; flags given beside it win.
             seed: fixes splits, initial weights, order and views.
             device: `auto` takes an accelerator where there is one.
         """
@@ -86,16 +93,17 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: dict[str, Any] | None =
 
         if resume:
             from stillroom.pipeline import resume as go_on
+            from stillroom.run import Run
 
+            if Run.open(resume).finished:
+                console.say(f"{resume} has finished already; nothing was done again.")
             run = go_on(resume)
         else:
             if source is None:
                 raise UsageError("Say what to train on: `stillroom distill SOURCE`, or --resume RUN.")
             from stillroom.pipeline import distill as start
 
-            run = start(
-                Settings(source, own, data, views, teacher, student, training, evaluation, seed, device), out
-            )
+            run = start(Settings(source, own, data, views, teacher, student, training, evaluation, seed, device), out)
         console.show_run(run)
 
     flags = _section(f"Recipe {recipe.name}") if fields(recipe) else Parameter(parse=False)
@@ -110,18 +118,18 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: dict[str, Any] | None =
 def evaluate(
     run: Path,
     source: str,
+    /,
     *,
     split: Literal["auto", "train", "val", "test", "all"] = "auto",
-    json: bool = False,
-    data: Annotated[DataSettings, _section("Data")] = DataSettings(),  # noqa: B008
+    json: Annotated[bool, _JSON] = False,
+    data: Annotated[DataSettings, _section("Data", _MODELS_OWN)] = DataSettings(),  # noqa: B008
 ) -> None:
     """Test a finished run's exported student on another data set.
 
-    Examples:
-
-        stillroom evaluate runs/first ./other_hospital
-
-        stillroom evaluate runs/first breastmnist --json
+    ```
+    stillroom evaluate runs/first ./other_hospital
+    stillroom evaluate runs/first breastmnist --json
+    ```
 
     Args:
         run: a run folder.
@@ -137,19 +145,24 @@ def evaluate(
     if json:
         console.print_json(found)
         return
-    console.out().print(console.figures_table(found["test"], found["source"], synthetic=found["synthetic"]))
+    console.show_figures(found["test"], found["source"], synthetic=found["synthetic"])
     for note in found["notes"]:
         console.say(note)
 
 
 def predict(
-    run: Path, images: Annotated[list[Path], Parameter(consume_multiple=True)], /, *, json: bool = False
+    run: Path,
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    /,
+    *,
+    json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Classify images with a run's exported student: ONNX Runtime alone, no torch.
 
-    Example:
-
-        stillroom predict runs/first image.png
+    ```
+    stillroom predict runs/first image.png
+    stillroom predict student.onnx ./new_images --json
+    ```
 
     Args:
         run: a run folder, or an exported .onnx file.
@@ -169,12 +182,16 @@ def predict(
         raise UsageError("None of the images could be read.")
 
 
-def export(run: Path, *, out: Path | None = None) -> None:
+def export(run: Path, /, *, out: Path | None = None) -> None:
     """Export a run's student to ONNX once more, and check it against torch.
+
+    ```
+    stillroom export runs/first --out ./student.onnx
+    ```
 
     Args:
         run: a finished run folder.
-        out: the file to write; default `student.onnx` in the run folder.
+        out: the file to write. Default: `student.onnx` in the run folder.
     """
     from stillroom import console
     from stillroom.export import export_student
@@ -183,22 +200,24 @@ def export(run: Path, *, out: Path | None = None) -> None:
     path, parity = export_student(Run.open(run), out)
     console.out().print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, agrees with torch on {parity['images']} validation images "
-        f"(largest difference of a probability {parity['max_probability_difference']:.1e})."
+        f"(largest difference of a probability {parity['max_probability_difference']:.1e}).",
+        markup=False,
     )
 
 
 def audit(
     source: str,
+    /,
     *,
-    json: bool = False,
+    json: Annotated[bool, _JSON] = False,
     seed: int = 0,
     data: Annotated[DataSettings, _section("Data")] = DataSettings(),  # noqa: B008
 ) -> None:
     """Look for leaks, patients on both sides, broken files and classes too small. Trains nothing.
 
-    Example:
-
-        stillroom audit ./my_images
+    ```
+    stillroom audit ./my_images
+    ```
 
     Args:
         source: a MedMNIST name, a folder of class folders, a CSV or Parquet table, or `phantoms`.
@@ -217,14 +236,13 @@ def audit(
         console.out().print(line, markup=False)
 
 
-def models(pattern: str | None = None, *, json: bool = False) -> None:
+def models(pattern: str | None = None, /, *, json: Annotated[bool, _JSON] = False) -> None:
     """List teachers and students, or every network whose name matches a pattern.
 
-    Examples:
-
-        stillroom models
-
-        stillroom models 'mobilenetv3*' --json
+    ```
+    stillroom models
+    stillroom models 'mobilenetv3*' --json
+    ```
 
     Args:
         pattern: a glob over all of timm's names and our own.
@@ -240,7 +258,7 @@ def models(pattern: str | None = None, *, json: bool = False) -> None:
         console.out().print(console.models_table(cards))
 
 
-def recipes(*, json: bool = False) -> None:
+def recipes(*, json: Annotated[bool, _JSON] = False) -> None:
     """List the published systems that can be run, with their settings.
 
     Args:
@@ -263,25 +281,24 @@ def recipes(*, json: bool = False) -> None:
         )
         return
     for recipe in RECIPES:
-        given = ", ".join(f"{name} {value}" for name, value in asdict(recipe()).items())
+        given = "  ".join(_as_flag(name, value) for name, value in asdict(recipe()).items())
         console.out().print(f"[bold]{recipe.name}[/bold]  {recipe.title}")
-        for line in filter(None, (recipe.citation, f"settings: {given}" if given else "")):
-            console.out().print(f"    {line}", style="dim")
+        tasks = f"for {', '.join(sorted(recipe.kinds))} tasks" if recipe.kinds != Recipe.kinds else ""
+        for line in filter(None, (recipe.citation, tasks, given)):
+            console.out().print(f"    {line}", style="dim", markup=False)
 
 
 def demo(*, out: Path | None = None, seed: int = 0) -> None:
     """Distil on synthetic chest-film phantoms: no network, no weights, no GPU, a few minutes.
 
     Args:
-        out: the run folder; default `runs/demo`, numbered where that exists.
+        out: the run folder. Default: `runs/demo`, numbered where that exists.
         seed: fixes the phantoms, splits and initial weights.
     """
     from stillroom import console
     from stillroom.demo import run_demo
 
-    console.say(
-        "Distilling on synthetic phantoms: a fine-tuned teacher, its student, and a control without a teacher."
-    )
+    console.say("Distilling on synthetic phantoms: a fine-tuned teacher, its student, and a control without a teacher.")
     console.show_run(run_demo(out, seed=seed))
 
 
@@ -292,31 +309,44 @@ def main(arguments: list[str] | None = None) -> None:
 
     try:
         make_app(*_recipe_and_preset(arguments))(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except StillroomError as error:
-        console.fail(str(error))
+        console.fail(_with_notes(str(error), error))
         sys.exit(error.exit_code)
     except cyclopts.CycloptsError as error:
-        console.fail(" ".join(str(error).split()) + " See --help.")
+        console.fail(f"{_in_words(error)} See --help.")
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.fail(
-            "stopped. What is finished stands in the run folder: go on with `stillroom distill --resume RUN`."
-        )
+    except KeyboardInterrupt as stop:
+        console.fail(_with_notes("Stopped.", stop))
         sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
-def _recipe_and_preset(arguments: list[str]) -> tuple[type[Recipe], dict[str, Any] | None]:
+def _with_notes(text: str, error: BaseException) -> str:
+    """One line: the error, and what was noted on its way here, such as how to resume."""
+    return " ".join([text, *getattr(error, "__notes__", ())])
+
+
+def _in_words(error: cyclopts.CycloptsError) -> str:
+    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+        return f"Nothing is known of the argument {error.unused_tokens[0]!r}; a text with spaces needs quotes."
+    return " ".join(str(error).split())
+
+
+def _recipe_and_preset(arguments: list[str]) -> tuple[type[Recipe], Settings | None]:
     """The recipe whose flags are wanted and the values of a settings file, read before the flags are known."""
     if not arguments or arguments[0] != "distill":
         return MedAlmighty, None
-    preset = None
+    if (run := _value_of("--resume", arguments)) is not None:
+        _refuse_beside_resume(run, arguments)
     file = _value_of("--settings", arguments)
-    if file is not None:
-        preset = _flat(_read_settings(Path(file)), keep_source=not _has_source(arguments))
-    name = _value_of("--recipe", arguments) or (preset or {}).get("recipe")
-    return (recipe_named(name) if name else MedAlmighty), preset
+    preset = None if file is None else read_settings(Path(file))
+    name = _value_of("--recipe", arguments)
+    if name is None:
+        return (type(preset.recipe) if preset else MedAlmighty), preset
+    return recipe_named(name), preset
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
@@ -328,29 +358,33 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def _has_source(arguments: list[str]) -> bool:
-    return len(arguments) > 1 and not arguments[1].startswith("-")
+def _refuse_beside_resume(run: str, arguments: list[str]) -> None:
+    """A stopped run goes on as it began; a flag that had no effect would be worse than none."""
+    others = [a for a in arguments[1:] if a not in ("--resume", run, f"--resume={run}", "--help", "-h")]
+    if others:
+        raise UsageError(
+            f"--resume takes the run's own settings, so {others[0]} cannot be given beside it. For other settings "
+            f"start a new run: `stillroom distill --settings {Path(run) / 'settings.yaml'} {others[0]} ...`."
+        )
 
 
-def _read_settings(path: Path) -> Settings:
-    import yaml
+def _flags(settings: Settings, recipe: type[Recipe]) -> dict[str, Any]:
+    """Nested settings as the flags that would give them; what is None is left to its default.
 
-    try:
-        return from_dict(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
-
-
-def _flat(settings: Settings, *, keep_source: bool) -> dict[str, Any]:
-    """Nested settings as the flags that would give them; what is None is left to its default."""
+    The recipe's own settings are left out where ``recipe`` is another one.
+    """
     flat: dict[str, Any] = {}
     for name, value in to_dict(settings).items():
-        flat |= value if isinstance(value, dict) else {name: value}
-    flat["recipe"] = flat.pop("name")
-    if not keep_source:
-        flat.pop("source")
-    return {
-        name.replace("_", "-"): value for name, value in flat.items() if value is not None and value != []
-    }
+        if isinstance(value, dict) and (name != "recipe" or type(settings.recipe) is recipe):
+            flat |= value
+        elif name in ("seed", "device"):
+            flat[name] = value
+    flat.pop("name", None)  # the recipe's
+    return {name.replace("_", "-"): value for name, value in flat.items() if value is not None and value != []}
+
+
+def _as_flag(name: str, value: object) -> str:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}"

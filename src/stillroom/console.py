@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,9 +26,13 @@ _SHOWN = {
 }
 
 
+_UNBROKEN = 1000
+_PLAIN: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+
+
 def out() -> Console:
-    """Standard output; colours only on a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Standard output; colours only on a terminal, and lines broken only there."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBROKEN)
 
 
 def say(text: str) -> None:
@@ -48,7 +53,7 @@ def print_json(content: Any) -> None:
 def show_run(run: Run) -> None:
     """A finished run in a few lines: the test figures, what they mean, and where the report is."""
     metrics, console = run.metrics, out()
-    console.print(figures_table(metrics["test"], "Test", synthetic=run.manifest["synthetic"]))
+    show_figures(metrics["test"], "Test", synthetic=run.manifest["synthetic"])
     for comparison in metrics["comparison"].values():
         console.print(escape(comparison["statement"]))
     student, teacher = metrics["efficiency"]["student"], metrics["efficiency"].get("teacher")
@@ -59,28 +64,29 @@ def show_run(run: Run) -> None:
     warnings = [found for found in run.audit["warnings"] if found["level"] == "warning"]
     for found in warnings:
         console.print(f"[yellow]Audit:[/yellow] {escape(found['text'])}")
-    console.print(f"\nReport: {run.report}")
+    console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
 
 
-def figures_table(scores: dict[str, dict[str, Any]], split: str, *, synthetic: bool) -> Table:
-    """Figures side by side, one column per model, each with its interval."""
+def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: bool) -> None:
+    """Figures side by side, one column per model, each with its interval. Three models fit on 80 columns."""
     images = next(iter(scores.values()))["images"]
     note = ", synthetic data" if synthetic else ""
-    table = Table(
-        title=f"{split}: {images} images{note}; 95 % intervals", title_justify="left", title_style="bold"
-    )
+    table = Table(**_PLAIN)
     table.add_column("")
     for role in scores:
-        table.add_column(role.capitalize(), justify="right")
+        table.add_column(role.capitalize())
     for key, title in _SHOWN.items():
         if key in next(iter(scores.values())):
             table.add_row(title, *(_estimate(figures[key]) for figures in scores.values()))
-    return table
+    console = out()
+    console.print(f"{heading}: {images} images{note}; 95 % intervals\n", style="bold", markup=False)
+    console.print(table)
+    console.print()
 
 
 def models_table(cards: list[ModelCard]) -> Table:
     """The networks at a glance."""
-    table = Table()
+    table = Table(**_PLAIN)
     for title, justify in (("Name", "left"), ("Role", "left"), ("Input", "right"), ("Parameters", "right")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
     table.add_column("float32", justify="right")

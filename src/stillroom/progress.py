@@ -16,7 +16,7 @@ def progress(label: str, total: int, *, done: int = 0, enabled: bool = True) -> 
     """Show how far ``label`` has come.
 
     Yields ``advance(steps=1, note="")``: call it as work is done; ``note`` replaces the text behind the bar. On a
-    terminal this is a bar with elapsed and remaining time that vanishes when it ends. Elsewhere a plain line is
+    terminal this is a bar with the remaining time that vanishes when it ends. Elsewhere a plain line is
     written at most every 15 seconds, so that logs stay short.
 
     Args:
@@ -37,15 +37,15 @@ def progress(label: str, total: int, *, done: int = 0, enabled: bool = True) -> 
 @contextmanager
 def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description:<22}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]left[/dim]"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description:<15}", table_column=Column(no_wrap=True, min_width=15)),
+        BarColumn(bar_width=30),  # the part that gives way on a narrow terminal
+        TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True, min_width=4)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
         TextColumn("[dim]{task.fields[note]}[/dim]"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
