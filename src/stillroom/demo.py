@@ -26,11 +26,9 @@ def demo_settings(seed: int = 0) -> Settings:
         recipe=MedAlmighty(alpha=0.2, temperature=2.0),
         data=DataSettings(size=64),
         views=ViewSettings(augment="light", views=4),
-        teacher=TeacherSettings(
-            teacher="resnet18", teacher_mode="finetune", pretrained=False, teacher_epochs=10
-        ),
-        student=StudentSettings("mobilenetv3_small_050"),
-        training=TrainingSettings(epochs=16, batch_size=32, lr=2e-3),
+        teacher=TeacherSettings("resnet10t", teacher_mode="finetune", pretrained=False, teacher_epochs=14),
+        student=StudentSettings("test_resnet"),
+        training=TrainingSettings(epochs=12, batch_size=32, lr=2e-3),
         evaluation=EvaluationSettings(),
         seed=seed,
     )
