@@ -75,7 +75,7 @@ def _otoscopy(drop_leaks: bool) -> Settings:
 EXPERIMENTS = {
     "breastmnist": lambda: _medmnist("breastmnist", 25, 30),
     "retinamnist": lambda: _medmnist("retinamnist", 20, 20),
-    "pneumoniamnist": lambda: _medmnist("pneumoniamnist", 6, 6),
+    "pneumoniamnist": lambda: _medmnist("pneumoniamnist", 4, 4),
     "otoscopy": lambda: _otoscopy(False),
     "otoscopy-without-leaks": lambda: _otoscopy(True),
 }
