@@ -66,7 +66,7 @@ def _otoscopy(drop_leaks: bool) -> Settings:
             "mobilenet_edgetpu_100", teacher_size=160, weights=Path(os.environ["STILLROOM_WEIGHTS"])
         ),
         student=StudentSettings("mobilenetv2_035"),
-        training=TrainingSettings(epochs=40, batch_size=32, lr=2e-3),
+        training=TrainingSettings(epochs=25, batch_size=32, lr=2e-3),
         evaluation=EvaluationSettings(latency=False),
         device="cpu",
     )
