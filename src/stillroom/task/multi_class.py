@@ -107,6 +107,9 @@ class MultiClass(Task):
     ) -> Tensor:
         return softmax_kl(student, teacher, temperature, direction)
 
+    def torch_probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        return (logits.float() / temperature).softmax(dim=-1)
+
     def class_weights(self, targets: np.ndarray) -> np.ndarray:
         counts = np.bincount(targets, minlength=len(self.classes))
         return (len(targets) / (len(self.classes) * np.maximum(counts, 1))).astype(np.float32)
