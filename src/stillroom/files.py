@@ -13,6 +13,9 @@ from typing import Any
 
 from stillroom.errors import RunError
 
+_FULL = 1 << 16
+"""With fewer bytes free than this, a write failed because the disk is full."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
@@ -56,15 +59,11 @@ def append_line(path: Path, line: str) -> None:
         raise RunError(_reason(error, path)) from error
 
 
-_FULL = ("No space left", "os error 28", "Disk quota exceeded", "PytorchStreamWriter")
-"""How libraries that raise exceptions of their own say that the disk is full."""
-
-
 def _reason(error: Exception, path: Path) -> str | None:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or any(words in str(error) for words in _FULL):
-        free = shutil.disk_usage(path.parent).free / 1e6
-        return f"The disk is full: {path} could not be written ({free:.1f} MB free). Make room."
+    free = shutil.disk_usage(path.parent).free if path.parent.exists() else _FULL
+    # torch.save, safetensors and others raise errors of their own, which do not say that the disk is full.
+    if free < _FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return f"The disk is full: {path} could not be written. Make room."
     if isinstance(error, OSError):
         return f"{path} could not be written: {error.strerror or error}."
     return None

@@ -48,19 +48,23 @@ class Run:
         require_vacant(path)
         run = cls(path, settings)
         text = yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True)
-        write_atomically(path / "settings.yaml", lambda target: target.write_text(text, encoding="utf-8"))
-        versions = {"stillroom": metadata.version("stillroom")} | {p: metadata.version(p) for p in _PACKAGES}
-        run.note(
-            created=_now(),
-            source=settings.source,
-            seed=settings.seed,
-            recipe=settings.recipe.name,
-            citation=settings.recipe.citation,
-            student=settings.student.student,
-            teacher=settings.teacher.teacher if settings.recipe.has_teacher else None,
-            versions=versions,
-            durations_s={},
-        )
+        try:
+            write_atomically(path / "settings.yaml", lambda target: target.write_text(text, encoding="utf-8"))
+            versions = {"stillroom": metadata.version("stillroom")} | {p: metadata.version(p) for p in _PACKAGES}
+            run.note(
+                created=_now(),
+                source=settings.source,
+                seed=settings.seed,
+                recipe=settings.recipe.name,
+                citation=settings.recipe.citation,
+                student=settings.student.student,
+                teacher=settings.teacher.teacher if settings.recipe.has_teacher else None,
+                versions=versions,
+                durations_s={},
+            )
+        except BaseException:
+            run.discard()
+            raise
         return run
 
     @classmethod
