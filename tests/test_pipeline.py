@@ -214,26 +214,25 @@ def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, 
     assert len(done.history()) == epochs
 
 
+def _command(folder):
+    command = [sys.executable, "-m", "stillroom", "distill", str(folder), "--size", "32", "--student", "test_resnet"]
+    command += ["--teacher", "test_resnet", "--teacher-mode", "finetune", "--no-pretrained", "--epochs", "8"]
+    return [*command, "--batch-size", "8", "--resamples", "100", "--no-latency"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(picture_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run([*_command(picture_folder), "--out", str(folder)], check=True, capture_output=True)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ["teacher", "student", "control"])
-def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, tmp_path, role):
-    command = [
-        sys.executable,
-        "-m",
-        "stillroom",
-        "distill",
-        str(picture_folder),
-        "--size",
-        "32",
-        "--student",
-        "test_resnet",
-    ]
-    command += ["--teacher", "test_resnet", "--teacher-mode", "finetune", "--no-pretrained", "--epochs", "8"]
-    command += ["--batch-size", "8", "--resamples", "100", "--no-latency"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
-
-    process = subprocess.Popen([*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, uninterrupted, tmp_path, role):
+    killed = tmp_path / "killed"
+    command = [*_command(picture_folder), "--out", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     history, deadline = killed / "history.jsonl", time.monotonic() + 120
     while sum(f'"{role}"' in line for line in _lines(history)) < 3:
         assert process.poll() is None, "the run ended before it could be killed"
@@ -247,9 +246,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, tmp_path, role
         [sys.executable, "-m", "stillroom", "distill", "--resume", str(killed)], check=True, capture_output=True
     )
     for part in ("teacher", "student", "control"):
-        first, second = (load_file(run / part / "model.safetensors") for run in (whole, killed))
+        first, second = (load_file(run / part / "model.safetensors") for run in (uninterrupted, killed))
         assert all(np.array_equal(first[name], second[name]) for name in first), part
-    figures = [json.loads((run / "metrics.json").read_text())["test"] for run in (whole, killed)]
+    figures = [json.loads((run / "metrics.json").read_text())["test"] for run in (uninterrupted, killed)]
     assert figures[0] == figures[1]
 
 
