@@ -74,7 +74,7 @@ def _otoscopy(drop_leaks: bool) -> Settings:
 
 EXPERIMENTS = {
     "breastmnist": lambda: _medmnist("breastmnist", 25, 30),
-    "retinamnist": lambda: _medmnist("retinamnist", 20, 20),
+    "retinamnist": lambda: _medmnist("retinamnist", 10, 12),
     "pneumoniamnist": lambda: _medmnist("pneumoniamnist", 4, 4),
     "otoscopy": lambda: _otoscopy(False),
     "otoscopy-without-leaks": lambda: _otoscopy(True),
