@@ -122,7 +122,7 @@ def test_a_full_disk_is_said_in_one_line(toy, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(RunError, match=r"disk is full.*--resume"):
+    with pytest.raises(RunError, match=r"disk is full.*Make room"):
         train(toy(), tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
 
