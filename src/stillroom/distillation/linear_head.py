@@ -71,7 +71,7 @@ def fit_by_lbfgs(task: Task, data: HeadData) -> FittedHead:
 def fit_by_adam(
     task: Task, data: HeadData, *, epochs: int = 100, lr: float = 1e-3, batch_size: int = 32, seed: int = 0
 ) -> FittedHead:
-    """The head as the MedAlmighty paper trains it: Adam, no penalty, the best validation epoch kept (PAPERS 0)."""
+    """The head as the MedAlmighty paper trains it: Adam, no penalty, the best validation epoch kept."""
     generator = torch.Generator().manual_seed(seed)
     linear = nn.Linear(data.train.shape[1], len(task.classes))
     with torch.no_grad():

@@ -57,7 +57,7 @@ class Task(ABC):
         return (1,) if self.kind == "binary" else tuple(range(len(self.classes)))
 
     def with_paper_softmax(self) -> Task:
-        """The multi-label task trained as MedAlmighty trained it (PAPERS 0 and E5). Refused for other tasks."""
+        """The multi-label task trained as MedAlmighty trained it (docs/recipes.md). Refused for other tasks."""
         raise UsageError(f"paper_softmax reproduces a multi-label choice of the paper; this task is {self.kind}.")
 
     # -- NumPy side: evaluation and the edge --------------------------------------------------------------------
@@ -146,10 +146,10 @@ class Task(ABC):
     def soft_loss(
         self, student: Tensor, teacher: Tensor, temperature: float, direction: Direction = "forward"
     ) -> Tensor:
-        """``t^2 * KL`` between softened distributions per image, ``[B]`` float32 (PAPERS 0; E1 for its direction).
+        """``t^2 * KL`` between softened distributions per image, ``[B]`` float32.
 
         ``forward`` is KL(teacher || student), ``reverse`` KL(student || teacher). Multi-label: Bernoulli KL averaged
-        over labels (PAPERS E5, which sums; the mean keeps alpha's meaning beside a cross-entropy averaged likewise).
+        over labels (the mean, not the sum, keeps alpha's meaning beside a cross-entropy averaged likewise).
 
         Args:
             student: ``[B, K]`` logits. Gradients flow.

@@ -19,7 +19,7 @@ class MultiLabel(Task):
     """Any number of labels per image, each a yes or no of its own.
 
     Attributes:
-        paper_softmax: train and score with one softmax over the labels, as MedAlmighty did (PAPERS E5). It is wrong
+        paper_softmax: train and score with one softmax over the labels, as MedAlmighty did. It is wrong
             for multi-label data and exists to reproduce the paper's ChestMNIST row.
     """
 

@@ -1,4 +1,4 @@
-"""MedAlmighty's hybrid of cross-entropy and temperature-scaled KL (PAPERS 0)."""
+"""MedAlmighty's hybrid of cross-entropy and temperature-scaled KL (MedAlmighty 2025; see docs/recipes.md)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class HybridLoss(Objective):
         alpha: weight in [0, 1] of the term that ``alpha_role`` names; the other term weighs ``1 - alpha``.
         temperature: ``t`` > 0, softens both distributions.
         alpha_role: ``label`` as the paper's equation has it, or ``teacher``, the reading that fits the paper's
-            sweeps better (PAPERS E2).
-        direction: ``forward`` is KL(teacher || student); ``reverse`` is the order the paper's formula prints (E1).
+            sweeps better.
+        direction: ``forward`` is KL(teacher || student); ``reverse`` is the order the paper's formula prints.
     """
 
     needs = frozenset({"teacher_logits"})
