@@ -1,10 +1,7 @@
 """The command line as a user meets it: what is printed where, exit codes, and one clear line for every mistake."""
 
 import json
-import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -276,40 +273,6 @@ def test_a_reader_that_stops_early_hears_nothing_of_it(finished, picture_folder)
     assert done.stderr == ""
 
 
-def on_a_terminal(arguments, columns):
-    """What appears on a terminal of that width."""
-    first, second = pty.openpty()
-    environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm"}
-    environment.pop("NO_COLOR", None)
-    command = [sys.executable, "-m", "stillroom", *map(str, arguments)]
-    with subprocess.Popen(command, stdin=second, stdout=second, stderr=second, env=environment) as process:
-        os.close(second)
-        shown = b""
-        while select.select([first], [], [], 120)[0]:
-            try:
-                part = os.read(first, 1 << 16)
-            except OSError:  # Linux says so when the process is gone
-                break
-            if not part:
-                break
-            shown += part
-    os.close(first)
-    assert process.returncode == 0
-    return shown.decode()
-
-
-@pytest.mark.slow
-def test_bars_and_colours_on_a_terminal(picture_folder, tmp_path):
-    folder = tmp_path / "run"
-    shown = on_a_terminal(["distill", picture_folder, *QUICK, "--recipe", "baseline", "--out", folder], columns=80)
-    bars, _, rest = shown.rpartition("\x1b[2K")  # a bar's line is cleared before anything else is written
-    assert "student" in bars
-    assert re.search(r"epoch 2/2, validation auc \d\.\d{3}", bars)
-    assert "━" not in rest
-    assert "\x1b[1mTest: 24 images" in rest
-    assert all(len(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)) <= 80 for line in re.split(r"[\r\n]+", bars))
-
-
 # -- predict, evaluate, export ------------------------------------------------------------------------------------
 def test_predict_names_what_it_cannot_read_and_answers_the_rest(stillroom, finished, picture_folder, tmp_path):
     (tmp_path / "empty.png").touch()
@@ -354,6 +317,7 @@ def test_export_once_more(stillroom, finished, tmp_path):
     assert (tmp_path / "again.onnx").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_unusual_names_of_folders_and_classes(stillroom, picture_folder, tmp_path):
     """Names go through pages, files and terminals as they are, brackets of rich's markup and HTML's among them."""
     root = tmp_path / "Bilder [bold] ä ö, 図"
@@ -374,6 +338,7 @@ def test_unusual_names_of_folders_and_classes(stillroom, picture_folder, tmp_pat
 
 
 # -- a run repeated from its settings -----------------------------------------------------------------------------
+@pytest.mark.slow
 def test_settings_repeat_a_run(stillroom, finished, tmp_path):
     answer = stillroom("distill", "--settings", finished / "settings.yaml", "--out", tmp_path / "again")
     assert answer.code == 0, answer.err
