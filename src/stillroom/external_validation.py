@@ -124,7 +124,6 @@ def _rows(table: Table, split: Split) -> tuple[np.ndarray, str]:
     rows = np.arange(len(table)) if chosen == "all" else table.indices(chosen)
     if len(rows) == 0:
         there = sorted(set(table.splits.tolist()) - {""})
-        raise UsageError(
-            f"{table.name} has no {chosen} split; it has {', '.join(there) or 'none'}. Give --split all for every image."
-        )
+        others = f"it has {', '.join(there)}" if there else "its images are in no split"
+        raise UsageError(f"{table.name} has no {chosen} split; {others}. Give --split all for every image.")
     return rows, chosen

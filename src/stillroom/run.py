@@ -150,7 +150,7 @@ class Run:
     def note(self, **entries: Any) -> None:
         """Add entries to the manifest."""
         path = self.path / "manifest.json"
-        write_json(path, (json.loads(path.read_text("utf-8")) if path.exists() else {}) | entries)
+        write_json(path, (self.manifest if path.exists() else {}) | entries)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to history.jsonl."""
