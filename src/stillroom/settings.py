@@ -160,7 +160,7 @@ class StudentSettings:
         student_pretrained: start the student from pretrained weights (`weights`, else timm's hub), not random ones.
     """
 
-    student: str = "mobilenetv3_small_100"
+    student: str = "resnet10t_050"
     student_size: int | None = None
     student_pretrained: bool = False
 

@@ -32,6 +32,8 @@ TEACHERS = (
 """Networks to learn from."""
 
 STUDENTS = (
+    "resnet10t_050",
+    "resnet10t",
     "mobilenetv3_small_050",
     "mobilenetv3_small_075",
     "mobilenetv3_small_100",
@@ -53,7 +55,7 @@ STUDENTS = (
 )
 """Networks to teach."""
 
-OWN = ("resnet18_28", "resnet50_28")
+OWN = ("resnet10t_050", "resnet18_28", "resnet50_28")
 """Networks that timm does not have."""
 
 

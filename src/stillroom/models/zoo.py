@@ -16,8 +16,8 @@ from stillroom.errors import UsageError, nearest
 from stillroom.models import hub
 from stillroom.models.catalogue import OWN, names
 from stillroom.models.network import Network
-from stillroom.models.normalisation import HALF, Normalisation
-from stillroom.models.small_images import resnet18_28, resnet50_28
+from stillroom.models.normalisation import HALF, IMAGENET, Normalisation
+from stillroom.models.resnets import resnet10t_050, resnet18_28, resnet50_28
 from stillroom.models.taps import FeatureKind
 from stillroom.models.weights import find_weights, load_weights
 
@@ -53,7 +53,9 @@ class _OwnModel:
 
 
 _SMALL_RESNET = Specification(28, False, HALF, "resnet", None)
+_SLIM_RESNET = Specification(176, False, IMAGENET, "resnet", None)
 _OWN_MODELS = {
+    "resnet10t_050": _OwnModel(resnet10t_050, _SLIM_RESNET),
     "resnet18_28": _OwnModel(resnet18_28, _SMALL_RESNET),
     "resnet50_28": _OwnModel(resnet50_28, _SMALL_RESNET),
 }

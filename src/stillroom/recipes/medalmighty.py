@@ -1,4 +1,4 @@
-"""MedAlmighty: a frozen foundation model with a linear head teaches a small network (MedAlmighty 2025; see docs/recipes.md)."""
+"""MedAlmighty (2025): a frozen foundation model with a linear head teaches a small network. See docs/recipes.md."""
 
 from __future__ import annotations
 
