@@ -129,10 +129,11 @@ def test_finishing_hashes_what_it_leaves_and_clears_away(run):
 
 
 def test_history_survives_a_line_cut_short(run):
-    """As a killed process leaves it: the half line is passed over, and the next one stands by itself."""
+    """As a killed process leaves it: the half line is passed over, and the next one takes its place."""
     run.log({"role": "student", "epoch": 1, "loss": 1.0})
     with (run.path / "history.jsonl").open("a") as file:
         file.write('{"role": "stud')
+    assert [line["epoch"] for line in run.history()] == [1]
     run.log({"role": "student", "epoch": 2, "loss": 0.5})
     run.log({"role": "student", "epoch": 2, "loss": 0.4})  # repeated after the checkpoint was lost
     run.log({"role": "control", "epoch": 1, "loss": 2.0})
@@ -141,6 +142,7 @@ def test_history_survives_a_line_cut_short(run):
         ("student", 2, 0.4),
         ("control", 1, 2.0),
     ]
+    assert len([json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]) == 4
     with pytest.raises(ValueError):
         run.log({"loss": float("nan")})
     assert len(run.history()) == 3

@@ -129,6 +129,16 @@ def test_weights_of_another_architecture_leave_no_folder(picture_folder, tmp_pat
     assert not (tmp_path / "runs" / "a").exists()
 
 
+def test_a_diverged_run_leaves_nothing_to_resume(picture_folder, tmp_path, capsys):
+    """It would diverge again, so no command to go on is named."""
+    flags = "--recipe baseline --student test_resnet --size 32 --views 2 --batch-size 8 --lr 1e12 --optimizer sgd"
+    with pytest.raises(SystemExit) as stop:
+        main(["distill", str(picture_folder), *flags.split(), "--out", str(tmp_path / "run")])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.endswith("training diverged. Lower --lr, or use --precision 32.\n")
+    assert not (tmp_path / "run").exists()
+
+
 # -- stopped and resumed ----------------------------------------------------------------------------------------------
 def weights(folder):
     return load_file(folder / "student" / "model.safetensors")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.errors import RunError
+from stillroom.errors import StorageError
 
 META = "meta.json"
 _ABANDONED_AFTER = 24 * 3600.0
@@ -91,7 +91,7 @@ def publish(
         ``folder``.
 
     Raises:
-        RunError: the disk is full, or the folder cannot be written to.
+        StorageError: the disk is full, or the folder cannot be written to.
     """
     if valid(folder):
         return folder
@@ -112,7 +112,7 @@ def publish(
             free = shutil.disk_usage(folder.parent).free + _bytes_in(scratch)
             raise _disk_full(folder, max(needs, free), free) from error
         if isinstance(error, PermissionError) and not os.access(folder.parent, os.W_OK):
-            raise RunError(
+            raise StorageError(
                 f"The cache folder {folder.parent} cannot be written to. Set STILLROOM_CACHE to one that can."
             ) from error
         raise
@@ -182,8 +182,8 @@ def _bytes_in(folder: Path | None) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _disk_full(folder: Path, needs: int, free: int) -> RunError:
-    return RunError(
+def _disk_full(folder: Path, needs: int, free: int) -> StorageError:
+    return StorageError(
         f"The disk is too full for {folder}: more than {_size(needs)} needed, {_size(free)} free. "
         "Make room, or set STILLROOM_CACHE to a folder on a larger disk."
     )

@@ -19,6 +19,10 @@ class RunError(StillroomError):
     exit_code = 1
 
 
+class StorageError(RunError):
+    """Something could not be written. What is written already is whole: with room made, the run can go on."""
+
+
 def nearest(name: str, known: list[str] | tuple[str, ...], count: int = 3) -> str:
     """A hint such as ``Did you mean resnet18, resnet34?`` for a mistyped name; empty when nothing is close."""
     from difflib import get_close_matches

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import RunError
+from stillroom.errors import StorageError
 
 _FULL = 1 << 16
 """With fewer bytes free than this, a write failed because the disk is full."""
@@ -21,7 +21,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
 
     Raises:
-        RunError: the disk is full, or the folder cannot be written to. Nothing half-written stays.
+        StorageError: the disk is full, or the folder cannot be written to. Nothing half-written stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         reason = _reason(error, path)
         if reason is None:
             raise
-        raise RunError(reason) from error
+        raise StorageError(reason) from error
     finally:
         with suppress(OSError):
             temporary.unlink()  # also after Ctrl-C
@@ -45,18 +45,18 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line of text. Half a line that a killed process or a full disk left before it stays by itself.
+    """Append a line of text, in place of half a line that a killed process or a full disk may have left at the end.
 
     Raises:
-        RunError: the disk is full, or the file cannot be written to.
+        StorageError: the disk is full, or the file cannot be written to.
     """
     try:
         with path.open("ab+") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-            cut = file.read() not in (b"", b"\n")
-            file.write(b"\n" * cut + line.encode() + b"\n")
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(line.encode() + b"\n")
     except OSError as error:
-        raise RunError(_reason(error, path)) from error
+        raise StorageError(_reason(error, path)) from error
 
 
 def _reason(error: Exception, path: Path) -> str | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from stillroom.data.load import Dataset, is_named_set, load_data, open_source, prepare
 from stillroom.distillation.teachers import Teacher
-from stillroom.errors import RunError, UsageError
+from stillroom.errors import RunError, StillroomError, StorageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
 from stillroom.evaluation.efficiency import machine, profile, profile_onnx
 from stillroom.export import PARITY_IMAGES, export_network
@@ -51,7 +51,9 @@ def distill(settings: Settings, out: Path | str | None = None, *, show_progress:
     run = Run.create(path, settings)
     try:
         return _carry_out(run, dataset, show_progress)
-    except UsageError:
+    except StorageError:
+        raise
+    except StillroomError:
         run.discard()
         raise
 
@@ -103,7 +105,7 @@ def _anchored(settings: Settings) -> Settings:
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     try:
         return _stages(run, dataset, show_progress)
-    except (RunError, KeyboardInterrupt) as stop:
+    except (StorageError, KeyboardInterrupt) as stop:
         stop.add_note(run.how_to_resume)
         raise
 
