@@ -369,15 +369,12 @@ def test_every_setting_comes_back_from_a_file(monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stillroom.pipeline, "distill", start)
-    for more in (
-        [],
-        ["elsewhere", "--alpha", "0.1", "--control", "--classes", "x", "--seed=1"],
-        ["--recipe", "baseline"],
-    ):
+    others = ["elsewhere", "--alpha", "0.1", "--control", "--classes", "x y", "z", "--seed=1"]
+    for more in ([], others, ["--recipe", "baseline"]):
         with pytest.raises(SystemExit):
             main(["distill", "--settings", str(file), *more])
     assert to_dict(seen[0]) == values
     assert seen[0] == from_dict(values)
     assert (seen[1].source, seen[1].recipe.alpha, seen[1].evaluation.control) == ("elsewhere", 0.1, True)
-    assert (seen[1].data.classes, seen[1].seed, seen[1].training.lr) == (("x",), 1, 1e-5)
+    assert (seen[1].data.classes, seen[1].seed, seen[1].training.lr) == (("x y", "z"), 1, 1e-5)
     assert (seen[2].recipe.name, seen[2].training.lr) == ("baseline", 1e-5)

@@ -32,7 +32,14 @@ _MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplic
 
 
 def _section(name: str, only: re.Pattern[str] | None = None) -> Parameter:
-    return Parameter(name="*", group=name, parse=only)
+    return Parameter(
+        name="*",
+        group=name,
+        parse=only,
+        consume_multiple=True,
+        negative_iterable="",
+        show_default=lambda value: None if value == () else value,
+    )
 
 
 def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None) -> App:
