@@ -139,6 +139,18 @@ def test_a_diverged_run_leaves_nothing_to_resume(picture_folder, tmp_path, capsy
     assert not (tmp_path / "run").exists()
 
 
+def test_a_full_accelerator_is_one_line(picture_folder, tmp_path, monkeypatch):
+    import torch
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.setattr(MedAlmighty, "run", full)
+    with pytest.raises(RunError, match=r"memory is full\. Lower --batch-size"):
+        stillroom.distill(settings(picture_folder), tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 # -- stopped and resumed ----------------------------------------------------------------------------------------------
 def weights(folder):
     return load_file(folder / "student" / "model.safetensors")

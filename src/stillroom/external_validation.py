@@ -98,7 +98,7 @@ def evaluate(
         "quarantined": quarantined,
         "notes": notes,
     }
-    name = re.sub(r"[^\w.-]+", "-", f"{Path(str(source)).name}-{chosen}")
+    name = re.sub(r"[^\w.-]+", "-", f"{table.name}-{chosen}")
     write_json(run.path / "evaluations" / f"{name}.json", result)
     return result
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from stillroom.data.load import Dataset, is_named_set, load_data, open_source, prepare
@@ -39,8 +40,9 @@ def distill(settings: Settings, out: Path | str | None = None, *, show_progress:
         show_progress: show bars with the time left.
 
     Raises:
-        UsageError: something asked for is wrong; nothing was trained.
-        RunError: the run failed on the way; what was done stands in the folder, and :func:`resume` goes on from it.
+        UsageError: something asked for is wrong; nothing was trained, and no folder is left.
+        StorageError: the disk is full; what was done stands in the folder, and :func:`resume` goes on from it.
+        RunError: the run failed in another way, such as a loss that diverged.
     """
     path = Path(out) if out else _free_folder(settings)
     settings = _anchored(settings)
@@ -108,6 +110,8 @@ def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     except (StorageError, KeyboardInterrupt) as stop:
         stop.add_note(run.how_to_resume)
         raise
+    except torch.OutOfMemoryError as error:
+        raise RunError("The accelerator's memory is full. Lower --batch-size, or give --device cpu.") from error
 
 
 def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
