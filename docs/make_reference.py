@@ -1,0 +1,439 @@
+"""Write docs/reference.md from the code: settings, recipes, command line, files and Python API.
+
+    python docs/make_reference.py
+
+Run it after any change of a setting, a recipe, a verb or a public name; tests/test_docs.py fails until it is done.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import stillroom
+from stillroom.cli import make_app
+from stillroom.data.audit import Audit
+from stillroom.data.findings import ClassCount, Finding, Pair, SharedPatient
+from stillroom.deployment.metadata import ModelMetadata
+from stillroom.distillation.step import Objective, Step, TeacherOutputs
+from stillroom.distillation.teachers import Teacher
+from stillroom.evaluation.comparison import compare
+from stillroom.evaluation.efficiency import profile
+from stillroom.evaluation.metrics import score
+from stillroom.models.network import Network
+from stillroom.models.taps import Outputs
+from stillroom.recipes import RECIPES, Recipe
+from stillroom.settings import SECTIONS, Settings
+from stillroom.training import TrainingData
+from stillroom.workbench import Workbench
+
+TARGET = Path(__file__).with_name("reference.md")
+
+FILES = {
+    "settings.yaml": "Every setting, fully resolved. `stillroom distill --settings FILE` repeats the run.",
+    "manifest.json": "What was run on what with what: data, task, store, seed, versions, machine, device, seconds per "
+    "stage, and at the end the SHA-256 of every `.safetensors`, `.onnx` and `.parquet` file.",
+    "audit.json": "What the audit found; see [below](#auditjson).",
+    "history.jsonl": "One line per trained epoch; see [below](#historyjsonl).",
+    "student/": "The distilled student: `model.safetensors` and `model.json`. No pickle.",
+    "control/": "The same student trained on the same budget without a teacher, in the same form.",
+    "teacher/": "A fine-tuned teacher in the same form; of a frozen one only its linear head, `head.safetensors`.",
+    "predictions.parquet": "Every image with its probabilities; see [below](#predictionsparquet).",
+    "features.npz": "Pooled features of up to 2,000 test images, for the report's map: `student [M, D]`, "
+    "`teacher [M, D2]`, and `index [M]`, rows of predictions.parquet.",
+    "gallery.npz": "The student's worst mistakes on the test split: `images [G, C, H, W]` uint8 and `index [G]`.",
+    "metrics.json": "Every figure of the report; see [below](#metricsjson).",
+    "student.onnx": "The student with its preprocessing, calibrated probabilities and class names; see "
+    "[below](#studentonnx).",
+    "report.html": "The report: one file that opens offline.",
+    "MODEL_CARD.md": "The model card.",
+    "evaluations/": "One JSON file per `stillroom evaluate`, named after the source and its split.",
+    "checkpoints/": "Only while a network trains: its state after the last epoch, and its best weights. A run goes on "
+    "from here.",
+}
+"""Every file and folder that a run may leave; tests/test_docs.py compares it with a real run."""
+
+HISTORY = {
+    "role": "`student`, `control`, `teacher`, or a name of the recipe's own",
+    "epoch": "from 1",
+    "epochs": "how many were asked for",
+    "loss": "mean training loss: the sum of `losses`",
+    "losses": "each part of the loss by name, weighted as it was minimised",
+    "val": "`metric` (its name), `value` (null where it is not defined) and `nll`, on validation",
+    "lr": "learning rate of the epoch's last step",
+    "seconds": "training and validation of this epoch",
+    "best": "whether this epoch's weights are the best so far",
+}
+
+METRICS = {
+    "task": "`kind`, `classes`, and for each kind what else describes it",
+    "test": "per role (`student`, `control`, `teacher`) the figures on the test split, as described below",
+    "calibration": "per role `temperature` (fitted on validation), `ece_before` and `ece_after` (calibration error on "
+    "test), and the bins of the reliability diagrams, `bins_before` and `bins`",
+    "comparison": "`student_vs_control` and `student_vs_teacher`, as described below",
+    "efficiency": "per network (`student`, `teacher`, `onnx`), as described below",
+    "export": "the ONNX file against torch on validation images: `images`, `max_logit_difference`, "
+    "`max_probability_difference`, `decisions_equal`, `tolerance`, `passed`",
+}
+
+ENVIRONMENT = {
+    "STILLROOM_CACHE": "where stores and banks are kept. Default: `stillroom` in the user's cache folder.",
+    "STILLROOM_DATA": "a folder whose sub-folder `medmnist` holds MedMNIST's .npz files; also used by the tests.",
+    "STILLROOM_WEIGHTS": "a folder of pretrained weights, used by the tests alone.",
+}
+
+EXIT_CODES = {
+    0: "all went well",
+    1: "the run failed: a full disk, an export that does not agree, a diverged loss",
+    2: "what was asked for cannot be done as asked: a flag, a path, a file or a data set is wrong",
+    130: "stopped by Ctrl-C",
+}
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [_HEAD, *_command_line(), *_settings(), *_recipes(), *_run_folder(), *_python()]
+    return "\n\n".join(_wrapped(part.strip("\n")) for part in parts) + "\n"
+
+
+def _wrapped(part: str) -> str:
+    """Prose in lines of 120 characters; tables, code, headings and comments as they are."""
+    if "\n" in part or part.startswith(("#", "|")):
+        return part
+    return textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False)
+
+
+_HEAD = """
+# Reference
+
+<!-- Made by docs/make_reference.py from the code. Do not edit: change the docstrings and run `make docs`. -->
+
+This page is for looking things up: every command, setting, file and public name. To learn Stillroom, start with the
+[tutorial](tutorial.md); for a task at hand, see [how-to](how-to.md).
+
+Contents: [command line](#command-line) · [settings](#settings) · [recipes](#recipes) · [run folder](#run-folder) ·
+[Python](#python)
+"""
+
+
+# -- command line -------------------------------------------------------------------------------------------------
+def _command_line() -> Iterator[str]:
+    app = make_app()
+    yield "## Command line"
+    verbs = [name for name in app if not name.startswith("-")]
+    lines = [(f"[`stillroom {verb}`](#stillroom-{verb})", _summary(app[verb].default_command)) for verb in verbs]
+    yield _table(("Command", "What it does"), lines)
+    yield (
+        "Results go to standard output, everything else to standard error. `stillroom VERB --help` shows the same as "
+        "this page. `stillroom --version` says which Stillroom it is, `stillroom --install-completion` completes "
+        "commands in your shell."
+    )
+    yield _table(("Exit code", "Meaning"), [(str(code), text) for code, text in EXIT_CODES.items()])
+    yield _table(("Variable", "Meaning"), [(f"`{name}`", text) for name, text in ENVIRONMENT.items()])
+    for verb in verbs:
+        yield from _verb(app[verb], verb)
+
+
+def _verb(command: Any, verb: str) -> Iterator[str]:
+    texts = sections(command.default_command).get("Args", {})
+    own, borrowed = [], []
+    for argument in command.assemble_argument_collection():
+        if not argument.parse or argument.names == ("*",):
+            continue
+        if {group.name for group in argument.parameter.group} <= {"Arguments", "Parameters"}:
+            own.append(argument)
+        else:
+            borrowed.append(argument.names[0])
+    places = [one.names[0] for one in own if not one.names[0].startswith("-")]
+    yield f"### `stillroom {verb}`"
+    yield _summary(command.default_command)
+    yield f"```text\n{' '.join(['stillroom', verb, *places])}{' [FLAGS]' if len(own) > len(places) else ''}\n```"
+    rows = []
+    for one in own:
+        name = one.names[0].removeprefix("--").lower().replace("-", "_")
+        default = one.field_info.default
+        rows.append(
+            (
+                ", ".join(f"`{flag}`" for flag in one.names),
+                _values(one.hint),
+                "" if default is inspect.Parameter.empty else _default(default),
+                texts[name],
+            )
+        )
+    if rows:
+        yield _table(("Argument", "Values", "Default", "Meaning"), rows)
+    if verb == "distill":
+        yield "All [settings](#settings) and the settings of the chosen [recipe](#recipes) are flags too."
+    elif borrowed:
+        yield f"Of the settings under [data](#data) it takes {', '.join(f'`{flag}`' for flag in borrowed)}."
+
+
+# -- settings and recipes -----------------------------------------------------------------------------------------
+def _settings() -> Iterator[str]:
+    yield "## Settings"
+    yield (
+        "A run is decided by its settings. On the command line each is a flag of `stillroom distill`; in settings.yaml "
+        "it stands under its section's name, with underscores; in Python the section is a dataclass of "
+        "`stillroom`. A flag of several values takes them one after the other: `--classes mild severe`."
+    )
+    head = {name: text for name, text in sections(Settings)["Attributes"].items() if name not in SECTIONS}
+    yield _table(("In settings.yaml", "Meaning"), [(f"`{name}`", text) for name, text in head.items()])
+    flags = _flags(None)
+    for name, cls in SECTIONS.items():
+        yield f"### {name.capitalize()}"
+        yield f"{_summary(cls)} In settings.yaml `{name}:`, in Python `stillroom.{cls.__name__}`."
+        yield _fields(cls, flags)
+
+
+def _recipes() -> Iterator[str]:
+    yield "## Recipes"
+    yield (
+        "A recipe is one published system, chosen by `--recipe NAME`. Its settings stand under `recipe:` in "
+        "settings.yaml, with its `name`. [Recipes](recipes.md) explains each one."
+    )
+    for recipe in RECIPES:
+        yield f"### {recipe.name}"
+        facts = [f"{recipe.title}.", _summary(recipe)]
+        if recipe.citation:
+            facts.append(f"After: {recipe.citation}.")
+        facts.append(f"Tasks: {', '.join(sorted(recipe.kinds))}. In Python `stillroom.{recipe.__name__}`.")
+        yield " ".join(facts)
+        yield _fields(recipe, _flags(recipe)) if fields(recipe) else "It has no settings of its own."
+
+
+def _flags(recipe: type[Recipe] | None) -> dict[str, str]:
+    """A setting's name to its flags, e.g. ``flips`` to ``--flips, --no-flips``."""
+    app = make_app(recipe) if recipe else make_app()
+    flags = {}
+    for argument in app["distill"].assemble_argument_collection():
+        if argument.names[0].startswith("--"):
+            name = argument.names[0].removeprefix("--").replace("-", "_")
+            shown = [flag for flag in argument.names if not flag.startswith("--empty-")]
+            flags[name] = ", ".join(f"`{flag}`" for flag in shown)
+    return flags
+
+
+def _fields(cls: type, flags: dict[str, str]) -> str:
+    hints, texts = typing.get_type_hints(cls), sections(cls)["Attributes"]
+    rows = [(flags[f.name], _values(hints[f.name]), _default(_default_of(f)), texts[f.name]) for f in fields(cls)]
+    return _table(("Flag", "Values", "Default", "Meaning"), rows)
+
+
+def _default_of(field: Any) -> Any:
+    return field.default if field.default is not MISSING else field.default_factory()
+
+
+def _values(hint: Any) -> str:
+    """A type as people would say it: its choices, or ``whole number``, ``path``..."""
+    words = {int: "whole number", float: "number", str: "text", Path: "path", bool: "yes or no"}
+    if hint in words:
+        return words[hint]
+    arguments = [one for one in typing.get_args(hint) if one is not type(None)]
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments)
+    if typing.get_origin(hint) in (tuple, list):
+        return f"one or more: {_values(arguments[0])}"
+    return " or ".join(_values(one) for one in arguments)
+
+
+def _default(value: Any) -> str:
+    if value is None or value == ():
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{value}`"
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+def _run_folder() -> Iterator[str]:
+    yield "## Run folder"
+    yield (
+        "A run is a folder; nothing of it stands elsewhere but the cache, which can be made again. Files appear as "
+        "stages finish, each written whole or not at all; to history.jsonl lines are added."
+    )
+    yield _table(("File", "What it holds"), [(f"`{name}`", text) for name, text in FILES.items()])
+    yield "A recipe may leave more networks, each in a folder named after its role."
+
+    yield "### predictions.parquet"
+    yield (
+        "One row per image of every split: `id` (as in the source), `patient` (empty where unknown), `split`, `target` "
+        "(class names; several are joined by `;`), then `<role>:<class>` for each role (`student`, `control`, "
+        "`teacher`) and class: the calibrated probability. Every figure can be computed again from it."
+    )
+    yield "### metrics.json"
+    yield _table(("Key", "What it holds"), [(f"`{key}`", text) for key, text in METRICS.items()])
+    yield f"**Figures** of a role. {_returns(score)}"
+    yield (
+        "Overall figures: `auc`, `sensitivity`, `specificity`, `precision`, `f1`, `average_precision`, "
+        "`balanced_accuracy`, `mcc`, `brier`, `nll`, `accuracy`, `ece`, and for ordinal tasks `quadratic_kappa`. "
+        f"{_body(score)}"
+    )
+    yield f"**Comparison.** {_returns(compare)}"
+    yield f"**Efficiency.** {_returns(profile)} Of `onnx`: `size_mb`, `latency_ms`, `threads` and `machine` alone."
+    yield "### history.jsonl"
+    yield _table(("Key", "Meaning"), [(f"`{key}`", text) for key, text in HISTORY.items()])
+    yield "### audit.json"
+    yield _attributes(Audit)
+    yield "The entries of its lists:"
+    entries = (Pair, SharedPatient, ClassCount, Finding)
+    yield _table(
+        ("Entry", "Keys", "What it is"),
+        [(f"`{one.__name__}`", ", ".join(f"`{f.name}`" for f in fields(one)), _body(one)) for one in entries],
+    )
+    yield "### student.onnx"
+    yield (
+        "One file, opset 18. Input `images [B, C, S, S]` float32 in [0, 1]; outputs `logits [B, K]` and calibrated "
+        "`probabilities [B, K]`. Metadata properties, each a JSON text:"
+    )
+    texts = sections(ModelMetadata)["Attributes"] | {
+        "format": "version of this contract",
+        "version": "the Stillroom that wrote the file",
+        "decision_rule": "the rule in words",
+        "task": "`kind`, `classes` and what else describes the task: what the outputs mean",
+    }
+    keys = ("format", "version", "task", "decision_rule", "name", "size", "channels", "white", "fit")
+    keys += ("temperature", "synthetic", "details")
+    yield _table(("Property", "Meaning"), [(f"`stillroom.{key}`", texts[key]) for key in keys])
+
+
+# -- Python -------------------------------------------------------------------------------------------------------
+def _python() -> Iterator[str]:
+    yield "## Python"
+    yield "Everything below is imported from `stillroom`, which is light: a name is loaded when it is first used."
+    rows = [
+        (f"`{name}{_signature(getattr(stillroom, name))}`", _summary(getattr(stillroom, name)))
+        for name in stillroom.__all__
+    ]
+    yield _table(("Name", "What it is"), rows)
+    for cls in (stillroom.Run, stillroom.Predictor, stillroom.Prediction):
+        yield f"### {cls.__name__}"
+        yield _members(cls)
+    yield "### For authors of recipes"
+    yield (
+        "What a recipe and an objective work with; see [how-to](how-to.md#add-a-recipe-of-your-own). From "
+        "`stillroom.recipes`, `stillroom.workbench`, `stillroom.distillation.step`, "
+        "`stillroom.distillation.teachers`, `stillroom.training` and `stillroom.models`."
+    )
+    for cls in (Recipe, Workbench, Objective, Step, TeacherOutputs, Teacher, TrainingData, Network, Outputs):
+        yield f"#### {cls.__name__}"
+        yield _summary(cls)
+        yield _members(cls)
+
+
+def _members(cls: type) -> str:
+    """Attributes and public methods that the class itself defines."""
+    texts = sections(cls).get("Attributes", {})
+    rows = [(f"`{name}`", text) for name, text in texts.items()]
+    for name, member in vars(cls).items():
+        plain = inspect.unwrap(getattr(member, "__func__", member))
+        if name.startswith("_") or name in texts:
+            continue
+        if isinstance(member, property) and member.__doc__:
+            rows.append((f"`{name}`", _summary(member)))
+        elif inspect.isfunction(plain) and plain.__doc__:
+            rows.append((f"`{name}{_signature(plain)}`", _summary(plain)))
+    return _table(("Member", "What it is"), rows)
+
+
+def _signature(thing: Any) -> str:
+    """Names of the arguments, ``*`` where names must be given; empty for what is not a function."""
+    if not inspect.isfunction(thing):
+        return ""
+    shown, starred = [], False
+    for parameter in inspect.signature(thing).parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            shown.append("*")
+            starred = True
+        star = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        shown.append(f"{star}{parameter.name}{'' if parameter.default is parameter.empty else '=...'}")
+    return f"({', '.join(shown)})"
+
+
+# -- docstrings ---------------------------------------------------------------------------------------------------
+def sections(thing: Any) -> dict[str, dict[str, str]]:
+    """The entries of a docstring's ``Args``, ``Attributes``... by heading and name, each on one line.
+
+    Several names may share an entry (``first, second: ...``); each gets it.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for heading, block in _blocks(thing):
+        entries: dict[str, str] = {}
+        names: list[str] = []
+        for line in block:
+            start = re.match(r"(\w[\w, ]*): (.*)", line)
+            if start:
+                names = [name.strip() for name in start[1].split(",")]
+                entries |= dict.fromkeys(names, start[2])
+            elif line.strip():
+                entries |= {name: f"{entries[name]} {line.strip()}" for name in names}
+        if entries:
+            found[heading] = {name: _markdown(text) for name, text in entries.items()}
+    return found
+
+
+def _blocks(thing: Any) -> Iterator[tuple[str, list[str]]]:
+    """Headings such as ``Args`` with the lines below them, less their indentation."""
+    heading, block = "", []
+    for line in (inspect.getdoc(thing) or "").splitlines():
+        start = re.fullmatch(r"([A-Z][a-z]+):", line)
+        if start:
+            if heading:
+                yield heading, block
+            heading, block = start[1], []
+        elif heading and line and not line.startswith(" "):
+            yield heading, block
+            heading = ""
+        elif heading:
+            block.append(line.removeprefix("    "))
+    if heading:
+        yield heading, block
+
+
+def _returns(thing: Any) -> str:
+    lines = next((block for heading, block in _blocks(thing) if heading == "Returns"), [])
+    return _markdown(" ".join(line.strip() for line in lines))
+
+
+def _summary(thing: Any) -> str:
+    """The first sentence or paragraph of a docstring, as one line."""
+    if not callable(thing) and not isinstance(thing, property):
+        return "Tuple of every recipe's class."
+    first = (inspect.getdoc(thing) or "").split("\n\n")[0]
+    return _markdown(" ".join(first.split()))
+
+
+def _body(thing: Any) -> str:
+    """The paragraphs of a docstring before its first heading, but for functions the first of them."""
+    paragraphs = (inspect.getdoc(thing) or "").split("\n\n")
+    kept = [text for text in paragraphs if not re.match(r"[A-Z][a-z]+:\n", text)]
+    chosen = kept[1:] if inspect.isfunction(thing) else kept
+    return _markdown(" ".join(" ".join(chosen).split()))
+
+
+def _attributes(cls: type) -> str:
+    texts = sections(cls)["Attributes"]
+    return _table(("Key", "What it holds"), [(f"`{name}`", text) for name, text in texts.items()])
+
+
+def _markdown(text: str) -> str:
+    """Sphinx's marks as Markdown's: ``:func:`x.y``` and ``` ``x`` ``` become `y` and `x`."""
+    text = re.sub(r":\w+:`~?([^`]+)`", lambda match: f"`{match[1].rsplit('.', 1)[-1]}`", text)
+    return text.replace("``", "`")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(reference(), encoding="utf-8")
+    print(f"{TARGET} is written.")

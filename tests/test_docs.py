@@ -1,0 +1,343 @@
+"""The documentation against the code: the reference is current, links resolve, commands parse, examples run."""
+
+import ast
+import importlib
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stillroom import (
+    DataSettings,
+    EvaluationSettings,
+    Predictor,
+    Settings,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+    ViewSettings,
+    distill,
+)
+from stillroom.cli import make_app
+from stillroom.distillation.step import Step, TeacherOutputs
+from stillroom.models.taps import Outputs
+from stillroom.recipes import MedAlmighty, recipe_named
+from stillroom.settings import SECTIONS
+from stillroom.task import MultiClass, MultiLabel
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+FENCE = re.compile(
+    r"^(?:<!-- tested: (?P<tag>[\w-]+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+def load(path: Path, name: str):
+    """Import a file by its path. Dataclasses look their module up, so it must be known by its name."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+make_reference = load(DOCS / "make_reference.py", "make_reference")
+
+
+def blocks(page: Path, *kinds: str) -> list[str]:
+    return [match["code"] for match in FENCE.finditer(page.read_text("utf-8")) if match["kind"] in kinds]
+
+
+def marked(page: Path, tag: str) -> str:
+    """The one example that the page marks with this tag."""
+    (code,) = [match["code"] for match in FENCE.finditer(page.read_text("utf-8")) if match["tag"] == tag]
+    return code
+
+
+def ids(items):
+    return [str(item.relative_to(ROOT)) for item in items]
+
+
+# -- the reference --------------------------------------------------------------------------------------------------
+def test_the_reference_is_current():
+    written = make_reference.TARGET.read_text("utf-8")
+    assert written == make_reference.reference(), "docs/reference.md is stale: run `make docs` and commit it"
+
+
+def test_the_reference_names_every_setting_and_verb():
+    """An oracle that does not go through the generator: field and verb names as they stand in the code."""
+    page = (DOCS / "reference.md").read_text("utf-8")
+    for cls in SECTIONS.values():
+        for field in fields(cls):
+            assert f"`--{field.name.replace('_', '-')}`" in page
+    for verb in ("distill", "evaluate", "predict", "export", "audit", "models", "recipes", "demo"):
+        assert f"### `stillroom {verb}`" in page
+
+
+def test_entries_of_docstrings_are_read_whole():
+    def documented():
+        """Do it.
+
+        Args:
+            first: starts here
+                and goes on. Default: none.
+            second, third: share
+                an entry about :func:`x.y`.
+
+        Returns:
+            ``[N]`` of it.
+        """
+
+    assert make_reference.sections(documented)["Args"] == {
+        "first": "starts here and goes on. Default: none.",
+        "second": "share an entry about `y`.",
+        "third": "share an entry about `y`.",
+    }
+
+
+# -- links and commands ---------------------------------------------------------------------------------------------
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_relative_links_resolve(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", link)]
+    for link in links:
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place) if place else page
+        assert target.exists(), f"{page.name} links to {link}, which is not there"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{page.name} links to {link}: no such heading"
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every `stillroom ...` in the code blocks of the pages, as (page, arguments)."""
+    found = []
+    for page in PAGES:
+        for code in blocks(page, "console", "bash", "sh", "shell"):
+            for line in code.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                words = words[: next((place for place, word in enumerate(words) if word in ("|", ">", "&&")), None)]
+                if words and Path(words[0]).name == "stillroom":  # also .venv/bin/stillroom
+                    found.append((page.name, words[1:]))
+    return found
+
+
+def parse(arguments: list[str]):
+    """(function, its bound arguments), without running anything."""
+    named = arguments[arguments.index("--recipe") + 1] if "--recipe" in arguments else MedAlmighty.name
+    app = make_app(recipe_named(named))
+    function, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    return function, bound.arguments
+
+
+def test_there_are_commands_to_check():
+    assert len(commands()) > 15
+
+
+@pytest.mark.parametrize(
+    ("page", "arguments"), commands(), ids=lambda value: " ".join(value) if isinstance(value, list) else value
+)
+def test_commands_parse(page, arguments):
+    function, _ = parse(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        assert function.__name__ == arguments[0]
+
+
+def test_a_command_with_an_unknown_flag_would_be_noticed():
+    with pytest.raises(Exception, match="sise"):
+        parse(["distill", "my_images", "--sise", "32"])
+
+
+# -- recipes.md -----------------------------------------------------------------------------------------------------
+def test_the_papers_command_sets_what_the_page_says_of_the_paper():
+    (arguments,) = [words for page, words in commands() if page == "recipes.md" and "adam" in words]
+    given = parse(arguments)[1]
+    training, teacher = given["training"], given["teacher"]
+    assert (training.optimizer, training.lr, training.schedule) == ("adam", 1e-3, "step")
+    assert (training.epochs, training.batch_size, training.weight_decay) == (100, 32, 0)
+    assert (teacher.teacher, teacher.head_solver) == ("vit_base_patch14_dinov2", "adam")
+    assert given["student"].student == "resnet50"
+    assert (given["data"].size, given["data"].resolution, given["views"].augment) == (224, 28, "none")
+
+
+def test_the_defaults_on_the_recipes_page_are_the_codes():
+    defaults = {f.name: f.default for cls in (*SECTIONS.values(), MedAlmighty) for f in fields(cls)}
+    rows = re.findall(
+        r"^\| `--([\w-]+)` \|.*?\| (`([^`]+)`|none) \|", (DOCS / "recipes.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 12
+    for flag, cell, code in rows:
+        actual = defaults[flag.replace("-", "_")]
+        shown = {None: "none", True: "yes", False: "no"}.get(actual, str(actual))
+        assert (code or cell) == shown, flag
+
+
+# -- architecture.md ------------------------------------------------------------------------------------------------
+def imports(path: Path) -> set[str]:
+    """Names of Stillroom's parts that a file imports, wherever in it, but not for type checking alone."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    found = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.split(".")[1] for name in found if name.startswith("stillroom.")}
+
+
+FORBIDDEN = {
+    "data": {"models", "distillation", "recipes", "training", "workbench", "pipeline", "evaluation", "deployment"},
+    "models": {"data", "distillation", "recipes", "training", "workbench", "pipeline", "evaluation", "run"},
+    "distillation": {"recipes", "training", "workbench", "pipeline", "evaluation", "run"},
+    "evaluation": {"models", "distillation", "recipes", "training", "workbench", "pipeline", "run"},
+    "deployment": {"models", "distillation", "recipes", "training", "workbench", "pipeline", "run"},
+    "report": {"models", "distillation", "training", "workbench", "pipeline"},
+    "recipes": {"models", "data", "training", "workbench", "pipeline", "evaluation", "run"},
+}
+
+
+@pytest.mark.parametrize("part", FORBIDDEN)
+def test_no_arrow_points_back(part):
+    for file in (ROOT / "src/stillroom" / part).rglob("*.py"):
+        assert not imports(file) & (FORBIDDEN[part] | {"cli"}), file
+
+
+def test_nobody_imports_the_command_line():
+    files = [file for file in (ROOT / "src/stillroom").rglob("*.py") if file.name != "__main__.py"]
+    assert not [file for file in files if "cli" in imports(file)]
+
+
+def test_files_that_the_pages_name_exist():
+    package = ROOT / "src/stillroom"
+    for page in (DOCS / "architecture.md", DOCS / "recipes.md", ROOT / "CONTRIBUTING.md"):
+        for name in re.findall(r"`((?:src/|tests/|docs/)?[\w/]+(?:\.py|/))`", page.read_text("utf-8")):
+            written_by_runs = name.strip("/") in {"student", "teacher", "control", "evaluations"}
+            assert written_by_runs or (ROOT / name).exists() or (package / name).exists(), f"{page.name}: {name}"
+
+
+@pytest.mark.parametrize("verb", ["--help", "audit"])
+def test_light_verbs_load_no_torch(verb, picture_folder):
+    arguments = [verb] if verb == "--help" else [verb, str(picture_folder), "--size", "16"]
+    program = (
+        "import sys\nfrom stillroom.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+# -- examples -------------------------------------------------------------------------------------------------------
+PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), PYTHON, ids=[f"{page.name}-{n}" for n, (page, _) in enumerate(PYTHON)])
+def test_python_examples_compile_and_import_what_is_there(page, code):
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "stillroom":
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.fixture(scope="module")
+def labels_first(tmp_path_factory):
+    file = tmp_path_factory.mktemp("recipe") / "labels_first.py"
+    file.write_text(marked(DOCS / "how-to.md", "recipe"))
+    return load(file, "labels_first").LabelsFirst
+
+
+@pytest.fixture(scope="module")
+def run(labels_first, picture_folder, tmp_path_factory):
+    """A run of the recipe that how-to.md shows."""
+    settings = Settings(
+        str(picture_folder),
+        recipe=labels_first(warm_up=2),
+        data=DataSettings(size=32),
+        views=ViewSettings(views=1),
+        teacher=TeacherSettings("test_vit", pretrained=False, teacher_size=32),
+        student=StudentSettings("test_resnet"),
+        training=TrainingSettings(epochs=3, batch_size=16, lr=3e-3),
+        evaluation=EvaluationSettings(resamples=100, latency=False),
+        device="cpu",
+    )
+    return distill(settings, tmp_path_factory.mktemp("runs") / "labels-first", show_progress=False)
+
+
+def test_the_recipe_of_the_how_to_runs(run):
+    epochs = {role: sum(line["role"] == role for line in run.history()) for role in ("warm_up", "student", "control")}
+    assert epochs == {"warm_up": 2, "student": 3, "control": 3}
+    first = next(line for line in run.history() if line["role"] == "student")
+    assert set(first["losses"]) == {"label", "teacher"}
+    assert run.metrics["comparison"]["student_vs_control"]["statement"]
+
+
+def test_the_recipes_settings_become_flags(labels_first):
+    app = make_app(labels_first)
+    arguments = ["distill", "my_images", "--warm-up", "7"]
+    _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    assert bound.arguments["own"] == labels_first(warm_up=7)
+
+
+def test_the_run_folder_is_as_the_reference_describes_it(run):
+    described = {name.strip("/") for name in make_reference.FILES}
+    left = {path.name for path in run.path.iterdir()}
+    assert left - described == {"warm_up"}, "files that the reference does not name"
+    assert described - left == {"evaluations", "checkpoints"}, "files that the reference promises"
+    assert set(run.metrics) == set(make_reference.METRICS)
+    assert set(run.history()[0]) == set(make_reference.HISTORY)
+    page = (DOCS / "reference.md").read_text("utf-8")
+    student = run.metrics["test"]["student"]
+    parts = (student, run.metrics["comparison"]["student_vs_control"], run.metrics["efficiency"]["student"], run.audit)
+    missing = [key for part in parts for key in part if f"`{key}`" not in page]
+    assert not missing
+    properties = run.predictor()._session.get_modelmeta().custom_metadata_map
+    assert not [name for name in properties if f"`{name}`" not in page]
+
+
+def test_a_program_with_onnx_runtime_alone_answers_as_the_predictor(run, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
+    image = tmp_path / "wide.png"
+    Image.fromarray(pixels).save(image)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "first").symlink_to(run.path)
+    monkeypatch.chdir(tmp_path)
+    code = marked(DOCS / "how-to.md", "onnx-only")
+    assert "stillroom import" not in code
+    program = {}
+    exec(compile(code, "how-to.md", "exec"), program)
+    predictor = Predictor.load(run.path)
+    assert np.array_equal(program["prepare"](image)[0], predictor.prepare(pixels))
+    assert program["predict"](image) == pytest.approx(predictor.predict([image])[0].probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", [MultiClass(("a", "b", "c")), MultiLabel(("a", "b", "c"))], ids=lambda t: t.kind)
+def test_the_objective_of_the_how_to(task, tmp_path):
+    file = tmp_path / "match_logits.py"
+    file.write_text(marked(DOCS / "how-to.md", "objective"))
+    objective = load(file, "match_logits").MatchLogits(weight=0.5)
+    rng = np.random.default_rng(0)
+    student, teachers = rng.normal(size=(5, 3)), rng.normal(size=(2, 5, 3))
+    targets = rng.integers(0, 3, 5) if task.exclusive else rng.integers(0, 2, (5, 3))
+    logits = torch.tensor(student, dtype=torch.float32, requires_grad=True)
+    outputs = Outputs(logits, torch.zeros(5, 1), torch.zeros(5, 1, 1, 1))
+    answers = TeacherOutputs(torch.tensor(teachers, dtype=torch.float32))
+    step = Step(torch.zeros(5, 1, 8, 8), torch.tensor(targets), outputs, answers, task, 0.0)
+
+    losses = objective(step)
+    distance = ((student - teachers.mean(axis=0)) ** 2).mean()
+    assert losses["teacher"].item() == pytest.approx(0.5 * distance, rel=1e-5)
+    assert losses["label"].item() == pytest.approx(task.nll(student, targets), rel=1e-5)
+    sum(losses.values()).backward()
+    assert logits.grad.abs().sum() > 0
