@@ -286,3 +286,59 @@ def test_the_disk_of_the_cache_fills_up(small_disk, picture_folder, undisturbed,
     else:
         stillroom.distill(settings(picture_folder), folder, show_progress=False)
     assert_equal_weights(folder, undisturbed)
+
+
+# -- data that change under a run, and splits that cannot select ------------------------------------------------------
+def table_of(folder, target, split=None):
+    """A CSV of the pictures with patients of two images each; ``split`` maps a row number to its split."""
+    names = sorted(path for path in folder.rglob("*.png"))
+    rows = ["path,label,patient" + (",split" if split else "")]
+    for number, path in enumerate(names):
+        rows.append(f"{path},{path.parent.name},p{number // 2}" + (f",{split(number)}" if split else ""))
+    target.write_text("\n".join(rows) + "\n")
+    return target
+
+
+def test_a_run_does_not_go_on_with_other_patients(picture_folder, tmp_path, monkeypatch):
+    from stillroom import pipeline
+
+    table = table_of(picture_folder, tmp_path / "table.csv")
+    with monkeypatch.context() as stopping:
+        stopping.setattr(pipeline, "_evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            stillroom.distill(settings(table, recipe=Baseline()), tmp_path / "run", show_progress=False)
+    whole = table.read_text()
+    table.write_text(whole.replace(",p1\n", ",p0\n"))
+    with pytest.raises(RunError, match=r"patients of .* changed since"):
+        stillroom.resume(tmp_path / "run", show_progress=False)
+    table.write_text(whole)
+    assert stillroom.resume(tmp_path / "run", show_progress=False).finished
+
+
+def test_validation_of_one_class_selects_by_likelihood(picture_folder, tmp_path):
+    def split(number):  # the first 60 rows are one class
+        return "val" if number < 20 else "test" if number % 5 == 0 else "train"
+
+    table = table_of(picture_folder, tmp_path / "table.csv", split)
+    run = stillroom.distill(settings(table), tmp_path / "run", show_progress=False)
+    assert run.finished
+    assert run.manifest["teacher_head"]["validation"] is None
+    assert all(line["val"]["value"] is None for line in run.history())
+
+
+def test_dropping_leaks_does_not_empty_a_split_in_silence(picture_folder, tmp_path):
+    for split in ("train", "val", "test"):
+        for kind in ("left", "right"):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+            images = sorted((picture_folder / kind).iterdir())
+            for path in images[:20] if split == "train" else images[20:40]:
+                shutil.copy(path, tmp_path / "data" / split / kind / path.name)
+    with pytest.raises(UsageError, match="no val image left"):
+        stillroom.load_data(tmp_path / "data", DataSettings(size=32, drop_leaks=True), show_progress=False)
+
+
+def test_a_negative_seed_is_refused(picture_folder):
+    with pytest.raises(UsageError, match="seed must be at least 0"):
+        stillroom.load_data(picture_folder, seed=-1)
+    with pytest.raises(UsageError, match="seed must be at least 0"):
+        Settings("x", seed=-1)

@@ -1,4 +1,4 @@
-"""Stillroom: distil large pretrained vision models into small, deployable, explainable medical image classifiers.
+"""Stillroom: distil large pretrained vision models into small, deployable medical image classifiers.
 
     from stillroom import MedAlmighty, Settings, StudentSettings, distill
 

@@ -51,7 +51,7 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None)
     """
     app = App(
         name="stillroom",
-        help="Distil large pretrained vision models into small, explainable medical image classifiers.",
+        help="Distil large pretrained vision models into small medical image classifiers, with the evidence.",
         help_epilogue="Start with `stillroom demo`, then `stillroom distill ./my_images`. "
         "Every command explains itself: `stillroom distill --help`.",
         config=[cyclopts.config.Dict({"distill": _flags(preset, recipe)})] if preset else [],

@@ -60,9 +60,10 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _reason(error: Exception, path: Path) -> str | None:
+    number = error.errno if isinstance(error, OSError) else None
     free = shutil.disk_usage(path.parent).free if path.parent.exists() else _FULL
     # torch.save, safetensors and others raise errors of their own, which do not say that the disk is full.
-    if free < _FULL or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and free < _FULL):
         return f"The disk is full: {path} could not be written. Make room."
     if isinstance(error, OSError):
         return f"{path} could not be written: {error.strerror or error}."

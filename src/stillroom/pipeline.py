@@ -72,9 +72,10 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
         return run
     settings = run.settings
     dataset = load_data(settings.source, settings.data, seed=settings.seed, show_progress=show_progress)
-    began_with = run.manifest.get("store", {}).get("fingerprint", dataset.store.fingerprint)
-    if dataset.store.fingerprint != began_with:
-        raise RunError(f"The images of {settings.source} changed since {run.path} began: start a new run.")
+    if run.manifest.get("data_fingerprint", dataset.fingerprint) != dataset.fingerprint:
+        raise RunError(
+            f"The images, labels, splits or patients of {settings.source} changed since {run.path} began: start a new run."
+        )
     return _carry_out(run, dataset, show_progress)
 
 
@@ -89,19 +90,24 @@ def _check(settings: Settings, task: Task) -> None:
         if teacher.pretrained:
             locate_weights(teacher.teacher, teacher.weights)
     if student.student_pretrained:
-        locate_weights(student.student, teacher.weights)
+        locate_weights(student.student, student.student_weights or teacher.weights)
 
 
 def _anchored(settings: Settings) -> Settings:
     """The settings with absolute paths, so that the run can be resumed or repeated from any folder."""
-    source, data, teacher = settings.source, settings.data, settings.teacher
+    source, data, teacher, student = settings.source, settings.data, settings.teacher, settings.student
     path = Path(source).expanduser()
     return replace(
         settings,
         source=source if is_named_set(source) or not path.exists() else str(path.absolute()),
-        data=replace(data, data_dir=data.data_dir and data.data_dir.expanduser().absolute()),
-        teacher=replace(teacher, weights=teacher.weights and teacher.weights.expanduser().absolute()),
+        data=replace(data, data_dir=_absolute(data.data_dir)),
+        teacher=replace(teacher, weights=_absolute(teacher.weights)),
+        student=replace(student, student_weights=_absolute(student.student_weights)),
     )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.expanduser().absolute()
 
 
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
@@ -119,6 +125,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     bench = Workbench(run, dataset, show_progress=show_progress)
     run.note(
         data=table.source,
+        data_fingerprint=dataset.fingerprint,
         synthetic=table.synthetic,
         task=bench.task.describe(),
         machine=machine(),
@@ -202,7 +209,7 @@ def _profile(bench: Workbench, networks: dict[str, nn.Module], onnx: Path) -> di
         for role, network in networks.items()
         if role != "control"  # the student's twin
     }
-    return measured | {"onnx": profile_onnx(onnx, **shape)}
+    return measured | {"onnx": profile_onnx(onnx, threads=torch.get_num_threads(), **shape)}
 
 
 def _free_folder(settings: Settings) -> Path:

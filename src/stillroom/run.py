@@ -9,13 +9,13 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillroom.errors import UsageError
+from stillroom.errors import RunError, UsageError
 from stillroom.files import append_line, write_atomically, write_json
 from stillroom.settings import Settings, read_settings, to_dict
 from stillroom.task import Task, from_description
@@ -160,10 +160,13 @@ class Run:
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage; the manifest sums its seconds over resumed attempts."""
         start = time.monotonic()
-        yield
-        durations = self.manifest["durations_s"]
-        durations[name] = round(durations.get(name, 0.0) + time.monotonic() - start, 1)
-        self.note(durations_s=durations)
+        try:
+            yield
+        finally:
+            durations = self.manifest["durations_s"]
+            durations[name] = round(durations.get(name, 0.0) + time.monotonic() - start, 1)
+            with suppress(RunError):  # a full disk has its own error
+                self.note(durations_s=durations)
 
     def finish(self) -> None:
         """Mark the run as done and write the hashes of what it leaves behind."""

@@ -5,6 +5,7 @@ Light on purpose: importing this module imports neither torch nor pandas.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -33,7 +34,8 @@ class DataSettings:
         val_fraction: share of the training images put aside for validation where the source has no validation split.
         test_fraction: share of all images put aside for the test where the source has no test split.
         group_duplicates: keep near-identical images on one side when Stillroom makes the split.
-        drop_leaks: leave out training and validation images that the audit finds again in the test split.
+        drop_leaks: leave out training and validation images that the audit finds again in the test split, and training
+            images that it finds again in validation. Patients on two sides are not touched.
     """
 
     size: int = 64
@@ -54,8 +56,8 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         _at_least("size", self.size, 16)
-        _between("val_fraction", self.val_fraction)
-        _between("test_fraction", self.test_fraction)
+        _between("val_fraction", self.val_fraction, 0.9)
+        _between("test_fraction", self.test_fraction, 0.9)
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,10 @@ class TrainingSettings:
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 2)
         _at_least("patience", self.patience, 0)
-        if not self.lr > 0:
-            raise UsageError(f"lr must be above 0, got {self.lr}.")
-        if self.weight_decay < 0:
-            raise UsageError(f"weight_decay must not be negative, got {self.weight_decay}.")
+        if not 0 < self.lr < math.inf:
+            raise UsageError(f"lr must be above 0 and finite, got {self.lr}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay must not be negative and must be finite, got {self.weight_decay}.")
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,14 @@ class StudentSettings:
         student: a timm model name; see `stillroom models`.
         student_size: side of the student's input in pixels; images of another size are resized inside the network.
             Default: `size`.
-        student_pretrained: start the student from pretrained weights (`weights`, else timm's hub), not random ones.
+        student_pretrained: start the student from pretrained weights, not random ones.
+        student_weights: a file or a folder of the student's pretrained weights. Default: `weights`, else timm's hub.
     """
 
     student: str = "resnet10t_050"
     student_size: int | None = None
     student_pretrained: bool = False
+    student_weights: Path | None = None
 
     def __post_init__(self) -> None:
         if self.student_size is not None:
@@ -217,6 +221,9 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    def __post_init__(self) -> None:
+        _at_least("seed", self.seed, 0)
 
 
 SECTIONS: dict[str, type] = {
@@ -317,6 +324,6 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise UsageError(f"{name} must be at least {least}, got {value}.")
 
 
-def _between(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise UsageError(f"{name} must lie between 0 and 1, got {value}.")
+def _between(name: str, value: float, upper: float = 1.0) -> None:
+    if not 0 < value < upper:
+        raise UsageError(f"{name} must lie between 0 and {upper:g}, got {value}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -65,7 +66,7 @@ class Workbench:
             classes=len(self.task.classes),
             size=chosen.student_size or self.settings.data.size,
             pretrained=chosen.student_pretrained,
-            weights=self.settings.teacher.weights if chosen.student_pretrained else None,
+            weights=chosen.student_weights or self.settings.teacher.weights,
             seed=self.settings.seed,
         ).to(self.data.images.device)
 
@@ -87,6 +88,9 @@ class Workbench:
             teachers: who is asked.
             epochs: another number of epochs than the run's.
         """
+        if self.task.kind not in objective.kinds:
+            supported = ", ".join(sorted(objective.kinds))
+            raise UsageError(f"{type(objective).__name__} supports {supported} tasks; this one is {self.task.kind}.")
         folder = self.run.path / role
         if (folder / "model.json").exists():
             return load_network(folder).to(self.data.images.device).eval()
@@ -163,7 +167,8 @@ class Workbench:
         else:
             epochs = chosen.teacher_epochs or self.settings.training.epochs
             fitted = fit_by_adam(self.task, found, epochs=epochs, seed=self.settings.seed)
-        self.run.note(teacher_head={"chosen": fitted.chosen, "validation": fitted.value})
+        value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
+        self.run.note(teacher_head={"chosen": fitted.chosen, "validation": value})
         return fitted.linear
 
     def _fine_tuned(self, network: Network) -> Teacher:

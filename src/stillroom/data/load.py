@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stillroom.cache import fingerprint
 from stillroom.data.audit import Audit, audit_data
 from stillroom.data.duplicates import DuplicatePairs, duplicate_groups, find_duplicates
-from stillroom.data.splits import assign_splits
+from stillroom.data.splits import assign_splits, require_training_images
 from stillroom.data.store import Quarantined, Store, build_store
 from stillroom.data.table import SPLITS, Table
 from stillroom.errors import UsageError, nearest
@@ -25,6 +26,14 @@ class Dataset:
     table: Table
     store: Store
     audit: Audit
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any image, label, split or patient: a run that began with another one cannot go on."""
+        table = self.table
+        patients = None if table.patients is None else table.patients.tolist()
+        labels = (list(table.task.classes), table.targets.tolist())
+        return fingerprint(self.store.fingerprint, table.ids.tolist(), labels, table.splits.tolist(), patients)
 
 
 def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) -> Table:
@@ -88,6 +97,8 @@ def load_data(
         RunError: the disk is full.
     """
     settings = settings or DataSettings()
+    if seed < 0:
+        raise UsageError(f"seed must be at least 0, got {seed}.")
     table = open_source(source, settings, seed=seed)
     return prepare(table, settings, seed=seed, cache=cache, show_progress=show_progress)
 
@@ -128,4 +139,11 @@ def _without_leaks(
     kept = np.setdiff1d(np.arange(len(table)), leaking)
     remaining, store = table.take(kept), store.take(kept)
     dropped = len(table) - len(kept)
+    empty = [split for split in SPLITS if not len(remaining.indices(split))]
+    if empty:
+        raise UsageError(
+            f"Without the {dropped} leaking images {table.name} has no {empty[0]} image left: it is a copy of another "
+            "split. Take that split out of the source, so that Stillroom cuts a new one, or do without --drop-leaks."
+        )
+    require_training_images(remaining)
     return remaining, store, audit_data(remaining, store, quarantined, pairs.take(kept, len(table)), dropped=dropped)

@@ -67,10 +67,11 @@ def assign_splits(
                 f"{(splits == 'train').sum()} training images; add some of other patients."
             )
         splits[rows[chosen]] = split
-    _require_training_images(table, splits)
     cut = " and ".join(f"{split} ({fraction:.0%})" for split, fraction in missing)
     source = f"{table.source}; {cut} cut from {'train' if given else 'it'} with seed {seed}" if cut else table.source
-    return replace(table, splits=splits, source=source)
+    table = replace(table, splits=splits, source=source)
+    require_training_images(table)
+    return table
 
 
 def _components(table: Table, groups: np.ndarray | None) -> np.ndarray:
@@ -218,8 +219,9 @@ def _hash(seed: int, name: str) -> bytes:
     return blake2b(f"{seed}\n{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def _require_training_images(table: Table, splits: np.ndarray) -> None:
-    images = table.task.one_hot(table.targets[splits == "train"]).sum(axis=0)
+def require_training_images(table: Table) -> None:
+    """Raises UsageError naming the classes without a training image."""
+    images = table.task.one_hot(table.targets[table.splits == "train"]).sum(axis=0)
     if (images == 0).any():
         names = ", ".join(repr(table.task.classes[k]) for k in np.flatnonzero(images == 0))
         raise UsageError(f"{table.name} has no training image of {names}; add some, or leave the class out.")

@@ -33,6 +33,9 @@ _STRENGTHS = {
     "light": _Strength(shift=0.06, zoom=0.08, rotation=8.0, gain=0.1, contrast=0.15, gamma=0.0, patch=0.0),
     "strong": _Strength(shift=0.12, zoom=0.2, rotation=20.0, gain=0.2, contrast=0.3, gamma=0.3, patch=0.35),
 }
+VIEWS_VERSION = 1
+"""Raised whenever a change here alters a view: stored answers to the old views are then not found any more."""
+
 _DRAWS = 11  # uniform numbers used per view
 
 

@@ -41,7 +41,9 @@ class FittedHead:
 
 
 def fit_by_lbfgs(task: Task, data: HeadData) -> FittedHead:
-    """The best linear head: each L2 penalty's convex optimum by L-BFGS, the penalty picked on validation.
+    """The best linear head: each L2 penalty's convex optimum by L-BFGS, the penalty of the best validation likelihood.
+
+    Not of the best AUC: that ignores the scale of the logits, which is what the student is taught.
 
     Features are standardised for the fit and the standardisation is folded into the head's weights.
     """
@@ -54,18 +56,18 @@ def fit_by_lbfgs(task: Task, data: HeadData) -> FittedHead:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
 
-    best: tuple[tuple[float, float], str, dict[str, Tensor]] | None = None
+    best: tuple[float, str, float, dict[str, Tensor]] | None = None
     for penalty in _PENALTIES:
         _minimise(task, linear, train, targets, penalty)
-        rank = _rank(task, linear, val, data.val_targets)
-        if best is None or rank > best[0]:
-            best = (rank, f"L2 penalty {penalty:g}", _copy(linear))
+        value, likelihood = _rank(task, linear, val, data.val_targets)
+        if best is None or likelihood > best[0]:
+            best = (likelihood, f"L2 penalty {penalty:g}", value, _copy(linear))
     assert best is not None
-    linear.load_state_dict(best[2])
+    linear.load_state_dict(best[3])
     with torch.no_grad():
         linear.weight /= torch.from_numpy(scale)
         linear.bias.sub_(linear.weight @ torch.from_numpy(mean))
-    return FittedHead(linear, best[1], best[0][0])
+    return FittedHead(linear, best[1], best[2])
 
 
 def fit_by_adam(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from stillroom.errors import UsageError
 from stillroom.recipes.base import Recipe
 from stillroom.task import Task
 
@@ -35,6 +37,12 @@ class MedAlmighty(Recipe):
     alpha_role: Literal["label", "teacher"] = "label"
     kl_direction: Literal["forward", "reverse"] = "forward"
     paper_softmax: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
 
     def adapt(self, task: Task) -> Task:
         task = super().adapt(task)
