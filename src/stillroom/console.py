@@ -52,10 +52,14 @@ def print_json(content: Any) -> None:
 
 def show_run(run: Run) -> None:
     """A finished run in a few lines: the test figures, what they mean, and where the report is."""
+    from stillroom.evaluation.calibration import calibration_notes
+
     metrics, console = run.metrics, out()
     show_figures(metrics["test"], "Test", synthetic=run.manifest["synthetic"])
     for comparison in metrics["comparison"].values():
         console.print(escape(comparison["statement"]))
+    for note in [*metrics["test"]["student"]["notes"], *calibration_notes(metrics["calibration"]["student"])]:
+        console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     student, teacher = metrics["efficiency"]["student"], metrics["efficiency"].get("teacher")
     line = f"Student {student['size_mb']:.1f} MB, {student['macs'] / 1e6:.0f} M multiply-adds"
     if teacher:
@@ -69,17 +73,19 @@ def show_run(run: Run) -> None:
 
 def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: bool) -> None:
     """Figures side by side, one column per model, each with its interval. Three models fit on 80 columns."""
-    images = next(iter(scores.values()))["images"]
+    first = next(iter(scores.values()))
+    images, positive = first["images"], first.get("positive_class")
+    reading = f"positive class: {positive}" if positive else "sensitivity, specificity and F1 are means over classes"
     note = ", synthetic data" if synthetic else ""
     table = Table(**_PLAIN)
     table.add_column("")
     for role in scores:
         table.add_column(role.capitalize())
     for key, title in _SHOWN.items():
-        if key in next(iter(scores.values())):
+        if key in first:
             table.add_row(title, *(_estimate(figures[key]) for figures in scores.values()))
     console = out()
-    console.print(f"{heading}: {images} images{note}; 95 % intervals\n", style="bold", markup=False)
+    console.print(f"{heading}: {images} images{note}; {reading}; 95 % intervals\n", style="bold", markup=False)
     console.print(table)
     console.print()
 

@@ -4,9 +4,11 @@ from scipy.stats import binomtest
 
 from stillroom.evaluation.calibration import (
     calibration_gaps,
+    calibration_notes,
     expected_calibration_error,
     fit_temperature,
     reliability,
+    uninformative,
 )
 from stillroom.task import MultiClass, MultiLabel
 
@@ -120,3 +122,21 @@ def test_reliability_bins_are_those_of_the_error(task):
 def test_empty_bins_are_left_out():
     rows = reliability(TWO, np.array([[0.02, 0.98], [0.45, 0.55]]), np.array([1, 1]), bins=10)
     assert [(row["low"], row["count"]) for row in rows] == [(0.5, 1), (0.9, 1)]
+
+
+def test_outputs_without_information_drive_the_temperature_to_its_bound_and_are_remarked():
+    task, rng = MultiClass(("a", "b")), np.random.default_rng(0)
+    targets = np.arange(200) % 2
+    logits = rng.normal(size=(200, 2)) * 10 - 10 * task.one_hot(targets)
+    temperature = fit_temperature(task, logits, targets)
+    assert uninformative(temperature)
+    (note,) = calibration_notes({"temperature": temperature, "ece_before": 0.4, "ece_after": 0.1})
+    assert "bound of 20" in note
+    assert not uninformative(fit_temperature(task, rng.normal(size=(200, 2)) + 2 * task.one_hot(targets), targets))
+
+
+def test_a_temperature_that_worsens_calibration_on_the_test_is_remarked():
+    (note,) = calibration_notes({"temperature": 1.5, "ece_before": 0.031, "ece_after": 0.052})
+    assert "0.031 before, 0.052 after" in note
+    assert calibration_notes({"temperature": 1.5, "ece_before": 0.0312, "ece_after": 0.0313}) == []
+    assert calibration_notes({}) == []

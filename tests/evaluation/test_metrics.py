@@ -192,7 +192,7 @@ def test_a_single_class_leaves_no_auc_but_keeps_accuracy():
     assert result["accuracy"]["value"] == pytest.approx((probabilities[:, 1] > 0.5).mean())
     assert result["sensitivity"]["value"] == result["accuracy"]["value"]
     assert any("Every image is of class ill" in note for note in result["notes"])
-    assert any("Not defined on these images" in note and "mcc" in note for note in result["notes"])
+    assert any("Not defined on these images" in note and "MCC" in note for note in result["notes"])
     json.dumps(result, allow_nan=False)
 
 
@@ -231,16 +231,48 @@ def test_a_figure_undefined_in_most_resamples_has_no_interval():
     assert result["auc"]["value"] is not None
     assert result["auc"]["low"] is None
     assert result["per_class"]["x"]["auc"]["low"] is not None
-    assert any("more than half of the resamples" in note and "auc" in note for note in result["notes"])
+    assert any("more than half of the resamples" in note and "AUC" in note for note in result["notes"])
 
 
-def test_an_interval_without_width_is_remarked():
-    targets = np.arange(20) % 2
+def test_shares_on_which_all_resamples_agree_have_wilson_s_interval_over_their_own_images():
+    targets = np.array([1] * 5 + [0] * 15)
     result = score(BINARY, BINARY.one_hot(targets).astype(float), targets, resamples=50)
-    assert result["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    note = next(note for note in result["notes"] if "without width" in note)
-    assert "accuracy" in note
-    assert "0.839" in note  # Wilson: 20 / (20 + 1.96^2)
+    # Wilson at n of n: n / (n + 1.96^2), of all images, of the positives, of the negatives.
+    for name, images in {"accuracy": 20, "sensitivity": 5, "specificity": 15, "precision": 5}.items():
+        assert result[name] == {"value": 1, "low": pytest.approx(images / (images + 1.959964**2)), "high": 1}, name
+        assert any(name in note and f"share of {images} images" in note for note in result["notes"])
+    assert result["per_class"]["healthy"]["sensitivity"] == result["specificity"]
+    assert result["per_class"]["healthy"]["precision"]["low"] == pytest.approx(15 / (15 + 1.959964**2))
+    # No share, no Wilson: a remark without a bound, under the names that people know.
+    assert result["auc"] == {"value": 1, "low": 1, "high": 1}
+    note = next(note for note in result["notes"] if "no width" in note)
+    assert "AUC" in note
+    assert "average precision" in note
+    assert "MCC" in note
+    assert not any(name in note for name in ("sensitivity", "auc", "average_precision", "0."))
+
+
+def test_wilson_s_interval_counts_patients_where_they_are_known():
+    targets = np.array([1] * 8 + [0] * 12)
+    patients = np.repeat([f"p{number}" for number in range(10)], 2)
+    result = score(BINARY, BINARY.one_hot(targets).astype(float), targets, patients=patients, resamples=50)
+    assert result["sensitivity"]["low"] == pytest.approx(4 / (4 + 1.959964**2))
+    assert any("share of 4 patients" in note for note in result["notes"])
+
+
+def test_means_over_classes_have_no_wilson_but_their_classes_have():
+    targets = np.arange(40) % 4
+    result = score(MULTI, MULTI.one_hot(targets).astype(float), targets, resamples=50)
+    assert result["sensitivity"] == {"value": 1, "low": 1, "high": 1}
+    assert result["per_class"]["a"]["sensitivity"]["low"] == pytest.approx(10 / (10 + 1.959964**2))
+    assert result["per_class"]["a"]["specificity"]["low"] == pytest.approx(30 / (30 + 1.959964**2))
+    assert any("Class by class" in note and "sensitivity (4 of 4)" in note for note in result["notes"])
+
+
+def test_the_positive_class_is_named():
+    assert score(BINARY, *predictions(BINARY), resamples=0)["positive_class"] == "ill"
+    for task in (MULTI, ORDINAL, LABELS):
+        assert score(task, *predictions(task), resamples=0)["positive_class"] is None
 
 
 def test_no_resamples_give_values_without_intervals():

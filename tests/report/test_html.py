@@ -192,6 +192,32 @@ def test_patients_on_two_sides_are_named(make_run):
     assert "P-17 (train: 2, test: 1)" in words
 
 
+def test_a_damaged_history_spoils_no_report(make_run):
+    run = make_run(featured=16)
+    lines = (run / "history.jsonl").read_text().splitlines()
+    (run / "history.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
+    assert "Training loss" in Page(write_report(run).read_text(encoding="utf-8")).words
+
+
+def test_positive_class_is_named_in_verdict_and_caption(make_run):
+    page = Page(write_report(make_run(featured=16)).read_text(encoding="utf-8")).words
+    verdict = page.index("positive class: pneumonia")
+    assert verdict < page.index("better than guessing")
+    assert "Test figures with 95 % intervals; positive class: pneumonia" in page
+
+
+def test_temperatures_to_mind_stand_with_the_calibration(make_run):
+    run = make_run(featured=16)
+
+    def edit(metrics):
+        metrics["calibration"]["student"].update(temperature=20.0, ece_before=0.03, ece_after=0.05)
+
+    change(run, "metrics.json", edit)
+    words = Page(write_report(run).read_text(encoding="utf-8")).words
+    assert "Student: The fitted temperature is at its bound of 20" in words
+    assert "calibration error 0.030 before, 0.050 after" in words
+
+
 def test_same_run_gives_the_same_page(make_run):
     run = make_run(featured=30)
     first = write_report(run).read_bytes()
@@ -217,7 +243,6 @@ def test_not_a_run_folder(tmp_path):
         ("metrics.json", "{", "not valid JSON"),
         ("metrics.json", '{"task": {"kind": "binary", "classes": ["a", "b"]}}', "no test figures"),
         ("settings.yaml", "a: [", "not valid YAML"),
-        ("history.jsonl", "{\n{}\n", "line 1"),
     ],
 )
 def test_broken_files_are_named(make_run, name, content, message):

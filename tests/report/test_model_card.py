@@ -54,6 +54,17 @@ def test_card_says_what_is_missing(make_run):
     assert "teacher's weights" not in text
 
 
+def test_card_names_the_positive_class_and_remarks_on_the_temperature(make_run):
+    run = make_run()
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["calibration"]["student"]["temperature"] = 20.0
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text = write_model_card(run).read_text(encoding="utf-8")
+    assert "positive class: pneumonia" in text
+    assert "- Student: The fitted temperature is at its bound of 20" in text
+    assert "\n\n\n" not in text
+
+
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [

@@ -5,7 +5,18 @@ from stillroom.report.citations import HINTON, citations
 from stillroom.report.curves import _pr, _roc
 from stillroom.report.record import load
 from stillroom.report.tables import confusion, decisions
-from stillroom.report.wording import count, duration, estimate, findings, fixed, p_value, ratio
+from stillroom.report.wording import (
+    count,
+    duration,
+    estimate,
+    findings,
+    fixed,
+    notes,
+    p_value,
+    ratio,
+    reading,
+    temperature_notes,
+)
 
 
 def comparison(low, high, margin=0.02):
@@ -57,7 +68,7 @@ def test_a_claim_that_accuracy_contradicts_says_so(make_run):
         "student_vs_teacher": comparison(-0.01, 0.03) | {"accuracy_difference": worse},
         "student_vs_control": comparison(-0.01, 0.03) | {"accuracy_difference": worse},
     }
-    _, teacher, control = findings(record)[:3]
+    _, _, teacher, control = findings(record)[:4]
     assert (teacher.tone, control.tone) == ("neutral", "bad")
     assert teacher.headline.endswith("But the student's accuracy is lower.")
     assert "did not measurably help. But" in control.headline
@@ -126,15 +137,79 @@ def test_decisions_count_every_label(make_run):
     assert confusion(record, "student") is None
 
 
-def test_history_counts_a_repeated_epoch_once_and_bears_a_cut_last_line(make_run):
+def test_history_counts_a_repeated_epoch_once_and_leaves_damaged_lines_out(make_run):
     run = make_run(epochs=3)
     path = run / "history.jsonl"
     text = path.read_text()
-    path.write_text(text + text.splitlines()[0] + '\n{"role": "stu')
+    path.write_text('{"role\n' + text + "[1]\n" + text.splitlines()[0] + '\n{"role": "stu')
     assert len(load(run).history) == 9
 
 
 def test_citations():
-    assert "MedAlmighty" in citations("medalmighty")[0].text
-    assert citations("weckd")[0].reconstructed
+    assert [paper.text.split()[0] for paper in citations("medalmighty")] == ["Ren", "Hinton"]
     assert citations("baseline") == [HINTON]
+
+
+def guess(record, *roles):
+    """Let the interval of the selection metric of these roles hold what guessing scores."""
+    chance = {"auc": 0.5, "quadratic_kappa": 0.0}
+    for role in roles:
+        for metric, value in chance.items():
+            record.test[role][metric] = {"value": value + 0.02, "low": value - 0.05, "high": value + 0.09}
+
+
+@pytest.mark.parametrize("kind", ["binary", "ordinal"])
+def test_a_student_that_may_be_guessing_is_said_first_and_never_praised(make_run, kind):
+    record = load(make_run(kind))
+    assert findings(record)[0].headline == "The student is better than guessing."
+    both = {"student_vs_teacher": comparison(-0.01, 0.01), "student_vs_control": comparison(0.01, 0.05)}
+    record.metrics["comparison"] = both
+    guess(record, "student", "teacher")
+    first, _, teacher, control = findings(record)[:4]
+    assert (first.tone, first.headline) == ("bad", "The student is not shown to be better than guessing.")
+    assert (teacher.tone, control.tone) == ("neutral", "neutral")
+    assert teacher.headline.endswith("But neither is shown to be better than guessing.")
+    assert control.headline == "The teacher helped. But the student is not shown to be better than guessing."
+
+
+def test_beating_a_teacher_that_guesses_is_no_praise_either(make_run):
+    record = load(make_run())
+    record.metrics["comparison"] = {
+        "student_vs_teacher": comparison(0.2, 0.4), "student_vs_control": comparison(0.01, 0.05)
+    }  # fmt: skip
+    guess(record, "teacher")
+    first, _, teacher, control = findings(record)[:4]
+    assert first.headline == "The student is better than guessing."
+    assert teacher.tone == "neutral"
+    assert teacher.headline.endswith("But the teacher is not shown to be better than guessing.")
+    assert control.tone == "good"
+
+
+def test_a_temperature_at_its_bound_is_a_finding(make_run):
+    record = load(make_run())
+    assert not any("usable information" in finding.headline for finding in findings(record))
+    record.calibration["student"].update(temperature=19.99998, ece_before=0.4, ece_after=0.1)
+    (finding,) = [finding for finding in findings(record) if "usable information" in finding.headline]
+    assert finding.tone == "bad"
+    assert "the student carry" in finding.headline
+    assert any(
+        note.startswith("Student: The fitted temperature is at its bound of 20") for note in temperature_notes(record)
+    )
+
+
+def test_notes_name_their_role_where_roles_differ(make_run):
+    record = load(make_run())
+    record.metrics["comparison"] = {"student_vs_teacher": comparison(0.2, 0.4) | {"notes": ["Paired."]}}
+    for role, remarks in {
+        "student": ["All.", "Mine."],
+        "control": ["All.", "Two."],
+        "teacher": ["All.", "Two."],
+    }.items():
+        record.test[role]["notes"] = remarks
+    assert notes(record) == ["All.", "Student: Mine.", "Control, Teacher: Two.", "Paired."]
+
+
+def test_the_positive_class_or_the_mean_is_named(make_run):
+    assert reading(load(make_run())) == "positive class: pneumonia"
+    assert reading(load(make_run("multiclass"))).endswith("are means over classes")
+    assert reading(load(make_run("multilabel", images=300))).endswith("are means over labels")

@@ -3,6 +3,7 @@ only), expected calibration error and the reliability diagram's bins."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,29 @@ def fit_temperature(task: Task, logits: np.ndarray, targets: np.ndarray) -> floa
     if task.nll(logits, targets, TEMPERATURES[0]) <= found.fun:
         return 1.0
     return float(np.exp(found.x))
+
+
+def calibration_notes(calibration: Mapping[str, Any]) -> list[str]:
+    """What to mind about a fitted temperature, from ``temperature``, ``ece_before`` and ``ece_after``."""
+    notes = []
+    if uninformative(calibration.get("temperature")):
+        notes.append(
+            f"The fitted temperature is at its bound of {TEMPERATURES[1]:.0f}: on validation the outputs carry "
+            "no usable information."
+        )
+    before, after = calibration.get("ece_before"), calibration.get("ece_after")
+    if before is not None and after is not None and round(after, 3) > round(before, 3):
+        notes.append(
+            f"The temperature made calibration on the test images worse: calibration error {before:.3f} before, "
+            f"{after:.3f} after."
+        )
+    return notes
+
+
+def uninformative(temperature: float | None) -> bool:
+    """Whether a temperature is at the upper bound: the flatter the probabilities, the better they fit."""
+    # The search ends just short of its bound.
+    return temperature is not None and temperature > 0.99 * TEMPERATURES[1]
 
 
 def expected_calibration_error(task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> float:

@@ -29,6 +29,9 @@ from stillroom.task import Task
 # One-against-rest figures, which exist per class and as a mean over the task's scored classes.
 CLASS_FIGURES = ("auc", "sensitivity", "specificity", "precision", "f1", "average_precision")
 NEED_NEGATIVES = ("auc", "specificity", "average_precision")
+# Class figures that are shares of images, for which Wilson's interval exists.
+SHARES = ("sensitivity", "specificity", "precision")
+NAMES = {"auc": "AUC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "brier": "Brier score", "nll": "log loss"}
 FEW_GROUPS = 20
 
 
@@ -62,6 +65,10 @@ def score(
     (multi-label: the mean of sensitivity and specificity over labels); MCC is the multi-class generalisation
     (multi-label: the mean over labels).
 
+    Intervals are bootstrap intervals. Where every resample agrees on a share (accuracy of exclusive classes;
+    sensitivity, specificity and precision of one class), Wilson's interval stands instead, over the images or
+    patients that the share is of.
+
     Args:
         probabilities: ``[N, K]`` in [0, 1].
         targets: ``[N]`` class indices, or ``[N, K]`` of 0/1 for multi-label.
@@ -72,8 +79,9 @@ def score(
 
     Returns:
         Each overall figure as ``{"value", "low", "high"}``; ``per_class`` with the same per class and its
-        ``support``; ``images``, ``patients`` (number, or None), ``interval`` (how the intervals were made)
-        and ``notes``. What is not defined is None, and a note says why.
+        ``support``; ``positive_class`` (of a binary task, else None: means over classes); ``images``,
+        ``patients`` (number, or None), ``interval`` (how the intervals were made) and ``notes``. What is not
+        defined is None, and a note says why.
 
     Raises:
         UsageError: no images, or shapes that do not fit together.
@@ -97,17 +105,21 @@ def score(
         | {"support": int(support[k])}
         for k, name in enumerate(task.classes)
     }
+    result["positive_class"] = task.positive_class
     result["images"] = len(probabilities)
     result["patients"] = None if groups is None else len(np.unique(group_indices(groups)))
     result["interval"] = {
-        "method": "percentile bootstrap (calibration error: pivot bootstrap)",
+        "method": "percentile bootstrap (calibration error: pivot bootstrap; shares on which all resamples agree: "
+        "Wilson)",
         "level": level,
         "resamples": resamples,
         "unit": "image" if groups is None else "patient",
     }
+    widened = _widen(task, result, _bases(task, probabilities, targets, groups), level)
     result["notes"] = [
         *_class_notes(task, probabilities, targets),
         *_figure_notes(result, list(value.overall)),
+        *widened,
         *_patient_notes(groups, result["patients"]),
     ]
     return result
@@ -269,22 +281,73 @@ def _figure_notes(result: dict[str, Any], names: list[str]) -> list[str]:
     notes = []
     undefined = [name for name in names if result[name]["value"] is None]
     if undefined:
-        notes.append(f"Not defined on these images: {', '.join(undefined)}.")
+        notes.append(f"Not defined on these images: {_listed(undefined)}.")
     if result["interval"]["resamples"] == 0:
         return [*notes, "No resamples were asked for, so no figure has an interval."]
     defined = [name for name in names if name not in undefined]
     missing = [name for name in defined if result[name]["low"] is None]
     if missing:
-        notes.append(f"Not defined in more than half of the resamples, hence no interval: {', '.join(missing)}.")
-    flat = [name for name in defined if name not in missing and result[name]["low"] == result[name]["high"]]
+        notes.append(f"Not defined in more than half of the resamples, hence no interval: {_listed(missing)}.")
+    flat = [name for name in defined if name not in missing and _flat(result[name])]
     if flat:
-        units = result["patients"] or result["images"]
-        low, _ = wilson(units, units, result["interval"]["level"])
-        notes.append(
-            f"Every resample gave the same {', '.join(flat)}: an interval without width understates the "
-            f"doubt. Even {units} right out of {units} leave a true share of {low:.3f} possible (Wilson)."
-        )
+        notes.append(f"The interval has no width, because every resample gives the same: {_listed(flat)}.")
     return notes
+
+
+def _bases(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, groups: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """How many images (or patients) each share is of: accuracy ``[1]``, shares of a class ``[K]``."""
+    truth = task.one_hot(targets).astype(bool)
+    chosen = {
+        "accuracy": np.ones((len(truth), 1), dtype=bool),
+        "sensitivity": truth,
+        "specificity": ~truth,
+        "precision": task.one_hot(task.decide(probabilities)).astype(bool),
+    }
+    units = np.arange(len(truth)) if groups is None else group_indices(groups)
+    return {name: np.array([len(np.unique(units[mask])) for mask in masks.T]) for name, masks in chosen.items()}
+
+
+def _widen(task: Task, result: dict[str, Any], bases: dict[str, np.ndarray], level: float) -> list[str]:
+    """Put Wilson's interval where every resample agrees on a share, and say where."""
+    shares = {"accuracy": int(bases["accuracy"][0])} if task.exclusive else {}
+    if len(task.scored) == 1:
+        shares |= {name: int(bases[name][task.scored[0]]) for name in SHARES}
+    unit = "images" if result["patients"] is None else "patients"
+    notes = [
+        f"Every resample gives the same {_listed([name])}: its interval is Wilson's, of a share of {count} {unit}."
+        for name, count in shares.items()
+        if _wilson_if_flat(result[name], count, level)
+    ]
+    classes = {
+        name: sum(
+            _wilson_if_flat(result["per_class"][label][name], int(count), level)
+            for label, count in zip(task.classes, bases[name], strict=True)
+        )
+        for name in SHARES
+    }
+    listed = ", ".join(f"{name} ({count} of {len(task.classes)})" for name, count in classes.items() if count)
+    # Of a binary task the overall figures are those of the classes, and have been named.
+    if listed and len(task.scored) > 1:
+        notes.append(f"Class by class, Wilson's interval stands where every resample agrees: {listed}.")
+    return notes
+
+
+def _wilson_if_flat(figure: dict[str, float | None], count: int, level: float) -> bool:
+    value = figure["value"]
+    if value is None or not _flat(figure):
+        return False
+    figure["low"], figure["high"] = wilson(value * count, count, level)
+    return True
+
+
+def _flat(figure: dict[str, float | None]) -> bool:
+    return figure["low"] is not None and figure["low"] == figure["high"]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(NAMES.get(name, name.replace("_", " ")) for name in names)
 
 
 def _patient_notes(groups: np.ndarray | None, count: int | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stillroom.files import write_atomically
 from stillroom.report import curves, figures, tables
@@ -20,10 +20,9 @@ from stillroom.report.wording import (
     findings,
     headline,
     notes,
+    reading,
+    temperature_notes,
 )
-
-if TYPE_CHECKING:
-    pass
 
 LISTED = 200
 NO_AUDIT: dict[str, Any] = {
@@ -81,6 +80,7 @@ def _context(record: Record) -> dict[str, Any]:
         "title": title,
         "subtitle": subtitle,
         "roles": [(role, ROLE_GLYPHS.get(role, CLASS_GLYPHS[6])) for role in roles],
+        "reading": reading(record),
         "findings": findings(record),
         "warnings": audit_warnings(record),
         "listed": LISTED,
@@ -99,6 +99,7 @@ def _context(record: Record) -> dict[str, Any]:
             (role, *(estimate(values.get(key)) for key in ("temperature", "ece_before", "ece_after")))
             for role, values in record.calibration.items()
         ],
+        "calibration_notes": temperature_notes(record),
         "reliability": _panels(figures.reliability(record)),
         "per_class": tables.per_class(record),
         "maps": [Panel(*pair) for pair in maps],

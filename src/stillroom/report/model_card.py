@@ -22,6 +22,8 @@ from stillroom.report.wording import (
     headline,
     network,
     notes,
+    reading,
+    temperature_notes,
 )
 
 
@@ -68,11 +70,13 @@ def _context(record: Record) -> dict[str, Any]:
         "student": network(record.manifest.get("student")),
         "teacher": network(record.manifest.get("teacher")),
         "parameters": count(student.get("parameters")) if student.get("parameters") else None,
+        "reading": reading(record),
         "findings": findings(record),
         "results": tables.results(record),
         "notes": notes(record),
         "class_counts": tables.class_counts(record),
         "calibration": {key: estimate(value) for key, value in record.calibration.get("student", {}).items()},
+        "calibration_notes": temperature_notes(record),
         "warnings": audit_warnings(record),
         "efficiency": tables.efficiency(record),
         "citations": citations(record.recipe),

@@ -170,17 +170,16 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
-    """Epochs as trained. One that a killed run repeated counts once; a last line that it cut is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    """Epochs as trained. One that a killed run repeated counts once; a damaged line is left out."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     epochs: dict[tuple[str, int], dict[str, Any]] = {}
-    for number, line in enumerate(lines, start=1):
+    for line in lines:
         try:
             entry = json.loads(line)
         except ValueError:
-            if number == len(lines):
-                break
-            raise RunError(f"{path}, line {number}, is not valid JSON; resume the run to write it again.") from None
-        epochs[str(entry.get("role")), int(entry.get("epoch", 0))] = entry
+            continue
+        if isinstance(entry, dict) and "role" in entry and "epoch" in entry:
+            epochs[str(entry["role"]), int(entry["epoch"])] = entry
     return list(epochs.values())
 
 

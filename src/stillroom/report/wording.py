@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
-from stillroom.report.record import Record
+from stillroom.evaluation.calibration import calibration_notes, uninformative
+from stillroom.report.record import Record, title
 
 METRICS = {
     "auc": "AUC",
@@ -25,6 +26,8 @@ METRICS = {
     "brier": "Brier score",
     "nll": "Log loss",
 }
+CHANCE = {"auc": 0.5, "quadratic_kappa": 0.0}
+"""What guessing scores, by selection metric."""
 LOWER_IS_BETTER = ("ece", "brier", "nll")
 MISSING = "n/a"
 
@@ -153,20 +156,47 @@ def headline(record: Record) -> tuple[str, str]:
     )
 
 
+def reading(record: Record) -> str:
+    """What the one-against-rest figures are of: the positive class, or a mean over classes."""
+    if positive := record.task.positive_class:
+        return f"positive class: {positive}"
+    classes = "classes" if record.task.exclusive else "labels"
+    return f"sensitivity, specificity, precision and F1 are means over {classes}"
+
+
 def findings(record: Record) -> list[Finding]:
     """The verdict, most important first; says where evidence is missing or speaks against the student."""
-    found = [_leaks(record)]
+    found = [_absolute(record), _leaks(record)]
     for other, judge in (("teacher", _against_teacher), ("control", _against_control)):
         finding = judge(record)
-        found.append(finding and _tempered(finding, record.comparison(other) or {}))
-    found += [_size(record), _speed(record), _export(record)]
+        finding = finding and _tempered(finding, record.comparison(other) or {})
+        found.append(finding and _sobered(finding, record, other))
+    found += [_uninformative(record), _size(record), _speed(record), _export(record)]
     return [finding for finding in found if finding]
 
 
 def notes(record: Record) -> list[str]:
-    """Remarks of the evaluation on its own figures, each once."""
-    parts = [*record.test.values(), *(filter(None, map(record.comparison, ("teacher", "control"))))]
-    return list(dict.fromkeys(str(note) for part in parts for note in part.get("notes") or []))
+    """Remarks of the evaluation on its own figures, each once; with the role's name where roles differ."""
+    by_role = {role: list(map(str, test.get("notes") or [])) for role, test in record.test.items()}
+    found: dict[str, list[str]] = {}
+    for role, remarks in by_role.items():
+        for remark in remarks:
+            found.setdefault(remark, []).append(title(role))
+    said = [
+        remark if len(roles) == len(by_role) else f"{', '.join(roles)}: {remark}" for remark, roles in found.items()
+    ]
+    for comparison in filter(None, map(record.comparison, ("teacher", "control"))):
+        said += map(str, comparison.get("notes") or [])
+    return list(dict.fromkeys(said))
+
+
+def temperature_notes(record: Record) -> list[str]:
+    """What to mind about the temperatures, each with its role's name."""
+    return [
+        f"{title(role)}: {remark}"
+        for role, values in record.calibration.items()
+        for remark in calibration_notes(values)
+    ]
 
 
 def audit_warnings(record: Record) -> list[dict[str, str]]:
@@ -202,6 +232,46 @@ def _tempered(finding: Finding, comparison: Mapping[str, Any]) -> Finding:
         return finding
     tone: Tone = "neutral" if finding.tone == "good" else "bad"
     return Finding(tone, f"{finding.headline} But the student's accuracy is lower.", finding.evidence)
+
+
+def _sobered(finding: Finding, record: Record, other: str) -> Finding:
+    """No praise for a comparison that guessing would pass: with the teacher, or of a student that only guesses."""
+    guessing = [role for role in ("student", "teacher") if _at_chance(record, role)]
+    if finding.tone != "good" or not guessing or (other == "control" and "student" not in guessing):
+        return finding
+    if other == "control":
+        guessing = ["student"]
+    who = f"the {guessing[0]} is not" if len(guessing) == 1 else "neither is"
+    return Finding("neutral", f"{finding.headline} But {who} shown to be better than guessing.", finding.evidence)
+
+
+def _at_chance(record: Record, role: str) -> bool:
+    """Whether the role's selection metric could be that of guessing, or is even below."""
+    metric = record.task.selection_metric
+    figure = estimate(record.test.get(role, {}).get(metric))
+    return figure is not None and figure.ends[0] <= CHANCE[metric]
+
+
+def _absolute(record: Record) -> Finding:
+    metric = record.task.selection_metric
+    figure = estimate(record.test["student"].get(metric))
+    if figure is None:
+        text = f"{METRICS[metric]} is not defined on these test images."
+        return Finding("bad", "Whether the student is better than guessing is not known.", text)
+    evidence = f"{METRICS[metric]} on the test images {figure.text()}; guessing scores {plain(CHANCE[metric])}."
+    if _at_chance(record, "student"):
+        return Finding("bad", "The student is not shown to be better than guessing.", evidence)
+    if figure.low is None:
+        return Finding("neutral", "Whether the student is better than guessing is open: no interval.", evidence)
+    return Finding("neutral", "The student is better than guessing.", evidence)
+
+
+def _uninformative(record: Record) -> Finding | None:
+    roles = [role for role, values in record.calibration.items() if uninformative(values.get("temperature"))]
+    if not roles:
+        return None
+    text = f"The outputs of the {' and the '.join(roles)} carry no usable information on validation."
+    return Finding("bad", text, "The fitted temperature is at its upper bound: the flatter the better.")
 
 
 def _against_teacher(record: Record) -> Finding | None:

@@ -56,6 +56,11 @@ class Task(ABC):
         """Classes over which one-against-rest figures are averaged: all, but for binary tasks the positive class alone."""
         return (1,) if self.kind == "binary" else tuple(range(len(self.classes)))
 
+    @property
+    def positive_class(self) -> str | None:
+        """The class that a binary task's one-against-rest figures are of; None where they are means over classes."""
+        return self.classes[1] if self.kind == "binary" else None
+
     def with_paper_softmax(self) -> Task:
         """The multi-label task trained as MedAlmighty trained it (docs/recipes.md). Refused for other tasks."""
         raise UsageError(f"paper_softmax reproduces a multi-label choice of the paper; this task is {self.kind}.")
