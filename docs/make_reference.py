@@ -53,7 +53,8 @@ FILES = {
     "[below](#studentonnx).",
     "report.html": "The report: one file that opens offline.",
     "MODEL_CARD.md": "The model card.",
-    "evaluations/": "One JSON file per `stillroom evaluate`, named after the source and its split.",
+    "evaluations/": "One JSON file per `stillroom evaluate`, named after the source, its split and a hash of "
+    "how it was read.",
     "checkpoints/": "Only while a network trains: its state after the last epoch, and its best weights. A run goes on "
     "from here.",
 }
@@ -263,8 +264,9 @@ def _run_folder() -> Iterator[str]:
     yield "### predictions.parquet"
     yield (
         "One row per image of every split: `id` (as in the source), `patient` (empty where unknown), `split`, `target` "
-        "(class names; several are joined by `;`), then `<role>:<class>` for each role (`student`, `control`, "
-        "`teacher`) and class: the calibrated probability. Every figure can be computed again from it."
+        "(class names; several are joined by `;`), `digest` (equal for equal pixels at native size, whatever the file; "
+        "`stillroom evaluate` knows the run's own images by it), then `<role>:<class>` for each role (`student`, "
+        "`control`, `teacher`) and class: the calibrated probability. Every figure can be computed again from it."
     )
     yield "### metrics.json"
     yield _table(("Key", "What it holds"), [(f"`{key}`", text) for key, text in METRICS.items()])

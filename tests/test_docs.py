@@ -321,6 +321,12 @@ def test_a_program_with_onnx_runtime_alone_answers_as_the_predictor(run, tmp_pat
     assert np.array_equal(program["prepare"](image)[0], predictor.prepare(pixels))
     assert program["predict"](image) == pytest.approx(predictor.predict([image])[0].probabilities, abs=1e-6)
 
+    turned, notes = tmp_path / "turned.png", Image.Exif()
+    notes[0x0112] = 6  # to be turned a quarter clockwise
+    Image.fromarray(np.rot90(pixels)).save(turned, exif=notes)
+    assert np.array_equal(program["prepare"](turned), program["prepare"](image))
+    assert program["predict"](turned) == pytest.approx(predictor.predict([turned])[0].probabilities, abs=1e-6)
+
 
 @pytest.mark.parametrize("task", [MultiClass(("a", "b", "c")), MultiLabel(("a", "b", "c"))], ids=lambda t: t.kind)
 def test_the_objective_of_the_how_to(task, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from stillroom import (
     UsageError,
     ViewSettings,
 )
+from stillroom.data.load import load_data
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_figures_are_those_of_the_predictor(run, pictures):
     assert figures["images"] == 120
     assert found["split"] == "all"
     assert found["quarantined"] == []
-    written = run.path / "evaluations" / "other-clinic-all.json"
+    (written,) = (run.path / "evaluations").glob("other-clinic-all-*.json")
     assert json.loads(written.read_text("utf-8")) == json.loads(json.dumps(found))
 
 
@@ -105,9 +107,11 @@ def test_what_cannot_be_compared(run, picture_folder, tmp_path):
     with pytest.raises(UsageError, match=r"'normal', which the model does not know\. The model's classes: left, right"):
         evaluate(run, "phantoms:40")
     table = tmp_path / "labels.csv"
-    table.write_text(f"path,label\n{picture_folder}/left/000.png,left;right\n{picture_folder}/left/001.png,left\n")
-    with pytest.raises(UsageError, match="trained on binary labels, labels has multilabel ones"):
+    table.write_text(f"path,label\n{picture_folder}/left/000.png,left\n{picture_folder}/left/001.png,left;right\n")
+    with pytest.raises(UsageError, match=r"row 3.*'left;right' is not among the model's classes: left, right"):
         evaluate(run, table)
+    with pytest.raises(UsageError, match="trained on binary labels, labels has multilabel ones"):
+        evaluate(run, table, data=DataSettings(task="multilabel"))
 
 
 def test_the_model_decides_which_medmnist_file_is_read(run, monkeypatch):
@@ -130,3 +134,114 @@ def test_other_sizes_shapes_and_colours_are_made_to_fit(run, tmp_path):
         Image.fromarray(rng.integers(0, 256, (50, 90, 3), np.uint8)).save(tmp_path / side / "colour.png")
         Image.fromarray(rng.integers(0, 255, (20, 20), np.uint8)).save(tmp_path / side / "small.jpg")
     assert evaluate(run, tmp_path)["test"]["student"]["images"] == 4
+
+
+def test_images_that_the_run_was_trained_on_are_counted(run, picture_folder, tmp_path):
+    frame = run.predictions()
+    learnt = frame[frame["split"] != "test"]
+    own = evaluate(run, picture_folder)
+    assert own["seen_in_training"] == {"images": len(learnt), "of": 120}
+    assert own["notes"][0].startswith(f"{len(learnt)} of 120 images were in the run's training or validation split")
+
+    held_out = list(frame.loc[frame["split"] == "test", "id"])
+    for name in [*held_out, *learnt["id"][:3]]:  # in other names, colours and formats
+        image = Image.open(picture_folder / name).convert("RGB")
+        target = tmp_path / "site" / name.replace("/", "/another ")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.save(target.with_suffix(".bmp"))
+    mixed = evaluate(run, tmp_path / "site")
+    assert mixed["seen_in_training"] == {"images": 3, "of": len(held_out) + 3}
+
+    for name in learnt["id"][:3]:
+        (tmp_path / "site" / name.replace("/", "/another ")).with_suffix(".bmp").unlink()
+    clean = evaluate(run, tmp_path / "site")
+    assert clean["seen_in_training"]["images"] == 0
+    assert not any("flatter" in note for note in clean["notes"])
+
+
+def test_a_run_without_digests_says_so(run, pictures, monkeypatch):
+    frame = run.predictions().drop(columns="digest")
+    monkeypatch.setattr(type(run), "predictions", lambda self: frame)
+    found = evaluate(run, pictures)
+    assert found["seen_in_training"] is None
+    assert "is not known" in found["notes"][0]
+
+
+def test_a_site_with_one_class_only(run, pictures, tmp_path):
+    shutil.rmtree(pictures / "right")
+    found = evaluate(run, pictures)
+    assert found["test"]["student"]["images"] == 60
+    assert found["test"]["student"]["auc"]["value"] is None
+    assert any("right" in note for note in found["notes"])
+    table = tmp_path / "labels.csv"
+    lines = [f"{path},left" for path in sorted((pictures / "left").iterdir())]
+    table.write_text("\n".join(["path,label", *lines]))
+    assert evaluate(run, table)["test"]["student"]["accuracy"] == found["test"]["student"]["accuracy"]
+    for path in sorted((pictures / "left").iterdir()):  # sorted by patient below the class
+        (pictures / "left" / f"p{path.stem}").mkdir()
+        shutil.move(path, pictures / "left" / f"p{path.stem}")
+    assert evaluate(run, pictures)["test"]["student"]["images"] == 60
+    with pytest.raises(UsageError, match="no image of 'right'"):
+        load_data(pictures, replace(run.settings.data, classes=("left", "right")), show_progress=False)
+
+
+def test_a_split_that_could_not_be_trained_on(run, pictures):
+    for split, side in (("train", "left"), ("test", "right")):
+        (pictures / split).mkdir()
+        shutil.move(pictures / side, pictures / split)
+    shutil.rmtree(pictures / "left", ignore_errors=True)
+    assert evaluate(run, pictures, split="all")["test"]["student"]["images"] == 120
+    with pytest.raises(UsageError, match="not among its training images"):
+        load_data(pictures, run.settings.data, show_progress=False)
+
+
+def test_a_class_that_the_model_does_not_know(run, pictures):
+    (pictures / "left").rename(pictures / "both")
+    with pytest.raises(UsageError, match="'both', which is not among the model's classes: left, right"):
+        evaluate(run, pictures)
+
+
+def test_labels_are_read_as_the_model_has_them(tmp_path, picture_folder):
+    """No row of the second table has two labels, and one has none: the model alone tells that it is multi-label."""
+    paths = [picture_folder / side / f"{number:03d}.png" for side in ("left", "right") for number in range(30)]
+    labels = ["a", "b", "a;b", ""] * 15
+    both, single = tmp_path / "both.csv", tmp_path / "single.csv"
+    both.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in zip(paths, labels, strict=True)))
+    single.write_text(f"path,label\n{paths[0]},b\n{paths[1]},b\n{paths[2]},\n")
+    settings = Settings(
+        str(both),
+        recipe=Baseline(),
+        data=DataSettings(size=32),
+        views=ViewSettings(views=1),
+        student=StudentSettings("test_resnet"),
+        training=TrainingSettings(epochs=1, batch_size=16),
+        evaluation=EvaluationSettings(resamples=100, latency=False),
+        device="cpu",
+    )
+    run = stillroom.distill(settings, tmp_path / "run", show_progress=False)
+    found = evaluate(run, single)
+    classes = found["test"]["student"]["per_class"]
+    assert found["data"]["task"] == "multilabel"
+    assert {name: figures["support"] for name, figures in classes.items()} == {"a": 0, "b": 2}
+
+
+def test_images_brighter_than_the_models_white_are_named(run, pictures):
+    Image.fromarray(np.full((32, 32), 3000, np.uint16)).save(pictures / "left" / "000.png")
+    found = evaluate(run, pictures)
+    (entry,) = found["quarantined"]
+    assert entry["path"] == "left/000.png"
+    assert "values up to 3000" in entry["reason"]
+    assert found["test"]["student"]["images"] == 119
+
+
+def test_sites_of_one_name_have_files_of_their_own(run, picture_folder, tmp_path):
+    found = {}
+    for site in ("h1", "h2"):
+        shutil.copytree(picture_folder, tmp_path / site / "images")
+        found[str(tmp_path / site / "images")] = evaluate(run, tmp_path / site / "images")
+    evaluate(run, tmp_path / "h1" / "images", data=DataSettings(classes=("right", "left")))
+    written = [json.loads(path.read_text("utf-8")) for path in (run.path / "evaluations").glob("images-all-*.json")]
+    assert len(written) == 3
+    assert {entry["location"] for entry in written} == set(found)
+    evaluate(run, tmp_path / "h1" / "images")
+    assert len(list((run.path / "evaluations").glob("images-all-*.json"))) == 3

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from stillroom.data.load import open_source
+from stillroom.cache import fingerprint
+from stillroom.data.decoding import pixel_digest
+from stillroom.data.geometry import drop_equal_channels
+from stillroom.data.load import is_named_set, open_source
 from stillroom.data.table import Table, UnreadableImage
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import reliability
@@ -37,13 +41,16 @@ def evaluate(
     Args:
         run: a finished run.
         source: see :func:`stillroom.data.load.open_source`.
-        data: how to read the source. Size, fit and intensity are the model's own.
+        data: how to read the source. Size, fit and intensity are the model's own; so are task and classes, unless
+            given here.
         split: which images; ``auto`` takes the source's test split where it has one, else every image.
         show_progress: show a bar.
 
     Returns:
-        ``source``, ``split``, ``synthetic``, ``test`` (figures under ``student``), ``calibration``,
-        ``quarantined`` (path and reason of what could not be read) and ``notes``.
+        ``source`` (a line for people), ``location`` (the name or absolute path), ``data`` (how it was read), ``split``,
+        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``quarantined`` (path and reason of what
+        could not be read), ``seen_in_training`` (``images``, the number of images that are in the run's training or
+        validation split pixel for pixel, ``of`` how many; None for a run that kept no digests) and ``notes``.
 
     Raises:
         UsageError: a label that the model does not know, a split that is empty, or no readable image.
@@ -51,20 +58,28 @@ def evaluate(
     predictor = run.predictor()
     task = predictor.task
     data = replace(data or DataSettings(), size=predictor.size)  # picks MedMNIST's file
-    table = open_source(source, data, seed=run.settings.seed)
+    if is_named_set(str(source)):  # which knows its own task
+        location = str(source)
+    else:
+        location = str(Path(source).expanduser().absolute())
+        data = _as_the_model_reads(data, task)
+    table = open_source(source, data, seed=run.settings.seed, training=False)
     targets = _renumbered(table, task)
     rows, chosen = _rows(table, split)
 
     probabilities: list[np.ndarray] = []
     kept: list[int] = []
+    digests: list[str] = []
     quarantined: list[dict[str, str]] = []
     pending: list[np.ndarray] = []
     with progress("evaluate", len(rows), enabled=show_progress) as advance:
         for row in rows:
             try:
-                pending.append(predictor.prepare(table.reader.read(int(table.rows[row]))))
+                image = table.reader.read(int(table.rows[row]))
+                pending.append(predictor.prepare(image))
                 kept.append(int(row))
-            except UnreadableImage as error:
+                digests.append(pixel_digest(drop_equal_channels(image)))
+            except (UnreadableImage, UsageError) as error:  # the latter: brighter than the model's white
                 quarantined.append({"path": str(table.ids[row]), "reason": str(error)})
             if len(pending) == _BATCH:
                 probabilities.append(predictor.probabilities(np.stack(pending)))
@@ -73,7 +88,9 @@ def evaluate(
     if pending:
         probabilities.append(predictor.probabilities(np.stack(pending)))
     if not kept:
-        raise UsageError(f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason']}.")
+        raise UsageError(
+            f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason'].rstrip('.')}."
+        )
 
     found = np.concatenate(probabilities).astype(np.float64)
     truth = targets[kept]
@@ -86,21 +103,48 @@ def evaluate(
         resamples=run.settings.evaluation.resamples,
         seed=run.settings.seed,
     )
-    notes = list(figures["notes"])
+    seen, notes = _seen_in_training(run, digests)
+    notes += figures["notes"]
     if quarantined:
         notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
     result = {
         "source": table.source,
+        "location": location,
+        "data": json.loads(json.dumps(asdict(data), default=str)),
         "split": chosen,
         "synthetic": table.synthetic or predictor.synthetic,
         "test": {"student": figures},
         "calibration": {"student": {"bins": reliability(task, found, truth)}},
         "quarantined": quarantined,
+        "seen_in_training": seen,
         "notes": notes,
     }
-    name = re.sub(r"[^\w.-]+", "-", f"{table.name}-{chosen}")
+    reading = fingerprint(location, chosen, data)[:8]  # other sites may have a folder of the same name
+    name = re.sub(r"[^\w.-]+", "-", f"{table.name}-{chosen}-{reading}")
     write_json(run.path / "evaluations" / f"{name}.json", result)
     return result
+
+
+def _as_the_model_reads(data: DataSettings, task: Task) -> DataSettings:
+    """The settings with the model's task and classes where the user gave none."""
+    kinds: dict[str, Literal["multiclass", "ordinal", "multilabel"]]
+    kinds = {"binary": "multiclass", "multiclass": "multiclass", "ordinal": "ordinal", "multilabel": "multilabel"}
+    kind = kinds[task.kind] if data.task == "auto" else data.task
+    return replace(data, task=kind, classes=data.classes or task.classes)
+
+
+def _seen_in_training(run: Run, digests: list[str]) -> tuple[dict[str, int] | None, list[str]]:
+    """How many of the images the run trained or was selected on, and a note for people where that matters."""
+    known = run.predictions()
+    if "digest" not in known:
+        return None, ["The run kept no digests of its images: whether it was trained on some of these is not known."]
+    learnt = set(known.loc[known["split"].isin(("train", "val")), "digest"])
+    seen = sum(digest in learnt for digest in digests)
+    notes = [
+        f"{seen} of {len(digests)} images were in the run's training or validation split, pixel for pixel: "
+        "these figures flatter the model."
+    ]
+    return {"images": seen, "of": len(digests)}, notes if seen else []
 
 
 def _renumbered(table: Table, task: Task) -> np.ndarray:

@@ -181,7 +181,7 @@ def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module], teache
         logits["teacher"] = teacher.logits(everything, None).numpy()
     found = assess(task, table, logits, run.settings.evaluation, run.settings.seed)
 
-    frame = predictions_frame(task, table, found.probabilities)
+    frame = predictions_frame(task, table, bench.dataset.store.digests, found.probabilities)
     write_atomically(run.path / "predictions.parquet", lambda target: frame.to_parquet(target, index=False))
 
     shown = np.sort(np.random.default_rng(0).permutation(test)[:_FEATURE_IMAGES])

@@ -73,7 +73,9 @@ def build_run(
         role: 1.6 * (SKILL[role] * signal + shared + 0.6 * rng.normal(size=signal.shape) + offset) for role in roles
     }
     found = assess(task, table, logits, EvaluationSettings(resamples=resamples), seed=0)
-    predictions_frame(task, table, found.probabilities).to_parquet(folder / "predictions.parquet", index=False)
+    digests = np.array([f"{number:032x}" for number in range(images)])
+    frame = predictions_frame(task, table, digests, found.probabilities)
+    frame.to_parquet(folder / "predictions.parquet", index=False)
 
     test = table.indices("test")[:featured]
     centres = rng.normal(size=(count, 64)) * 2

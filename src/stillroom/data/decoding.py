@@ -56,7 +56,9 @@ def _decode(table: Table, row: int, size: int, fit: Fit) -> _Decoded:
         pixels=planes(fit_image(image, size, fit), 3 if image.ndim == 3 else 1),
         thumbnail=luminance(fit_image(image, THUMBNAIL, "resize"))[None],
         mask=None if mask is None else fit_mask(mask, size, fit)[None],
-        facts=_Facts(_digest(image), height, width, 8 * image.itemsize, int(image.max()), has_mask=mask is not None),
+        facts=_Facts(
+            pixel_digest(image), height, width, 8 * image.itemsize, int(image.max()), has_mask=mask is not None
+        ),
     )
 
 
@@ -69,7 +71,12 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return drop_equal_channels(image)
 
 
-def _digest(image: np.ndarray) -> str:
+def pixel_digest(image: np.ndarray) -> str:
+    """32 hex digits, equal for equal pixels of equal depth at native size, whatever file they came from.
+
+    Args:
+        image: as :func:`stillroom.data.geometry.drop_equal_channels` leaves it.
+    """
     digest = blake2b(f"{image.dtype.name} {image.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()

@@ -36,13 +36,15 @@ class Dataset:
         return fingerprint(self.store.fingerprint, table.ids.tolist(), labels, table.splits.tolist(), patients)
 
 
-def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) -> Table:
+def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0, training: bool = True) -> Table:
     """The rows of a source, without reading any pixels.
 
     Args:
         source: a MedMNIST name, a folder of class folders, a .csv, .tsv or .parquet table, or ``phantoms[:count]``.
         settings: what to read.
         seed: draws the phantoms.
+        training: refuse labels that a network cannot be trained on, such as a class without an image. For a model
+            that exists already, pass False and its classes in the settings.
 
     Raises:
         UsageError: there is no such source, or its labels cannot be used; the message says which and what to do.
@@ -56,9 +58,9 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0) ->
     if is_named_set(text):
         return read_medmnist(text, settings) if text in medmnist_flags() else read_phantoms(text, settings, seed)
     if path.is_dir():
-        return read_folder(path, settings)
+        return read_folder(path, settings, training=training)
     if path.suffix.lower() in TABLE_SUFFIXES:
-        return read_manifest(path, settings)
+        return read_manifest(path, settings, training=training)
     if path.is_file():
         raise UsageError(f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)}).")
     known = [*medmnist_flags(), "phantoms"]

@@ -88,8 +88,17 @@ def assess(
     )
 
 
-def predictions_frame(task: Task, table: Table, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row per image: ``id, patient, split, target`` and a column ``<role>:<class>`` per model and class."""
+def predictions_frame(
+    task: Task, table: Table, digests: np.ndarray, probabilities: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """One row per image: ``id, patient, split, target, digest`` and a column ``<role>:<class>`` per model and class.
+
+    Args:
+        task: what the labels mean.
+        table: the ``N`` rows.
+        digests: ``[N]`` str, the store's: by them an image is known again wherever it turns up.
+        probabilities: role to ``[N, K]``.
+    """
     import pandas as pd
 
     columns: dict[str, Any] = {
@@ -97,6 +106,7 @@ def predictions_frame(task: Task, table: Table, probabilities: dict[str, np.ndar
         "patient": table.patients if table.patients is not None else np.full(len(table), ""),
         "split": table.splits,
         "target": task.names(table.targets),
+        "digest": digests,
     }
     for role, values in probabilities.items():
         for k, name in enumerate(task.classes):
@@ -104,7 +114,9 @@ def predictions_frame(task: Task, table: Table, probabilities: dict[str, np.ndar
     return pd.DataFrame(columns)
 
 
-def worst_mistakes(task: Task, probabilities: np.ndarray, targets: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
+def worst_mistakes(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, rows: np.ndarray, most: int
+) -> np.ndarray:
     """The rows that the model got wrong with the greatest confidence, worst first, at most ``most`` of them.
 
     Args:

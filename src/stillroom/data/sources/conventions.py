@@ -24,13 +24,16 @@ def parse_split(word: str) -> str | None:
     return _SPLIT_WORDS.get(word.lower())
 
 
-def order_classes(found: Sequence[str], settings: DataSettings, where: str) -> tuple[str, ...]:
+def order_classes(
+    found: Sequence[str], settings: DataSettings, where: str, *, training: bool = True
+) -> tuple[str, ...]:
     """The class names in the logits' order: as the settings say, else numbers by value, else natural order.
 
     Args:
         found: names met in the source, repeats allowed.
         settings: ``classes`` and ``task`` are used.
         where: the source, for messages, e.g. ``The table labels.csv``.
+        training: every class that the settings name must occur. A trained model's images may be of one class alone.
 
     Raises:
         UsageError: a name is not in the settings' classes, or one of those does not occur; fewer than two
@@ -42,9 +45,11 @@ def order_classes(found: Sequence[str], settings: DataSettings, where: str) -> t
             if name not in settings.classes:
                 hint = nearest(name, settings.classes)
                 raise UsageError(
-                    f"{where} has the class {name!r}, which is not among the classes given: "
+                    f"{where} has the class {name!r}, which is not among {whose(training)}: "
                     f"{', '.join(settings.classes)}.{hint}"
                 )
+        if not training:
+            return settings.classes
         missing = [name for name in settings.classes if name not in names]
         if missing:
             raise UsageError(
@@ -74,9 +79,15 @@ def order_classes(found: Sequence[str], settings: DataSettings, where: str) -> t
     return tuple(names)
 
 
-def exclusive_task(found: Sequence[str], settings: DataSettings, where: str) -> MultiClass:
+def whose(training: bool) -> str:
+    """The settings' classes in words: a user gives them for training, afterwards they are the model's."""
+    return "the classes given" if training else "the model's classes"
+
+
+def exclusive_task(found: Sequence[str], settings: DataSettings, where: str, *, training: bool = True) -> MultiClass:
     """The task of a source with one class per image; see :func:`order_classes`."""
-    return MultiClass(order_classes(found, settings, where), ordinal=settings.task == "ordinal")
+    classes = order_classes(found, settings, where, training=training)
+    return MultiClass(classes, ordinal=settings.task == "ordinal")
 
 
 def check_training_classes(task: Task, targets: np.ndarray, splits: np.ndarray, where: str) -> None:

@@ -24,7 +24,7 @@ _LAYOUT = "Lay it out as FOLDER/<class>/*.png, or as FOLDER/train/<class>/*.png 
 _MASK_STEM = re.compile(r"(.+)_mask(?:_[0-9]+)?", re.IGNORECASE)
 
 
-def read_folder(path: Path, settings: DataSettings) -> Table:
+def read_folder(path: Path, settings: DataSettings, *, training: bool = True) -> Table:
     """The table of a folder, ``ROOT/<class>/**`` or ``ROOT/{train,val,test}/<class>/**``.
 
     Any of the three splits may be missing; ``training``, ``valid``, ``validation``, ``dev`` and ``testing``
@@ -35,6 +35,7 @@ def read_folder(path: Path, settings: DataSettings) -> Table:
     Args:
         path: the root. Ids are POSIX paths below it.
         settings: ``classes`` and ``task`` are used.
+        training: see :func:`stillroom.data.load.open_source`.
 
     Raises:
         UsageError: nothing to learn from, or an unclear layout: says what, and how to lay it out.
@@ -48,7 +49,7 @@ def read_folder(path: Path, settings: DataSettings) -> Table:
             f"{settings.path_column} and {settings.label_column}, the labels joined by ';'."
         )
     images, splits, labels = [], [], []
-    for split, class_folder in _class_folders(root):
+    for split, class_folder in _class_folders(root, settings.classes):
         files = list_images(class_folder)
         images += files
         splits += [split] * len(files)
@@ -61,7 +62,7 @@ def read_folder(path: Path, settings: DataSettings) -> Table:
     masks = tuple(tuple(masks_of.get(path, ())) for path in paths) if mask_files else ()
 
     where = f"The folder {root}"
-    task = exclusive_task([labels[i] for i in kept], settings, where)
+    task = exclusive_task([labels[i] for i in kept], settings, where, training=training)
     table = Table(
         name=root.resolve().name,
         source=f"image folder {root.resolve().name}",
@@ -73,11 +74,12 @@ def read_folder(path: Path, settings: DataSettings) -> Table:
         reader=FileReader(paths, masks),
         has_masks=bool(mask_files),
     )
-    check_training_classes(task, table.targets, table.splits, where)
+    if training:
+        check_training_classes(task, table.targets, table.splits, where)
     return table
 
 
-def _class_folders(root: Path) -> list[tuple[str, Path]]:
+def _class_folders(root: Path, classes: tuple[str, ...]) -> list[tuple[str, Path]]:
     """Pairs of split (``""`` for none) and class folder, in order; the layout is checked on the way."""
     folders = _folders(root)
     by_split = {folder: parse_split(folder.name) for folder in folders}
@@ -106,7 +108,7 @@ def _class_folders(root: Path) -> list[tuple[str, Path]]:
         if not pairs:
             raise UsageError(f"The split folders in {root} hold no class folders. {_LAYOUT}")
     _refuse_empty(root, [folder for _, folder in pairs])
-    _refuse_hidden_level(root, [folder for _, folder in pairs])
+    _refuse_hidden_level(root, [folder for _, folder in pairs], classes)
     return pairs
 
 
@@ -153,7 +155,7 @@ def _refuse_empty(root: Path, folders: list[Path]) -> None:
         raise UsageError(f"Class folders without any image in {root}: {_some(empty)}. Fill them or remove them.")
 
 
-def _refuse_hidden_level(root: Path, class_folders: list[Path]) -> None:
+def _refuse_hidden_level(root: Path, class_folders: list[Path], classes: tuple[str, ...]) -> None:
     """Splits below the classes, or one folder too many above all: both would be read as something else."""
     for folder in class_folders:
         inner = _folders(folder)
@@ -162,7 +164,7 @@ def _refuse_hidden_level(root: Path, class_folders: list[Path]) -> None:
             raise UsageError(
                 f"{folder} holds the split folders {_some(splits)}, below where a class should be. {_LAYOUT}"
             )
-        if inner and len(class_folders) == 1:
+        if inner and len(class_folders) == 1 and folder.name not in classes:
             raise UsageError(
                 f"The folder {root} has only one class, {folder.name!r}. If the folders inside it "
                 f"({_some(inner)}) are the classes, pass {folder}."

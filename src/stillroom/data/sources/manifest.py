@@ -14,6 +14,7 @@ from stillroom.data.sources.conventions import (
     exclusive_task,
     order_classes,
     parse_split,
+    whose,
 )
 from stillroom.data.sources.sheet import Sheet, read_sheet
 from stillroom.data.table import SPLITS, Table
@@ -24,7 +25,7 @@ from stillroom.task import MultiLabel, Task
 _JOINTS = re.compile(r"[;|]")
 
 
-def read_manifest(path: Path, settings: DataSettings) -> Table:
+def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) -> Table:
     """The table of a ``.csv``, ``.tsv`` or ``.parquet`` file, one row per image.
 
     The settings name the columns, found in any case. Patient, split and mask columns are used where the
@@ -39,6 +40,7 @@ def read_manifest(path: Path, settings: DataSettings) -> Table:
     Args:
         path: the file. Ids are the images' POSIX paths relative to its folder.
         settings: columns, ``classes`` and ``task`` are used.
+        training: see :func:`stillroom.data.load.open_source`.
 
     Raises:
         UsageError: names the file, the row as a spreadsheet numbers it, and the column.
@@ -51,14 +53,15 @@ def read_manifest(path: Path, settings: DataSettings) -> Table:
     mask_places = _optional(sheet, "mask_column", settings)
 
     paths = _image_paths(sheet, places, settings.path_column)
-    task, targets = _targets(sheet, labels, settings)
+    task, targets = _targets(sheet, labels, settings, training)
     splits = _splits(sheet, split_words, settings.split_column)
     masks = tuple(
         tuple(_resolve(sheet, part.strip()) for part in _JOINTS.split(cell) if part.strip())
         for cell in mask_places or ()
     )
     _require_files(sheet, [mask for row in masks for mask in row], settings.mask_column)
-    check_training_classes(task, targets, splits, f"The table {sheet.path}")
+    if training:
+        check_training_classes(task, targets, splits, f"The table {sheet.path}")
     return Table(
         name=sheet.path.stem,
         source=f"table {sheet.path.name}",
@@ -119,13 +122,14 @@ def _require_files(sheet: Sheet, paths: list[Path], column: str) -> None:
         )
 
 
-def _targets(sheet: Sheet, labels: list[str], settings: DataSettings) -> tuple[Task, np.ndarray]:
+def _targets(sheet: Sheet, labels: list[str], settings: DataSettings, training: bool) -> tuple[Task, np.ndarray]:
     where = f"The table {sheet.path}"
     joined = settings.task == "auto" and any(_JOINTS.search(label) for label in labels)
     if settings.task == "multilabel" or joined:
         parts = [[part.strip() for part in _JOINTS.split(label) if part.strip()] for label in labels]
-        _require_known(sheet, parts, settings)
-        multi = MultiLabel(order_classes([name for row in parts for name in row], settings, where))
+        _require_known(sheet, parts, settings, training)
+        names = [name for row in parts for name in row]
+        multi = MultiLabel(order_classes(names, settings, where, training=training))
         return multi, multi.parse([";".join(row) for row in parts])
     for label, number in zip(labels, sheet.numbers, strict=True):
         if not label:
@@ -133,19 +137,19 @@ def _targets(sheet: Sheet, labels: list[str], settings: DataSettings) -> tuple[T
                 f"{sheet.path}, row {number}: the column {settings.label_column!r} is empty; fill it, remove "
                 "the row, or set `task` to multilabel if an empty cell means no finding."
             )
-    _require_known(sheet, [[label] for label in labels], settings)
-    task = exclusive_task(labels, settings, where)
+    _require_known(sheet, [[label] for label in labels], settings, training)
+    task = exclusive_task(labels, settings, where, training=training)
     return task, task.parse(labels)
 
 
-def _require_known(sheet: Sheet, labels: list[list[str]], settings: DataSettings) -> None:
+def _require_known(sheet: Sheet, labels: list[list[str]], settings: DataSettings, training: bool) -> None:
     """Point at the row of the first label that the settings' classes do not name."""
     for row, number in zip(labels, sheet.numbers, strict=True):
         for name in row:
             if settings.classes and name not in settings.classes:
                 raise UsageError(
                     f"{sheet.path}, row {number}, column {settings.label_column!r}: the label {name!r} is "
-                    f"not among the classes given: {', '.join(settings.classes)}."
+                    f"not among {whose(training)}: {', '.join(settings.classes)}."
                     f"{nearest(name, settings.classes)}"
                 )
 
