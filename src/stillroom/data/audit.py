@@ -135,7 +135,7 @@ def audit_data(
 
     found = [
         *on_synthetic(table),
-        *on_leaks(leaked, len(cross), counts, splits),
+        *on_leaks(leaked, len(cross), splits),
         *on_conflicts(conflicts),
         *on_patients(table, shared),
         *on_broken(broken, len(table)),

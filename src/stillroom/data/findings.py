@@ -57,9 +57,7 @@ def on_synthetic(table: Table) -> list[Finding]:
     return [Finding("note", "synthetic", text)] if table.synthetic else []
 
 
-def on_leaks(
-    leaked: dict[str, dict[str, int]], pairs: int, counts: dict[str, dict[str, int]], splits: np.ndarray
-) -> list[Finding]:
+def on_leaks(leaked: dict[str, dict[str, int]], pairs: int, splits: np.ndarray) -> list[Finding]:
     if not pairs:
         return []
     text = f"{counted(pairs, 'pair')} of identical or near-identical images stand in different splits"
@@ -68,7 +66,7 @@ def on_leaks(
             f": {seen:,} of the {int((splits == 'test').sum()):,} test images are found again outside the test"
             f" ({leaked['test']['exact']:,} pixel for pixel), which flatters every figure on it"
         )
-    return [Finding("warning", "duplicates_across_splits", f"{text}. Leave them out with drop_leaks.")]
+    return [Finding("warning", "duplicates_across_splits", f"{text}. Leave them out with --drop-leaks.")]
 
 
 def on_conflicts(conflicts: tuple[Pair, ...]) -> list[Finding]:
@@ -142,7 +140,7 @@ def on_pixels(store: Store, sizes: dict[str, Any]) -> list[Finding]:
 def on_repeats(within: dict[str, dict[str, int]], dropped: int) -> list[Finding]:
     found = []
     if dropped:
-        text = f"{counted(dropped, 'image')} were left out of training and validation as leaks (drop_leaks)."
+        text = f"{counted(dropped, 'image')} were left out of training and validation as leaks (--drop-leaks)."
         found.append(Finding("note", "dropped_leaks", text))
     repeats = {split: sum(kinds.values()) for split, kinds in within.items() if sum(kinds.values())}
     if repeats:
