@@ -133,6 +133,9 @@ def evaluate(
 ) -> None:
     """Test a finished run's exported student on another data set.
 
+    Labels are read as the model has them: `auto` takes its task, and its classes need not be given. Images that the run
+    has trained on are counted.
+
     ```
     stillroom evaluate runs/first ./other_hospital
     stillroom evaluate runs/first breastmnist --json
