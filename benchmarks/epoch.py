@@ -110,7 +110,9 @@ def main() -> None:
         online = replace(banked, views=None)
 
         results: dict[str, object] = {"machine": machine(), "images": len(train), "bank for 2 views": building}
-        print(f"{arguments.teacher}, {arguments.threads} threads: a bank of 2 views of {len(train)} images {building:.1f} s")
+        print(
+            f"{arguments.teacher}, {arguments.threads} threads: a bank of 2 views of {len(train)} images {building:.1f} s"
+        )
         for name in arguments.students:
             steps = len(batches(train, BATCH))
             ways = {

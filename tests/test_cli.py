@@ -134,10 +134,10 @@ def test_version_and_completion(stillroom):
     [
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--epochs", "many"], '--epochs: unable to convert "many" into int'),
-        (["--lr", "-1"], "lr must be above 0, got -1"),
-        (["--lr", "nan"], "lr must be above 0, got nan"),
+        (["--lr", "-1"], "lr must be above 0 and finite, got -1"),
+        (["--lr", "nan"], "lr must be above 0 and finite, got nan"),
         (["--size", "7"], "size must be at least 16, got 7"),
-        (["--val-fraction", "2"], "val_fraction must lie between 0 and 1, got 2"),
+        (["--val-fraction", "2"], "val_fraction must lie between 0 and 0.9, got 2"),
         (["--fit", "squash"], 'Choose from: "pad", "resize"'),
         (["--epohs", "3"], "Unknown option: --epohs. Did you mean --epochs?"),
         (["--alpha"], "--alpha requires an argument"),
@@ -306,7 +306,7 @@ def test_evaluate_refuses_what_cannot_be_compared(refuse, finished, picture_fold
     assert "Unknown option: --size" in refuse("evaluate", finished, picture_folder, "--size", "64")
     table = tmp_path / "labels.csv"
     table.write_text(f"path,label\n{picture_folder}/left/000.png,left;right\n{picture_folder}/left/001.png,left\n")
-    assert "trained on binary labels, labels has multilabel ones" in refuse("evaluate", finished, table)
+    assert "the label 'left;right' is not among the model's classes: left, right" in refuse("evaluate", finished, table)
     assert "has not finished. Go on with" in refuse("evaluate", broken(), picture_folder)
 
 

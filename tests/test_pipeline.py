@@ -74,7 +74,7 @@ def test_the_run_folder_holds_the_evidence(run):
 
 def test_anyone_can_recompute_every_figure(run):
     frame = run.predictions()
-    assert list(frame.columns[:4]) == ["id", "patient", "split", "target"]
+    assert list(frame.columns[:5]) == ["id", "patient", "split", "target", "digest"]
     assert len(frame) == frame["id"].nunique() == 120
     test = frame[frame["split"] == "test"]
     truth = (test["target"] == "right").to_numpy()
@@ -137,7 +137,7 @@ def test_another_set_with_a_foreign_class_is_refused(run, tmp_path):
     for name in ("left", "up"):
         (tmp_path / name).mkdir()
         Image.new("L", (32, 32)).save(tmp_path / name / "a.png")
-    with pytest.raises(UsageError, match="class 'up', which the model does not know"):
+    with pytest.raises(UsageError, match="class 'up', which is not among the model's classes"):
         stillroom.evaluate(run, tmp_path, show_progress=False)
 
 
@@ -183,7 +183,7 @@ def test_multilabel_from_a_table(picture_folder, tmp_path):
     assert run.task.kind == "multilabel"
     frame = run.predictions()
     assert frame.groupby("patient")["split"].nunique().max() == 1
-    assert set(frame.columns[4:7]) == {"student:left", "student:right", "student:third"}
+    assert set(frame.columns[5:8]) == {"student:left", "student:right", "student:third"}
     assert run.metrics["test"]["student"]["patients"] == frame[frame["split"] == "test"]["patient"].nunique()
 
 

@@ -33,7 +33,7 @@ def test_notes_and_stages_add_up(run):
         pass
     with pytest.raises(ValueError), run.stage("fails"):
         raise ValueError
-    assert run.manifest["durations_s"] == {"train": 0.0}
+    assert run.manifest["durations_s"] == {"train": 0.0, "fails": 0.0}
     assert run.task.classes == ("a", "b")
     assert run.manifest["seed"] == 3
 

@@ -55,7 +55,7 @@ def test_round_trip_through_yaml(settings):
         ({"source": "x", "seed": "many"}, "seed: .*'many'"),
         ({"seed": 1}, "`source` is missing"),
         ([1], "expected settings by name"),
-        ({"source": "x", "data": {"val_fraction": 1.5}}, "val_fraction must lie between 0 and 1"),
+        ({"source": "x", "data": {"val_fraction": 1.5}}, "val_fraction must lie between 0 and 0.9"),
     ],
 )
 def test_wrong_settings_are_named(content, message):

@@ -172,7 +172,9 @@ def test_ctrl_c_names_the_command_that_goes_on(picture_folder, tmp_path):
     folder = tmp_path / "a run"
     flags = "--recipe baseline --student test_resnet --size 32 --views 2 --batch-size 8 --epochs 20 --resamples 100"
     command = [sys.executable, "-m", "stillroom", "distill", str(picture_folder), *flags.split(), "--no-latency"]
-    with subprocess.Popen([*command, "--out", str(folder)], stderr=subprocess.PIPE, text=True) as process:
+    # A job started in the background of a script would hand down that Ctrl-C is to be ignored.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    with subprocess.Popen([*command, "--out", str(folder)], stderr=subprocess.PIPE, text=True, **heed) as process:
         history = folder / "history.jsonl"
         while process.poll() is None and not (history.exists() and history.read_text().count("\n") >= 2):
             time.sleep(0.02)
@@ -188,7 +190,7 @@ def test_ctrl_c_names_the_command_that_goes_on(picture_folder, tmp_path):
     assert [line["epoch"] for line in run.history()] == list(range(1, 21))
 
 
-def test_ctrl_c_while_decoding_leaves_nothing(picture_folder, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_while_decoding_leaves_nothing(picture_folder, tmp_path, monkeypatch, capsys, request):
     import stillroom.data.decoding as decoding
 
     def interrupted(*_):
@@ -197,6 +199,8 @@ def test_ctrl_c_while_decoding_leaves_nothing(picture_folder, tmp_path, monkeypa
 
     monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(decoding, "_white", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     flags = ["--no-pretrained", "--teacher", "test_vit", "--teacher-size", "32", "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as stop:
         main(["distill", str(picture_folder), *flags])

@@ -128,9 +128,7 @@ def fit(
     module = _Learner(student, objective, task).to(device)
     learner, optimizer = fabric.setup(module, _optimizer(module, settings))
     weights = (
-        torch.from_numpy(task.class_weights(data.targets[data.train])).to(device)
-        if settings.class_weights
-        else None
+        torch.from_numpy(task.class_weights(data.targets[data.train])).to(device) if settings.class_weights else None
     )
     done = _restore(folder / _CHECKPOINT, student, objective, optimizer, device)
     steps_per_epoch = len(batches(data.train, settings.batch_size))
@@ -141,9 +139,7 @@ def fit(
             if settings.patience and epoch - done.best_epoch >= settings.patience and done.best_epoch:
                 break
             start = time.perf_counter()
-            torch.manual_seed(
-                _epoch_seed(seed, epoch)
-            )  # dropout and drop-path draw from the global generator
+            torch.manual_seed(_epoch_seed(seed, epoch))  # dropout and drop-path draw from the global generator
             student.train()
             objective.train()
             view = view_of_epoch(data.images.views, epoch)
@@ -280,9 +276,7 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def _restore(
-    path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, device: torch.device
-) -> _Progress:
+def _restore(path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, device: torch.device) -> _Progress:
     if not path.exists():
         return _Progress()
     state = _load(path, device)
