@@ -341,6 +341,16 @@ def test_dropping_leaks_does_not_empty_a_split_in_silence(picture_folder, tmp_pa
         stillroom.load_data(tmp_path / "data", DataSettings(size=32, drop_leaks=True), show_progress=False)
 
 
+def test_an_objective_that_the_bank_cannot_serve_is_refused(picture_folder, tmp_path, monkeypatch):
+    from stillroom.distillation.objectives.hybrid import HybridLoss
+
+    monkeypatch.setattr(HybridLoss, "needs", frozenset({"teacher_logits", "map"}))
+    with pytest.raises(
+        UsageError, match=r"HybridLoss needs the teacher's map, .*a frozen teacher does not hold; .* features"
+    ):
+        stillroom.distill(settings(picture_folder), tmp_path / "run", show_progress=False)
+
+
 def test_a_negative_seed_is_refused(picture_folder):
     with pytest.raises(UsageError, match="seed must be at least 0"):
         stillroom.load_data(picture_folder, seed=-1)

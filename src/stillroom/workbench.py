@@ -91,6 +91,14 @@ class Workbench:
         if self.task.kind not in objective.kinds:
             supported = ", ".join(sorted(objective.kinds))
             raise UsageError(f"{type(objective).__name__} supports {supported} tasks; this one is {self.task.kind}.")
+        for teacher in teachers:
+            unanswered = objective.needs - {"teacher_logits"} - set(teacher.plain.arrays)
+            if unanswered:
+                raise UsageError(
+                    f"{type(objective).__name__} needs the teacher's {' and '.join(sorted(unanswered))}, which the bank of "
+                    f"a {self.settings.teacher.teacher_mode} teacher does not hold; it holds "
+                    f"{' and '.join(sorted(teacher.plain.arrays))}."
+                )
         folder = self.run.path / role
         if (folder / "model.json").exists():
             return load_network(folder).to(self.data.images.device).eval()

@@ -55,8 +55,8 @@ class Objective(nn.Module, ABC):
     A module, because some objectives own projectors: their parameters are trained with the student and left behind.
 
     Attributes:
-        needs: what it reads beyond the student's logits: any of ``teacher_logits``, ``pooled``, ``map``. The bank
-            stores nothing that no objective asks for.
+        needs: what it reads beyond the student's logits: any of ``teacher_logits``, ``pooled``, ``map``. Every bank
+            answers for logits, a fine-tuned teacher's for ``pooled`` too; the workbench refuses what a bank does not hold.
         kinds: the kinds of task it supports (see :attr:`Task.kind`).
     """
 
