@@ -1,0 +1,230 @@
+"""The command line's other verbs: what each does stands elsewhere; here are its flags and its help."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from stillroom.errors import UsageError
+from stillroom.recipes import RECIPES, Recipe
+from stillroom.settings import DataSettings
+
+_JSON = Parameter(negative="")
+_MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks)$)")
+"""Data settings that a trained model has decided already are no flags of `evaluate`."""
+
+
+def section(name: str, only: re.Pattern[str] | None = None) -> Parameter:
+    return Parameter(
+        name="*",
+        group=name,
+        parse=only,
+        consume_multiple=True,
+        negative_iterable="",
+        show_default=lambda value: None if value == () else value,
+    )
+
+
+def evaluate(
+    run: Path,
+    source: str,
+    /,
+    *,
+    split: Literal["auto", "train", "val", "test", "all"] = "auto",
+    json: Annotated[bool, _JSON] = False,
+    data: Annotated[DataSettings, section("Data", _MODELS_OWN)] = DataSettings(),  # noqa: B008
+) -> None:
+    """Test a finished run's exported student on another data set.
+
+    Labels are read as the model has them: `auto` takes its task, and its classes need not be given. Images that the run
+    has trained on are counted.
+
+    ```
+    stillroom evaluate runs/first ./other_hospital
+    stillroom evaluate runs/first breastmnist --json
+    ```
+
+    Args:
+        run: a run folder.
+        source: the other data set; its labels must be among the model's classes.
+        split: which images; `auto` takes the source's own test split, or every image where it has none.
+        json: print JSON alone.
+    """
+    from stillroom import console
+    from stillroom.external_validation import evaluate as test
+    from stillroom.run import Run
+
+    found = test(Run.open(run), source, data, split=split)
+    if json:
+        console.print_json(found)
+        return
+    console.show_figures(found["test"], found["source"], synthetic=found["synthetic"])
+    for note in found["notes"]:
+        console.say(note)
+
+
+def predict(
+    run: Path,
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    /,
+    *,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Classify images with a run's exported student: ONNX Runtime alone, no torch.
+
+    ```
+    stillroom predict runs/first image.png
+    stillroom predict student.onnx ./new_images --json
+    ```
+
+    Args:
+        run: a run folder, or an exported .onnx file.
+        images: image files, or folders of them.
+        json: print JSON alone.
+    """
+    from stillroom import console
+    from stillroom.deployment.predictor import Predictor, prediction_table
+
+    predictor = Predictor.load(run)
+    found = predictor.predict(images)
+    if json:
+        console.print_json([prediction.to_dict() for prediction in found])
+    else:
+        console.out().print(prediction_table(found, synthetic=predictor.synthetic))
+    if all(prediction.error for prediction in found):
+        raise UsageError("None of the images could be read.")
+
+
+def export(run: Path, /, *, out: Path | None = None) -> None:
+    """Export a run's student to ONNX once more, and check it against torch.
+
+    ```
+    stillroom export runs/first --out ./student.onnx
+    ```
+
+    Args:
+        run: a finished run folder.
+        out: the file to write. Default: `student.onnx` in the run folder.
+    """
+    from stillroom import console
+    from stillroom.export import export_student
+    from stillroom.run import Run
+
+    path, parity = export_student(Run.open(run), out)
+    console.out().print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, agrees with torch on {parity['images']} validation images "
+        f"(largest difference of a probability {parity['max_probability_difference']:.1e}).",
+        markup=False,
+    )
+
+
+def audit(
+    source: str,
+    /,
+    *,
+    json: Annotated[bool, _JSON] = False,
+    seed: int = 0,
+    data: Annotated[DataSettings, section("Data")] = DataSettings(),  # noqa: B008
+) -> None:
+    """Look for leaks, patients on both sides, broken files and classes too small. Trains nothing.
+
+    ```
+    stillroom audit ./my_images
+    ```
+
+    Args:
+        source: a MedMNIST name, a folder of class folders, a CSV or Parquet table, or `phantoms`.
+        json: print JSON alone.
+        seed: fixes the splits where the source has none.
+    """
+    from stillroom import console
+    from stillroom.data.audit import audit_lines
+    from stillroom.data.load import load_data
+
+    found = load_data(source, data, seed=seed).audit
+    if json:
+        console.print_json(found.to_dict())
+        return
+    for line in audit_lines(found):
+        console.out().print(line, markup=False)
+
+
+def models(pattern: str | None = None, /, *, json: Annotated[bool, _JSON] = False) -> None:
+    """List teachers and students, or every network whose name matches a pattern.
+
+    ```
+    stillroom models
+    stillroom models 'mobilenetv3*' --json
+    ```
+
+    Args:
+        pattern: a glob over all of timm's names and our own.
+        json: print JSON alone.
+    """
+    from stillroom import console
+    from stillroom.models import catalogue
+
+    cards = catalogue.describe(catalogue.find(pattern)) if pattern else catalogue.available()
+    if json:
+        console.print_json([asdict(card) for card in cards])
+    else:
+        console.out().print(console.models_table(cards))
+
+
+def recipes(*, json: Annotated[bool, _JSON] = False) -> None:
+    """List the published systems that can be run, with their settings.
+
+    Args:
+        json: print JSON alone.
+    """
+    from stillroom import console
+
+    if json:
+        console.print_json(
+            [
+                {
+                    "name": r.name,
+                    "title": r.title,
+                    "citation": r.citation,
+                    "tasks": sorted(r.kinds),
+                    "settings": asdict(r()),
+                }
+                for r in RECIPES
+            ]
+        )
+        return
+    for recipe in RECIPES:
+        given = "  ".join(_as_flag(name, value) for name, value in asdict(recipe()).items())
+        console.out().print(f"[bold]{recipe.name}[/bold]  {recipe.title}")
+        tasks = f"for {', '.join(sorted(recipe.kinds))} tasks" if recipe.kinds != Recipe.kinds else ""
+        for line in filter(None, (recipe.citation, tasks, given)):
+            console.out().print(f"    {line}", style="dim", markup=False)
+
+
+def demo(*, out: Path | None = None, seed: int = 0) -> None:
+    """Distil on synthetic chest-film phantoms: no network, no weights, no GPU, a few minutes.
+
+    Args:
+        out: the run folder. Default: `runs/demo`, numbered where that exists.
+        seed: fixes the phantoms, splits and initial weights.
+    """
+    from stillroom import console
+    from stillroom.demo import run_demo
+
+    console.say("Distilling on synthetic phantoms: a fine-tuned teacher, its student, and a control without a teacher.")
+    console.show_run(run_demo(out, seed=seed))
+
+
+def _as_flag(name: str, value: object) -> str:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}"
+
+
+VERBS = (evaluate, predict, export, audit, models, recipes, demo)
+"""In the order of `stillroom --help`."""
