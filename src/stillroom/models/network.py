@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.errors import UsageError
+from stillroom.models.attention import SpatialAttention
 from stillroom.models.normalisation import Normalisation
 from stillroom.models.taps import (
     FeatureKind,
@@ -17,7 +18,9 @@ from stillroom.models.taps import (
     feature_map,
     has_class_token,
     linear_classifier,
+    pooled_map,
     token_features,
+    unmapped,
 )
 
 
@@ -36,6 +39,8 @@ class Network(nn.Module):
         features: what the classifier sees of a transformer with a class token; None leaves the network's own
             pooling. Other networks have one pooled vector and ignore this. ``both`` comes with a classifier
             twice as wide.
+        attention: weigh the last feature map by :class:`~stillroom.models.attention.SpatialAttention` before it is
+            pooled. Refused for a network that sees its class token alone.
 
     Attributes:
         mean: buffer ``[3]``.
@@ -54,10 +59,16 @@ class Network(nn.Module):
         input_size: tuple[int, int],
         normalisation: Normalisation,
         features: FeatureKind | None = None,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         if features is not None:
             check_kind(features)
+        if attention and has_class_token(backbone) and features != "mean":
+            raise UsageError(
+                f"Spatial attention has no effect on {name}, which answers from its class token. Choose a network "
+                "that pools its feature map."
+            )
         self.name = name
         self.classes = classes
         self.input_size = input_size
@@ -68,17 +79,31 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
         self.normalise_by(normalisation)
+        self.attention = SpatialAttention() if attention else None
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` float in [0, 1], C 1 or 3, to logits ``[B, K]``."""
-        features = self._features(images)
+        features, _ = self._features(images)
         return self._logits(features, self._pooled(features))
 
     def outputs(self, images: Tensor) -> Outputs:
         """Logits (equal to :meth:`forward`'s), pooled features and last feature map in one pass."""
-        features = self._features(images)
+        features, attention = self._features(images)
         pooled = self._pooled(features)
-        return Outputs(self._logits(features, pooled), pooled, feature_map(self.backbone, features, self.input_size))
+        found = feature_map(self.backbone, features, self.input_size)
+        return Outputs(self._logits(features, pooled), pooled, found, attention)
+
+    def classify_map(self, found: Tensor) -> Tensor:
+        """The head alone, on a last feature map ``[B, C', H', W']`` of whatever origin: logits ``[B, K]``.
+
+        A class token is no part of a map; for a transformer that has one, the mean of the patches stands in for it.
+        """
+        if has_class_token(self.backbone):
+            return self.classifier()(pooled_map(self.backbone, found, self.features))
+        features = found if self._shapes[2] == 4 else found.flatten(2).transpose(1, 2)
+        if getattr(self.backbone, "output_fmt", None) == "NHWC":
+            features = found.permute(0, 2, 3, 1)
+        return self._logits(features, self._pooled(features))
 
     def backbone_features(self, images: Tensor, kind: FeatureKind = "cls") -> Tensor:
         """What a linear head on the frozen backbone sees, ``[B, D]``, or ``[B, 2D]`` for ``both``.
@@ -89,7 +114,7 @@ class Network(nn.Module):
                 class token has one pooled vector and gives it whatever the kind.
         """
         check_kind(kind)
-        features = self._features(images)
+        features, _ = self._features(images)
         if has_class_token(self.backbone):
             return token_features(self.backbone, features, kind)
         return self._pooled(features)
@@ -119,19 +144,20 @@ class Network(nn.Module):
         return self._shapes[1]
 
     @cached_property
-    def _shapes(self) -> tuple[int, tuple[int, int, int]]:
+    def _shapes(self) -> tuple[int, tuple[int, int, int], int]:
         # Asking beats guessing from attributes: one pass over a black image, once. Modes are put back one by
         # one, since a caller may keep parts of the network in evaluation mode while the rest trains.
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             with torch.no_grad():
-                outputs = self.outputs(self.mean.new_zeros(1, 3, *self.input_size))
+                black = self.mean.new_zeros(1, 3, *self.input_size)
+                outputs, dimensions = self.outputs(black), self._features(black)[0].ndim
         finally:
             for module, training in modes.items():
                 module.training = training
         channels, height, width = outputs.map.shape[1:]
-        return outputs.pooled.shape[1], (channels, height, width)
+        return outputs.pooled.shape[1], (channels, height, width), dimensions
 
     def _prepare(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` in [0, 1] to the backbone's ``[B, 3, h, w]``."""
@@ -144,8 +170,14 @@ class Network(nn.Module):
         # Three means against one grey channel make three channels.
         return (images - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
 
-    def _features(self, images: Tensor) -> Tensor:
-        return self.backbone.forward_features(self._prepare(images))  # type: ignore[operator]
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The backbone's features in its own layout, weighed by the attention where there is one."""
+        features = self.backbone.forward_features(self._prepare(images))  # type: ignore[operator]
+        if self.attention is None:
+            return features, None
+        found = feature_map(self.backbone, features, self.input_size)
+        attention = self.attention(found)
+        return unmapped(self.backbone, features, found * attention), attention
 
     def _pooled(self, features: Tensor) -> Tensor:
         if self.features is not None:

@@ -33,6 +33,7 @@ def save_network(network: Network, folder: Path) -> Path:
         "classes": network.classes,
         "input_size": list(network.input_size),
         "features": network.features,
+        "attention": network.attention is not None,
         "mean": list(network.normalisation.mean),
         "std": list(network.normalisation.std),
         # Two files cannot be replaced at one instant; the digest tells a matching pair.
@@ -59,6 +60,7 @@ def load_network(folder: Path) -> Network:
             classes=description["classes"],
             input_size=(height, width),
             features=description["features"],
+            attention=description.get("attention", False),
         )
         network.load_state_dict(state)
     except FileNotFoundError as error:

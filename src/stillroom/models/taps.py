@@ -25,11 +25,13 @@ class Outputs(NamedTuple):
         pooled: ``[B, D]``, what the classifier sees.
         map: ``[B, C', H', W']``, the last feature map; for a transformer its patch tokens on their grid.
             ``C'`` and ``D`` differ where the head widens the features (MobileNetV3, VGG).
+        attention: ``[B, 1, H', W']`` in (0, 1), by which ``map`` has been weighed; None where there is no attention.
     """
 
     logits: Tensor
     pooled: Tensor
     map: Tensor
+    attention: Tensor | None = None
 
 
 def feature_map(backbone: nn.Module, features: Tensor, aspect: tuple[int, int]) -> Tensor:
@@ -56,6 +58,19 @@ def feature_map(backbone: nn.Module, features: Tensor, aspect: tuple[int, int]) 
     )
 
 
+def unmapped(backbone: nn.Module, features: Tensor, changed: Tensor) -> Tensor:
+    """The inverse of :func:`feature_map`: ``features`` in the network's own layout, with the map ``changed`` in its place.
+
+    Args:
+        backbone: the timm network that made ``features``.
+        features: as ``forward_features`` gave them; class and register tokens are kept.
+        changed: ``[B, C', H', W']``.
+    """
+    if features.ndim == 4:
+        return changed.permute(0, 2, 3, 1) if getattr(backbone, "output_fmt", None) == "NHWC" else changed
+    return cat([features[:, : _prefix_tokens(backbone)], changed.flatten(2).transpose(1, 2)], dim=1)
+
+
 def has_class_token(backbone: nn.Module) -> bool:
     """Whether the network is a transformer whose first token stands for the whole image."""
     return getattr(backbone, "cls_token", None) is not None and _prefix_tokens(backbone) > 0
@@ -75,6 +90,18 @@ def token_features(backbone: nn.Module, tokens: Tensor, kind: FeatureKind) -> Te
         return norm(tokens[:, 0])
     mean = norm(tokens[:, _prefix_tokens(backbone) :].mean(dim=1))
     return mean if kind == "mean" else cat([norm(tokens[:, 0]), mean], dim=1)
+
+
+def pooled_map(backbone: nn.Module, found: Tensor, kind: FeatureKind | None) -> Tensor:
+    """What :func:`token_features` would give if every token were one of the map's: ``[B, D]``, or ``[B, 2D]`` for ``both``.
+
+    Args:
+        backbone: a network with a class token.
+        found: ``[B, D, H', W']``, a last feature map.
+        kind: as the network has it; None is its own pooling.
+    """
+    mean = getattr(backbone, "fc_norm", nn.Identity())(found.mean(dim=(2, 3)))
+    return cat([mean, mean], dim=1) if kind == "both" else mean
 
 
 def check_kind(kind: str) -> None:

@@ -72,6 +72,7 @@ def create(
     seed: int = 0,
     features: FeatureKind | None = None,
     normalisation: Normalisation | None = None,
+    attention: bool = False,
 ) -> Network:
     """Build a network.
 
@@ -84,6 +85,7 @@ def create(
         seed: decides every weight that is not pretrained. The global random state is left alone.
         features: what the classifier sees of a transformer, see :class:`~stillroom.models.network.Network`.
         normalisation: overrides the network's own and the one that a file of weights states.
+        attention: weigh the last feature map by spatial attention; its weights are random, from the seed.
 
     Raises:
         UsageError: an unknown name, a size it cannot take, weights that are not there or do not fit.
@@ -97,7 +99,7 @@ def create(
     # The CPU's generator alone: torch.manual_seed would also reseed every accelerator.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _network(name, classes, (size, size), features)
+        network = _network(name, classes, (size, size), features, attention)
     if file is not None:
         load_weights(network, file, name)
     if normalisation is not None:
@@ -122,10 +124,12 @@ def locate_weights(name: str, weights: Path | None) -> Path:
     return hub.fetch(name, source)
 
 
-def restore(name: str, *, classes: int, input_size: Size, features: FeatureKind | None) -> Network:
+def restore(
+    name: str, *, classes: int, input_size: Size, features: FeatureKind | None, attention: bool = False
+) -> Network:
     """The network to load a saved one's weights into; its own weights are random."""
     with torch.random.fork_rng(devices=[]):
-        return _network(name, classes, input_size, features)
+        return _network(name, classes, input_size, features, attention)
 
 
 def specification(name: str) -> Specification:
@@ -213,7 +217,7 @@ def outline(name: str, size: int | None = None) -> nn.Module:
         return _backbone(name, None, (side, side)).eval()
 
 
-def _network(name: str, classes: int, input_size: Size, features: FeatureKind | None) -> Network:
+def _network(name: str, classes: int, input_size: Size, features: FeatureKind | None, attention: bool) -> Network:
     return Network(
         _backbone(name, classes, input_size),
         name=name,
@@ -221,6 +225,7 @@ def _network(name: str, classes: int, input_size: Size, features: FeatureKind | 
         input_size=input_size,
         normalisation=specification(name).normalisation,
         features=features,
+        attention=attention,
     )
 
 

@@ -38,17 +38,9 @@ class HybridLoss(Objective):
             raise UsageError(f"alpha is a weight between 0 and 1, got {alpha}.")
         if not temperature > 0:
             raise UsageError(f"temperature must be above 0, got {temperature}.")
-        self.label_weight = alpha if alpha_role == "label" else 1 - alpha
+        self.teacher_weight = 1 - alpha if alpha_role == "label" else alpha
         self.temperature, self.direction = temperature, direction
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        assert step.teachers is not None
-        task, logits = step.task, step.student.logits
-        label = task.hard_loss(logits, step.targets, step.class_weights).mean()
-        soft = [
-            task.soft_loss(logits, teacher, self.temperature, self.direction).mean() for teacher in step.teachers.logits
-        ]
-        return {
-            "label": self.label_weight * label,
-            "teacher": (1 - self.label_weight) * sum(soft[1:], soft[0]) / len(soft),
-        }
+        label = step.task.hard_loss(step.student.logits, step.targets, step.class_weights).mean()
+        return {"label": (1 - self.teacher_weight) * label, "teacher": self.teacher_weight * self.soft_loss(step)}
