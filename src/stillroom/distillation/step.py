@@ -100,5 +100,5 @@ class Objective(nn.Module, ABC):
         """The temperature when this share of the training has passed; constant unless an objective anneals it."""
         return self.temperature
 
-    def after_step(self, student: Network, progress: float) -> None:  # noqa: B027 - most objectives have nothing to do
+    def after_step(self, student: Network, progress: float) -> None:
         """Called after every step of the optimiser, for what follows the student, such as a moving average."""
