@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stillroom.errors import UsageError
 from stillroom.models.network import Network
 from stillroom.models.normalisation import Normalisation, from_metadata
+from stillroom.models.published import PUBLISHED
 from stillroom.models.taps import linear_classifier
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -27,9 +28,9 @@ def load_weights(network: Network, path: Path, name: str) -> Path:
     """Fill the network's backbone from a file, or from a folder that holds a file for ``name``.
 
     Half-precision weights become float32, position embeddings are resampled to the network's grid, and
-    original key names (DINOv2's, torchvision's) are understood, by timm's own rules. A classifier of another
-    shape is left out: the network keeps its own. Where the file's header states ``mean`` and ``std``, the
-    network takes them over.
+    original key names are understood: DINOv2's and torchvision's by timm's own rules, those of networks that
+    timm lacks by :data:`~stillroom.models.published.PUBLISHED`. A classifier of another shape is left out: the
+    network keeps its own. Where the file's header states ``mean`` and ``std``, the network takes them over.
 
     Args:
         network: changed in place.
@@ -45,9 +46,12 @@ def load_weights(network: Network, path: Path, name: str) -> Path:
     file = find_weights(path, name)
     state, normalisation = read_weights(file)
     backbone = network.backbone
+    target = backbone.state_dict()
+    rename = next((rule for prefix, rule in PUBLISHED.items() if name.startswith(prefix)), None)
+    if rename is not None and not state.keys() <= target.keys():
+        state = rename(state)
     state = _adapt(state, backbone, file)
 
-    target = backbone.state_dict()
     head = linear_classifier(backbone)
     if head is not None:
         own = [key for key in target if key.startswith(f"{head[0]}.")]
