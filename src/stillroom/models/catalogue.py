@@ -22,6 +22,7 @@ TEACHERS = (
     "swin_tiny_patch4_window7_224",
     "convnext_tiny",
     "visformer_small",
+    "autoformerv2_tiny",
     "vgg19_bn",
     "densenet161",
     "densenet201",
@@ -55,7 +56,7 @@ STUDENTS = (
 )
 """Networks to teach."""
 
-OWN = ("resnet10t_050", "resnet18_28", "resnet50_28")
+OWN = ("autoformerv2_tiny", "autoformerv2_small", "autoformerv2_base", "resnet10t_050", "resnet18_28", "resnet50_28")
 """Networks that timm does not have."""
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from stillroom.errors import UsageError, nearest
 from stillroom.models import hub
+from stillroom.models.autoformer_v2 import autoformerv2_base, autoformerv2_small, autoformerv2_tiny
 from stillroom.models.catalogue import OWN, names
 from stillroom.models.network import Network
 from stillroom.models.normalisation import HALF, IMAGENET, Normalisation
@@ -54,7 +55,17 @@ class _OwnModel:
 
 _SMALL_RESNET = Specification(28, False, HALF, "resnet", None)
 _SLIM_RESNET = Specification(176, False, IMAGENET, "resnet", None)
+
+
+def _autoformer(variant: str) -> Specification:
+    # timm's hub has the authors' weights, under the names of timm's own build of these networks.
+    return Specification(224, True, IMAGENET, "autoformer_v2", f"timm/swin_s3_{variant}_224.ms_in1k")
+
+
 _OWN_MODELS = {
+    "autoformerv2_tiny": _OwnModel(autoformerv2_tiny, _autoformer("tiny")),
+    "autoformerv2_small": _OwnModel(autoformerv2_small, _autoformer("small")),
+    "autoformerv2_base": _OwnModel(autoformerv2_base, _autoformer("base")),
     "resnet10t_050": _OwnModel(resnet10t_050, _SLIM_RESNET),
     "resnet18_28": _OwnModel(resnet18_28, _SMALL_RESNET),
     "resnet50_28": _OwnModel(resnet50_28, _SMALL_RESNET),
