@@ -25,7 +25,7 @@ def section(name: str, only: re.Pattern[str] | None = None) -> Parameter:
         parse=only,
         consume_multiple=True,
         negative_iterable="",
-        show_default=lambda value: None if value == () else value,
+        show_default=lambda value: None if value in ((), "") else value,
     )
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillroom.data.load import Dataset, is_named_set, load_data, open_source, prepare
+from stillroom.data.load import Dataset, is_named_set, open_source, prepare
+from stillroom.data.table import Table
+from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
 from stillroom.distillation.teachers import Teacher
 from stillroom.errors import RunError, StillroomError, StorageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
@@ -21,7 +23,6 @@ from stillroom.files import write_atomically, write_json
 from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.zoo import locate_weights, resolve_size
-from stillroom.recipes import Baseline
 from stillroom.run import Run, require_vacant
 from stillroom.settings import Settings
 from stillroom.task import Task
@@ -49,7 +50,7 @@ def distill(settings: Settings, out: Path | str | None = None, *, show_progress:
     require_vacant(path)
     table = open_source(settings.source, settings.data, seed=settings.seed)
     _check(settings, table.task)  # what can be refused is refused before anything takes long
-    dataset = prepare(table, settings.data, seed=settings.seed, show_progress=show_progress)
+    dataset = _prepare(table, settings, show_progress)
     run = Run.create(path, settings)
     try:
         return _carry_out(run, dataset, show_progress)
@@ -71,7 +72,8 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
     if run.finished:
         return run
     settings = run.settings
-    dataset = load_data(settings.source, settings.data, seed=settings.seed, show_progress=show_progress)
+    table = open_source(settings.source, settings.data, seed=settings.seed)
+    dataset = _prepare(table, settings, show_progress)
     if run.manifest.get("data_fingerprint", dataset.fingerprint) != dataset.fingerprint:
         raise RunError(
             f"The images, labels, splits or patients of {settings.source} changed since {run.path} began: start a new run."
@@ -79,28 +81,42 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
     return _carry_out(run, dataset, show_progress)
 
 
+def _prepare(table: Table, settings: Settings, show_progress: bool) -> Dataset:
+    dataset = prepare(table, settings.data, seed=settings.seed, show_progress=show_progress)
+    folder = settings.training.unlabelled
+    if folder is None:
+        return dataset
+    unlabelled = load_unlabelled(folder, dataset.table, dataset.store, show_progress=show_progress)
+    return replace(dataset, unlabelled=unlabelled)
+
+
 def _check(settings: Settings, task: Task) -> None:
     """Raises UsageError for what is known to fail later: the recipe's task, the device, names, sizes and weights."""
     settings.recipe.adapt(task)
+    settings.recipe.check(settings)
     pick_device(settings.device)
     side, student, teacher = settings.data.size, settings.student, settings.teacher
     resolve_size(student.student, student.student_size or side, side)
-    if settings.recipe.has_teacher:
-        resolve_size(teacher.teacher, teacher.teacher_size, side)
+    for name in settings.recipe.teacher_names(settings):
+        resolve_size(name, teacher.teacher_size, side)
         if teacher.pretrained:
-            locate_weights(teacher.teacher, teacher.weights)
+            locate_weights(name, teacher.weights)
+    if settings.training.unlabelled:
+        list_unlabelled(settings.training.unlabelled)
     if student.student_pretrained:
         locate_weights(student.student, student.student_weights or teacher.weights)
 
 
 def _anchored(settings: Settings) -> Settings:
     """The settings with absolute paths, so that the run can be resumed or repeated from any folder."""
-    source, data, teacher, student = settings.source, settings.data, settings.teacher, settings.student
+    source, data, training = settings.source, settings.data, settings.training
+    teacher, student = settings.teacher, settings.student
     path = Path(source).expanduser()
     return replace(
         settings,
         source=source if is_named_set(source) or not path.exists() else str(path.absolute()),
         data=replace(data, data_dir=_absolute(data.data_dir)),
+        training=replace(training, unlabelled=_absolute(training.unlabelled)),
         teacher=replace(teacher, weights=_absolute(teacher.weights)),
         student=replace(student, student_weights=_absolute(student.student_weights)),
     )
@@ -130,6 +146,8 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
         task=bench.task.describe(),
         machine=machine(),
         device=str(bench.data.images.device),
+        labelled_images=len(bench.data.train),
+        unlabelled=dataset.unlabelled and dataset.unlabelled.to_dict(),
         store={
             "size": store.size,
             "channels": store.pixels.shape[1],
@@ -142,8 +160,8 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
 
     recipe, wanted = run.settings.recipe, run.settings.evaluation
     networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
-    if recipe.has_teacher and wanted.control:
-        networks["control"] = Baseline().run(bench, role="control")
+    if recipe.has_control and wanted.control:
+        networks["control"] = recipe.control(bench)
     teacher = bench.teachers[0] if bench.teachers else None
 
     with run.stage("evaluate"):
@@ -191,8 +209,7 @@ def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module], teache
         "index": shown,
     }
     if teacher:
-        name = "features" if teacher.head is not None else "pooled"
-        features["teacher"] = teacher.output(name, shown, None).numpy()
+        features["teacher"] = teacher.output("pooled", shown, None).numpy()
     _save_arrays(run.path / "features.npz", features)
 
     worst = worst_mistakes(task, found.probabilities[STUDENT], table.targets, test, _GALLERY_IMAGES)

@@ -58,7 +58,7 @@ class Run:
                 recipe=settings.recipe.name,
                 citation=settings.recipe.citation,
                 student=settings.student.student,
-                teacher=settings.teacher.teacher if settings.recipe.has_teacher else None,
+                teacher=", ".join(dict.fromkeys(settings.recipe.teacher_names(settings))) or None,
                 versions=versions,
                 durations_s={},
             )

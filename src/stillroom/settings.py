@@ -6,7 +6,7 @@ Light on purpose: importing this module imports neither torch nor pandas.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -94,6 +94,10 @@ class TrainingSettings:
         weight_decay: decoupled for adamw, L2 otherwise; never on biases and norms.
         class_weights: weigh the labels' loss against class imbalance.
         patience: stop after this many epochs without a better validation figure; 0 never stops early.
+        label_fraction: share of the training images whose labels are used, every class kept. A smaller share's images are
+            among a larger one's.
+        unlabelled: folder of more images, without labels, from which the student learns the teacher's answers. What the
+            validation or test images show again is left out.
         precision: `32`, or `bf16` for bfloat16 autocast.
     """
 
@@ -105,12 +109,16 @@ class TrainingSettings:
     weight_decay: float = 0.05
     class_weights: bool = False
     patience: int = 0
+    label_fraction: float = 1.0
+    unlabelled: Path | None = None
     precision: Literal["32", "bf16"] = "32"
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 2)
         _at_least("patience", self.patience, 0)
+        if not 0 < self.label_fraction <= 1:
+            raise UsageError(f"label_fraction must be above 0 and at most 1, got {self.label_fraction}.")
         if not 0 < self.lr < math.inf:
             raise UsageError(f"lr must be above 0 and finite, got {self.lr}.")
         if not 0 <= self.weight_decay < math.inf:
@@ -122,8 +130,9 @@ class TeacherSettings:
     """Who teaches.
 
     Attributes:
-        teacher: a timm model name; see `stillroom models`.
-        teacher_mode: `frozen` fits a linear head on the backbone's cached features; `finetune` trains all of it.
+        teacher: a timm model name; see `stillroom models`. Default: the recipe's.
+        teacher_mode: `frozen` fits a linear head on the backbone's cached features; `finetune` trains all of it. Default:
+            the recipe's.
         teacher_size: side of the teacher's input in pixels. Default: the network's own, where it is fixed, else `size`.
         features: what the linear head sees of a transformer: its class token, the mean of its patches, or both.
             A convolutional network has one pooled vector and ignores this.
@@ -135,8 +144,8 @@ class TeacherSettings:
         pretrained: whether the teacher starts from pretrained weights. `--no-pretrained` starts from random ones.
     """
 
-    teacher: str = "vit_base_patch14_dinov2"
-    teacher_mode: Literal["frozen", "finetune"] = "frozen"
+    teacher: str = ""
+    teacher_mode: Literal["frozen", "finetune"] | None = None
     teacher_size: int | None = None
     features: Literal["cls", "mean", "both"] = "cls"
     head_solver: Literal["lbfgs", "adam"] = "lbfgs"
@@ -156,14 +165,14 @@ class StudentSettings:
     """What is taught.
 
     Attributes:
-        student: a timm model name; see `stillroom models`.
+        student: a timm model name; see `stillroom models`. Default: the recipe's.
         student_size: side of the student's input in pixels; images of another size are resized inside the network.
             Default: `size`.
         student_pretrained: start the student from pretrained weights, not random ones.
         student_weights: a file or a folder of the student's pretrained weights. Default: `weights`, else timm's hub.
     """
 
-    student: str = "resnet10t_050"
+    student: str = ""
     student_size: int | None = None
     student_pretrained: bool = False
     student_weights: Path | None = None
@@ -224,6 +233,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)
+        recipe, teacher, student = self.recipe, self.teacher, self.student
+        teacher = replace(
+            teacher,
+            teacher=teacher.teacher or recipe.default_teacher,
+            teacher_mode=teacher.teacher_mode or recipe.default_teacher_mode,
+        )
+        object.__setattr__(self, "teacher", teacher)
+        object.__setattr__(self, "student", replace(student, student=student.student or recipe.default_student))
 
 
 SECTIONS: dict[str, type] = {

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from stillroom.data.images import Images, batches, shuffled
+from stillroom.data.images import Images, batches, endless, shuffled
 from stillroom.data.views import view_of_epoch
 from stillroom.distillation.step import Objective, Step, TeacherOutputs
 from stillroom.distillation.teachers import Teacher
@@ -27,6 +27,7 @@ from stillroom.errors import RunError
 from stillroom.files import write_atomically
 from stillroom.inference import run_over
 from stillroom.models.network import Network
+from stillroom.models.taps import Outputs
 from stillroom.progress import progress
 from stillroom.settings import TrainingSettings
 from stillroom.task import Task
@@ -47,6 +48,7 @@ class TrainingData:
         task: what the targets mean.
         train: row numbers to train on.
         val: row numbers that select the epoch. Never test rows.
+        unlabelled: more images to learn from, by the teachers' soft targets alone; they have rows of their own.
     """
 
     images: Images
@@ -54,6 +56,7 @@ class TrainingData:
     task: Task
     train: np.ndarray
     val: np.ndarray
+    unlabelled: Images | None = None
 
 
 @dataclass
@@ -65,11 +68,12 @@ class _Progress:
     best_rank: tuple[float, float] = (float("-inf"), float("-inf"))
 
 
-class _Learner(nn.Module):
-    """Student and objective as one module whose forward gives the losses, so that Fabric can wrap the pair.
+_Said = tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]
+"""The fields of :class:`TeacherOutputs`: Fabric walks through plain containers alone to convert their precision."""
 
-    It takes tensors in plain containers alone: Fabric walks through them to convert their precision.
-    """
+
+class _Learner(nn.Module):
+    """Student and objective as one module whose forward gives the losses, so that Fabric can wrap the pair."""
 
     def __init__(self, student: Network, objective: Objective, task: Task) -> None:
         super().__init__()
@@ -79,13 +83,25 @@ class _Learner(nn.Module):
         self,
         images: Tensor,
         targets: Tensor,
-        teachers: tuple[Tensor, list[Tensor], list[Tensor]] | None,
+        teachers: _Said | None,
+        others: Tensor | None,
+        unlabelled: tuple[Tensor, _Said] | None,
         share: float,
         class_weights: Tensor | None,
     ) -> dict[str, Tensor]:
+        """``others`` are second views of ``images``; ``unlabelled`` are other images and what the teachers said of them."""
         said = TeacherOutputs(*teachers) if teachers else None
-        step = Step(images, targets, self.student.outputs(images), said, self.task, share, class_weights)
-        return self.objective(step)
+        if unlabelled is None:
+            outputs = self.student.outputs(images)
+            other = None if others is None else self.student.outputs(others)
+            return self.objective(Step(images, targets, outputs, said, self.task, share, class_weights, others, other))
+        more, said_of_more = unlabelled
+        # One pass over both, so that batch norm sees one batch.
+        outputs = self.student.outputs(torch.cat(_alike(images, more)))
+        labelled, free = outputs.of(slice(len(images))), outputs.of(slice(len(images), None))
+        step = Step(images, targets, labelled, said, self.task, share, class_weights)
+        without = Step(more, targets[:0], free, TeacherOutputs(*said_of_more), self.task, share)
+        return self.objective(step) | self.objective.on_unlabelled(without)
 
 
 def fit(
@@ -142,7 +158,7 @@ def fit(
             torch.manual_seed(_epoch_seed(seed, epoch))  # dropout and drop-path draw from the global generator
             student.train()
             objective.train()
-            view = view_of_epoch(data.images.views, epoch)
+            view = 2 * epoch if objective.two_views else view_of_epoch(data.images.views, epoch)
             sums: dict[str, Tensor] = {}
             for number, rows in enumerate(batches(shuffled(data.train, seed, epoch), settings.batch_size)):
                 step = epoch * steps_per_epoch + number
@@ -150,25 +166,27 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 losses = learner(
-                    data.images.batch(rows, view),
-                    torch.from_numpy(data.targets[rows]).to(device),
-                    _ask(teachers, objective, rows, view, device),
-                    step / total,
-                    weights,
+                    *_feed(data, objective, teachers, rows, view, step, seed),
+                    share=step / total,
+                    class_weights=weights,
                 )
                 optimizer.zero_grad()
                 fabric.backward(torch.stack(list(losses.values())).sum())
                 optimizer.step()
+                objective.after_step(student, (step + 1) / total)
                 for name, value in losses.items():
                     sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach() * len(rows)
                 advance()
             means = {name: float(value) / len(data.train) for name, value in sums.items()}
             _check_finite(means, role, epoch)
-            rank = task.rank(run_over(student, data.images, data.val), data.targets[data.val])
+            if objective.label_free:
+                rank = (float(epoch), math.nan)  # nothing to select by: the last epoch counts as the best
+            else:
+                rank = task.rank(run_over(student, data.images, data.val), data.targets[data.val])
             done.epoch, better = epoch + 1, rank > done.best_rank
             if better:
                 done.best_epoch, done.best_rank = epoch + 1, rank
-            value = rank[0] if math.isfinite(rank[0]) else None
+            metric = None if objective.label_free else task.selection_metric
             log(
                 {
                     "role": role,
@@ -176,15 +194,15 @@ def fit(
                     "epochs": settings.epochs,
                     "loss": sum(means.values()),
                     "losses": means,
-                    "val": {"metric": task.selection_metric, "value": value, "nll": -rank[1]},
+                    "val": metric and {"metric": metric, "value": _finite(rank[0]), "nll": -rank[1]},
                     "lr": lr,
                     "seconds": round(time.perf_counter() - start, 3),
                     "best": better,
                 }
             )
             _save(folder / _CHECKPOINT, student, objective, optimizer, done, better)
-            metric = task.selection_metric.replace("_", " ")
-            advance(0, f"epoch {epoch + 1}/{settings.epochs}, validation {metric} {rank[0]:.3f}")
+            found = f", validation {metric.replace('_', ' ')} {rank[0]:.3f}" if metric else ""
+            advance(0, f"epoch {epoch + 1}/{settings.epochs}{found}")
     student.load_state_dict(_load(folder / "best.pt", device)["student"])
     return student.eval()
 
@@ -201,14 +219,50 @@ def learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
     return settings.lr * (1 + math.cos(math.pi * (share - _WARM_UP_SHARE) / (1 - _WARM_UP_SHARE))) / 2
 
 
+def _feed(
+    data: TrainingData,
+    objective: Objective,
+    teachers: Sequence[Teacher],
+    rows: np.ndarray,
+    view: int | None,
+    step: int,
+    seed: int,
+) -> tuple[Tensor, Tensor, _Said | None, Tensor | None, tuple[Tensor, _Said] | None]:
+    """What the learner is given for one step: images, targets, the teachers' answers, second views, unlabelled images."""
+    device = data.images.device
+    images = data.images.batch(rows, view)
+    others = data.images.batch(rows, view + 1) if objective.two_views and view is not None else None
+    targets = torch.from_numpy(data.targets[rows]).to(device)
+    said = _ask(teachers, objective, rows, view, device)
+    unlabelled = None
+    if data.unlabelled is not None:
+        more = endless(len(data.unlabelled), len(rows), step, seed)
+        if objective.label_free:
+            images = torch.cat(_alike(images, data.unlabelled.batch(more, view)))
+            if others is not None and view is not None:
+                others = torch.cat(_alike(others, data.unlabelled.batch(more, view + 1)))
+        elif teachers:
+            also = [teacher.unlabelled for teacher in teachers if teacher.unlabelled]
+            answers = _ask(also, objective, more, view, device)
+            unlabelled = (data.unlabelled.batch(more, view), answers) if answers else None
+    return images, targets, said, others, unlabelled
+
+
+def _alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as colour where one is: grey is three equal channels to every network."""
+    if first.shape[1] != second.shape[1]:
+        return first.expand(-1, 3, -1, -1), second.expand(-1, 3, -1, -1)
+    return first, second
+
+
 def _ask(
     teachers: Sequence[Teacher],
     objective: Objective,
     rows: np.ndarray,
     view: int | None,
     device: torch.device,
-) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
-    """What the teachers said of these views: the fields of :class:`TeacherOutputs`."""
+) -> _Said | None:
+    """What the teachers said of these views."""
     if not teachers:
         return None
 
@@ -218,7 +272,7 @@ def _ask(
         return [teacher.output(name, rows, view).to(device) for teacher in teachers]
 
     logits = torch.stack([teacher.logits(rows, view) for teacher in teachers]).to(device)
-    return logits, stored("pooled"), stored("map")
+    return logits, stored("pooled"), stored("map"), stored("attention")
 
 
 def _optimizer(modules: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -233,6 +287,10 @@ def _optimizer(modules: nn.Module, settings: TrainingSettings) -> torch.optim.Op
         return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True, fused=fused)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=settings.lr, fused=fused)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # validation may hold one class only
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -16,18 +16,20 @@ from dataclasses import replace
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from stillroom.data.images import Images
 from stillroom.data.load import Dataset
+from stillroom.data.slices import stratified_slices
 from stillroom.data.views import view_numbers
-from stillroom.distillation.bank import Ask, Bank, build_bank
-from stillroom.distillation.linear_head import HeadData, fit_by_adam, fit_by_lbfgs
+from stillroom.distillation.bank import Bank, build_bank
+from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam, fit_by_lbfgs
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.step import Objective
-from stillroom.distillation.teachers import Teacher
+from stillroom.distillation.teachers import Teacher, question
 from stillroom.errors import UsageError
 from stillroom.files import write_atomically
+from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
@@ -43,7 +45,8 @@ class Workbench:
         run: the run folder.
         settings: the run's settings.
         task: what the labels mean, as the recipe trains it.
-        data: images, targets and split rows.
+        data: images, targets and split rows; ``data.train`` holds the training images whose labels may be used.
+        training_rows: ``[n]`` every training image, for what reads no labels.
         teachers: every teacher made so far, in order.
     """
 
@@ -51,15 +54,28 @@ class Workbench:
         self.run, self.settings, self.dataset = run, run.settings, dataset
         self.show_progress = show_progress
         self.task = self.settings.recipe.adapt(dataset.table.task)
-        device = pick_device(self.settings.device)
-        images = Images(dataset.store, device, self.settings.views, self.settings.seed)
-        table = dataset.table
-        self.data = TrainingData(images, table.targets, self.task, table.indices("train"), table.indices("val"))
+        device, seed = pick_device(self.settings.device), self.settings.seed
+        table, views = dataset.table, self.settings.views
+        self.training_rows = table.indices("train")
+        labelled = self.slices(1, self.settings.training.label_fraction, self.training_rows)[0]
+        self.data = TrainingData(
+            Images(dataset.store, device, views, seed),
+            table.targets,
+            self.task,
+            labelled,
+            table.indices("val"),
+            Images(dataset.unlabelled.store, device, views, seed) if dataset.unlabelled else None,
+        )
         self.teachers: list[Teacher] = []
 
     # -- the moves ----------------------------------------------------------------------------------------------
-    def student(self) -> Network:
-        """A student with its initial weights: the same every time it is called, so that a control starts alike."""
+    def student(self, *, attention: bool = False, seed: int | None = None) -> Network:
+        """A student with its initial weights: the same every time it is called, so that a control starts alike.
+
+        Args:
+            attention: weigh its last feature map by spatial attention.
+            seed: other than the run's, for a second student that starts elsewhere.
+        """
         chosen = self.settings.student
         return create(
             chosen.student,
@@ -67,8 +83,21 @@ class Workbench:
             size=chosen.student_size or self.settings.data.size,
             pretrained=chosen.student_pretrained,
             weights=chosen.student_weights or self.settings.teacher.weights,
-            seed=self.settings.seed,
+            seed=self.settings.seed if seed is None else seed,
+            attention=attention,
         ).to(self.data.images.device)
+
+    def pretrained(self) -> Network:
+        """The network that the teacher's settings describe, before any training, at the student's input size."""
+        size = self.settings.student.student_size or self.settings.data.size
+        return self._teacher_network(self.settings.teacher.teacher, size, self.settings.seed)
+
+    def slices(self, count: int, fraction: float, rows: np.ndarray | None = None) -> list[np.ndarray]:
+        """``count`` disjoint slices, each this share of ``rows`` (default: the labelled ones), every class in each."""
+        rows = self.data.train if rows is None else rows
+        return stratified_slices(
+            self.task.one_hot(self.dataset.table.targets[rows]), rows, count, fraction, self.settings.seed
+        )
 
     def fit(
         self,
@@ -78,6 +107,9 @@ class Workbench:
         *,
         teachers: Sequence[Teacher] = (),
         epochs: int | None = None,
+        rows: np.ndarray | None = None,
+        lr: float | None = None,
+        class_weights: bool | None = None,
     ) -> Network:
         """Train ``network`` on the run's budget; the best epoch's weights are saved under the role's name.
 
@@ -87,114 +119,174 @@ class Workbench:
             objective: what is minimised.
             teachers: who is asked.
             epochs: another number of epochs than the run's.
+            rows: other training images than ``data.train``.
+            lr: another peak learning rate than the run's.
+            class_weights: whether to weigh the labels' loss by class, where not as the run's settings say.
         """
-        if self.task.kind not in objective.kinds:
-            supported = ", ".join(sorted(objective.kinds))
-            raise UsageError(f"{type(objective).__name__} supports {supported} tasks; this one is {self.task.kind}.")
-        for teacher in teachers:
-            unanswered = objective.needs - {"teacher_logits"} - set(teacher.plain.arrays)
-            if unanswered:
-                raise UsageError(
-                    f"{type(objective).__name__} needs the teacher's {' and '.join(sorted(unanswered))}, which the bank of "
-                    f"a {self.settings.teacher.teacher_mode} teacher does not hold; it holds "
-                    f"{' and '.join(sorted(teacher.plain.arrays))}."
-                )
         folder = self.run.path / role
         if (folder / "model.json").exists():
             return load_network(folder).to(self.data.images.device).eval()
-        training = self.settings.training
-        training = replace(training, epochs=epochs) if epochs else training
-        checkpoints = self.run.path / "checkpoints" / role
+        network = self._fitted(role, network, objective, teachers, epochs, rows, lr, class_weights)
+        save_network(network, folder)
+        self._forget(role)
+        return network
+
+    def trial(
+        self,
+        role: str,
+        network: Network,
+        objective: Objective,
+        *,
+        teachers: Sequence[Teacher] = (),
+        epochs: int | None = None,
+        rows: np.ndarray | None = None,
+        lr: float | None = None,
+    ) -> float:
+        """Like :meth:`fit`, but nothing is kept; returns the best validation figure, higher is better."""
+        network = self._fitted(role, network, objective, teachers, epochs, rows, lr, None)
+        self._forget(role)
+        data = self.data
+        return data.task.rank(run_over(network, data.images, data.val), data.targets[data.val])[0]
+
+    def teacher(
+        self, *, needs: frozenset[str] = frozenset(), name: str | None = None, seed: int | None = None
+    ) -> Teacher:
+        """A teacher, trained and asked: its outputs stand in the bank.
+
+        Args:
+            needs: what it is asked for besides logits, see :class:`Objective`.
+            name: another network than the settings', with all else as they say.
+            seed: other than the run's, for a second teacher of the same kind.
+        """
+        chosen = self.settings.teacher
+        name = name or chosen.teacher
+        seed = self.settings.seed if seed is None else seed
+        size = resolve_size(name, chosen.teacher_size, self.settings.data.size)
+        network = self._teacher_network(name, size, seed)
+        number = len(self.teachers) + 1
+        role = "teacher" if number == 1 else f"teacher-{number}"
+        if chosen.teacher_mode == "frozen":
+            teacher = self._frozen(role, network, needs)
+        else:
+            epochs = chosen.teacher_epochs
+            teacher = self.asked(self.fit(role, network, LabelLoss(), epochs=epochs), needs=needs, label=role)
+        self.teachers.append(teacher)
+        return teacher
+
+    def asked(self, network: Network, *, needs: frozenset[str] = frozenset(), label: str = "teacher") -> Teacher:
+        """A trained network as a teacher: it is asked once for every image and view."""
+        names = needs - {"teacher_logits"} | {"logits", "pooled"}
+        network.requires_grad_(False)
+        with self.run.stage(f"ask {label}"):
+            return self._ask(network, names, label)
+
+    # -- how they are made --------------------------------------------------------------------------------------
+    def _fitted(
+        self,
+        role: str,
+        network: Network,
+        objective: Objective,
+        teachers: Sequence[Teacher],
+        epochs: int | None,
+        rows: np.ndarray | None,
+        lr: float | None,
+        class_weights: bool | None,
+    ) -> Network:
+        self._check(objective, teachers)
+        chosen = self.settings.training
+        settings = replace(
+            chosen,
+            epochs=epochs or chosen.epochs,
+            lr=lr or chosen.lr,
+            class_weights=chosen.class_weights if class_weights is None else class_weights,
+        )
         with self.run.stage(f"train {role}"):
-            network = fit(
+            return fit(
                 network,
                 objective,
-                self.data,
-                training,
-                folder=checkpoints,
+                self.data if rows is None else replace(self.data, train=rows),
+                settings,
+                folder=self.run.path / "checkpoints" / role,
                 role=role,
                 teachers=teachers,
                 seed=self.settings.seed,
                 log=self.run.log,
                 show_progress=self.show_progress,
             )
-        save_network(network, folder)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            checkpoints.parent.rmdir()
-        return network
 
-    def teacher(self) -> Teacher:
-        """The teacher that the settings describe, trained and asked: its outputs stand in the bank."""
+    def _forget(self, role: str) -> None:
+        """Remove the checkpoints of a training that is done."""
+        folder = self.run.path / "checkpoints"
+        shutil.rmtree(folder / role, ignore_errors=True)
+        for place in ((folder / role).parent, folder):
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+    def _check(self, objective: Objective, teachers: Sequence[Teacher]) -> None:
+        name = type(objective).__name__
+        if self.task.kind not in objective.kinds:
+            supported = ", ".join(sorted(objective.kinds))
+            raise UsageError(f"{name} supports {supported} tasks; this one is {self.task.kind}.")
+        if objective.two_views and self.settings.views.augment == "none":
+            raise UsageError(f"{name} compares two views of each image: give --augment light or strong.")
+        for teacher in teachers:
+            unanswered = objective.needs - {"teacher_logits"} - teacher.holds
+            if unanswered:
+                raise UsageError(
+                    f"{name} needs the teacher's {' and '.join(sorted(unanswered))}, for which its recipe did not ask: "
+                    f"the bank holds {' and '.join(sorted(teacher.holds))}."
+                )
+
+    def _teacher_network(self, name: str, size: int, seed: int) -> Network:
         chosen = self.settings.teacher
-        network = create(
-            chosen.teacher,
+        return create(
+            name,
             classes=len(self.task.classes),
-            size=resolve_size(chosen.teacher, chosen.teacher_size, self.settings.data.size),
+            size=size,
             pretrained=chosen.pretrained,
             weights=chosen.weights,
-            seed=self.settings.seed,
+            seed=seed,
             features=chosen.features,
         ).to(self.data.images.device)
-        make = self._frozen if chosen.teacher_mode == "frozen" else self._fine_tuned
-        self.teachers.append(make(network))
-        return self.teachers[-1]
 
-    # -- how teachers are made ----------------------------------------------------------------------------------
-    def _frozen(self, network: Network) -> Teacher:
+    def _frozen(self, role: str, network: Network, needs: frozenset[str]) -> Teacher:
         """A frozen backbone: its features are stored once, and the linear head is fitted on them."""
         network.requires_grad_(False).eval()
         classifier = network.classifier()
         for parameter in classifier.parameters():
             nn.init.zeros_(parameter)  # so that the bank's name depends on the backbone alone
-        kind = self.settings.teacher.features
-
-        def ask(images: Tensor) -> dict[str, Tensor]:
-            return {"features": network.backbone_features(images, kind)}
-
-        with self.run.stage("ask teacher"):
-            plain, views = self._banks(network, ask, asks=f"features {kind}")
-        file = self.run.path / "teacher" / "head.safetensors"
+        with self.run.stage(f"ask {role}"):
+            asked = self._ask(network, needs - {"teacher_logits"} | {"pooled"}, role)
+        file = self.run.path / role / "head.safetensors"
         if not file.exists():
-            with self.run.stage("fit teacher's head"):
-                fitted = self._fit_head(plain)
-            write_atomically(file, lambda target: save_file(fitted.state_dict(), target))
+            with self.run.stage(f"fit {role}'s head"):
+                fitted = self._fit_head(asked.banks[0])
+            value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
+            self.run.note(**{f"{role}_head": {"chosen": fitted.chosen, "validation": value}})
+            write_atomically(file, lambda target: save_file(fitted.linear.state_dict(), target))
         classifier.load_state_dict(load_file(file))
-        return Teacher(network, plain, views, ask, self.data.images, copy.deepcopy(classifier).cpu())
+        head = copy.deepcopy(classifier).cpu()
+        return replace(asked, head=head, unlabelled=asked.unlabelled and replace(asked.unlabelled, head=head))
 
-    def _fit_head(self, plain: Bank) -> nn.Linear:
+    def _fit_head(self, plain: Bank) -> FittedHead:
         data, chosen = self.data, self.settings.teacher
         found = HeadData(
-            plain.at("features", data.train, None),
+            plain.at("pooled", data.train, None),
             data.targets[data.train],
-            plain.at("features", data.val, None),
+            plain.at("pooled", data.val, None),
             data.targets[data.val],
         )
         if chosen.head_solver == "lbfgs":
-            fitted = fit_by_lbfgs(self.task, found)
-        else:
-            epochs = chosen.teacher_epochs or self.settings.training.epochs
-            fitted = fit_by_adam(self.task, found, epochs=epochs, seed=self.settings.seed)
-        value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
-        self.run.note(teacher_head={"chosen": fitted.chosen, "validation": value})
-        return fitted.linear
+            return fit_by_lbfgs(self.task, found)
+        epochs = chosen.teacher_epochs or self.settings.training.epochs
+        return fit_by_adam(self.task, found, epochs=epochs, seed=self.settings.seed)
 
-    def _fine_tuned(self, network: Network) -> Teacher:
-        tuned = self.fit("teacher", network, LabelLoss(), epochs=self.settings.teacher.teacher_epochs)
+    def _ask(self, network: Network, names: frozenset[str], label: str) -> Teacher:
+        ask = question(network, names)
+        views = view_numbers(self.settings.views)
+        digest, asks = weights_digest(network), " ".join(sorted(names))
 
-        def ask(images: Tensor) -> dict[str, Tensor]:
-            found = tuned.outputs(images)
-            return {"logits": found.logits, "pooled": found.pooled}
-
-        with self.run.stage("ask teacher"):
-            plain, views = self._banks(tuned, ask, asks="logits pooled")
-        return Teacher(tuned.requires_grad_(False), plain, views, ask, self.data.images)
-
-    def _banks(self, network: Network, ask: Ask, *, asks: str) -> tuple[Bank, Bank | None]:
-        """Every image as it is, and the training images' views, if epochs share any."""
-        images, digest = self.data.images, weights_digest(network)
-
-        def bank(rows: np.ndarray, views: Sequence[int | None], label: str) -> Bank:
+        def bank(images: Images, rows: np.ndarray, views: Sequence[int | None], what: str) -> Bank:
             return build_bank(
                 network,
                 digest,
@@ -203,15 +295,19 @@ class Workbench:
                 views,
                 ask,
                 asks=asks,
-                label=label,
+                label=f"{label}, {what}",
                 show_progress=self.show_progress,
             )
 
-        plain = bank(np.arange(len(images)), [None], "teacher, as is")
-        numbers = view_numbers(self.settings.views)
-        if numbers == [None]:
-            return plain, plain
-        return plain, bank(self.data.train, numbers, "teacher, views") if numbers else None
+        images, more = self.data.images, self.data.unlabelled
+        banks = [bank(images, np.arange(len(images)), [None], "as is")]
+        if views and views != [None]:
+            banks.append(bank(images, self.data.train, views, "views"))
+        unlabelled = None
+        if more is not None:
+            also = (bank(more, np.arange(len(more)), views, "unlabelled"),) if views else ()
+            unlabelled = Teacher(network, also, ask, more)
+        return Teacher(network, tuple(banks), ask, images, unlabelled=unlabelled)
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -67,13 +67,18 @@ def find_duplicates(store: Store) -> DuplicatePairs:
     little faster than the number of images), and all images of a group of up to 40 with one another. 100,000 images
     take about half a minute on two cores, and 2 kB of memory each. Of larger groups not every pair is listed.
     """
-    members = _by_digest(store.digests)
+    return find_pairs(store.digests, np.asarray(store.thumbnails))
+
+
+def find_pairs(digests: np.ndarray, thumbnails: np.ndarray) -> DuplicatePairs:
+    """:func:`find_duplicates` for images of several stores: their digests ``[N]`` and thumbnails ``[N, 32, 32]`` joined."""
+    members = _by_digest(digests)
     representatives = np.array([rows[0] for rows in members], dtype=np.int64)
     found: dict[tuple[int, int], tuple[bool, float]] = {}
     for rows in members:
         for pair in _linked(rows):
             found[pair] = (True, 1.0)
-    for one, two, similarity in _near_pairs(np.asarray(store.thumbnails)[representatives]):
+    for one, two, similarity in _near_pairs(thumbnails[representatives]):
         for a, b in product(members[one][:_SMALL_GROUP], members[two][:_SMALL_GROUP]):
             found[min(a, b), max(a, b)] = (False, similarity)
     pairs = sorted(found)

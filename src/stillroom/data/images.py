@@ -54,6 +54,19 @@ def batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return np.split(rows, cuts)
 
 
+def endless(count: int, size: int, step: int, seed: int) -> np.ndarray:
+    """``[size]`` rows of ``count`` for one step: every row comes once before any comes again, however many steps.
+
+    A pure function of its arguments: a resumed run sees the same rows.
+    """
+    places = np.arange(step * size, (step + 1) * size)
+    rows = np.empty(size, dtype=np.int64)
+    for turn in np.unique(places // count):
+        inside = places // count == turn
+        rows[inside] = shuffled(np.arange(count), seed, int(turn))[places[inside] % count]
+    return rows
+
+
 def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """The order of one epoch: a pure function of seed and epoch, so that a resumed run sees the same batches."""
     return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -13,6 +13,7 @@ from stillroom.data.duplicates import DuplicatePairs, duplicate_groups, find_dup
 from stillroom.data.splits import assign_splits, require_training_images
 from stillroom.data.store import Quarantined, Store, build_store
 from stillroom.data.table import SPLITS, Table
+from stillroom.data.unlabelled import Unlabelled
 from stillroom.errors import UsageError, nearest
 from stillroom.settings import DataSettings
 
@@ -21,11 +22,15 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready for use: ``table`` and ``store`` row for row, every row with a split, and what the audit found."""
+    """A data set ready for use: ``table`` and ``store`` row for row, every row with a split, and what the audit found.
+
+    ``unlabelled`` holds more images to learn from, where the run was given some.
+    """
 
     table: Table
     store: Store
     audit: Audit
+    unlabelled: Unlabelled | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -33,7 +38,8 @@ class Dataset:
         table = self.table
         patients = None if table.patients is None else table.patients.tolist()
         labels = (list(table.task.classes), table.targets.tolist())
-        return fingerprint(self.store.fingerprint, table.ids.tolist(), labels, table.splits.tolist(), patients)
+        also = [] if self.unlabelled is None else [self.unlabelled.store.fingerprint]
+        return fingerprint(self.store.fingerprint, table.ids.tolist(), labels, table.splits.tolist(), patients, *also)
 
 
 def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0, training: bool = True) -> Table:

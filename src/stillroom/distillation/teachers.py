@@ -1,4 +1,4 @@
-"""A teacher: a network with its answers in a bank, asked once per image and view however many students learn."""
+"""A teacher: a network with its answers in banks, asked once per image and view however many students learn."""
 
 from __future__ import annotations
 
@@ -20,31 +20,50 @@ class Teacher:
 
     Attributes:
         network: maps images to logits; kept for explanation and export.
-        plain: bank over every image as it is.
-        views: bank over the training images' views; None where each epoch has its own view and is asked online.
+        banks: its answers to the images as they are, and to the training images' views unless each epoch has its own
+            and is asked online.
         ask: what the banks hold the answers to.
         images: where online questions take their views from.
-        head: applied to the stored ``features`` of a frozen backbone, on the CPU; None where ``logits`` are stored.
+        head: applied to the stored ``pooled`` of a frozen backbone, on the CPU; None where ``logits`` are stored.
+        unlabelled: the same teacher on the images without labels, whose rows are their own; None where there are none.
     """
 
     network: Network
-    plain: Bank
-    views: Bank | None
+    banks: tuple[Bank, ...]
     ask: Ask
     images: Images
     head: nn.Linear | None = None
+    unlabelled: Teacher | None = None
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """Names of the stored outputs."""
+        return frozenset(self.banks[0].arrays)
 
     def logits(self, rows: np.ndarray, view: int | None) -> Tensor:
         """``[B, K]`` float32, on the CPU, detached."""
         if self.head is None:
             return self.output("logits", rows, view)
         with torch.no_grad():
-            return self.head(self.output("features", rows, view))
+            return self.head(self.output("pooled", rows, view))
 
     def output(self, name: str, rows: np.ndarray, view: int | None) -> Tensor:
-        """A stored output: ``features`` or ``pooled`` ``[B, D]``, ``logits`` ``[B, K]``, ``map`` ``[B, C, H, W]``."""
-        bank = self.plain if view is None else self.views
-        if bank is not None:
-            return torch.from_numpy(bank.at(name, rows, view))
+        """A stored output: ``pooled`` ``[B, D]``, ``logits`` ``[B, K]``, ``map`` ``[B, C, H, W]`` or ``attention``."""
+        for bank in self.banks:
+            if view in bank.views:
+                return torch.from_numpy(bank.at(name, rows, view))
         with evaluating(self.network):
-            return self.ask(self.images.batch(rows, view))[name].float().cpu()
+            said = self.ask(self.images.batch(rows, view))[name].float().cpu()
+        return said.clone()  # a tensor made in inference mode could not take part in a loss
+
+
+def question(network: Network, names: frozenset[str]) -> Ask:
+    """What a bank asks of ``network``: those of its outputs, of ``logits``, ``pooled``, ``map`` and ``attention``."""
+
+    def ask(images: Tensor) -> dict[str, Tensor]:
+        if names == {"pooled"}:  # such a network need not have a feature map
+            return {"pooled": network.backbone_features(images, network.features or "cls")}
+        found = network.outputs(images)._asdict()
+        return {name: found[name] for name in sorted(names)}
+
+    return ask

@@ -33,6 +33,11 @@ class Outputs(NamedTuple):
     map: Tensor
     attention: Tensor | None = None
 
+    def of(self, rows: slice) -> Outputs:
+        """The answers to some of the images."""
+        attention = None if self.attention is None else self.attention[rows]
+        return Outputs(self.logits[rows], self.pooled[rows], self.map[rows], attention)
+
 
 def feature_map(backbone: nn.Module, features: Tensor, aspect: tuple[int, int]) -> Tensor:
     """``forward_features``'s result as ``[B, C', H', W']``.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
 from stillroom.task import Task
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
+    from stillroom.settings import Settings
     from stillroom.workbench import Workbench
 
 
@@ -27,7 +28,12 @@ class Recipe(ABC):
         title: one line for people.
         citation: the paper it implements; empty for the baseline.
         kinds: the kinds of task it supports (see :attr:`Task.kind`).
-        has_teacher: whether it learns from a teacher, so that a control without one is worth training.
+        has_teacher: whether it uses the teacher's settings.
+        uses_unlabelled: whether it can learn from images without labels.
+        has_control: whether it adds something to the labels, so that a control without it is worth training.
+        default_teacher: what `--teacher` is where it is not given.
+        default_teacher_mode: what `--teacher-mode` is.
+        default_student: what `--student` is.
     """
 
     name: ClassVar[str]
@@ -35,6 +41,11 @@ class Recipe(ABC):
     citation: ClassVar[str] = ""
     kinds: ClassVar[frozenset[str]] = frozenset({"binary", "multiclass", "ordinal", "multilabel"})
     has_teacher: ClassVar[bool] = True
+    uses_unlabelled: ClassVar[bool] = True
+    has_control: ClassVar[bool] = True
+    default_teacher: ClassVar[str] = "vit_base_patch14_dinov2"
+    default_teacher_mode: ClassVar[Literal["frozen", "finetune"]] = "frozen"
+    default_student: ClassVar[str] = "resnet10t_050"
 
     def adapt(self, task: Task) -> Task:
         """The task as this recipe trains it. Raises UsageError where the recipe does not support it."""
@@ -45,6 +56,24 @@ class Recipe(ABC):
             )
         return task
 
+    def check(self, settings: Settings) -> None:
+        """Raises UsageError for settings that do not go with the recipe, before anything takes long."""
+        if settings.training.unlabelled and not self.uses_unlabelled:
+            raise UsageError(
+                f"Recipe {self.name} cannot learn from images without labels: leave out --unlabelled, or choose a recipe "
+                "with a teacher."
+            )
+
+    def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+        """The networks whose weights the run needs besides the student's."""
+        return (settings.teacher.teacher,) if self.has_teacher else ()
+
     @abstractmethod
     def run(self, bench: Workbench) -> Network:
         """Train what the system trains and return the student."""
+
+    def control(self, bench: Workbench) -> Network:
+        """The same student on the same budget without what the system adds: on the labels alone."""
+        from stillroom.distillation.objectives.labels import LabelLoss
+
+        return bench.fit("control", bench.student(), LabelLoss())

@@ -1,4 +1,4 @@
-"""The baseline: the student on the labels alone. Also the control that stands beside every distilled student."""
+"""The baseline: the student on the labels alone. What every distilled student is compared with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ class Baseline(Recipe):
     name: ClassVar[str] = "baseline"
     title: ClassVar[str] = "The student on the labels alone, without a teacher"
     has_teacher: ClassVar[bool] = False
+    uses_unlabelled: ClassVar[bool] = False
+    has_control: ClassVar[bool] = False
 
-    def run(self, bench: Workbench, role: str = "student") -> Network:
+    def run(self, bench: Workbench) -> Network:
         from stillroom.distillation.objectives.labels import LabelLoss
 
-        return bench.fit(role, bench.student(), LabelLoss())
+        return bench.fit("student", bench.student(), LabelLoss())

@@ -1,0 +1,93 @@
+"""A folder of images without labels, to learn a teacher's answers on. What validation or test show again is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.data.duplicates import find_pairs
+from stillroom.data.files import FileReader, list_images
+from stillroom.data.store import Quarantined, Store, build_store
+from stillroom.data.table import Table
+from stillroom.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels, and which of the folder's were left out.
+
+    Attributes:
+        store: the images that are learnt from.
+        quarantined: files that could not be read.
+        held_out: names of the images that are also in the validation or test split.
+    """
+
+    store: Store
+    quarantined: tuple[Quarantined, ...]
+    held_out: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "images": len(self.store),
+            "unreadable": {row.id: row.reason for row in self.quarantined},
+            "left_out_because_held_out": list(self.held_out),
+            "fingerprint": self.store.fingerprint,
+        }
+
+
+def list_unlabelled(folder: Path) -> list[Path]:
+    """The folder's images, however deep. Raises UsageError where there is none."""
+    if not folder.is_dir():
+        raise UsageError(f"unlabelled: there is no folder {folder}.")
+    paths = list_images(folder)
+    if not paths:
+        raise UsageError(f"unlabelled: {folder} holds no image.")
+    return paths
+
+
+def load_unlabelled(
+    folder: Path, table: Table, store: Store, *, cache: Path | None = None, show_progress: bool = True
+) -> Unlabelled:
+    """Decode the images of ``folder`` as the labelled ones were.
+
+    Folders inside it are searched, but their names are not read as classes. Equal and near-identical images of the
+    validation and test splits are left out, since teaching on them would spoil the figures.
+
+    Args:
+        folder: where the images are.
+        table: the labelled images, with their splits.
+        store: their pixels.
+        cache: root of the cache; default the user's.
+        show_progress: show how far decoding has come.
+
+    Raises:
+        UsageError: there is no image, fewer than half can be read, or none is left.
+    """
+    paths = list_unlabelled(folder)
+    count = len(paths)
+    rows = Table(
+        name=folder.name,
+        source=f"images without labels in {folder.name}",
+        task=table.task,
+        ids=np.array([path.relative_to(folder).as_posix() for path in paths]),
+        targets=np.zeros((count, *table.targets.shape[1:]), dtype=table.targets.dtype),
+        splits=np.full(count, "train"),
+        rows=np.arange(count),
+        reader=FileReader(tuple(paths)),
+    )
+    found, rows, quarantined = build_store(rows, size=store.size, fit=store.fit, cache=cache, progress=show_progress)
+    held_out = np.flatnonzero(table.splits != "train")
+    pairs = find_pairs(
+        np.concatenate([store.digests[held_out], found.digests]),
+        np.concatenate([np.asarray(store.thumbnails)[held_out], np.asarray(found.thumbnails)]),
+    )
+    crossing = (pairs.first < len(held_out)) & (pairs.second >= len(held_out))
+    again = np.unique(pairs.second[crossing] - len(held_out))
+    kept = np.setdiff1d(np.arange(len(found)), again)
+    if not len(kept):
+        raise UsageError(f"unlabelled: every image of {folder} is also in the validation or test split.")
+    return Unlabelled(found.take(kept), tuple(quarantined), tuple(str(name) for name in rows.ids[again]))
