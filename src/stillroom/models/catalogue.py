@@ -53,10 +53,22 @@ STUDENTS = (
     "vit_tiny_patch16_224",
     "convnext_femto",
     "visformer_tiny",
+    "mobilenetv4_conv_small",
+    "mobilenetv4_conv_small_050",
+    "efficientnet_b0",
+    "ofa595",
 )
 """Networks to teach."""
 
-OWN = ("autoformerv2_tiny", "autoformerv2_small", "autoformerv2_base", "resnet10t_050", "resnet18_28", "resnet50_28")
+OWN = (
+    "autoformerv2_tiny",
+    "autoformerv2_small",
+    "autoformerv2_base",
+    "resnet10t_050",
+    "resnet18_28",
+    "resnet50_28",
+    "ofa595",
+)
 """Networks that timm does not have."""
 
 

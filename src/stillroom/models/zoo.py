@@ -18,6 +18,9 @@ from stillroom.models.autoformer_v2 import autoformerv2_base, autoformerv2_small
 from stillroom.models.catalogue import OWN, names
 from stillroom.models.network import Network
 from stillroom.models.normalisation import HALF, IMAGENET, Normalisation
+from stillroom.models.ofa import Ofa
+from stillroom.models.ofa_space import PREFIX as OFA_PREFIX
+from stillroom.models.ofa_space import config_of
 from stillroom.models.resnets import resnet10t_050, resnet18_28, resnet50_28
 from stillroom.models.taps import FeatureKind
 from stillroom.models.weights import find_weights, load_weights
@@ -70,7 +73,17 @@ _OWN_MODELS = {
     "resnet18_28": _OwnModel(resnet18_28, _SMALL_RESNET),
     "resnet50_28": _OwnModel(resnet50_28, _SMALL_RESNET),
 }
-assert set(_OWN_MODELS) == set(OWN)
+assert {*_OWN_MODELS, "ofa595"} == set(OWN)
+
+
+def _own(name: str) -> _OwnModel | None:
+    """A network that timm does not have: one of ours, or a point of the OFA space; None for timm's."""
+    if name != "ofa595" and not name.startswith(OFA_PREFIX):
+        return _OWN_MODELS.get(name)
+    config = config_of(name)
+    return _OwnModel(
+        lambda classes, input_size: Ofa(config, classes), Specification(config.resolution, False, IMAGENET, "ofa", None)
+    )
 
 
 def create(
@@ -88,7 +101,8 @@ def create(
     """Build a network.
 
     Args:
-        name: one of timm's, with or without its tag, or of :data:`~stillroom.models.catalogue.OWN`.
+        name: one of timm's, with or without its tag, one of :data:`~stillroom.models.catalogue.OWN`, or a network of
+            the OFA space, see :mod:`~stillroom.models.ofa_space`.
         classes: ``K``.
         size: side of the square input in pixels. Default: see :func:`native_size`.
         pretrained: start from pretrained weights: from ``weights`` where given, else from timm's hub.
@@ -145,8 +159,9 @@ def restore(
 
 def specification(name: str) -> Specification:
     """What is known of ``name`` before it is built. Raises UsageError for a name that nobody knows."""
-    if name in _OWN_MODELS:
-        return _OWN_MODELS[name].specification
+    own = _own(name)
+    if own is not None:
+        return own.specification
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         raise UsageError(f"No network is called {name}.{nearest(name, names())} See `stillroom models`.")
@@ -218,14 +233,14 @@ def _runs(name: str, size: int) -> bool:
     return True
 
 
-def outline(name: str, size: int | None = None) -> nn.Module:
+def outline(name: str, size: int | None = None, classes: int | None = None) -> nn.Module:
     """The backbone in evaluation mode on the meta device: shapes and names without memory or computation.
 
-    It has the classifier it was published with.
+    It has the classifier it was published with, unless a number of classes is given.
     """
     side = native_size(name) if size is None else size
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _backbone(name, None, (side, side)).eval()
+        return _backbone(name, classes, (side, side)).eval()
 
 
 def _network(name: str, classes: int, input_size: Size, features: FeatureKind | None, attention: bool) -> Network:
@@ -242,8 +257,9 @@ def _network(name: str, classes: int, input_size: Size, features: FeatureKind | 
 
 def _backbone(name: str, classes: int | None, input_size: Size) -> nn.Module:
     """``classes`` None keeps the number it was published with (1000 for our own)."""
-    if name in _OWN_MODELS:
-        return _OWN_MODELS[name].build(1000 if classes is None else classes, input_size)
+    own = _own(name)
+    if own is not None:
+        return own.build(1000 if classes is None else classes, input_size)
     spec = specification(name)
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if spec.fixed_size and input_size != (spec.native_size, spec.native_size):
