@@ -162,6 +162,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
     if recipe.has_control and wanted.control:
         networks["control"] = recipe.control(bench)
+    networks |= bench.milestones
     teacher = bench.teachers[0] if bench.teachers else None
 
     with run.stage("evaluate"):
@@ -224,7 +225,7 @@ def _profile(bench: Workbench, networks: dict[str, nn.Module], onnx: Path) -> di
     measured = {
         role: profile(network, **shape)
         for role, network in networks.items()
-        if role != "control"  # the student's twin
+        if role == "teacher" or role == STUDENT  # the others are the student's twins
     }
     return measured | {"onnx": profile_onnx(onnx, threads=torch.get_num_threads(), **shape)}
 

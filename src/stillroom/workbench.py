@@ -48,6 +48,7 @@ class Workbench:
         data: images, targets and split rows; ``data.train`` holds the training images whose labels may be used.
         training_rows: ``[n]`` every training image, for what reads no labels.
         teachers: every teacher made so far, in order.
+        milestones: networks on the recipe's way that are evaluated beside the student, by role.
     """
 
     def __init__(self, run: Run, dataset: Dataset, *, show_progress: bool = True) -> None:
@@ -67,6 +68,7 @@ class Workbench:
             Images(dataset.unlabelled.store, device, views, seed) if dataset.unlabelled else None,
         )
         self.teachers: list[Teacher] = []
+        self.milestones: dict[str, Network] = {}
 
     # -- the moves ----------------------------------------------------------------------------------------------
     def student(self, *, attention: bool = False, seed: int | None = None) -> Network:
@@ -92,11 +94,14 @@ class Workbench:
         size = self.settings.student.student_size or self.settings.data.size
         return self._teacher_network(self.settings.teacher.teacher, size, self.settings.seed)
 
-    def slices(self, count: int, fraction: float, rows: np.ndarray | None = None) -> list[np.ndarray]:
-        """``count`` disjoint slices, each this share of ``rows`` (default: the labelled ones), every class in each."""
+    def slices(self, count: int, fraction: float, rows: np.ndarray | None = None, *, draw: int = 0) -> list[np.ndarray]:
+        """``count`` disjoint slices, each this share of ``rows`` (default: the labelled ones), every class in each.
+
+        Another ``draw`` deals the rows anew.
+        """
         rows = self.data.train if rows is None else rows
         return stratified_slices(
-            self.task.one_hot(self.dataset.table.targets[rows]), rows, count, fraction, self.settings.seed
+            self.task.one_hot(self.dataset.table.targets[rows]), rows, count, fraction, (self.settings.seed, draw)
         )
 
     def fit(
@@ -173,12 +178,26 @@ class Workbench:
         self.teachers.append(teacher)
         return teacher
 
-    def asked(self, network: Network, *, needs: frozenset[str] = frozenset(), label: str = "teacher") -> Teacher:
-        """A trained network as a teacher: it is asked once for every image and view."""
+    def asked(
+        self,
+        network: Network,
+        *,
+        needs: frozenset[str] = frozenset(),
+        rows: np.ndarray | None = None,
+        label: str = "teacher",
+    ) -> Teacher:
+        """A trained network as a teacher: it is asked once for every image and view.
+
+        Args:
+            network: frozen by this.
+            needs: what it is asked for besides logits.
+            rows: the only images it will teach on. Default: it is asked for all, and teaches on ``data.train``.
+            label: for progress bars and the log.
+        """
         names = needs - {"teacher_logits"} | {"logits", "pooled"}
         network.requires_grad_(False)
         with self.run.stage(f"ask {label}"):
-            return self._ask(network, names, label)
+            return self._ask(network, names, label, rows)
 
     # -- how they are made --------------------------------------------------------------------------------------
     def _fitted(
@@ -281,7 +300,7 @@ class Workbench:
         epochs = chosen.teacher_epochs or self.settings.training.epochs
         return fit_by_adam(self.task, found, epochs=epochs, seed=self.settings.seed)
 
-    def _ask(self, network: Network, names: frozenset[str], label: str) -> Teacher:
+    def _ask(self, network: Network, names: frozenset[str], label: str, rows: np.ndarray | None = None) -> Teacher:
         ask = question(network, names)
         views = view_numbers(self.settings.views)
         digest, asks = weights_digest(network), " ".join(sorted(names))
@@ -300,9 +319,9 @@ class Workbench:
             )
 
         images, more = self.data.images, self.data.unlabelled
-        banks = [bank(images, np.arange(len(images)), [None], "as is")]
+        banks = [bank(images, np.arange(len(images)) if rows is None else rows, [None], "as is")]
         if views and views != [None]:
-            banks.append(bank(images, self.data.train, views, "views"))
+            banks.append(bank(images, self.data.train if rows is None else rows, views, "views"))
         unlabelled = None
         if more is not None:
             also = (bank(more, np.arange(len(more)), views, "unlabelled"),) if views else ()

@@ -8,7 +8,7 @@ from stillroom.errors import UsageError
 
 
 def stratified_slices(
-    classes: np.ndarray, rows: np.ndarray, count: int, fraction: float, seed: int
+    classes: np.ndarray, rows: np.ndarray, count: int, fraction: float, seed: tuple[int, ...]
 ) -> list[np.ndarray]:
     """``count`` disjoint slices of ``rows``, each about ``fraction`` of every class and at least one image of it.
 
@@ -19,7 +19,7 @@ def stratified_slices(
         rows: ``[n]`` row numbers.
         count: number of slices.
         fraction: share of the rows in each slice, in (0, 1]; ``count * fraction`` at most 1.
-        seed: fixes the order in which images are dealt.
+        seed: numbers that fix the order in which images are dealt.
 
     Returns:
         Row numbers, ascending in each slice.
@@ -33,7 +33,7 @@ def stratified_slices(
         )
     if fraction == 1:
         return [np.sort(rows)]
-    order = np.random.default_rng([seed, 2]).permutation(len(rows))
+    order = np.random.default_rng([*seed, 2]).permutation(len(rows))
     # A row without any label (multi-label) belongs to one more, last class.
     padded = np.concatenate([classes, classes.sum(axis=1, keepdims=True) == 0], axis=1)
     rarity = np.argsort(np.argsort(padded.sum(axis=0), kind="stable"), kind="stable")

@@ -6,8 +6,9 @@ from stillroom.errors import UsageError, nearest
 from stillroom.recipes.base import Recipe
 from stillroom.recipes.baseline import Baseline
 from stillroom.recipes.medalmighty import MedAlmighty
+from stillroom.recipes.weckd import WeCKD
 
-RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, Baseline)
+RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, WeCKD, Baseline)
 
 
 def recipe_named(name: str) -> type[Recipe]:
@@ -19,4 +20,4 @@ def recipe_named(name: str) -> type[Recipe]:
     raise UsageError(f"There is no recipe {name!r}.{nearest(name, known)} Recipes: {', '.join(known)}.")
 
 
-__all__ = ["RECIPES", "Baseline", "MedAlmighty", "Recipe", "recipe_named"]
+__all__ = ["RECIPES", "Baseline", "MedAlmighty", "Recipe", "WeCKD", "recipe_named"]
