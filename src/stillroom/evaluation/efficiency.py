@@ -24,7 +24,13 @@ PATIENCE = 20.0
 
 
 def profile(
-    network: torch.nn.Module, *, channels: int, size: int, latency: bool = True, device: str = "cpu"
+    network: torch.nn.Module,
+    *,
+    channels: int,
+    size: int,
+    latency: bool = True,
+    device: str = "cpu",
+    batches: tuple[int, ...] = BATCHES,
 ) -> dict[str, Any]:
     """Parameters, multiply-accumulates, size and latency of a network, ready for JSON.
 
@@ -36,12 +42,13 @@ def profile(
         channels: of the input image.
         size: side of the square input image, in pixels.
         latency: whether to time it. False leaves ``latency_ms`` None.
-        device: where to time it, e.g. ``cpu`` or ``cuda``.
+        device: where to time it, e.g. ``cpu`` or ``cuda``; ``meta`` counts without computing anything.
+        batches: how many images at once to time it with.
 
     Returns:
         ``parameters``; ``macs`` (of convolutions, matrix products and attention, for one image); ``size_mb``
         (float32 parameters and buffers, 10^6 bytes); ``latency_ms`` with ``median``, ``p95`` and ``repeats``
-        per batch (``batch_1``, ``batch_32``), in milliseconds for the whole batch; ``threads``; ``machine``
+        per batch (``batch_1``, ``batch_32``, ...), in milliseconds for the whole batch; ``threads``; ``machine``
         (what timed it).
     """
     import torch
@@ -56,8 +63,8 @@ def profile(
         timed = None
         if latency:
             # A generator of its own: measuring must not move the random state that training depends on.
-            images = torch.rand(max(BATCHES), channels, size, size, generator=torch.Generator().manual_seed(0))
-            timed = {f"batch_{batch}": _time(_forward(network, images[:batch], place)) for batch in BATCHES}
+            images = torch.rand(max(batches), channels, size, size, generator=torch.Generator().manual_seed(0))
+            timed = {f"batch_{batch}": _time(_forward(network, images[:batch], place)) for batch in batches}
     finally:
         network.to(home)
         for module, training in was.items():

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Literal
 
 from stillroom.errors import UsageError, nearest
+from stillroom.models.ofa_space import PREFIX, config_of
 
 TEACHERS = (
     "vit_small_patch14_dinov2",
@@ -81,9 +81,12 @@ class ModelCard:
         family: the kind of network, by timm's module, e.g. ``mobilenetv3``.
         role: ``teacher``, ``student``, ``teacher, student``, or empty outside the short list.
         native_size: side of the image it was made for, in pixels.
-        parameters: millions, with the classifier it was published with.
+        parameters: millions, with the classifier it was published with unless a number of classes was given.
         megabytes: its parameters' size as float32.
         pretrained: whether timm's hub has weights for it.
+        size: side in pixels of the images that the next two are of.
+        macs: millions of multiply-accumulates for one image; None where the network takes no images of that size.
+        latency_ms: median milliseconds for one image on this machine; None where it was not measured.
     """
 
     name: str
@@ -93,6 +96,9 @@ class ModelCard:
     parameters: float
     megabytes: float
     pretrained: bool
+    size: int
+    macs: float | None
+    latency_ms: float | None = None
 
 
 def available() -> list[ModelCard]:
@@ -108,36 +114,55 @@ def names() -> list[str]:
 
 
 def find(pattern: str) -> list[str]:
-    """Names that match a glob such as ``mobilenetv3*``, sorted. Raises UsageError where there is none."""
+    """Names that match a glob such as ``mobilenetv3*``, sorted. Raises UsageError where there is none.
+
+    The networks of the OFA space are too many to search; a full name stands for itself.
+    """
     known = names()
     found = [name for name in known if fnmatch(name, pattern)]
+    if not found and pattern.startswith(PREFIX):
+        return [config_of(pattern).name]
     if not found:
         raise UsageError(f"No network is called {pattern!r}.{nearest(pattern.strip('*'), known)}")
     return found
 
 
-def describe(wanted: list[str]) -> list[ModelCard]:
-    """A card for each name. Networks are laid out without memory, a fraction of a second each."""
-    from stillroom.models.zoo import outline, specification
+def describe(wanted: list[str], *, size: int | None = None, classes: int | None = None) -> list[ModelCard]:
+    """A card for each name. Networks are laid out without memory, a fraction of a second each.
+
+    Args:
+        wanted: names of networks.
+        size: side in pixels of the images to count multiply-accumulates for. Default: each network's own.
+        classes: of the classifier. Default: as published.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    from stillroom.evaluation.efficiency import profile
+    from stillroom.models.zoo import check_size, outline, specification
 
     cards = []
     for name in wanted:
         spec = specification(name)
-        parameters = sum(parameter.numel() for parameter in outline(name).parameters())
-        role: list[Literal["teacher", "student"]] = []
-        if name in TEACHERS:
-            role.append("teacher")
-        if name in STUDENTS:
-            role.append("student")
+        side = spec.native_size if size is None else size
+        try:
+            check_size(name, side)
+            takes = True
+        except UsageError:
+            side, takes = spec.native_size, False
+        counted = profile(outline(name, side, classes), channels=3, size=side, latency=False, device="meta")
+        roles = [role for role, listed in (("teacher", TEACHERS), ("student", STUDENTS)) if name in listed]
         cards.append(
             ModelCard(
                 name=name,
                 family=spec.family,
-                role=", ".join(role),
+                role=", ".join(roles),
                 native_size=spec.native_size,
-                parameters=round(parameters / 1e6, 2),
-                megabytes=round(4 * parameters / 1e6, 1),
+                parameters=round(counted["parameters"] / 1e6, 2),
+                megabytes=round(4 * counted["parameters"] / 1e6, 3),
                 pretrained=spec.hub is not None,
+                size=side if size is None else size,
+                macs=round(counted["macs"] / 1e6, 1) if takes else None,
             )
         )
     return cards
