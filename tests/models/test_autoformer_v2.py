@@ -113,9 +113,12 @@ def norm(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def attention(state: dict[str, Tensor], name: str, x: Tensor, heads: int, window: int, shift: int) -> Tensor:
-    """``[H, W, C]``: every token attends to those of its own cell; the cells start ``shift`` tokens into the map."""
-    side = x.shape[0]
-    cell = torch.div(torch.arange(side) - shift, window, rounding_mode="floor")
+    """``[H, W, C]``: every token attends to those of its own cell.
+
+    Cells are counted from ``shift`` tokens into the map, around its border; one that the border cuts is two.
+    """
+    position = torch.arange(x.shape[0])
+    cell = 2 * ((position - shift) % x.shape[0] // window) + (position < shift)
     table = state[f"{name}.relative_position_bias_table"].view(2 * window - 1, 2 * window - 1, heads)
     out = torch.zeros_like(x)
     for row in cell.unique():
@@ -137,7 +140,7 @@ def attention(state: dict[str, Tensor], name: str, x: Tensor, heads: int, window
 
 
 def reference(state: dict[str, Tensor], name: str, image: Tensor) -> Tensor:
-    """Logits ``[K]`` of one normalised image ``[3, 224, 224]``."""
+    """Logits ``[K]`` of one normalised image ``[3, H, H]``."""
     x = F.conv2d(image[None], state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=4)
     x = norm(state, "patch_embed.norm", x[0].permute(1, 2, 0))
     for stage, window in enumerate(WINDOWS[name]):
@@ -145,22 +148,28 @@ def reference(state: dict[str, Tensor], name: str, image: Tensor) -> Tensor:
             block = f"layers.{stage}.blocks.{number}"
             shift = window // 2 if number % 2 and x.shape[0] > window else 0
             normed = norm(state, f"{block}.norm1", x)
-            x = x + attention(state, f"{block}.attn", normed, HEADS[stage], window, shift)
+            x = x + attention(state, f"{block}.attn", normed, HEADS[stage], min(window, x.shape[0]), shift)
             hidden = F.gelu(linear(state, f"{block}.mlp.fc1", norm(state, f"{block}.norm2", x)))
             x = x + linear(state, f"{block}.mlp.fc2", hidden)
         if stage < 3:
+            x = F.pad(x, (0, 0, 0, x.shape[0] % 2, 0, x.shape[0] % 2))
             corners = [x[row::2, column::2] for column in (0, 1) for row in (0, 1)]
             merge = f"layers.{stage}.downsample"
             x = linear(state, f"{merge}.reduction", norm(state, f"{merge}.norm", torch.cat(corners, dim=-1)))
     return linear(state, "head", norm(state, "norm", x).mean(dim=(0, 1)))
 
 
-def test_the_authors_weights_answer_as_a_plain_reading_of_them(published, file):
-    network = load(file)
-    image = torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("size", [224, 64, 36])
+def test_the_authors_weights_answer_as_a_plain_reading_of_them(published, file, size):
+    """At 64 px windows of 7 meet maps of 16 and 8 tokens, at 36 px maps of 9; the smaller maps shrink the windows."""
+    network = load(file, size=size)
+    tables = {key: value for key, value in network.backbone.state_dict().items() if key.endswith("bias_table")}
+    if size == 224:
+        assert all(torch.equal(value, published[key]) for key, value in tables.items())
+    image = torch.rand(3, size, size, generator=torch.Generator().manual_seed(1))
     normalised = (image - network.mean.view(3, 1, 1)) / network.std.view(3, 1, 1)
     with torch.no_grad():
-        expected, found = reference(published, TINY, normalised), network(image[None])[0]
+        expected, found = reference(published | tables, TINY, normalised), network(image[None])[0]
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 

@@ -1,13 +1,15 @@
 """AutoFormerV2, the Swin-type networks that S3 found (Chen et al., Searching the Search Space of Vision Transformer, 2021).
 
-They differ from Swin in depths and in windows that have a size of their own in every stage. The blocks are timm's, and so
-are the networks: its ``swin_s3_tiny_224``, ``swin_s3_small_224`` and ``swin_s3_base_224`` are these with 224 px.
+They differ from Swin in depths and in windows that have a size of their own in every stage. The blocks are timm's. At 224 px
+its ``swin_s3_tiny_224``, ``swin_s3_small_224`` and ``swin_s3_base_224`` are the same networks; at sizes that windows do not
+divide, theirs see padding and the opposite border, and ours do not.
 """
 
 from __future__ import annotations
 
-from timm.layers import resize_rel_pos_bias_table
-from timm.models.swin_transformer import SwinTransformer, WindowAttention
+import torch
+from timm.layers import resize_rel_pos_bias_table, to_2tuple
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention, window_partition
 from torch import Tensor
 
 NATIVE_SIZE = 224
@@ -20,7 +22,7 @@ _RECOMPUTED = ("relative_position_index", "attn_mask")
 class AutoFormerV2(SwinTransformer):
     """A Swin transformer of 96, 192, 384 and 768 channels with 3, 6, 12 and 24 heads, and an MLP four times as wide.
 
-    A window larger than its stage's map shrinks to the map; a map that is no multiple of its window is padded.
+    A window larger than its stage's map shrinks to the map; where windows do not divide it, those at the border are cut.
 
     Args:
         classes: ``K``.
@@ -48,6 +50,10 @@ class AutoFormerV2(SwinTransformer):
             drop_path_rate=drop_path,
         )
         self.windows = windows
+        for block in self.modules():
+            if isinstance(block, SwinTransformerBlock):
+                mask = _mask(to_2tuple(block.input_resolution), block.window_size, block.shift_size)
+                block.register_buffer("attn_mask", mask, persistent=False)
 
 
 def autoformerv2_tiny(classes: int, input_size: tuple[int, int], drop_path: float = 0.1) -> AutoFormerV2:
@@ -99,6 +105,25 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: AutoFormerV2) -> dict[
         if own != published:
             state[key] = resize_rel_pos_bias_table(state[key], attention.window_size, own)
     return state
+
+
+def _mask(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor | None:
+    """What is added to the scores ``[windows, tokens, tokens]`` of a map rolled by ``shift``, then padded to whole windows.
+
+    It keeps apart what only rolling or padding has put into one window. timm's own takes the padding for what was rolled.
+    """
+    if not any(shift) and size[0] % window[0] == 0 and size[1] % window[1] == 0:
+        return None
+    rows, columns = map(_origin, size, window, shift)
+    tokens = window_partition((3 * rows[:, None] + columns)[None, ..., None], window).flatten(1)
+    # Swin's -100: finite, and nothing is left of it after the softmax.
+    return -100.0 * (tokens[:, :, None] != tokens[:, None]).float()
+
+
+def _origin(extent: int, window: int, shift: int) -> Tensor:
+    """Along one axis, per token: 0 where it was before rolling but for the shift, 1 from the other border, 2 padding."""
+    position = torch.arange(-(-extent // window) * window)
+    return (position >= extent - shift).int() + (position >= extent).int()
 
 
 def _renamed(key: str) -> str:
