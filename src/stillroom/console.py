@@ -91,19 +91,24 @@ def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: 
 
 
 def models_table(cards: list[ModelCard]) -> Table:
-    """The networks at a glance."""
+    """The networks at a glance; the time of one image where any was measured."""
+    measured = any(card.latency_ms is not None for card in cards)
     table = Table(**_PLAIN)
-    for title, justify in (("Name", "left"), ("Role", "left"), ("Input", "right"), ("Parameters", "right")):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
-    table.add_column("float32", justify="right")
-    table.add_column("Weights on the hub")
+    table.add_column("Name", overflow="fold")
+    table.add_column("Role")
+    for title in ("Input", "Parameters", "float32", "MACs", *(["Latency"] if measured else [])):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("On the hub", no_wrap=True)
     for card in cards:
+        latency = "" if card.latency_ms is None else f"{card.latency_ms:.2f} ms"
         table.add_row(
             card.name,
             card.role,
-            f"{card.native_size} px",
+            f"{card.size} px",
             f"{card.parameters:.1f} M",
             f"{card.megabytes:.1f} MB",
+            "does not fit" if card.macs is None else f"{card.macs:.0f} M",
+            *([latency] if measured else []),
             "yes" if card.pretrained else "no",
         )
     return table

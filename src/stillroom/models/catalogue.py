@@ -101,9 +101,9 @@ class ModelCard:
     latency_ms: float | None = None
 
 
-def available() -> list[ModelCard]:
-    """The short list: teachers first, then students. Takes a few seconds (torch and timm are loaded)."""
-    return describe(list(dict.fromkeys([*TEACHERS, *STUDENTS])))
+def short_list() -> list[str]:
+    """The names worth starting from: teachers first, then students."""
+    return list(dict.fromkeys([*TEACHERS, *STUDENTS]))
 
 
 def names() -> list[str]:
@@ -136,8 +136,11 @@ def describe(wanted: list[str], *, size: int | None = None, classes: int | None 
         classes: of the classifier. Default: as published.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name, or a size or number of classes below 1.
     """
+    for flag, value in (("--size", size), ("--classes", classes)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} must be at least 1, got {value}.")
     from stillroom.evaluation.efficiency import profile
     from stillroom.models.zoo import check_size, outline, specification
 
