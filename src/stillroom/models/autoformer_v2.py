@@ -121,7 +121,7 @@ def _mask(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
 
 
 def _origin(extent: int, window: int, shift: int) -> Tensor:
-    """Along one axis, per token: 0 where it was before rolling but for the shift, 1 from the other border, 2 padding."""
+    """Along one axis, per token: 0 where it stayed on its side, 1 from the other border, 2 padding."""
     position = torch.arange(-(-extent // window) * window)
     return (position >= extent - shift).int() + (position >= extent).int()
 
