@@ -1,5 +1,6 @@
 """The loop: it learns, it selects on validation, it stops where told, and a killed run goes on to the same weights."""
 
+import dataclasses
 import json
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillroom.data.images import batches, shuffled
+from stillroom.data.images import Images, batches, endless, shuffled
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.step import Objective
 from stillroom.errors import RunError
@@ -160,3 +161,116 @@ def test_a_last_batch_of_one_joins_its_neighbour():
     rows = np.arange(50)
     assert sorted(shuffled(rows, 0, 1)) == rows.tolist()
     assert not np.array_equal(shuffled(rows, 0, 1), shuffled(rows, 0, 2))
+
+
+# -- second views, label-free objectives, images without labels ---------------------------------------------------
+class Spy(Objective):
+    """The mean logit, so that gradients flow; notes what it was shown."""
+
+    def __init__(self, two_views=False, label_free=False, needs=()):
+        super().__init__()
+        self.two_views, self.label_free, self.needs = two_views, label_free, frozenset(needs)
+        self.steps, self.free, self.followed = [], [], []
+
+    def forward(self, step):
+        self.steps.append(step)
+        return {"mean": step.student.logits.square().mean()}
+
+    def on_unlabelled(self, step):
+        self.free.append(step)
+        return super().on_unlabelled(step)
+
+    def after_step(self, student, progress):
+        self.followed.append(progress)
+
+
+def test_two_views_of_every_image_are_new_in_every_epoch(toy, tmp_path):
+    data, spy = toy(), Spy(two_views=True)
+    train(data, tmp_path, TrainingSettings(epochs=3, batch_size=64), objective=spy)
+    for epoch, step in enumerate(spy.steps):
+        rows = shuffled(data.train, 0, epoch)
+        assert torch.equal(step.images, data.images.batch(rows, 2 * epoch))
+        assert torch.equal(step.other_images, data.images.batch(rows, 2 * epoch + 1))
+        assert step.other.logits.requires_grad
+    assert spy.followed == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_without_labels_the_last_epoch_is_kept(toy, tmp_path):
+    lines, data = [], toy()
+    net = train(data, tmp_path, TrainingSettings(epochs=3, batch_size=64), lines.append, Spy(label_free=True))
+    assert all(line["val"] is None and line["best"] for line in lines)
+    last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["student"]
+    assert all(torch.equal(value, last[name]) for name, value in net.state_dict().items())
+
+
+def taught(data, count=20, seed=1):
+    """The data with unlabelled images, and a teacher that knows both sets."""
+    from stillroom.data.views import view_numbers
+    from stillroom.distillation.bank import build_bank
+    from stillroom.distillation.teachers import Teacher, question
+
+    more = dataclasses.replace(data, unlabelled=None).images
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(len(more), count, replace=False)
+    extra = Images(more.store.take(np.sort(rows)), torch.device("cpu"), more.views, 0)
+    teacher_network = network(seed=7).eval()
+    ask, views = question(teacher_network, frozenset({"logits", "pooled"})), view_numbers(more.views)
+
+    def bank(images, views):
+        rows = np.arange(len(images))
+        return build_bank(
+            teacher_network, "seven", images, rows, views, ask, asks="logits", label="t", show_progress=False
+        )
+
+    banks = (bank(more, [None]), bank(more, views))
+    teacher = Teacher(
+        teacher_network, banks, ask, more, unlabelled=Teacher(teacher_network, (bank(extra, views),), ask, extra)
+    )
+    return dataclasses.replace(data, unlabelled=extra), teacher
+
+
+def test_images_without_labels_come_beside_the_others(toy, tmp_path):
+    data, teacher = taught(toy())
+    spy = Spy(needs={"teacher_logits"})
+    settings = TrainingSettings(epochs=2, batch_size=16)
+    job = {"folder": tmp_path, "role": "student", "teachers": [teacher], "show_progress": False}
+    fit(network(), spy, data, settings, **job)
+    assert len(spy.free) == len(spy.steps) == 8
+    for number, (labelled, free) in enumerate(zip(spy.steps, spy.free, strict=True)):
+        assert len(free.targets) == 0
+        assert len(free.images) == len(labelled.images) == 16
+        rows, view = endless(20, 16, number, 0), number // 4 % 2
+        assert torch.equal(free.images, data.unlabelled.batch(rows, view))
+        assert torch.equal(free.teachers.logits[0], teacher.unlabelled.logits(rows, view))
+        assert torch.allclose(free.teachers.logits[0], teacher.network(free.images), atol=2e-2)
+
+
+def test_a_stopped_run_with_images_without_labels_goes_on_to_the_same_weights(toy, tmp_path):
+    from stillroom.distillation.objectives.hybrid import HybridLoss
+
+    data, teacher = taught(toy())
+
+    def go(folder, log=lambda line: None):
+        job = {"folder": folder, "role": "student", "teachers": [teacher], "log": log, "show_progress": False}
+        return fit(network(), HybridLoss(), data, QUICK, **job)
+
+    def die(line):
+        if line["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = go(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "parts", die)
+    lines = []
+    assert same_weights(whole, go(tmp_path / "parts", lines.append))
+    assert set(lines[-1]["losses"]) == {"label", "teacher", "unlabelled"}
+
+
+def test_label_free_objectives_see_them_like_any_others(toy, tmp_path):
+    data, _ = taught(toy())
+    spy = Spy(two_views=True, label_free=True)
+    train(data, tmp_path, TrainingSettings(epochs=1, batch_size=16), objective=spy)
+    first = spy.steps[0]
+    assert len(first.images) == len(first.other_images) == 32
+    assert torch.equal(first.images[16:], data.unlabelled.batch(endless(20, 16, 0, 0), 0))
+    assert not spy.free

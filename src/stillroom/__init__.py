@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stillroom.export import export_student
     from stillroom.external_validation import evaluate
     from stillroom.pipeline import distill, resume
-    from stillroom.recipes import RECIPES, Baseline, MedAlmighty, Recipe
+    from stillroom.recipes import RECIPES, Baseline, MedAlmighty, Recipe, WeCKD
     from stillroom.run import Run
     from stillroom.settings import (
         DataSettings,
@@ -50,6 +50,7 @@ _HOMES = {
     "Baseline": "recipes",
     "MedAlmighty": "recipes",
     "Recipe": "recipes",
+    "WeCKD": "recipes",
     "Run": "run",
     "DataSettings": "settings",
     "EvaluationSettings": "settings",
@@ -96,6 +97,7 @@ __all__ = [
     "TrainingSettings",
     "UsageError",
     "ViewSettings",
+    "WeCKD",
     "distill",
     "evaluate",
     "export_student",

@@ -40,7 +40,7 @@ def search(
     Args:
         file: an SQLite file for the trials; those that stand in it already count.
         space: the numbers looked for, by name.
-        score: a point's figure on validation, higher is better; NaN counts as failed.
+        score: a point's figure on validation, higher is better; NaN is no figure.
         trials: how many points are tried in all.
         seed: fixes the points. A search that was stopped goes on with other points than it would have had.
 
@@ -50,25 +50,30 @@ def search(
     require_optuna()
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     file.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{file}", study_name="search", direction="maximize", load_if_exists=True
     )
-    done = sum(trial.state.is_finished() for trial in study.trials)
+    # A trial that was interrupted counts as failed to Optuna; one that diverged is marked as pruned below.
+    tried = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    done = sum(trial.state in tried for trial in study.trials)
     # A sampler that began anew with the same seed would draw the first points again.
     study.sampler = optuna.samplers.TPESampler(seed=seed + done)
 
     def objective(trial: optuna.Trial) -> float:
         point = {name: trial.suggest_float(name, place.low, place.high, log=place.log) for name, place in space.items()}
         try:
-            return score(point)
+            value = score(point)
         except StorageError:
             raise
         except RunError:  # the loss diverged: a bad point, not the end of the search
-            return math.nan
+            value = math.nan
+        if math.isnan(value):
+            raise optuna.TrialPruned
+        return value
 
     study.optimize(objective, n_trials=max(0, trials - done))
-    if not any(trial.value is not None and math.isfinite(trial.value) for trial in study.trials):
+    if not any(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials):
         raise UsageError("No trial of the search gave a validation figure: validation needs images of two classes.")
     return dict(study.best_params)
