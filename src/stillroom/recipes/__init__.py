@@ -5,10 +5,11 @@ from __future__ import annotations
 from stillroom.errors import UsageError, nearest
 from stillroom.recipes.base import Recipe
 from stillroom.recipes.baseline import Baseline
+from stillroom.recipes.dual_model_skd import DualModelSKD
 from stillroom.recipes.medalmighty import MedAlmighty
 from stillroom.recipes.weckd import WeCKD
 
-RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, WeCKD, Baseline)
+RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, WeCKD, DualModelSKD, Baseline)
 
 
 def recipe_named(name: str) -> type[Recipe]:
@@ -20,4 +21,4 @@ def recipe_named(name: str) -> type[Recipe]:
     raise UsageError(f"There is no recipe {name!r}.{nearest(name, known)} Recipes: {', '.join(known)}.")
 
 
-__all__ = ["RECIPES", "Baseline", "MedAlmighty", "Recipe", "WeCKD", "recipe_named"]
+__all__ = ["RECIPES", "Baseline", "DualModelSKD", "MedAlmighty", "Recipe", "WeCKD", "recipe_named"]
