@@ -148,6 +148,19 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def focal_loss(self, logits: Tensor, targets: Tensor, gamma: float, class_weights: Tensor | None = None) -> Tensor:
+        """:meth:`hard_loss` times ``(1 - p)^gamma``, ``p`` being what is given to the truth (each label's, before the mean).
+
+        Returns ``[B]`` float32; the hard loss itself at ``gamma`` 0. Source: Lin et al. 2017, eq. 4.
+
+        Args:
+            logits: ``[B, K]``, any float type.
+            targets: ``[B]`` int64, or ``[B, K]`` of 0/1 for multi-label.
+            gamma: at least 0; the larger, the less what is right already counts.
+            class_weights: ``[K]``, see :meth:`class_weights`.
+        """
+
+    @abstractmethod
     def soft_loss(
         self, student: Tensor, teacher: Tensor, temperature: float, direction: Direction = "forward"
     ) -> Tensor:
@@ -159,6 +172,24 @@ class Task(ABC):
         Args:
             student: ``[B, K]`` logits. Gradients flow.
             teacher: ``[B, K]`` logits, detached by the caller.
+            temperature: ``t`` > 0.
+        """
+
+    @abstractmethod
+    def decoupled_loss(
+        self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """The two parts that :meth:`soft_loss` (forward) is made of, per image, ``([B], [B])`` float32, by DKD.
+
+        The first is ``t^2 * KL`` between the probabilities of the true class against all others; the second ``t^2 * KL``
+        between the distributions over those others. ``soft_loss`` is the first plus the second times the teacher's
+        probability of the others. The second is exactly 0 for two classes. A multi-label task has no single true class:
+        the first is then all of ``soft_loss``, the second 0.
+
+        Args:
+            student: ``[B, K]`` logits. Gradients flow.
+            teacher: ``[B, K]`` logits, detached by the caller.
+            targets: ``[B]`` int64, or ``[B, K]`` of 0/1 for multi-label.
             temperature: ``t`` > 0.
         """
 

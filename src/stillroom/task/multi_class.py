@@ -9,7 +9,7 @@ import numpy as np
 
 from stillroom.errors import UsageError
 from stillroom.task.base import Direction, Task
-from stillroom.task.numerics import class_index, log_clipped, log_softmax, softmax_kl
+from stillroom.task.numerics import class_index, focal_factor, log_clipped, log_softmax, softmax_kl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,10 +102,31 @@ class MultiClass(Task):
 
         return functional.cross_entropy(logits.float(), targets, weight=class_weights, reduction="none")
 
+    def focal_loss(self, logits: Tensor, targets: Tensor, gamma: float, class_weights: Tensor | None = None) -> Tensor:
+        plain = self.hard_loss(logits, targets)
+        weighted = plain if class_weights is None else plain * class_weights[targets]
+        return focal_factor(plain, gamma) * weighted
+
     def soft_loss(
         self, student: Tensor, teacher: Tensor, temperature: float, direction: Direction = "forward"
     ) -> Tensor:
         return softmax_kl(student, teacher, temperature, direction)
+
+    def decoupled_loss(
+        self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        import torch
+
+        others = torch.ones_like(student, dtype=torch.bool).scatter_(1, targets[:, None], False)
+
+        def split(logits: Tensor) -> tuple[Tensor, Tensor]:
+            scaled = logits.float() / temperature
+            rest = scaled[others].view(len(scaled), -1)
+            return torch.stack([scaled[~others], rest.logsumexp(dim=1)], dim=1), rest
+
+        ours, theirs = split(student), split(teacher)
+        first, second = (softmax_kl(a, b, 1.0, "forward") for a, b in zip(ours, theirs, strict=True))
+        return temperature**2 * first, temperature**2 * second
 
     def torch_probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         return (logits.float() / temperature).softmax(dim=-1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.task.base import Direction, Task
-from stillroom.task.numerics import class_index, log_clipped, log_sigmoid, log_softmax, softmax_kl
+from stillroom.task.numerics import class_index, focal_factor, log_clipped, log_sigmoid, log_softmax, softmax_kl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,6 +107,18 @@ class MultiLabel(Task):
         )
         return losses.mean(dim=-1)
 
+    def focal_loss(self, logits: Tensor, targets: Tensor, gamma: float, class_weights: Tensor | None = None) -> Tensor:
+        from torch.nn import functional
+
+        logits, targets = logits.float(), targets.float()
+        if self.paper_softmax:
+            shares = targets / targets.sum(dim=-1, keepdim=True).clamp(min=1)
+            plain = -logits.log_softmax(dim=-1)
+            return (shares * focal_factor(plain, gamma) * plain).sum(dim=-1)
+        plain = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        weights = 1.0 if class_weights is None else 1 + (class_weights - 1) * targets
+        return (focal_factor(plain, gamma) * weights * plain).mean(dim=-1)
+
     def soft_loss(
         self, student: Tensor, teacher: Tensor, temperature: float, direction: Direction = "forward"
     ) -> Tensor:
@@ -121,6 +133,12 @@ class MultiLabel(Task):
         kl = chance * (logsigmoid(first) - logsigmoid(second))
         kl = kl + (1 - chance) * (logsigmoid(-first) - logsigmoid(-second))
         return temperature**2 * kl.mean(dim=-1)
+
+    def decoupled_loss(
+        self, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        whole = self.soft_loss(student, teacher, temperature)
+        return whole, whole.new_zeros(whole.shape)
 
     def torch_probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         scaled = logits.float() / temperature

@@ -22,6 +22,11 @@ def softmax_kl(student: Tensor, teacher: Tensor, temperature: float, direction: 
     return temperature**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(dim=-1)
 
 
+def focal_factor(losses: Tensor, gamma: float) -> Tensor:
+    """``(1 - p)^gamma`` from ``-log p``; kept off 0, where a power below 1 has an infinite slope."""
+    return (-(-losses).expm1()).clamp(min=1e-12) ** gamma
+
+
 def log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Over the last axis, float64, after division by the temperature."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
