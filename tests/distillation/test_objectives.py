@@ -1,13 +1,31 @@
-"""Every objective, for every kind of task: finite, differentiable in the student alone, zero where claimed."""
+"""Every objective, for every kind of task: finite, not negative, differentiable in the student and its own parameters."""
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 
+from stillroom.distillation import objectives
+from stillroom.distillation.objectives.attention_transfer import AttentionTransferLoss
+from stillroom.distillation.objectives.byol import ByolLoss
+from stillroom.distillation.objectives.ca_mkd import CAMKDLoss
+from stillroom.distillation.objectives.chain import ChainLoss
+from stillroom.distillation.objectives.dino import DinoLoss
+from stillroom.distillation.objectives.dist import DISTLoss
+from stillroom.distillation.objectives.dkd import DKDLoss
+from stillroom.distillation.objectives.hints import HintLoss
 from stillroom.distillation.objectives.hybrid import HybridLoss
+from stillroom.distillation.objectives.imbalance import FocalKD, FocalLoss
 from stillroom.distillation.objectives.labels import LabelLoss
-from stillroom.distillation.step import Step, TeacherOutputs
+from stillroom.distillation.objectives.rkd import RKDLoss
+from stillroom.distillation.objectives.self_logits import BatchEnsembling, LogitSelfDistillation
+from stillroom.distillation.step import Objective
 from stillroom.errors import UsageError
-from stillroom.models.taps import Outputs
+from stillroom.models.zoo import create
 from stillroom.task import MultiClass, MultiLabel
 
 TASKS = (
@@ -17,41 +35,118 @@ TASKS = (
     MultiLabel(("a", "b", "c")),
     MultiLabel(("a", "b", "c"), paper_softmax=True),
 )
-OBJECTIVES = (LabelLoss(), HybridLoss(), HybridLoss(0.5, 4.0, "teacher", "reverse"))
+STUDENT_MAP = (5, 4, 4)
 
 
-def make_step(task, batch=6, teachers=2, dtype=torch.float32, teacher_logits=None):
-    generator = torch.Generator().manual_seed(0)
-    classes = len(task.classes)
-    logits = torch.randn(batch, classes, generator=generator).to(dtype).requires_grad_()
-    pooled = torch.randn(batch, 5, generator=generator).to(dtype).requires_grad_()
-    maps = torch.randn(batch, 5, 4, 4, generator=generator).to(dtype).requires_grad_()
-    if task.exclusive:
-        targets = torch.randint(0, classes, (batch,), generator=generator)
-    else:
-        targets = torch.randint(0, 2, (batch, classes), generator=generator)
-    if teacher_logits is None:
-        teacher_logits = torch.randn(teachers, batch, classes, generator=generator).requires_grad_()
-    outputs = TeacherOutputs(teacher_logits)
-    return Step(torch.rand(batch, 1, 8, 8), targets, Outputs(logits, pooled, maps), outputs, task, 0.5)
+@cache
+def network(task, name="test_resnet", seed=0):
+    return create(name, classes=len(task.classes), size=32, seed=seed)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: type(o).__name__)
-@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.kind)
-@pytest.mark.parametrize("batch", [6, 1])
+def two_teachers(task):
+    return [network(task), network(task, "test_vit")]
+
+
+OBJECTIVES = {
+    "labels": lambda task: LabelLoss(),
+    "hybrid": lambda task: HybridLoss(),
+    "hybrid, reversed": lambda task: HybridLoss(0.5, 4.0, "teacher", "reverse"),
+    "focal": lambda task: FocalLoss(),
+    "focal below 1": lambda task: FocalLoss(0.5),
+    "focal kd": lambda task: FocalKD(gamma=2.0),
+    "focal kd by mse": lambda task: FocalKD(kd="mse"),
+    "chain": lambda task: ChainLoss(),
+    "dkd": lambda task: DKDLoss(),
+    "dist": lambda task: DISTLoss(),
+    "attention transfer": lambda task: AttentionTransferLoss(),
+    "hints": lambda task: HintLoss(STUDENT_MAP, [net.map_shape for net in two_teachers(task)]),
+    "rkd": lambda task: RKDLoss(),
+    "ca-mkd": lambda task: CAMKDLoss(STUDENT_MAP, two_teachers(task)),
+    "ca-mkd, as its authors'": lambda task: CAMKDLoss(
+        STUDENT_MAP, two_teachers(task), extra_division=True, learnt_weights=True
+    ),
+    "ca-mkd, equal": lambda task: CAMKDLoss(STUDENT_MAP, two_teachers(task), weighting="equal"),
+    "byol": lambda task: ByolLoss(network(task), width=16, projection=8),
+    "dino": lambda task: DinoLoss(network(task), width=16, projection=8),
+    "logit self-distillation": lambda task: LogitSelfDistillation(network(task)),
+    "batch ensembling": lambda task: BatchEnsembling(network(task)),
+}
+ABSTRACT = {"Transfer", "SelfDistillation", "ProjectedSelfDistillation"}
+MAPS = [network(TASKS[0]).map_shape, network(TASKS[0], "test_vit").map_shape]
+
+WITHOUT_TEACHERS = ["labels", "focal", "focal below 1"]
+TWO_VIEWS = ["byol", "dino", "logit self-distillation", "batch ensembling"]  # no teachers either
+TAUGHT = [name for name in OBJECTIVES if name not in WITHOUT_TEACHERS + TWO_VIEWS]
+# Batches of training never have one image; those that normalise over the batch rely on it.
+SIZES = [(name, batch) for name in OBJECTIVES for batch in (6, 1) if batch > 1 or name not in TWO_VIEWS]
+every_task = pytest.mark.parametrize("task", TASKS, ids=lambda t: t.kind + " softmax" * getattr(t, "paper_softmax", 0))
+
+
+def test_every_objective_is_held_to_the_contract():
+    modules = [
+        importlib.import_module(f"{objectives.__name__}.{m.name}") for m in pkgutil.iter_modules(objectives.__path__)
+    ]
+    found = {
+        name
+        for module in modules
+        for name, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, Objective) and cls.__module__ == module.__name__
+    }
+    assert found - ABSTRACT == {type(make(TASKS[1])).__name__ for make in OBJECTIVES.values()}
+
+
+@pytest.mark.parametrize(("name", "batch"), SIZES)
+@every_task
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_contract(objective, task, batch, dtype):
-    step = make_step(task, batch, dtype=dtype)
-    losses = objective(step)
+def test_contract(make_step, name, task, batch, dtype):
+    objective = OBJECTIVES[name](task).train()
+    step = make_step(task, batch, dtype=dtype, shapes=MAPS)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        losses = objective(step)
     assert losses
+    assert all(value.ndim == 0 and torch.isfinite(value) and value >= 0 for value in losses.values()), losses
+    torch.stack(list(losses.values())).sum().backward()
+    inputs = [value for outputs in (step.student, step.other) for value in outputs]
+    reached = [value.grad for value in inputs if value.grad is not None]
+    assert reached
+    assert all(torch.isfinite(gradient).all() for gradient in reached)
+    assert any(gradient.abs().sum() > 0 for gradient in reached)
+    for parameter in objective.parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None
+            assert torch.isfinite(parameter.grad).all()
+        else:
+            assert parameter.grad is None
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+@every_task
+def test_images_without_labels(make_step, name, task):
+    """Everything but the labels' term is defined without labels."""
+    objective = OBJECTIVES[name](task).train()
+    step = make_step(task, shapes=MAPS)
+    free = replace(step, targets=step.targets[:0])
+    losses = objective.on_unlabelled(free)
     assert all(value.ndim == 0 and torch.isfinite(value) and value >= 0 for value in losses.values())
     torch.stack(list(losses.values())).sum().backward()
-    assert step.student.logits.grad is not None
-    assert torch.isfinite(step.student.logits.grad).all()
+    assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in step.student)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.kind)
-def test_hybrid_weights_its_two_terms(task):
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_it_reads_is_what_it_says_it_needs(make_step, name):
+    task = TASKS[1]
+    objective = OBJECTIVES[name](task).train()
+    fields = {"pooled": "pooled", "map": "maps", "attention": "attentions"}
+    missing = {field: [] for need, field in fields.items() if need not in objective.needs}
+    if not objective.needs:
+        missing["logits"] = torch.zeros(0, 6, 3)
+    assert objective(make_step(task, shapes=MAPS, **missing))
+    assert bool(objective.needs) == (name in TAUGHT)
+    assert objective.two_views == (name in TWO_VIEWS)
+
+
+@every_task
+def test_hybrid_weights_its_two_terms(make_step, task):
     step = make_step(task, teachers=1)
     label = LabelLoss()(step)["label"]
     soft = task.soft_loss(step.student.logits, step.teachers.logits[0], 2.0).mean()
@@ -63,22 +158,51 @@ def test_hybrid_weights_its_two_terms(task):
     assert torch.allclose(swapped["teacher"], 0.2 * soft)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.kind)
-def test_hybrid_is_satisfied_by_a_student_that_says_what_the_teacher_says(task):
+@every_task
+@pytest.mark.parametrize("objective", [HybridLoss(), FocalKD(), FocalKD(kd="mse")], ids=["hybrid", "kl", "mse"])
+def test_a_student_that_says_what_the_teacher_says_satisfies(make_step, task, objective):
     logits = make_step(task).student.logits.detach()
-    step = make_step(task, teacher_logits=logits[None])
-    assert HybridLoss()(step)["teacher"].abs() < 1e-5
+    assert objective(make_step(task, logits=logits[None]))["teacher"].abs() < 1e-5
 
 
-def test_several_teachers_are_averaged():
+def test_several_teachers_are_averaged(make_step):
     task = TASKS[1]
     step = make_step(task, teachers=3)
     soft = [task.soft_loss(step.student.logits, teacher, 2.0).mean() for teacher in step.teachers.logits]
     assert torch.allclose(HybridLoss()(step)["teacher"], 0.8 * sum(soft) / 3)
 
 
-def test_settings_out_of_range_are_refused():
-    with pytest.raises(UsageError, match="alpha"):
-        HybridLoss(alpha=1.2)
-    with pytest.raises(UsageError, match="temperature"):
-        HybridLoss(temperature=0)
+REFUSED = {
+    "alpha is a weight": (
+        lambda: HybridLoss(alpha=1.2),
+        lambda: FocalKD(alpha=-0.1),
+        lambda: DKDLoss(alpha=-1),
+    ),
+    "temperature must be": (
+        lambda: HybridLoss(temperature=0),
+        lambda: FocalKD(temperature=0),
+        lambda: DKDLoss(temperature=float("inf")),
+        lambda: DISTLoss(temperature=-1),
+        lambda: HintLoss(STUDENT_MAP, [STUDENT_MAP], temperature=0),
+        lambda: CAMKDLoss(STUDENT_MAP, two_teachers(TASKS[0]), temperature=0),
+    ),
+    "gamma": (lambda: FocalLoss(-1), lambda: FocalLoss(float("nan")), lambda: DISTLoss(gamma=-1)),
+    "beta": (lambda: DKDLoss(beta=-1), lambda: DISTLoss(beta=float("nan"))),
+    "warm_up": (lambda: DKDLoss(warm_up=2),),
+    "weight must be": (
+        lambda: AttentionTransferLoss(-1),
+        lambda: HintLoss(STUDENT_MAP, [STUDENT_MAP], weight=-1),
+        lambda: HintLoss(STUDENT_MAP, [STUDENT_MAP], soft_weight=-1),
+        lambda: RKDLoss(distance_weight=-1),
+        lambda: RKDLoss(angle_weight=-1),
+        lambda: CAMKDLoss(STUDENT_MAP, two_teachers(TASKS[0]), feature_weight=-1),
+    ),
+    "at least one teacher": (lambda: CAMKDLoss(STUDENT_MAP, []),),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_settings_out_of_range_are_refused(message):
+    for make in REFUSED[message]:
+        with pytest.raises(UsageError, match=message):
+            make()

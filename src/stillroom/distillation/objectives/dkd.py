@@ -1,0 +1,56 @@
+"""Decoupled knowledge distillation (Zhao et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from stillroom.distillation.step import Objective, Step
+from stillroom.errors import UsageError
+
+
+class DKDLoss(Objective):
+    """``CE + w * (alpha * TCKD + beta * NCKD)``, averaged over the teachers.
+
+    Plain KL is ``TCKD + (1 - p_T(y)) * NCKD``: a sure teacher's answers about the other classes hardly count. Here they
+    have a weight of their own. See :meth:`Task.decoupled_loss` for both parts. Two classes leave no others to compare:
+    NCKD is exactly 0 and the teacher's part is ``alpha`` times plain KL, as for every label of a multi-label task.
+
+    Images without labels get plain KL, weighed by alpha.
+
+    Args:
+        alpha: weight of TCKD, how sure of the true class.
+        beta: weight of NCKD, how the others compare.
+        temperature: ``t`` > 0.
+        warm_up: share of the training in which ``w`` rises from 0 to 1 in a line (the authors: 20 of 240 epochs).
+    """
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(
+        self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, warm_up: float = 20 / 240
+    ) -> None:
+        super().__init__()
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= value < math.inf:
+                raise UsageError(f"{name} is a weight of at least 0, got {value}.")
+        if not 0 < temperature < math.inf:
+            raise UsageError(f"temperature must be above 0 and finite, got {temperature}.")
+        if not 0 <= warm_up <= 1:
+            raise UsageError(f"warm_up is a share of the training between 0 and 1, got {warm_up}.")
+        self.teacher_weight, self.beta = alpha, beta
+        self.temperature, self.warm_up = temperature, warm_up
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        assert step.teachers is not None
+        task, logits, temperature = step.task, step.student.logits, self.temperature_at(step.progress)
+        parts = [task.decoupled_loss(logits, said, step.targets, temperature) for said in step.teachers.logits]
+        target, others = (torch.stack(part).mean() for part in zip(*parts, strict=True))
+        share = 1.0 if step.progress >= self.warm_up else step.progress / self.warm_up
+        return {
+            "label": task.hard_loss(logits, step.targets, step.class_weights).mean(),
+            "target class": share * self.teacher_weight * target,
+            "other classes": share * self.beta * others,
+        }
