@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stillroom.bench import run_bench
     from stillroom.data.load import Dataset, load_data
     from stillroom.deployment.predictor import Prediction, Predictor
     from stillroom.errors import RunError, StillroomError, UsageError
@@ -46,6 +47,7 @@ _HOMES = {
     "export_student": "export",
     "distill": "pipeline",
     "resume": "pipeline",
+    "run_bench": "bench",
     "RECIPES": "recipes",
     "Baseline": "recipes",
     "MedAlmighty": "recipes",
@@ -103,4 +105,5 @@ __all__ = [
     "export_student",
     "load_data",
     "resume",
+    "run_bench",
 ]

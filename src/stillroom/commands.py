@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from stillroom.errors import UsageError
+from stillroom.errors import RunError, UsageError
 from stillroom.recipes import RECIPES, Recipe
 from stillroom.settings import DataSettings
 
@@ -253,6 +253,48 @@ def demo(*, out: Path | None = None, seed: int = 0) -> None:
     console.show_run(run_demo(out, seed=seed))
 
 
+def bench(
+    file: Path,
+    /,
+    *,
+    out: Path,
+    workers: int | None = None,
+    engine: Literal["processes", "ray"] = "processes",
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Compare recipes on a grid of data sets, teachers, students and seeds, from one YAML file.
+
+    Stopped or killed, it goes on where it was when the same command is given again.
+
+    ```
+    stillroom bench grid.yaml --out runs/grid
+    stillroom bench grid.yaml --out runs/grid --workers 4 --json
+    ```
+
+    Args:
+        file: the grid; see "Compare recipes on a grid" in docs/how-to.md.
+        out: folder for tables, page and one run folder per cell.
+        workers: cells at a time. Default: half the cores. They share the cores as threads.
+        engine: `processes` of this machine, or `ray`: the cluster at $RAY_ADDRESS, else one on this machine.
+        json: print JSON alone.
+    """
+    from stillroom import console
+    from stillroom.bench import run_bench, tables
+
+    results = run_bench(file, out, workers=workers, engine=engine)
+    if json:
+        console.print_json(tables.to_json(results.outcomes, results.systems, results.over_sets))
+    else:
+        for line in tables.lines(results.systems):
+            console.out().print(line, markup=False)
+        console.out().print(f"\nPage: {results.out / 'index.html'}", markup=False, soft_wrap=True)
+    if results.failed:
+        raise RunError(
+            f"{len(results.failed)} of {len(results.outcomes)} cells failed; their logs are {out / 'cells' / '*.log'}. "
+            "The same command tries them again."
+        )
+
+
 def _as_flag(name: str, value: object) -> str:
     flag = name.replace("_", "-")
     if isinstance(value, bool):
@@ -260,5 +302,5 @@ def _as_flag(name: str, value: object) -> str:
     return f"--{flag} {value}"
 
 
-VERBS = (evaluate, predict, export, audit, models, recipes, demo)
+VERBS = (evaluate, predict, export, audit, models, recipes, bench, demo)
 """In the order of `stillroom --help`."""

@@ -1,0 +1,279 @@
+"""From a small YAML file to cells: every combination of data, recipe, teacher, student and seed, checked as settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from stillroom.cache import fingerprint
+from stillroom.errors import UsageError, nearest
+from stillroom.recipes import RECIPES, Baseline, Recipe, recipe_named
+from stillroom.settings import SECTIONS, Settings, from_dict, read_section, to_dict
+
+KEYS = ("data", "recipes", "teachers", "students", "seeds", "settings")
+_HOMES = {"data": "data", "recipes": "recipe", "teachers": "teacher", "students": "student"}
+"""The lists of the file, and the part of the settings whose names stand directly in their entries."""
+_LONGEST_ID = 120
+
+Parts = dict[str, dict[str, Any]]
+"""Settings by part, as in settings.yaml."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a list in the file.
+
+    Attributes:
+        name: a source, recipe or network; empty for "the recipe's own choice".
+        label: what tables call it.
+        parts: the settings it gives.
+    """
+
+    name: str
+    label: str
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        id: a readable name that ends in a fingerprint of the settings; also the run folder's name.
+        data, recipe, teacher, student: labels; the teacher is empty for a recipe without one.
+        settings: everything that decides the run.
+    """
+
+    id: str
+    data: str
+    recipe: str
+    teacher: str
+    student: str
+    settings: Settings
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seed
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the recipe that the others are compared with."""
+        return isinstance(self.settings.recipe, Baseline)
+
+    @property
+    def title(self) -> str:
+        """For people: what is run on what."""
+        return " · ".join(filter(None, (self.data, self.recipe, self.teacher, self.student, f"seed {self.seed}")))
+
+
+def read_grid(path: Path) -> list[Cell]:
+    """The cells of a grid file, in the order of the file; the seed varies fastest.
+
+    Paths in the file are relative to its folder. Later layers win: `settings`, then the entry of `data`, `teachers`,
+    `students` and, last, `recipes`. A recipe without a teacher gives one cell per student, not one per teacher; so does a
+    recipe entry that names its own teacher (``teacher: {teacher: ...}``), and likewise for students. The control of each
+    run is off unless the file turns it on, because the grid's baseline is the control.
+
+    Raises:
+        UsageError: the file cannot be read, or something in it cannot be used; file and key are named.
+    """
+    content = _read(path)
+    base = Path(os.path.abspath(path)).parent  # noqa: PTH100 - `resolve` would follow links away from the file
+    for key in content:
+        if key not in KEYS:
+            raise UsageError(f"{path}: there is no key {key!r}.{nearest(str(key), KEYS)} Keys: {', '.join(KEYS)}.")
+    for key in ("data", "recipes"):
+        if not content.get(key):
+            raise UsageError(f"{path}: `{key}` is missing or empty: list at least one.")
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise UsageError(f"{path}: seeds must be a list of whole numbers from 0, such as [0, 1, 2]; got {seeds!r}.")
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"{path}: seeds lists a seed twice: {seeds!r}.")
+    common, device = _common(content.get("settings") or {}, base, str(path))
+    lists = {key: _entries(content.get(key), key, base, str(path)) for key in _HOMES}
+
+    cells: dict[str, Cell] = {}
+    for data in lists["data"]:
+        for recipe in lists["recipes"]:
+            for teacher, student, parts in _networks(recipe, lists, common | {}, data, str(path)):
+                for seed in seeds:
+                    cell = _cell(str(path), data, recipe, teacher, student, parts, seed, device)
+                    if cell.id in cells:
+                        raise UsageError(f"{path}: two entries ask for the same run: {cell.title}.")
+                    cells[cell.id] = cell
+    return list(cells.values())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a grid file: it is not text in UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is not a grid file: it must hold {', '.join(KEYS)}.")
+    return content
+
+
+def _common(content: Any, base: Path, where: str) -> tuple[Parts, str]:
+    where = f"{where}: settings"
+    if not isinstance(content, dict):
+        raise UsageError(f"{where} must hold parts by name ({', '.join(SECTIONS)}), got {content!r}.")
+    known = [*SECTIONS, "device"]
+    for name in content:
+        if name not in known:
+            raise UsageError(
+                f"{where}: there is no part {name!r}.{nearest(str(name), known)} Parts: {', '.join(known)}."
+            )
+    parts = {name: _part(name, content[name], base, where) for name in SECTIONS if content.get(name)}
+    for part in ("teacher", "student"):
+        if part in parts.get(part, {}):
+            raise UsageError(f"{where}: {part}: list the {part} under `{part}s`, so that it can be varied.")
+    return parts, content.get("device", "auto")
+
+
+def _entries(raw: Any, key: str, base: Path, where: str) -> list[Entry]:
+    if raw is None and key in ("teachers", "students"):
+        return [Entry("", "", {})]
+    if not isinstance(raw, list) or not raw:
+        raise UsageError(f"{where}: {key} must be a list with at least one entry, got {raw!r}.")
+    entries = [_entry(item, key, base, f"{where}: {key}, entry {number}") for number, item in enumerate(raw, 1)]
+    labels = [entry.label for entry in entries]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{where}: {key} holds {twice!r} twice: give each a `label` of its own.")
+    return entries
+
+
+def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
+    home, named = _HOMES[key], "source" if key == "data" else "name"
+    given = dict(raw) if isinstance(raw, dict) else {named: raw}
+    name, label = given.pop(named, None), given.pop("label", None)
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{where}: expected a name, or settings with a `{named}`, got {raw!r}.")
+    if label is not None and (not isinstance(label, str) or not label.strip()):
+        raise UsageError(f"{where}: label must be a text, got {label!r}.")
+    where = f"{where} ({name})"
+    cls = _recipe(name, where) if key == "recipes" else SECTIONS[home]
+    own = [f.name for f in fields(cls) if f.name != home]  # a network's name stands under `name`
+    others = [part for part in SECTIONS if part != home]
+    for item in given:
+        if item not in (*own, *others):
+            known = [*own, *others, named, "label"]
+            raise UsageError(f"{where}: there is no setting {item!r}.{nearest(str(item), known)}")
+    parts = {part: _part(part, given[part], base, where) for part in others if given.get(part)}
+    flat = {item: given[item] for item in own if item in given}
+    if key == "recipes":
+        parts["recipe"] = {"name": name} | _checked(cls, flat, base, where)
+    elif key == "data":
+        parts["data"] = _checked(cls, flat, base, where)
+    else:
+        _check_network(name, where)
+        parts[home] = {home: name} | _checked(cls, flat, base, where)
+    if key == "data":
+        short = Path(name).name or name
+        return Entry(_source(name, base, where), label or short, parts)
+    return Entry(name, label or name, parts)
+
+
+def _part(part: str, content: Any, base: Path, where: str) -> dict[str, Any]:
+    where = f"{where}: {part}"
+    if not isinstance(content, dict):
+        raise UsageError(f"{where} must hold settings by name, got {content!r}.")
+    return _checked(SECTIONS[part], content, base, where)
+
+
+def _checked(cls: type, values: dict[str, Any], base: Path, where: str) -> dict[str, Any]:
+    """The values as given, their paths made whole. Raises UsageError for a name or a value that ``cls`` refuses."""
+    read_section(cls, values, where)
+    paths = [f.name for f in fields(cls) if "Path" in str(f.type)]
+    return {name: _whole(value, base) if name in paths and value else value for name, value in values.items()}
+
+
+def _recipe(name: str, where: str) -> type[Recipe]:
+    known = [recipe.name for recipe in RECIPES]
+    if name not in known:
+        raise UsageError(f"{where}: there is no recipe {name!r}.{nearest(name, known)} Recipes: {', '.join(known)}.")
+    return recipe_named(name)
+
+
+def _check_network(name: str, where: str) -> None:
+    from stillroom.models.zoo import specification
+
+    try:
+        specification(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _source(name: str, base: Path, where: str) -> str:
+    from stillroom.data.load import is_named_set
+    from stillroom.data.sources.medmnist import medmnist_flags
+
+    if is_named_set(name):
+        return name
+    path = _whole(name, base)
+    if not Path(path).exists():
+        hint = nearest(name, [*medmnist_flags(), "phantoms"])
+        raise UsageError(f"{where}: there is no folder or file {path}, and no data set called {name!r}.{hint}")
+    return path
+
+
+def _whole(path: Any, base: Path) -> str:
+    return os.path.normpath(base / Path(str(path)).expanduser())
+
+
+def _networks(
+    recipe: Entry, lists: dict[str, list[Entry]], common: Parts, data: Entry, where: str
+) -> Iterator[tuple[str, str, Parts]]:
+    """Label of the teacher, label of the student and the merged settings, for every pair that the recipe runs with."""
+    own_teacher = recipe.parts.get("teacher", {}).get("teacher")
+    own_student = recipe.parts.get("student", {}).get("student")
+    teachers, students = lists["teachers"], lists["students"]
+    # What names its own network, or needs none, is not repeated for each of the list.
+    for teacher in [Entry("", own_teacher, {})] if own_teacher else teachers:
+        for student in [Entry("", own_student, {})] if own_student else students:
+            taught = recipe_named(recipe.name).has_teacher
+            parts = _merged(common, data.parts, teacher.parts if taught else {}, student.parts, recipe.parts)
+            content = dict(parts) | {"source": data.name}
+            resolved = from_dict(content, f"{where}: {recipe.label} on {data.label}")
+            asked = resolved.recipe.teacher_names(resolved)
+            listed = resolved.teacher.teacher in asked
+            label = (teacher.label or resolved.teacher.teacher) if listed else " + ".join(dict.fromkeys(asked))
+            if listed or teacher is teachers[0] or own_teacher:
+                yield label, student.label or resolved.student.student, parts
+
+
+def _merged(*layers: Parts) -> Parts:
+    merged: Parts = {"evaluation": {"control": False}}
+    for layer in layers:
+        for part, values in layer.items():
+            merged[part] = merged.get(part, {}) | values
+    return merged
+
+
+def _cell(
+    where: str, data: Entry, recipe: Entry, teacher: str, student: str, parts: Parts, seed: int, device: str
+) -> Cell:
+    content = dict(parts) | {"source": data.name, "seed": seed, "device": device}
+    settings = from_dict(content, f"{where}: {recipe.label} on {data.label}")
+    names = [Path(data.name).name, recipe.name, *settings.recipe.teacher_names(settings)[:1], settings.student.student]
+    readable = "-".join(re.sub(r"[^\w.]+", "-", name).strip("-.") for name in names)[:_LONGEST_ID]
+    return Cell(
+        id=f"{readable}-s{seed}-{fingerprint(to_dict(settings))[:8]}",
+        data=data.label,
+        recipe=recipe.label,
+        teacher=teacher,
+        student=student,
+        settings=settings,
+    )
