@@ -2,9 +2,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from stillroom.console import show_figures, show_run
+from stillroom.console import models_table, show_figures, show_run
 from stillroom.evaluation.metrics import score
+from stillroom.models.catalogue import ModelCard
 from stillroom.task import MultiClass
 
 
@@ -41,3 +43,22 @@ def test_the_title_says_what_the_figures_are_of(capsys, classes, said):
     title = capsys.readouterr().out.splitlines()[0]
     assert title.startswith("Test: 48 images; ")
     assert said in title
+
+
+def test_the_figures_of_networks_stay_whole_on_80_columns():
+    long = "ofa_w120_r236_k353-5535-7535-3573-3353_e343-4463-6634-6664-6663"
+    cards = [
+        ModelCard(long, "ofa", "student", 236, 7.6, 30.4, False, 64, 47.6, 7.891),
+        ModelCard("vit_small_patch14_dinov2", "vision_transformer", "teacher", 518, 22.06, 88.2, True, 64, None),
+    ]
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(models_table(cards))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(part in "".join(lines) for part in ("64 px", "7.6 M", "30.4 MB", "48 M", "7.89 ms", "does not fit"))
+    names = "".join(line.split()[0] for line in lines[2:])
+    assert long in names
+    with console.capture() as capture:
+        console.print(models_table(cards[1:]))
+    assert "Latency" not in capture.get()
