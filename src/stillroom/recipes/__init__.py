@@ -5,11 +5,14 @@ from __future__ import annotations
 from stillroom.errors import UsageError, nearest
 from stillroom.recipes.base import Recipe
 from stillroom.recipes.baseline import Baseline
+from stillroom.recipes.ca_mkd import CAMKD
 from stillroom.recipes.dual_model_skd import DualModelSKD
+from stillroom.recipes.explainable_kd import ExplainableKD
 from stillroom.recipes.medalmighty import MedAlmighty
+from stillroom.recipes.standard_kd import StandardKD
 from stillroom.recipes.weckd import WeCKD
 
-RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, WeCKD, DualModelSKD, Baseline)
+RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, WeCKD, ExplainableKD, CAMKD, StandardKD, DualModelSKD, Baseline)
 
 
 def recipe_named(name: str) -> type[Recipe]:
@@ -21,4 +24,15 @@ def recipe_named(name: str) -> type[Recipe]:
     raise UsageError(f"There is no recipe {name!r}.{nearest(name, known)} Recipes: {', '.join(known)}.")
 
 
-__all__ = ["RECIPES", "Baseline", "DualModelSKD", "MedAlmighty", "Recipe", "WeCKD", "recipe_named"]
+__all__ = [
+    "CAMKD",
+    "RECIPES",
+    "Baseline",
+    "DualModelSKD",
+    "ExplainableKD",
+    "MedAlmighty",
+    "Recipe",
+    "StandardKD",
+    "WeCKD",
+    "recipe_named",
+]

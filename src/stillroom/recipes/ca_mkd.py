@@ -1,0 +1,90 @@
+"""CA-MKD (2022): several teachers, each weighed per image by how well it knows the label. See docs/recipes.md."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from stillroom.errors import UsageError
+from stillroom.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from stillroom.models.network import Network
+    from stillroom.settings import Settings
+    from stillroom.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class CAMKD(Recipe):
+    """A student of several teachers, who counts more on an image the better it knows that image's label.
+
+    Attributes:
+        teachers: names of the teachers, of one architecture or of several. Default: `copies` of `--teacher`.
+        copies: how many of `--teacher` to train, from as many seeds; where `teachers` is not given.
+        temperature: softens teachers and student alike.
+        feature_weight: weight of the last feature map's term; 0 leaves the logits alone.
+        weighting: `confidence`, or `equal`, the averaging ensemble that the paper compares with.
+        extra_division: divide the teachers' terms by their number once more, as the authors' code does.
+        learnt_weights: let gradients flow through the weights of the features' term, as the authors' code does.
+    """
+
+    name: ClassVar[str] = "ca_mkd"
+    title: ClassVar[str] = "Several teachers, each weighed per image by how well it knows the label"
+    citation: ClassVar[str] = "CA-MKD, ICASSP, 2022"
+    default_teacher_mode: ClassVar[Literal["frozen", "finetune"]] = "finetune"
+    default_teacher: ClassVar[str] = "resnet50"
+
+    teachers: tuple[str, ...] = ()
+    copies: int = 3
+    temperature: float = 4.0
+    feature_weight: float = 50.0
+    weighting: Literal["confidence", "equal"] = "confidence"
+    extra_division: bool = False
+    learnt_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.copies < 1:
+            raise UsageError(f"copies must be at least 1, got {self.copies}.")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
+        if not 0 <= self.feature_weight < math.inf:
+            raise UsageError(f"feature_weight must be at least 0 and finite, got {self.feature_weight}.")
+
+    def check(self, settings: Settings) -> None:
+        super().check(settings)
+        names = self.teacher_names(settings)
+        if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
+            raise UsageError(
+                f"Frozen copies of {names[0]} would all say the same. Give --teacher-mode finetune, or --teachers that "
+                "differ."
+            )
+        if self.feature_weight and settings.training.epochs < 2:
+            raise UsageError(
+                "The features of CA-MKD are taught from the second epoch on: give --epochs 2 or more, or --feature-weight 0."
+            )
+
+    def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+        return self.teachers or (settings.teacher.teacher,) * self.copies
+
+    def run(self, bench: Workbench) -> Network:
+        from stillroom.distillation.objectives.ca_mkd import CAMKDLoss
+
+        settings = bench.settings
+        teachers = [
+            bench.teacher(needs=CAMKDLoss.needs, name=name, seed=settings.seed + number)
+            for number, name in enumerate(self.teacher_names(settings))
+        ]
+        student = bench.student()
+        objective = CAMKDLoss(
+            student.map_shape,
+            [teacher.network for teacher in teachers],
+            temperature=self.temperature,
+            feature_weight=self.feature_weight,
+            weighting=self.weighting,
+            epochs=settings.training.epochs,
+            extra_division=self.extra_division,
+            learnt_weights=self.learnt_weights,
+            seed=settings.seed,
+        )
+        return bench.fit("student", student, objective, teachers=teachers)

@@ -1,0 +1,72 @@
+"""Explainable KD (2025): a compact student of one large teacher, with imbalance in mind. See docs/recipes.md."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from stillroom.errors import UsageError
+from stillroom.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from stillroom.models.network import Network
+    from stillroom.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class ExplainableKD(Recipe):
+    """A compact searched network learns from one fine-tuned teacher; hard and soft targets, class imbalance weighed.
+
+    Attributes:
+        alpha: weight in [0, 1] of the labels; the teacher weighs 1 - alpha.
+        temperature: softens teacher and student alike.
+        kd: how soft targets are compared: `kl`, or `mse` between softened probabilities as in the paper whose method
+            this one follows.
+        hard: the loss on the labels: `ce`, or `focal`, by which easy images count less.
+        gamma: how much less, with `--hard focal`.
+        balanced: weigh rare classes up in the student's and the control's cross-entropy. Focal loss is weighed only by
+            `--class-weights`.
+    """
+
+    name: ClassVar[str] = "explainable_kd"
+    title: ClassVar[str] = "A compact network learns from one fine-tuned teacher, class imbalance weighed"
+    citation: ClassVar[str] = "Explainable knowledge distillation, arXiv 2508.15251, 2025"
+    default_teacher: ClassVar[str] = "densenet201"
+    default_teacher_mode: ClassVar[Literal["frozen", "finetune"]] = "finetune"
+    default_student: ClassVar[str] = "ofa595"
+
+    alpha: float = 0.5
+    temperature: float = 4.0
+    kd: Literal["kl", "mse"] = "kl"
+    hard: Literal["ce", "focal"] = "ce"
+    gamma: float = 2.0
+    balanced: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
+        if not 0 <= self.gamma < math.inf:
+            raise UsageError(f"gamma must be at least 0 and finite, got {self.gamma}.")
+
+    def run(self, bench: Workbench) -> Network:
+        from stillroom.distillation.objectives.imbalance import FocalKD
+
+        objective = FocalKD(self.alpha, self.temperature, self.kd, self._gamma)
+        teacher = bench.teacher(needs=objective.needs)
+        return bench.fit("student", bench.student(), objective, teachers=[teacher], class_weights=self._weighted)
+
+    def control(self, bench: Workbench) -> Network:
+        from stillroom.distillation.objectives.imbalance import FocalLoss
+
+        return bench.fit("control", bench.student(), FocalLoss(self._gamma), class_weights=self._weighted)
+
+    @property
+    def _gamma(self) -> float:
+        return self.gamma if self.hard == "focal" else 0.0
+
+    @property
+    def _weighted(self) -> bool | None:
+        return True if self.balanced and self.hard == "ce" else None

@@ -1,0 +1,86 @@
+"""The field's standard distillation losses, each with one teacher and its authors' weights. See docs/recipes.md."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from stillroom.errors import UsageError
+from stillroom.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from stillroom.distillation.step import Objective
+    from stillroom.models.network import Network
+    from stillroom.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class StandardKD(Recipe):
+    """One teacher, one student and a published loss between them, with that paper's weights.
+
+    Attributes:
+        loss: `kd` (Hinton's), `dkd` (decoupled) and `dist` (correlations) compare logits; `attention` and `hints` the
+            last feature map; `rkd` how pooled features of different images lie to each other.
+        temperature: softens teacher and student alike. Default: the loss's own; `attention` and `rkd` have none.
+    """
+
+    name: ClassVar[str] = "standard_kd"
+    title: ClassVar[str] = "One teacher and a published loss: KD, DKD, DIST, attention transfer, hints or RKD"
+    citation: ClassVar[str] = (
+        "KD (Hinton 2015), DKD (Zhao 2022), DIST (Huang 2022), attention transfer (Zagoruyko 2017), FitNets hints "
+        "(Romero 2015), RKD (Park 2019)"
+    )
+
+    loss: Literal["kd", "dkd", "dist", "attention", "hints", "rkd"] = "kd"
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is None:
+            return
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
+        if self.loss in ("attention", "rkd"):
+            raise UsageError(
+                f"The loss {self.loss} softens nothing: leave out --temperature, or choose another --loss."
+            )
+
+    def run(self, bench: Workbench) -> Network:
+        needs = {"attention": "map", "hints": "map", "rkd": "pooled"}.get(self.loss)
+        teacher = bench.teacher(needs=frozenset({"teacher_logits", needs} if needs else {"teacher_logits"}))
+        student = bench.student()
+        objective = self._objective(student, teacher.network, bench.settings.seed)
+        return bench.fit("student", student, objective, teachers=[teacher])
+
+    def _objective(self, student: Network, teacher: Network, seed: int) -> Objective:
+        from stillroom.distillation.objectives.attention_transfer import AttentionTransferLoss
+        from stillroom.distillation.objectives.dist import DISTLoss
+        from stillroom.distillation.objectives.dkd import DKDLoss
+        from stillroom.distillation.objectives.hints import HintLoss
+        from stillroom.distillation.objectives.hybrid import HybridLoss
+        from stillroom.distillation.objectives.rkd import RKDLoss
+
+        match self.loss:
+            case "kd":
+                return HybridLoss(alpha=0.1, temperature=self.temperature or 4.0)
+            case "dkd":
+                return DKDLoss(temperature=self.temperature or 4.0)
+            case "dist":
+                return DISTLoss(temperature=self.temperature or 4.0)
+            case "attention":
+                _check_places(student, teacher)
+                return AttentionTransferLoss()
+            case "hints":
+                shapes = (student.map_shape, [teacher.map_shape])
+                return HintLoss(*shapes, temperature=self.temperature or 3.0, seed=seed)
+            case "rkd":
+                return RKDLoss()
+
+
+def _check_places(student: Network, teacher: Network) -> None:
+    for role, network in (("student", student), ("teacher", teacher)):
+        if network.map_shape[1:] == (1, 1):
+            raise UsageError(
+                f"The last feature map of the {role} {network.name} has one place at {network.input_size[0]} pixels, so "
+                f"that attention has nowhere else to go. Give a larger --size or --{role}-size, or another --loss."
+            )

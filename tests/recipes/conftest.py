@@ -1,0 +1,84 @@
+"""Runs of a second or two: small networks on small pictures, with everything that takes long switched off."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+import stillroom
+from stillroom import (
+    DataSettings,
+    EvaluationSettings,
+    Settings,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+    ViewSettings,
+)
+from stillroom.data.load import load_data
+from stillroom.run import Run
+from stillroom.settings import SECTIONS
+from stillroom.workbench import Workbench
+
+
+@pytest.fixture
+def quick(picture_folder):
+    """``quick(recipe, training={...}, ...)``: settings of a small run, with other values for fields of its sections."""
+
+    def make(recipe, **changed):
+        settings = Settings(
+            str(picture_folder),
+            recipe,
+            data=DataSettings(size=32),
+            views=ViewSettings(views=1),
+            teacher=TeacherSettings("test_resnet", pretrained=False, teacher_epochs=1),
+            student=StudentSettings("test_efficientnet"),
+            training=TrainingSettings(epochs=2, batch_size=16, lr=3e-3),
+            evaluation=EvaluationSettings(resamples=100, latency=False),
+            device="cpu",
+        )
+        sections = {name: dataclasses.replace(getattr(settings, name), **values) for name, values in changed.items()}
+        return dataclasses.replace(settings, **sections)
+
+    return make
+
+
+@pytest.fixture
+def workbench(tmp_path):
+    """``workbench(settings)``: the workbench of a new run, without export and report."""
+
+    def make(settings):
+        dataset = load_data(settings.source, settings.data, show_progress=False)
+        run = Run.create(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", settings)
+        return Workbench(run, dataset, show_progress=False)
+
+    return make
+
+
+@pytest.fixture
+def distilled(quick, tmp_path):
+    """``distilled(recipe, ...)``: a whole run."""
+    return lambda recipe, **changed: stillroom.distill(quick(recipe, **changed), tmp_path / "run", show_progress=False)
+
+
+@pytest.fixture
+def defaults_on_the_page():
+    """``defaults_on_the_page(recipe)``: pairs of what docs/recipes.md says is the default of a flag, and what it is."""
+
+    def read(recipe):
+        page = (Path(__file__).parents[2] / "docs/recipes.md").read_text("utf-8")
+        section = page.split(f"\n## {recipe.name}\n")[1].split("\n## ")[0]
+        rows = re.findall(r"^\| `--([\w-]+)` \|.*?\| (?:`([^`]*)`|none) \|", section, re.MULTILINE)
+        actual = {f.name: f.default for cls in (*SECTIONS.values(), recipe) for f in dataclasses.fields(cls)}
+        actual |= {
+            "teacher": recipe.default_teacher,
+            "teacher_mode": recipe.default_teacher_mode,
+            "student": recipe.default_student,
+        }
+        shown = {None: "", (): "", True: "yes", False: "no"}
+        found = {flag.replace("-", "_"): said for flag, said in rows}
+        assert {f.name for f in dataclasses.fields(recipe)} <= set(found), "a setting of the recipe is not explained"
+        return [(name, said, shown.get(actual[name], str(actual[name]))) for name, said in found.items()]
+
+    return read
