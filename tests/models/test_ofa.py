@@ -118,6 +118,8 @@ def test_points_are_found_by_their_name_alone():
     (card,) = describe([SMALLEST], size=64, classes=2)
     assert (card.family, card.native_size, card.pretrained) == ("ofa", 224, False)
     assert card.parameters == round(closed_form(SMALLEST, 2) / 1e6, 2)
+    with pytest.raises(UsageError, match=r"No network is called 'ofa_w100\*'.*full names.*budget"):
+        find("ofa_w100*")
     for refused in (find, specification, outline):
         with pytest.raises(UsageError, match="width is w100 or w120"):
             refused(SMALLEST.replace("w100", "w150"))

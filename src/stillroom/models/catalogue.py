@@ -121,6 +121,11 @@ def find(pattern: str) -> list[str]:
     known = names()
     found = [name for name in known if fnmatch(name, pattern)]
     if not found and pattern.startswith(PREFIX):
+        if any(sign in pattern for sign in "*?["):
+            raise UsageError(
+                f"No network is called {pattern!r}. Of the OFA space, full names are found, and what is within a "
+                "budget (--max-mb, --max-ms)."
+            )
         return [config_of(pattern).name]
     if not found:
         raise UsageError(f"No network is called {pattern!r}.{nearest(pattern.strip('*'), known)}")
