@@ -4,7 +4,9 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import stillroom
 from stillroom import (
@@ -54,6 +56,16 @@ def workbench(tmp_path):
         return Workbench(run, dataset, show_progress=False)
 
     return make
+
+
+@pytest.fixture
+def strangers(tmp_path):
+    """A folder of 24 pictures without labels."""
+    folder = tmp_path / "strangers"
+    folder.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(9).integers(0, 256, (24, 32, 32), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    return folder
 
 
 @pytest.fixture

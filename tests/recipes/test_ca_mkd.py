@@ -35,6 +35,13 @@ def test_teachers_of_several_kinds(quick, workbench):
     assert student.name == "test_efficientnet"
 
 
+def test_images_without_labels_in_bfloat16(distilled, strangers):
+    run = distilled(CAMKD(copies=2), training={"unlabelled": strangers, "precision": "bf16"})
+    lines = [line for line in run.history() if line["role"] == "student"]
+    assert all(set(line["losses"]) == {"label", "teacher", "features", "unlabelled"} for line in lines)
+    assert all(line["losses"]["unlabelled"] > 0 for line in lines)
+
+
 def test_settings_reach_the_objective(quick, workbench):
     recipe = CAMKD(
         copies=2, temperature=3.0, feature_weight=7.0, weighting="equal", extra_division=True, learnt_weights=True

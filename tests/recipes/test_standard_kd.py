@@ -22,9 +22,10 @@ WIDE = {"student": {"student_size": 64}, "teacher": {"teacher_size": 64}}  # a l
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_trains_a_student(quick, workbench, loss):
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_every_loss_trains_a_student(quick, workbench, loss, precision):
     recipe = StandardKD(loss)
-    bench = workbench(quick(recipe, **WIDE))
+    bench = workbench(quick(recipe, training={"precision": precision}, **WIDE))
     recipe.run(bench)
     lines = [line for line in bench.run.history() if line["role"] == "student"]
     assert set(lines[0]["losses"]) == LOSSES[loss]

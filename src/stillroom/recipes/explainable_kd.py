@@ -31,7 +31,9 @@ class ExplainableKD(Recipe):
 
     name: ClassVar[str] = "explainable_kd"
     title: ClassVar[str] = "A compact network learns from one fine-tuned teacher, class imbalance weighed"
-    citation: ClassVar[str] = "Explainable knowledge distillation, arXiv 2508.15251, 2025"
+    citation: ClassVar[str] = (
+        "Explainable knowledge distillation, arXiv 2508.15251, 2025 (reconstructed from the abstract)"
+    )
     default_teacher: ClassVar[str] = "densenet201"
     default_teacher_mode: ClassVar[Literal["frozen", "finetune"]] = "finetune"
     default_student: ClassVar[str] = "ofa595"
