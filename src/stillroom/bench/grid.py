@@ -195,7 +195,11 @@ def _part(part: str, content: Any, base: Path, where: str) -> dict[str, Any]:
 
 def _checked(cls: type, values: dict[str, Any], base: Path, where: str) -> dict[str, Any]:
     """The values as given, their paths made whole. Raises UsageError for a name or a value that ``cls`` refuses."""
-    read_section(cls, values, where)
+    try:
+        read_section(cls, values, where)
+    except UsageError as error:  # a check of the settings' own does not know the file
+        text = str(error)
+        raise UsageError(text if text.startswith(where) else f"{where}: {text}") from None
     paths = [f.name for f in fields(cls) if "Path" in str(f.type)]
     return {name: _whole(value, base) if name in paths and value else value for name, value in values.items()}
 
@@ -248,7 +252,7 @@ def _networks(
             content = dict(parts) | {"source": data.name}
             resolved = from_dict(content, f"{where}: {recipe.label} on {data.label}")
             asked = resolved.recipe.teacher_names(resolved)
-            listed = resolved.teacher.teacher in asked
+            listed = set(asked) == {resolved.teacher.teacher}  # else the recipe has teachers of its own, or none
             label = (teacher.label or resolved.teacher.teacher) if listed else " + ".join(dict.fromkeys(asked))
             if listed or teacher is teachers[0] or own_teacher:
                 yield label, student.label or resolved.student.student, parts

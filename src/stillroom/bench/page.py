@@ -46,7 +46,7 @@ def page(file: Path, outcomes: Sequence[Outcome], found: Sequence[System], over_
                 "names": [(name, METRICS[name]) for name in tables.figure_names(systems)],
                 "metric": next((METRICS[system.metric] for system in systems if system.metric), ""),
                 "systems": systems,
-                "marks": dict(zip((s.key for s in systems if s.unlike), tables.MARKS, strict=False)),
+                "marks": tables.marks(systems),
                 "remarks": tables.remarks(systems),
                 "forest": forest(f"forest-{number}", data, systems),
                 "published": tables.published_summary(rows) if rows else None,

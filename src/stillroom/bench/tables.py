@@ -16,7 +16,7 @@ from stillroom.bench.statistics import Mean
 from stillroom.report.wording import METRICS, fixed
 
 READING = (
-    "Mean ± standard deviation over seeds, on the test split; in brackets a 95 % interval that holds the luck of training "
+    "Mean ± standard deviation over seeds, on the test split, and a 95 % interval that holds the luck of training "
     "and the luck of the test images: its variance is that of the mean over seeds plus that of resampled test images "
     "(whole patients where they are known), with Welch and Satterthwaite's degrees of freedom. With one seed it holds "
     "the images' part alone.",
@@ -44,7 +44,7 @@ def markdown(outcomes: Sequence[Outcome], found: Sequence[System], over_sets: di
     for data, systems in by_data(found).items():
         source = source_of(outcomes, data)
         parts += [f"## {escaped(data)}", _markdown(*summary(systems))]
-        parts += [f"{mark} {text}" for mark, text in remarks(systems)]
+        parts += [escaped(text) for text in remarks(systems)]
         if rows := published(source):
             parts += ["Published figures, not measured here:", _markdown(*published_summary(rows))]
             parts += ["\n".join(f"- {text}" for text in caveats(source))]
@@ -76,10 +76,10 @@ def summary(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
     metric = next((METRICS[system.metric] for system in systems if system.metric), "figure")
     header = ["Recipe", "Teacher", "Student", "Seeds", *(METRICS[name] for name in names)]
     header += [f"{metric}, difference to the baseline", "Verdict", "MB"]
-    marks = dict(zip((s.key for s in systems if s.unlike), MARKS, strict=False))
+    marked = marks(systems)
     rows = [
         [
-            system.key[1] + marks.get(system.key, ""),
+            system.key[1] + marked.get(system.key, ""),
             system.key[2] or "none",
             system.key[3],
             state(system),
@@ -93,16 +93,22 @@ def summary(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-MARKS = tuple("¹²³⁴⁵⁶⁷⁸⁹")
+def marks(systems: Sequence[System]) -> dict[tuple[str, ...], str]:
+    """The footnote's mark by the key of each system that differs from its control in more than recipe and teacher."""
+    notes = list(dict.fromkeys((system.key[1], system.unlike) for system in systems if system.unlike))
+    numbers = {note: str(number).translate(_SUPERSCRIPTS) for number, note in enumerate(notes, 1)}
+    return {system.key: numbers[system.key[1], system.unlike] for system in systems if system.unlike}
 
 
-def remarks(systems: Sequence[System]) -> list[tuple[str, str]]:
-    """Footnotes: mark and text, for systems that differ from their control in more than recipe and teacher."""
+def remarks(systems: Sequence[System]) -> list[str]:
+    """The footnotes, each with its mark."""
+    found = marks(systems)
     unlike = [system for system in systems if system.unlike]
-    return [
-        (mark, f"{system.key[1]} differs from its control also in {', '.join(system.unlike)}.")
-        for mark, system in zip(MARKS, unlike, strict=False)
-    ]
+    lines = [f"{found[s.key]} {s.key[1]} differs from its control also in {', '.join(s.unlike)}." for s in unlike]
+    return list(dict.fromkeys(lines))
+
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def published_summary(rows: Sequence[Published]) -> tuple[list[str], list[list[str]]]:
