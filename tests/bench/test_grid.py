@@ -1,5 +1,6 @@
 """From the file to cells: how many there are, what each is made of, and what is said of a file that cannot be used."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,18 @@ def test_what_is_no_grid_file(tmp_path, content, words):
         read_grid(file)
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_grid(Path(tmp_path / "none.yaml"))
+
+
+def test_the_grid_of_the_how_to(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "how-to.md").read_text("utf-8")
+    (code,) = re.findall(r"<!-- tested: grid -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "otoscopy").mkdir()
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "grid.yaml").write_text(code)
+    cells = read_grid(tmp_path / "grids" / "grid.yaml")
+    assert len(cells) == 2 * 3 * 3
+    assert {(cell.data, cell.settings.data.size, cell.settings.training.epochs) for cell in cells} == {
+        ("breastmnist", 64, 12),
+        ("otoscopy", 96, 25),
+    }
+    assert {cell.settings.teacher.weights for cell in cells} == {tmp_path / "weights"}

@@ -74,8 +74,8 @@ def test_standard_deviations_belong_to_medalmighty_alone():
 def test_what_is_doubtful_says_so():
     assert any("softmax" in text for text in caveats("chestmnist"))
     assert any("not plausible" in text for text in caveats("dermamnist"))
-    assert any("second hand" in text for text in caveats("breastmnist"))
-    assert not any("second hand" in text for text in caveats("pathmnist"))
+    assert any("from memory" in text for text in caveats("breastmnist"))
+    assert not any("from memory" in text for text in caveats("pathmnist"))
 
 
 def test_other_sources_have_none():

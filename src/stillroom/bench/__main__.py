@@ -53,5 +53,7 @@ def _stop_with_parent() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script's background job ignores it
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray's workers hand it down blocked
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     run_cell(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MEDALMIGHTY = "MedAlmighty, Frontiers in Artificial Intelligence, 2025, Table 2"
-MEDMNIST = "MedMNIST v2, Scientific Data, 2023"
+MEDALMIGHTY = "MedAlmighty (2025), Table 2"
+MEDMNIST = "MedMNIST v2 (2023)"
 
 _TABLE_2_NAMES = ("ResNet-50", "SENet-50", "SKNet-50", "DINOv2-S", "DINOv2-B", "DINOv2-L", "CA-MKD", "MedAlmighty")
 # AUC/ACC, means of three runs; last the standard deviations of MedAlmighty, the only ones kept here.
@@ -60,7 +60,7 @@ _MEDMNIST_NOTES = (
     "MedMNIST's figures: 28 or 224 is the side of the network's input; the images are the 28 px ones in both cases. "
     "Networks start from random weights; the epoch is the one with the best validation AUC.",
 )
-_SECOND_HAND = "These MedMNIST v2 figures were noted at second hand: check them against the paper before quoting them."
+_RECALLED = "These MedMNIST v2 figures were noted from memory: check them against the paper before quoting them."
 _COPIED = "These MedMNIST v2 figures were taken from tables that copy the paper's, not from the paper."
 _CHESTMNIST = (
     "ChestMNIST has 14 labels that do not exclude each other. MedAlmighty and the DINOv2 rows trained one softmax over all "
@@ -77,7 +77,7 @@ _OF_SET = {
     ),
     "pneumoniamnist": ("The accuracy of .816 for SENet-50 has a standard deviation of .058 over its runs.",),
 }
-_RECALLED = ("dermamnist", "breastmnist", "bloodmnist", "organcmnist", "organsmnist")
+_FROM_MEMORY = ("chestmnist", "dermamnist", "breastmnist", "bloodmnist", "organcmnist", "organsmnist")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def caveats(source: str) -> list[str]:
     """What must be known to read the published rows of a set, most particular first."""
     if not published(source):
         return []
-    quality = _SECOND_HAND if source in _RECALLED else _COPIED
+    quality = _RECALLED if source in _FROM_MEMORY else _COPIED
     return [*_OF_SET.get(source, ()), quality, *_MEDMNIST_NOTES, *_TABLE_2_NOTES, _CA_MKD_NOTE]
 
 

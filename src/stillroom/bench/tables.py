@@ -113,9 +113,9 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def published_summary(rows: Sequence[Published]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the published figures, as text."""
-    header = ["Source", "System", "AUC", "Accuracy"]
+    header = ["System", "AUC", "Accuracy", "Source"]
     return header, [
-        [found.source, found.system, *(_with_sd(*pair) for pair in _pairs(found))]
+        [found.system, *(_with_sd(*pair) for pair in _pairs(found)), found.source]
         for found in rows
     ]  # fmt: skip
 
@@ -219,7 +219,7 @@ def _pairs(found: Published) -> list[tuple[float, float | None]]:
 
 
 def _with_sd(value: float, sd: float | None) -> str:
-    return fixed(value) if sd is None else f"{fixed(value)} ± {fixed(sd)}"
+    return fixed(value) if sd is None else f"{fixed(value)} ± {sd:g}"
 
 
 def _plain(value: Any) -> Any:
