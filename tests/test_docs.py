@@ -29,7 +29,7 @@ from stillroom import (
 from stillroom.cli import make_app
 from stillroom.distillation.step import Step, TeacherOutputs
 from stillroom.models.taps import Outputs
-from stillroom.recipes import MedAlmighty, recipe_named
+from stillroom.recipes import RECIPES, MedAlmighty, recipe_named
 from stillroom.settings import SECTIONS
 from stillroom.task import MultiClass, MultiLabel
 
@@ -175,16 +175,26 @@ def test_the_papers_command_sets_what_the_page_says_of_the_paper():
     assert (given["data"].size, given["data"].resolution, given["views"].augment) == (224, 28, "none")
 
 
-def test_the_defaults_on_the_recipes_page_are_the_codes():
-    defaults = {f.name: f.default for cls in (*SECTIONS.values(), MedAlmighty) for f in fields(cls)}
-    rows = re.findall(
-        r"^\| `--([\w-]+)` \|.*?\| (`([^`]+)`|none) \|", (DOCS / "recipes.md").read_text("utf-8"), re.MULTILINE
-    )
-    assert len(rows) > 12
-    for flag, cell, code in rows:
-        actual = defaults[flag.replace("-", "_")]
-        shown = {None: "none", True: "yes", False: "no"}.get(actual, str(actual))
-        assert (code or cell) == shown, flag
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if fields(recipe)], ids=lambda recipe: recipe.name)
+def test_the_defaults_on_the_recipes_page_are_the_codes(recipe):
+    section = (DOCS / "recipes.md").read_text("utf-8").split(f"\n## {recipe.name}\n")[1].split("\n## ")[0]
+    table = [[cell.strip() for cell in line.split("|")] for line in section.splitlines() if line.startswith("| ")]
+    column = next(cells.index("Our default") for cells in table if "Our default" in cells)
+    rows = [(cells[1].strip("`-"), cells[column]) for cells in table if cells[1].startswith("`--")]
+    rows = [
+        (flag, cell) for flag, cell in rows if cell == "none" or cell.startswith("`")
+    ]  # other tables have flags too
+    actual = {f.name: f.default for cls in (*SECTIONS.values(), recipe) for f in fields(cls)}
+    actual |= {
+        "teacher": recipe.default_teacher,
+        "teacher_mode": recipe.default_teacher_mode,
+        "student": recipe.default_student,
+    }
+    shown = {"None": "", "()": "", "True": "yes", "False": "no"}
+    found = {flag.replace("-", "_"): "" if said == "none" else said.split("`")[1] for flag, said in rows}
+    assert {f.name for f in fields(recipe)} <= set(found), "a setting of the recipe is not explained"
+    for name, said in found.items():
+        assert said == shown.get(str(actual[name]), str(actual[name])), name
 
 
 # -- architecture.md ------------------------------------------------------------------------------------------------

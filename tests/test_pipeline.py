@@ -1,5 +1,6 @@
 """The main job end to end on small pictures: what stands in the run folder, and that a killed run ends alike."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -148,6 +149,20 @@ def test_fine_tuned_teacher_and_the_second_run_shares_the_bank(picture_folder, t
     assert (run.path / "teacher" / "model.safetensors").exists()
 
 
+def test_a_fine_tuned_teacher_is_trained_once_for_all_recipes(picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
+    first = Settings(str(picture_folder), teacher=TUNED, **QUICK)
+    second = dataclasses.replace(first, recipe=MedAlmighty(alpha=0.5))
+    other = dataclasses.replace(first, training=dataclasses.replace(first.training, lr=1e-3))
+    runs = [stillroom.distill(s, tmp_path / str(k), show_progress=False) for k, s in enumerate((first, second, other))]
+    assert ["teacher_from_cache" in run.manifest for run in runs] == [False, True, False]
+    weights = [(run.path / "teacher" / "model.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1] != weights[2]
+    curves = [[line for line in run.history() if line["role"] == "teacher"] for run in runs]
+    assert curves[0] == curves[1]
+    assert runs[0].metrics["test"]["teacher"] == runs[1].metrics["test"]["teacher"]
+
+
 def test_an_online_teacher_teaches_what_its_bank_would(picture_folder, tmp_path):
     """With as many stored views as epochs, bank and online see the same views; they differ by float16 alone."""
     stored = Settings(str(picture_folder), teacher=FROZEN, **QUICK | {"views": ViewSettings(views=3)})
@@ -232,7 +247,8 @@ def uninterrupted(picture_folder, tmp_path_factory):
 def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, uninterrupted, tmp_path, role):
     killed = tmp_path / "killed"
     command = [*_command(picture_folder), "--out", str(killed)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    alone = os.environ | {"STILLROOM_CACHE": str(tmp_path / "cache")}  # or the teacher would come from there
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=alone)
     history, deadline = killed / "history.jsonl", time.monotonic() + 120
     while sum(f'"{role}"' in line for line in _lines(history)) < 3:
         assert process.poll() is None, "the run ended before it could be killed"
@@ -243,7 +259,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, uninterrupted,
     assert not (killed / "report.html").exists()
 
     subprocess.run(
-        [sys.executable, "-m", "stillroom", "distill", "--resume", str(killed)], check=True, capture_output=True
+        [sys.executable, "-m", "stillroom", "distill", "--resume", str(killed)],
+        check=True,
+        capture_output=True,
+        env=alone,
     )
     for part in ("teacher", "student", "control"):
         first, second = (load_file(run / part / "model.safetensors") for run in (uninterrupted, killed))

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from stillroom.export import export_student
     from stillroom.external_validation import evaluate
     from stillroom.pipeline import distill, resume
-    from stillroom.recipes import RECIPES, Baseline, MedAlmighty, Recipe, WeCKD
+    from stillroom.recipes import (
+        CAMKD,
+        RECIPES,
+        Baseline,
+        DualModelSKD,
+        ExplainableKD,
+        MedAlmighty,
+        Recipe,
+        StandardKD,
+        WeCKD,
+    )
     from stillroom.run import Run
     from stillroom.settings import (
         DataSettings,
@@ -50,8 +60,12 @@ _HOMES = {
     "run_bench": "bench",
     "RECIPES": "recipes",
     "Baseline": "recipes",
+    "CAMKD": "recipes",
+    "DualModelSKD": "recipes",
+    "ExplainableKD": "recipes",
     "MedAlmighty": "recipes",
     "Recipe": "recipes",
+    "StandardKD": "recipes",
     "WeCKD": "recipes",
     "Run": "run",
     "DataSettings": "settings",
@@ -78,11 +92,14 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "CAMKD",
     "RECIPES",
     "Baseline",
     "DataSettings",
     "Dataset",
+    "DualModelSKD",
     "EvaluationSettings",
+    "ExplainableKD",
     "MedAlmighty",
     "MultiClass",
     "MultiLabel",
@@ -92,6 +109,7 @@ __all__ = [
     "Run",
     "RunError",
     "Settings",
+    "StandardKD",
     "StillroomError",
     "StudentSettings",
     "Task",

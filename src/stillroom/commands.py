@@ -187,9 +187,9 @@ def models(
         json: print JSON alone.
     """
     from stillroom import console
+    from stillroom.budget import Budget, timed, within
     from stillroom.evaluation.efficiency import machine
     from stillroom.models import catalogue
-    from stillroom.models.budget import Budget, timed, within
 
     left_out: list[str] = []
     if max_mb is None and max_ms is None:
@@ -232,7 +232,8 @@ def recipes(*, json: Annotated[bool, _JSON] = False) -> None:
         )
         return
     for recipe in RECIPES:
-        given = "  ".join(_as_flag(name, value) for name, value in asdict(recipe()).items())
+        own = asdict(recipe()).items()
+        given = "  ".join(_as_flag(name, value) for name, value in own if value is not None and value != ())
         console.out().print(f"[bold]{recipe.name}[/bold]  {recipe.title}")
         tasks = f"for {', '.join(sorted(recipe.kinds))} tasks" if recipe.kinds != Recipe.kinds else ""
         for line in filter(None, (recipe.citation, tasks, given)):

@@ -27,7 +27,6 @@ from stillroom.errors import RunError
 from stillroom.files import write_atomically
 from stillroom.inference import run_over
 from stillroom.models.network import Network
-from stillroom.models.taps import Outputs
 from stillroom.progress import progress
 from stillroom.settings import TrainingSettings
 from stillroom.task import Task

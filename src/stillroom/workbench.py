@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from stillroom.cache import fingerprint
 from stillroom.data.images import Images
 from stillroom.data.load import Dataset
 from stillroom.data.slices import stratified_slices
@@ -27,6 +28,7 @@ from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.step import Objective
 from stillroom.distillation.teachers import Teacher, question
+from stillroom.distillation.tuned import keep, recall
 from stillroom.errors import UsageError
 from stillroom.files import write_atomically
 from stillroom.inference import run_over
@@ -115,6 +117,7 @@ class Workbench:
         rows: np.ndarray | None = None,
         lr: float | None = None,
         class_weights: bool | None = None,
+        seed: int | None = None,
     ) -> Network:
         """Train ``network`` on the run's budget; the best epoch's weights are saved under the role's name.
 
@@ -127,11 +130,12 @@ class Workbench:
             rows: other training images than ``data.train``.
             lr: another peak learning rate than the run's.
             class_weights: whether to weigh the labels' loss by class, where not as the run's settings say.
+            seed: of the order of the images, other than the run's.
         """
         folder = self.run.path / role
         if (folder / "model.json").exists():
             return load_network(folder).to(self.data.images.device).eval()
-        network = self._fitted(role, network, objective, teachers, epochs, rows, lr, class_weights)
+        network = self._fitted(role, network, objective, teachers, epochs, rows, lr, class_weights, seed)
         save_network(network, folder)
         self._forget(role)
         return network
@@ -148,13 +152,18 @@ class Workbench:
         lr: float | None = None,
     ) -> float:
         """Like :meth:`fit`, but nothing is kept; returns the best validation figure, higher is better."""
-        network = self._fitted(role, network, objective, teachers, epochs, rows, lr, None)
+        network = self._fitted(role, network, objective, teachers, epochs, rows, lr)
         self._forget(role)
         data = self.data
         return data.task.rank(run_over(network, data.images, data.val), data.targets[data.val])[0]
 
     def teacher(
-        self, *, needs: frozenset[str] = frozenset(), name: str | None = None, seed: int | None = None
+        self,
+        *,
+        needs: frozenset[str] = frozenset(),
+        name: str | None = None,
+        seed: int | None = None,
+        class_weights: bool | None = None,
     ) -> Teacher:
         """A teacher, trained and asked: its outputs stand in the bank.
 
@@ -162,6 +171,7 @@ class Workbench:
             needs: what it is asked for besides logits, see :class:`Objective`.
             name: another network than the settings', with all else as they say.
             seed: other than the run's, for a second teacher of the same kind.
+            class_weights: whether fine-tuning weighs the labels' loss by class, where not as the run's settings say.
         """
         chosen = self.settings.teacher
         name = name or chosen.teacher
@@ -173,8 +183,7 @@ class Workbench:
         if chosen.teacher_mode == "frozen":
             teacher = self._frozen(role, network, needs)
         else:
-            epochs = chosen.teacher_epochs
-            teacher = self.asked(self.fit(role, network, LabelLoss(), epochs=epochs), needs=needs, label=role)
+            teacher = self.asked(self._fine_tuned(role, network, seed, class_weights), needs=needs, label=role)
         self.teachers.append(teacher)
         return teacher
 
@@ -209,7 +218,8 @@ class Workbench:
         epochs: int | None,
         rows: np.ndarray | None,
         lr: float | None,
-        class_weights: bool | None,
+        class_weights: bool | None = None,
+        seed: int | None = None,
     ) -> Network:
         self._check(objective, teachers)
         chosen = self.settings.training
@@ -228,7 +238,7 @@ class Workbench:
                 folder=self.run.path / "checkpoints" / role,
                 role=role,
                 teachers=teachers,
-                seed=self.settings.seed,
+                seed=self.settings.seed if seed is None else seed,
                 log=self.run.log,
                 show_progress=self.show_progress,
             )
@@ -267,6 +277,29 @@ class Workbench:
             seed=seed,
             features=chosen.features,
         ).to(self.data.images.device)
+
+    def _fine_tuned(self, role: str, network: Network, seed: int, class_weights: bool | None) -> Network:
+        """The network trained on the labels; taken from the cache where an equal one was trained before."""
+        settings, data = self.settings, self.data
+        epochs = settings.teacher.teacher_epochs or settings.training.epochs
+        weighed = settings.training.class_weights if class_weights is None else class_weights
+        name = fingerprint(
+            weights_digest(network),
+            self.dataset.fingerprint,
+            self.task.describe(),
+            data.train.tolist(),
+            replace(settings.training, epochs=epochs, class_weights=weighed, unlabelled=None),
+            settings.views,
+            seed,
+            (data.images.device.type, torch.__version__),
+        )
+        if not (self.run.path / role / "model.json").exists() and (history := recall(name, self.run.path / role)):
+            for line in history:
+                self.run.log(line | {"role": role})
+            self.run.note(**{f"{role}_from_cache": name})
+        network = self.fit(role, network, LabelLoss(), epochs=epochs, class_weights=weighed, seed=seed)
+        keep(name, self.run.path / role, [line for line in self.run.history() if line["role"] == role])
+        return network
 
     def _frozen(self, role: str, network: Network, needs: frozenset[str]) -> Teacher:
         """A frozen backbone: its features are stored once, and the linear head is fitted on them."""

@@ -101,7 +101,7 @@ def test_normalisation_can_be_overridden():
 
 def test_no_published_weights():
     for name in ("skresnet50", "resnet18_28"):
-        with pytest.raises(UsageError, match=f"no published weights for {name}"):
+        with pytest.raises(UsageError, match=f"has no weights for {name}"):
             create(name, classes=2, pretrained=True)
 
 

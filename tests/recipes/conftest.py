@@ -1,8 +1,6 @@
 """Runs of a second or two: small networks on small pictures, with everything that takes long switched off."""
 
 import dataclasses
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from stillroom import (
 )
 from stillroom.data.load import load_data
 from stillroom.run import Run
-from stillroom.settings import SECTIONS
 from stillroom.workbench import Workbench
 
 
@@ -72,25 +69,3 @@ def strangers(tmp_path):
 def distilled(quick, tmp_path):
     """``distilled(recipe, ...)``: a whole run."""
     return lambda recipe, **changed: stillroom.distill(quick(recipe, **changed), tmp_path / "run", show_progress=False)
-
-
-@pytest.fixture
-def defaults_on_the_page():
-    """``defaults_on_the_page(recipe)``: pairs of what docs/recipes.md says is the default of a flag, and what it is."""
-
-    def read(recipe):
-        page = (Path(__file__).parents[2] / "docs/recipes.md").read_text("utf-8")
-        section = page.split(f"\n## {recipe.name}\n")[1].split("\n## ")[0]
-        rows = re.findall(r"^\| `--([\w-]+)` \|.*?\| (?:`([^`]*)`|none) \|", section, re.MULTILINE)
-        actual = {f.name: f.default for cls in (*SECTIONS.values(), recipe) for f in dataclasses.fields(cls)}
-        actual |= {
-            "teacher": recipe.default_teacher,
-            "teacher_mode": recipe.default_teacher_mode,
-            "student": recipe.default_student,
-        }
-        shown = {None: "", (): "", True: "yes", False: "no"}
-        found = {flag.replace("-", "_"): said for flag, said in rows}
-        assert {f.name for f in dataclasses.fields(recipe)} <= set(found), "a setting of the recipe is not explained"
-        return [(name, said, shown.get(actual[name], str(actual[name]))) for name, said in found.items()]
-
-    return read

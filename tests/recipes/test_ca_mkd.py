@@ -91,8 +91,3 @@ def test_features_need_a_second_epoch(quick):
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         dataclasses.replace(CAMKD(), **wrong)
-
-
-def test_the_page_tells_the_defaults(defaults_on_the_page):
-    for name, said, actual in defaults_on_the_page(CAMKD):
-        assert said == actual, name

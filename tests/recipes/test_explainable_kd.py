@@ -64,8 +64,3 @@ def test_the_papers_networks_are_the_defaults():
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         dataclasses.replace(ExplainableKD(), **wrong)
-
-
-def test_the_page_tells_the_defaults(defaults_on_the_page):
-    for name, said, actual in defaults_on_the_page(ExplainableKD):
-        assert said == actual, name

@@ -81,8 +81,3 @@ def test_a_temperature_that_softens_nothing_is_refused(loss):
         StandardKD(loss, temperature=2.0)
     with pytest.raises(UsageError, match="temperature"):
         StandardKD("kd", temperature=0.0)
-
-
-def test_the_page_tells_the_defaults(defaults_on_the_page):
-    for name, said, actual in defaults_on_the_page(StandardKD):
-        assert said == actual, name

@@ -53,13 +53,15 @@ def profile(
     """
     import torch
 
+    from stillroom.macs import count_macs
+
     place = torch.device(device)
     was = {module: module.training for module in network.modules()}
     tensors = [*network.parameters(), *network.buffers()]
     home = tensors[0].device if tensors else place
     network.to(place).eval()
     try:
-        macs = _count_macs(network, torch.zeros(1, channels, size, size, device=place))
+        macs = count_macs(network, torch.zeros(1, channels, size, size, device=place))
         timed = None
         if latency:
             # A generator of its own: measuring must not move the random state that training depends on.
@@ -136,16 +138,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _count_macs(network: torch.nn.Module, images: torch.Tensor) -> int:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # No gradients, but not inference mode: there, operators may reach the counter whole and go uncounted.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(images)
-    return int(counter.get_total_flops()) // 2
 
 
 def _forward(network: torch.nn.Module, images: torch.Tensor, place: torch.device) -> Callable[[], object]:

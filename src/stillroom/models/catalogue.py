@@ -146,7 +146,9 @@ def describe(wanted: list[str], *, size: int | None = None, classes: int | None 
     for flag, value in (("--size", size), ("--classes", classes)):
         if value is not None and value < 1:
             raise UsageError(f"{flag} must be at least 1, got {value}.")
-    from stillroom.evaluation.efficiency import profile
+    import torch
+
+    from stillroom.macs import count_macs
     from stillroom.models.zoo import check_size, outline, specification
 
     cards = []
@@ -158,7 +160,9 @@ def describe(wanted: list[str], *, size: int | None = None, classes: int | None 
             takes = True
         except UsageError:
             side, takes = spec.native_size, False
-        counted = profile(outline(name, side, classes), channels=3, size=side, latency=False, device="meta")
+        network = outline(name, side, classes)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        macs = count_macs(network, torch.empty(1, 3, side, side, device="meta"))
         roles = [role for role, listed in (("teacher", TEACHERS), ("student", STUDENTS)) if name in listed]
         cards.append(
             ModelCard(
@@ -166,11 +170,11 @@ def describe(wanted: list[str], *, size: int | None = None, classes: int | None 
                 family=spec.family,
                 role=", ".join(roles),
                 native_size=spec.native_size,
-                parameters=round(counted["parameters"] / 1e6, 2),
-                megabytes=round(4 * counted["parameters"] / 1e6, 3),
+                parameters=round(parameters / 1e6, 2),
+                megabytes=round(4 * parameters / 1e6, 3),
                 pretrained=spec.hub is not None,
                 size=side if size is None else size,
-                macs=round(counted["macs"] / 1e6, 1) if takes else None,
+                macs=round(macs / 1e6, 1) if takes else None,
             )
         )
     return cards

@@ -143,7 +143,7 @@ def locate_weights(name: str, weights: Path | None) -> Path:
     source = specification(name).hub
     if source is None:
         raise UsageError(
-            f"There are no published weights for {name}. Give --weights with a file or folder that holds "
+            f"timm's hub has no weights for {name}. Give --weights with a file or folder that holds "
             "some, or start from random weights."
         )
     return hub.fetch(name, source)

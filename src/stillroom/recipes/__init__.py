@@ -12,7 +12,15 @@ from stillroom.recipes.medalmighty import MedAlmighty
 from stillroom.recipes.standard_kd import StandardKD
 from stillroom.recipes.weckd import WeCKD
 
-RECIPES: tuple[type[Recipe], ...] = (MedAlmighty, WeCKD, ExplainableKD, CAMKD, StandardKD, DualModelSKD, Baseline)
+RECIPES: tuple[type[Recipe], ...] = (
+    MedAlmighty,
+    ExplainableKD,
+    CAMKD,
+    StandardKD,
+    DualModelSKD,
+    WeCKD,
+    Baseline,
+)
 
 
 def recipe_named(name: str) -> type[Recipe]:

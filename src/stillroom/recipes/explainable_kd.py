@@ -25,8 +25,8 @@ class ExplainableKD(Recipe):
             this one follows.
         hard: the loss on the labels: `ce`, or `focal`, by which easy images count less.
         gamma: how much less, with `--hard focal`.
-        balanced: weigh rare classes up in the student's and the control's cross-entropy. Focal loss is weighed only by
-            `--class-weights`.
+        balanced: weigh rare classes up in the cross-entropy of student, control and fine-tuned teacher. Focal loss is
+            weighed only by `--class-weights`.
     """
 
     name: ClassVar[str] = "explainable_kd"
@@ -57,7 +57,7 @@ class ExplainableKD(Recipe):
         from stillroom.distillation.objectives.imbalance import FocalKD
 
         objective = FocalKD(self.alpha, self.temperature, self.kd, self._gamma)
-        teacher = bench.teacher(needs=objective.needs)
+        teacher = bench.teacher(needs=objective.needs, class_weights=self._weighted)
         return bench.fit("student", bench.student(), objective, teachers=[teacher], class_weights=self._weighted)
 
     def control(self, bench: Workbench) -> Network:

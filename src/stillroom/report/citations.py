@@ -29,6 +29,28 @@ _MEDALMIGHTY = Citation(
 )
 
 
+_BY_RECIPE = {
+    "medalmighty": _MEDALMIGHTY,
+    "explainable_kd": Citation(
+        "Explainable knowledge distillation for efficient medical image classification (2025). arXiv 2508.15251. "
+        "Reconstructed from its abstract.",
+        "https://arxiv.org/abs/2508.15251",
+    ),
+    "ca_mkd": Citation(
+        "Confidence-aware multi-teacher knowledge distillation (2022). ICASSP.", "https://arxiv.org/abs/2201.00007"
+    ),
+    "dual_model_skd": Citation(
+        "Dual-model weight selection and self-knowledge distillation for medical image classification (2026). Computers "
+        "in Biology and Medicine 204:111510. Reconstructed from its abstract.",
+        "https://arxiv.org/abs/2508.20461",
+    ),
+    "weckd": Citation(
+        "WeCKD (2025). arXiv 2510.14668. Reconstructed from its abstract and its authors' README.",
+        "https://arxiv.org/abs/2510.14668",
+    ),
+}
+
+
 def citations(recipe: str) -> list[Citation]:
     """The recipe's own paper, where it has one, and the paper that all distillation rests on."""
-    return [_MEDALMIGHTY, HINTON] if recipe == "medalmighty" else [HINTON]
+    return [_BY_RECIPE[recipe], HINTON] if recipe in _BY_RECIPE else [HINTON]

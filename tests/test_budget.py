@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from stillroom import budget as module
+from stillroom.budget import Budget, within
 from stillroom.cli import main
 from stillroom.errors import UsageError
-from stillroom.models import budget as module
-from stillroom.models.budget import Budget, within
 from stillroom.models.catalogue import describe
 from stillroom.models.ofa_space import PREFIX, config_of
 from stillroom.models.zoo import create

@@ -1,0 +1,53 @@
+"""Fine-tuned teachers in the cache: the same teacher, trained the same way on the same images, is trained once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stillroom.cache import cache_root, is_complete, publish, write_meta
+from stillroom.files import write_atomically
+from stillroom.models.saving import DESCRIPTION, WEIGHTS
+
+_HISTORY = "history.json"
+
+
+def recall(name: str, folder: Path) -> list[dict[str, Any]] | None:
+    """Put the teacher called ``name`` into ``folder`` as a saved network.
+
+    Args:
+        name: a fingerprint of all that decided its training.
+        folder: made if need be.
+
+    Returns:
+        What its training logged, one entry per epoch; None where it is not in the cache, and ``folder`` is left alone.
+    """
+    kept = _place(name)
+    if not is_complete(kept):
+        return None
+    for file in (WEIGHTS, DESCRIPTION):  # the description last: it tells that the network is there
+        write_atomically(folder / file, partial(shutil.copyfile, kept / file))
+    return json.loads((kept / _HISTORY).read_text(encoding="utf-8"))
+
+
+def keep(name: str, folder: Path, history: list[dict[str, Any]]) -> None:
+    """Put the network saved in ``folder`` into the cache, with what its training logged.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+
+    def build(target: Path) -> None:
+        for file in (WEIGHTS, DESCRIPTION):
+            shutil.copyfile(folder / file, target / file)
+        (target / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+        write_meta(target, {"network": name})
+
+    publish(_place(name), build)
+
+
+def _place(name: str) -> Path:
+    return cache_root() / "teachers" / name
