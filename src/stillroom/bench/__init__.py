@@ -85,14 +85,14 @@ def run_bench(
     cells = read_grid(file)
     _check_folder(out)
     state = _State(file, out, cells)
-    state.look()
+    state.look(show_progress)
     todo = [cell for cell in _in_running_order(cells) if cell.id not in state.finished]
     _check_cells(file, todo)
     place = make_place(engine, workers)
+    _write(out / "grid.yaml", file.read_text(encoding="utf-8"))  # first: by it the folder is known again
     jobs = {cell.id: _job(cell, out) for cell in todo}
     say = _printer(show_progress)
     say(_opening(cells, todo, out, place.slots, place.threads))
-    _write(out / "grid.yaml", file.read_text(encoding="utf-8"))
     results = state.write()
 
     by_folder = {jobs[cell.id].folder: cell for cell in todo}
@@ -122,14 +122,17 @@ class _State:
         self.finished: dict[str, Finished] = {}
         self.failed: dict[str, str] = {}
 
-    def look(self) -> None:
+    def look(self, show_progress: bool) -> None:
         """Read what finished cells left."""
         from stillroom.bench.collect import read_cell
+        from stillroom.progress import progress
 
-        for cell in self.cells:
-            folder = self.out / "cells" / cell.id
-            if (folder / REPORT).exists():
-                self.finished[cell.id] = read_cell(folder)
+        there = {cell.id: self.out / "cells" / cell.id for cell in self.cells}
+        there = {name: folder for name, folder in there.items() if (folder / REPORT).exists()}
+        with progress("reading", len(there), enabled=show_progress) as advance:
+            for name, folder in there.items():
+                self.finished[name] = read_cell(folder)
+                advance(1)
 
     def end(self, cell: Cell, reason: str | None) -> None:
         """Take in a cell that has ended; ``reason`` says why it failed."""

@@ -21,6 +21,8 @@ Engine = Literal["processes", "ray"]
 
 COMMAND = "$ stillroom "
 """A line of a log that begins so says what was started; what an earlier attempt said stands above it."""
+LOST = -1000
+"""In place of an exit code: Ray could not carry a task out."""
 _POLL_S = 0.05
 _STOP_S = 30.0
 
@@ -149,6 +151,7 @@ class Ray:
     """
 
     def __init__(self, workers: int, threads: int) -> None:
+        # Ray's coming default: a task without a GPU of its own keeps CUDA_VISIBLE_DEVICES. Unset, it warns on every start.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
@@ -176,8 +179,8 @@ class Ray:
             return None
         try:
             return self.ray.get(handle)
-        except self.ray.exceptions.RayError:  # its machine went away, or its memory was full
-            return -1
+        except self.ray.exceptions.RayError:
+            return LOST
 
     def stop(self, handles: Sequence[Any]) -> None:
         for handle in handles:
@@ -250,8 +253,8 @@ def reason_of(code: int, log: Path) -> str:
     start = max((number for number, line in enumerate(lines) if line.startswith(COMMAND)), default=-1)
     said = [line.strip() for line in lines[start + 1 :] if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
-    if code == -1:
-        return "Ray lost the worker: its machine went away or its memory was full."
+    if code == LOST:
+        return "Ray lost the task: its machine went away, its memory was full, or it does not see the output folder."
     if code < 0:
         return f"killed by signal {-code}{' (the memory may have been full)' if code == -9 else ''}."
     if errors:
