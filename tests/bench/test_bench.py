@@ -330,6 +330,26 @@ def test_what_else_differs_from_the_control_is_said(tmp_path):
     )
 
 
+def test_a_recipe_is_compared_with_the_control_that_it_names(tmp_path):
+    recipes = ["baseline", {"name": "weckd", "against": "one"}, {"name": "weckd", "label": "one", "length": 1}]
+    outcomes = invented(tmp_path, data=SIX, recipes=recipes, seeds=[0, 1])
+    found = systems(outcomes)
+    chain = next(system for system in found if system.key[1] == "weckd")
+    value = {
+        (o.cell.recipe, o.cell.seed): o.finished.figures["auc"]["value"]
+        for o in outcomes
+        if o.cell.data == SIX[0]["label"]
+    }
+    gains = [value["weckd", seed] - value["one", seed] for seed in (0, 1)]
+    assert chain.difference.value == pytest.approx(np.mean(gains))
+    text = markdown(outcomes, found, over_sets(found))
+    assert "(control: one)" in text
+    assert "(control: one)" in page(Path("grid.yaml"), outcomes, found, None)
+    means = np.array([[s.means["auc"].value for s in found if s.key[0] == one["label"]] for one in SIX])
+    test = over_sets(found)["wilcoxon"]["weckd · test_resnet"]
+    assert test["p"] == stats.wilcoxon(means[:, 1] - means[:, 2]).pvalue
+
+
 def test_the_name_is_exported_and_its_import_is_light():
     assert stillroom.run_bench is run_bench
     program = "import sys, stillroom.bench; sys.exit('torch' in sys.modules)"

@@ -188,3 +188,30 @@ def test_the_grid_of_the_how_to(tmp_path):
         ("otoscopy", 96, 25),
     }
     assert {cell.settings.teacher.weights for cell in cells} == {tmp_path / "weights"}
+
+
+def test_a_recipe_may_name_its_control_and_still_be_the_same_run(grid):
+    plain = grid(
+        recipes=["baseline", {"name": "weckd", "label": "chain"}, {"name": "weckd", "length": 1, "label": "one"}]
+    )
+    named = grid(
+        recipes=[
+            "baseline",
+            {"name": "weckd", "label": "chain", "against": "one"},
+            {"name": "weckd", "length": 1, "label": "one"},
+        ]
+    )
+    assert [cell.id for cell in plain] == [cell.id for cell in named]
+    assert {cell.against for cell in named if cell.recipe == "chain"} == {"one"}
+    assert {cell.against for cell in named if cell.recipe != "chain"} == {""}
+    for wrong in ("on", "chain", "medalmighty"):
+        with pytest.raises(UsageError, match=r"recipes \(chain\): against must be the label of another recipe"):
+            grid(recipes=["baseline", {"name": "weckd", "label": "chain", "against": wrong}, "ca_mkd"])
+
+
+def test_variables_stand_in_paths(grid, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    cells = grid(data=["$SOMEWHERE/pictures"], seeds=[0], settings={"teacher": {"weights": "${SOMEWHERE}/w"}})
+    assert {cell.settings.source for cell in cells} == {str(tmp_path / "pictures")}
+    assert {str(cell.settings.teacher.weights) for cell in cells} == {str(tmp_path / "w")}

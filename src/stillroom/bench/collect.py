@@ -61,7 +61,8 @@ class System:
 
     Attributes:
         key: labels of data, recipe, teacher and student.
-        is_control: whether it is the baseline that the others are compared with.
+        is_control: whether it is the baseline that the others are compared with, where they name no other control.
+        against: label of the recipe that it is compared with; empty for the baseline.
         seeds, done, failed: how many cells there are, are done, have failed.
         means: figure to mean over the seeds done; empty where none is.
         metric: the selection metric; empty where none is done.
@@ -73,6 +74,7 @@ class System:
 
     key: tuple[str, str, str, str]
     is_control: bool
+    against: str
     seeds: int
     done: int
     failed: int
@@ -142,17 +144,18 @@ def row(outcome: Outcome) -> dict[str, Any]:
 def systems(outcomes: Iterable[Outcome]) -> list[System]:
     """Every system in the order of the file, with its means and its difference to its control.
 
-    The control is the first baseline of the same data and student.
+    The control is the first baseline of the same data and student, or the recipe of that label which the file names.
     """
     groups: dict[tuple[str, str, str, str], list[Outcome]] = {}
     for outcome in outcomes:
         cell = outcome.cell
         groups.setdefault((cell.data, cell.recipe, cell.teacher, cell.student), []).append(outcome)
-    controls: dict[tuple[str, str], list[Outcome]] = {}
-    for (data, _, _, student), group in groups.items():
+    controls: dict[tuple[str, str, str], list[Outcome]] = {}
+    for (data, recipe, _, student), group in groups.items():
+        controls.setdefault((data, recipe, student), group)
         if group[0].cell.is_baseline:
-            controls.setdefault((data, student), group)
-    return [_system(key, group, controls.get((key[0], key[3]))) for key, group in groups.items()]
+            controls.setdefault((data, "", student), group)
+    return [_system(key, group, controls.get((key[0], group[0].cell.against, key[3]))) for key, group in groups.items()]
 
 
 def over_sets(found: list[System]) -> dict[str, Any] | None:
@@ -170,8 +173,15 @@ def over_sets(found: list[System]) -> dict[str, Any] | None:
     if len(sets) < 2 or len(whole) < 2:
         return None
     table = np.array([[_value(by_key[data, *key]) for key in whole] for data in sets], dtype=np.float64)
-    control = {key[2]: column for column, key in reversed(list(enumerate(whole))) if by_key[sets[0], *key].is_control}
-    columns = [None if by_key[sets[0], *key].is_control else control.get(key[2]) for key in whole]
+    control: dict[tuple[str, str], int] = {}
+    for column, key in enumerate(whole):
+        control.setdefault((key[0], key[2]), column)
+        if by_key[sets[0], *key].is_control:
+            control.setdefault(("", key[2]), column)
+    columns = [
+        None if system.is_control else control.get((system.against, key[2]))
+        for key, system in ((key, by_key[sets[0], *key]) for key in whole)
+    ]
     return compare_over_sets(table, [by_key[sets[0], *key].title for key in whole], columns)
 
 
@@ -188,6 +198,7 @@ def _system(key: tuple[str, str, str, str], group: list[Outcome], control: list[
     return System(
         key=key,
         is_control=is_control,
+        against=group[0].cell.against,
         seeds=len(group),
         done=len(done),
         failed=sum(o.state == "failed" for o in group),

@@ -31,11 +31,13 @@ class Entry:
         name: a source, recipe or network; empty for "the recipe's own choice".
         label: what tables call it.
         parts: the settings it gives.
+        against: of a recipe, the label of the one it is compared with; empty for the baseline.
     """
 
     name: str
     label: str
     parts: Parts
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Cell:
         id: a readable name that ends in a fingerprint of the settings; also the run folder's name.
         data, recipe, teacher, student: labels; the teacher is empty for a recipe without one.
         settings: everything that decides the run.
+        against: label of the recipe it is compared with; empty for the baseline.
     """
 
     id: str
@@ -54,6 +57,7 @@ class Cell:
     teacher: str
     student: str
     settings: Settings
+    against: str = ""
 
     @property
     def seed(self) -> int:
@@ -73,10 +77,11 @@ class Cell:
 def read_grid(path: Path) -> list[Cell]:
     """The cells of a grid file, in the order of the file; the seed varies fastest.
 
-    Paths in the file are relative to its folder. Later layers win: `settings`, then the entry of `data`, `teachers`,
-    `students` and, last, `recipes`. A recipe without a teacher gives one cell per student, not one per teacher; so does a
-    recipe entry that names its own teacher (``teacher: {teacher: ...}``), and likewise for students. The control of each
-    run is off unless the file turns it on, because the grid's baseline is the control.
+    Paths in the file are relative to its folder; ``$NAME`` in them stands for the environment's variable. Later layers
+    win: `settings`, then the entry of `data`, `teachers`, `students` and, last, `recipes`. A recipe without a teacher
+    gives one cell per student, not one per teacher; so does a recipe entry that names its own teacher (``teacher:
+    {teacher: ...}``), and likewise for students. The control of each run is off unless the file turns it on, because the
+    grid's baseline is the control; a recipe entry can name another one by its label (``against``).
 
     Raises:
         UsageError: the file cannot be read, or something in it cannot be used; file and key are named.
@@ -96,6 +101,7 @@ def read_grid(path: Path) -> list[Cell]:
         raise UsageError(f"{path}: seeds lists a seed twice: {seeds!r}.")
     common, device = _common(content.get("settings") or {}, base, str(path))
     lists = {key: _entries(content.get(key), key, base, str(path)) for key in _HOMES}
+    _check_controls(lists["recipes"], str(path))
 
     cells: dict[str, Cell] = {}
     for data in lists["data"]:
@@ -159,6 +165,7 @@ def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
     home, named = _HOMES[key], "source" if key == "data" else "name"
     given = dict(raw) if isinstance(raw, dict) else {named: raw}
     name, label = given.pop(named, None), given.pop("label", None)
+    against = given.pop("against", "") if key == "recipes" else ""
     if not isinstance(name, str) or not name:
         raise UsageError(f"{where}: expected a name, or settings with a `{named}`, got {raw!r}.")
     if label is not None and (not isinstance(label, str) or not label.strip()):
@@ -169,7 +176,7 @@ def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
     others = [part for part in SECTIONS if part != home]
     for item in given:
         if item not in (*own, *others):
-            known = [*own, *others, named, "label"]
+            known = [*own, *others, named, "label", *(["against"] if key == "recipes" else [])]
             raise UsageError(f"{where}: there is no setting {item!r}.{nearest(str(item), known)}")
     parts = {part: _part(part, given[part], base, where) for part in others if given.get(part)}
     flat = {item: given[item] for item in own if item in given}
@@ -183,7 +190,17 @@ def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
     if key == "data":
         short = Path(name).name or name
         return Entry(_source(name, base, where), label or short, parts)
-    return Entry(name, label or name, parts)
+    return Entry(name, label or name, parts, against)
+
+
+def _check_controls(recipes: list[Entry], where: str) -> None:
+    known = [entry.label for entry in recipes]
+    for entry in recipes:
+        if entry.against and (entry.against not in known or entry.against == entry.label):
+            raise UsageError(
+                f"{where}: recipes ({entry.label}): against must be the label of another recipe here, got "
+                f"{entry.against!r}.{nearest(str(entry.against), known)}"
+            )
 
 
 def _part(part: str, content: Any, base: Path, where: str) -> dict[str, Any]:
@@ -234,7 +251,7 @@ def _source(name: str, base: Path, where: str) -> str:
 
 
 def _whole(path: Any, base: Path) -> str:
-    return os.path.normpath(base / Path(str(path)).expanduser())
+    return os.path.normpath(base / Path(os.path.expandvars(str(path))).expanduser())
 
 
 def _networks(
@@ -280,4 +297,5 @@ def _cell(
         teacher=teacher,
         student=student,
         settings=settings,
+        against=recipe.against,
     )

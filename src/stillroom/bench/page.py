@@ -71,13 +71,14 @@ def page(file: Path, outcomes: Sequence[Outcome], found: Sequence[System], over_
             if outcome.state == "done"
         ],
         "state": tables.state,
+        "verdict": tables.verdict_text,
         "synthetic": bool(drawn),
     }
     return environment({"signed": _signed}).get_template("bench.html.j2").render(context)
 
 
 def forest(name: str, data: str, systems: Sequence[System]) -> str | None:
-    """Differences to the baseline with their intervals, a row per system; None where there are none."""
+    """Differences to the control with their intervals, a row per system; None where there are none."""
     rows = [(s, s.difference) for s in systems if s.difference and not np.isnan(s.difference.value)]
     if not rows:
         return None
@@ -99,12 +100,12 @@ def forest(name: str, data: str, systems: Sequence[System]) -> str | None:
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("← worse · better than the baseline →")
+        axes.set_xlabel("← worse · better than the control →")
 
     text = "; ".join(f"{system.title}: {tables.difference_text(difference)}" for system, difference in rows)
     lines = 1 + sum(not one for one in shared)
     return render(
-        name, f"Differences to the baseline on {data}. {text}.", (460, 62 + (14 + 14 * lines) * len(rows)), paint
+        name, f"Differences to the control on {data}. {text}.", (460, 62 + (14 + 14 * lines) * len(rows)), paint
     )
 
 

@@ -20,9 +20,10 @@ READING = (
     "and the luck of the test images: its variance is that of the mean over seeds plus that of resampled test images "
     "(whole patients where they are known), with Welch and Satterthwaite's degrees of freedom. With one seed it holds "
     "the images' part alone.",
-    "A difference is the system minus the baseline of the same data, student and seed, on the same test images, in the "
-    "figure that picks the epoch. A system beats its control where the whole interval lies above zero. The intervals are "
-    "not adjusted for the number of comparisons: of twenty systems that do nothing, one is expected to look different.",
+    "A difference is the system minus its control of the same data, student and seed, on the same test images, in the "
+    "figure that picks the epoch. The control is the baseline, or the recipe that is named in brackets. A system beats its "
+    "control where the whole interval lies above zero. The intervals are not adjusted for the number of comparisons: of "
+    "twenty systems that do nothing, one is expected to look different.",
     "F1 is the mean over classes; for two classes it is the positive class's.",
 )
 
@@ -75,7 +76,7 @@ def summary(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
     names = figure_names(systems)
     metric = next((METRICS[system.metric] for system in systems if system.metric), "figure")
     header = ["Recipe", "Teacher", "Student", "Seeds", *(METRICS[name] for name in names)]
-    header += [f"{metric}, difference to the baseline", "Verdict", "MB"]
+    header += [f"{metric}, difference to its control", "Verdict", "MB"]
     marked = marks(systems)
     rows = [
         [
@@ -85,12 +86,19 @@ def summary(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
             state(system),
             *(mean_text(system.means.get(name)) for name in names),
             difference_text(system.difference),
-            "the control" if system.is_control else system.verdict,
+            verdict_text(system),
             fixed(system.size_mb, 1),
         ]
         for system in systems
     ]
     return header, rows
+
+
+def verdict_text(system: System) -> str:
+    """What the difference to the control says, and which control it is where it is not the baseline."""
+    if system.is_control:
+        return "the control"
+    return f"{system.verdict} (control: {system.against})" if system.against else system.verdict
 
 
 def marks(systems: Sequence[System]) -> dict[tuple[str, ...], str]:
