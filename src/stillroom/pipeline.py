@@ -49,7 +49,7 @@ def distill(settings: Settings, out: Path | str | None = None, *, show_progress:
     settings = _anchored(settings)
     require_vacant(path)
     table = open_source(settings.source, settings.data, seed=settings.seed)
-    _check(settings, table.task)  # what can be refused is refused before anything takes long
+    check_settings(settings, table.task)  # what can be refused is refused before anything takes long
     dataset = _prepare(table, settings, show_progress)
     run = Run.create(path, settings)
     try:
@@ -90,7 +90,7 @@ def _prepare(table: Table, settings: Settings, show_progress: bool) -> Dataset:
     return replace(dataset, unlabelled=unlabelled)
 
 
-def _check(settings: Settings, task: Task) -> None:
+def check_settings(settings: Settings, task: Task) -> None:
     """Raises UsageError for what is known to fail later: the recipe's task, the device, names, sizes and weights."""
     settings.recipe.adapt(task)
     settings.recipe.check(settings)

@@ -187,6 +187,29 @@ class Workbench:
         self.teachers.append(teacher)
         return teacher
 
+    def probe(self, role: str, *, pretrained: bool = True) -> Network:
+        """The student's network, frozen, with a linear head that is fitted as the teacher's settings say.
+
+        Args:
+            role: the folder's name, as for :meth:`fit`.
+            pretrained: with False the backbone's weights are random.
+        """
+        folder, chosen = self.run.path / role, self.settings.student
+        if (folder / "model.json").exists():
+            return load_network(folder).to(self.data.images.device)
+        network = create(
+            chosen.student,
+            classes=len(self.task.classes),
+            size=chosen.student_size or self.settings.data.size,
+            pretrained=pretrained,
+            weights=chosen.student_weights or self.settings.teacher.weights,
+            seed=self.settings.seed,
+            features=self.settings.teacher.features,
+        ).to(self.data.images.device)
+        network = self._frozen(role, network, frozenset()).network
+        save_network(network, folder)
+        return network
+
     def asked(
         self,
         network: Network,

@@ -228,7 +228,13 @@ def _runs(name: str, size: int) -> bool:
     try:
         with torch.no_grad():
             outline(name, size)(torch.empty(1, 3, size, size, device="meta"))
-    except (RuntimeError, AssertionError, TypeError, ValueError, ZeroDivisionError):  # each family refuses in its own way
+    except (
+        RuntimeError,
+        AssertionError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    ):  # each family refuses in its own way
         return False
     return True
 

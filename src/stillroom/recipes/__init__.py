@@ -8,6 +8,7 @@ from stillroom.recipes.baseline import Baseline
 from stillroom.recipes.ca_mkd import CAMKD
 from stillroom.recipes.dual_model_skd import DualModelSKD
 from stillroom.recipes.explainable_kd import ExplainableKD
+from stillroom.recipes.linear_probe import LinearProbe
 from stillroom.recipes.medalmighty import MedAlmighty
 from stillroom.recipes.standard_kd import StandardKD
 from stillroom.recipes.weckd import WeCKD
@@ -19,6 +20,7 @@ RECIPES: tuple[type[Recipe], ...] = (
     StandardKD,
     DualModelSKD,
     WeCKD,
+    LinearProbe,
     Baseline,
 )
 
@@ -38,6 +40,7 @@ __all__ = [
     "Baseline",
     "DualModelSKD",
     "ExplainableKD",
+    "LinearProbe",
     "MedAlmighty",
     "Recipe",
     "StandardKD",

@@ -1,0 +1,37 @@
+"""A linear probe: a frozen pretrained network with a linear head, the plainest use of a foundation model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from stillroom.errors import UsageError
+from stillroom.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from stillroom.models.network import Network
+    from stillroom.settings import Settings
+    from stillroom.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class LinearProbe(Recipe):
+    """The student is a frozen backbone, and only a linear head is fitted, as `--features` and `--head-solver` say."""
+
+    name: ClassVar[str] = "linear_probe"
+    title: ClassVar[str] = "A frozen pretrained network with a linear head, such as DINOv2; nothing is distilled"
+    has_teacher: ClassVar[bool] = False
+    uses_unlabelled: ClassVar[bool] = False
+    default_student: ClassVar[str] = "vit_base_patch14_dinov2"
+
+    def check(self, settings: Settings) -> None:
+        super().check(settings)
+        if not settings.student.student_pretrained:
+            raise UsageError("A linear probe reads a pretrained network: give --student-pretrained.")
+
+    def run(self, bench: Workbench) -> Network:
+        return bench.probe("student")
+
+    def control(self, bench: Workbench) -> Network:
+        """The same head on the same network with random weights: what the pretraining is worth."""
+        return bench.probe("control", pretrained=False)
