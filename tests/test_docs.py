@@ -79,7 +79,7 @@ def test_the_reference_names_every_setting_and_verb():
     for cls in SECTIONS.values():
         for field in fields(cls):
             assert f"`--{field.name.replace('_', '-')}`" in page
-    for verb in ("distill", "evaluate", "predict", "export", "audit", "models", "recipes", "demo"):
+    for verb in ("distill", "evaluate", "predict", "export", "audit", "models", "recipes", "bench", "demo"):
         assert f"### `stillroom {verb}`" in page
 
 
