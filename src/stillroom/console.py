@@ -80,7 +80,7 @@ def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: 
     table = Table(**_PLAIN)
     table.add_column("")
     for role in scores:
-        table.add_column(role.capitalize())
+        table.add_column(role.replace("_", " ").capitalize())
     for key, title in _SHOWN.items():
         if key in first:
             table.add_row(title, *(_estimate(figures[key]) for figures in scores.values()))

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -59,6 +60,7 @@ class Run:
                 citation=settings.recipe.citation,
                 student=settings.student.student,
                 teacher=", ".join(dict.fromkeys(settings.recipe.teacher_names(settings))) or None,
+                claim=asdict(settings.recipe.claim(settings)) if settings.recipe.has_control else None,
                 versions=versions,
                 durations_s={},
             )

@@ -133,6 +133,11 @@ def _manifest(task: Task, teacher: str | None, synthetic: bool) -> dict[str, Any
     return {
         "created": "2026-11-21T03:00:00+00:00", "finished": "2026-11-21T03:12:00+00:00", "source": "fixture",
         "data": "Phantoms, 3 kinds" if synthetic else "Fixture images, 28 px", "synthetic": synthetic, "seed": 0,
+        "claim": teacher and {
+            "adds": "the teacher",
+            "control": "the same student, on the same budget, without a teacher",
+            "origin": f"Distilled from {teacher}",
+        },
         "recipe": "medalmighty", "task": task.describe(), "student": "mobilenetv3_small_100", "teacher": teacher,
         "versions": {"stillroom": "0.1.0", "torch": "2.15.0"}, "machine": {"cpu": "Some CPU", "cores": 2},
         "store": {"size": 64, "channels": 1, "white": False, "fit": "pad"},

@@ -213,3 +213,23 @@ def test_the_positive_class_or_the_mean_is_named(make_run):
     assert reading(load(make_run())) == "positive class: pneumonia"
     assert reading(load(make_run("multiclass"))).endswith("are means over classes")
     assert reading(load(make_run("multilabel", images=300))).endswith("are means over labels")
+
+
+def test_the_control_is_named_as_the_recipe_names_it():
+    from stillroom.recipes import CAMKD, DualModelSKD, LinearProbe, WeCKD
+    from stillroom.settings import Settings
+
+    def said(recipe):
+        return recipe.claim(Settings("phantoms", recipe))
+
+    assert said(WeCKD()).adds == "the chain"
+    assert "all slices together" in said(WeCKD()).control
+    assert said(WeCKD(one_step=True)).origin == "The last of a chain of 2, trained"
+    assert said(DualModelSKD()).adds == "weight selection and self-distillation"
+    assert said(DualModelSKD(teach=True)).adds == (
+        "weight selection, self-distillation and the large network's teaching"
+    )
+    assert said(DualModelSKD(initial="scratch", skd="none", teach=True)).adds == "the large network's teaching"
+    assert said(DualModelSKD()).origin == "Cut out of vit_small_patch16_224"
+    assert said(CAMKD(teachers=("resnet18", "resnet34"))).origin == "Distilled from resnet18 + resnet34"
+    assert said(LinearProbe()).adds == "pretraining"

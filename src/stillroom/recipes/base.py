@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What the control puts to the test, in words for the report.
+
+    Attributes:
+        adds: what the recipe adds to the control, as the subject of a sentence: "the teacher".
+        control: what the control is: "the same student, on the same budget, without a teacher".
+        origin: where the student comes from: "Distilled from resnet50".
+    """
+
+    adds: str
+    control: str
+    origin: str
+
+
+@dataclass(frozen=True)
 class Recipe(ABC):
     """Base of every recipe. Fields of a subclass are its settings; each is a flag of the command line.
 
@@ -55,6 +70,13 @@ class Recipe(ABC):
                 "See `stillroom recipes` for one that fits."
             )
         return task
+
+    def claim(self, settings: Settings) -> Claim:
+        """What the report says that this recipe adds, and what its control is."""
+        names = " + ".join(dict.fromkeys(self.teacher_names(settings)))
+        return Claim(
+            "the teacher", "the same student, on the same budget, without a teacher", f"Distilled from {names}"
+        )
 
     def check(self, settings: Settings) -> None:
         """Raises UsageError for settings that do not go with the recipe, before anything takes long."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Recipe
+from stillroom.recipes.base import Claim, Recipe
 from stillroom.task import Task
 
 if TYPE_CHECKING:
@@ -112,6 +112,21 @@ class DualModelSKD(Recipe):
                 "--skd bake needs one class per image; give --skd byol, dino or kl_logit for several labels."
             )
         return super().adapt(task)
+
+    def claim(self, settings: Settings) -> Claim:
+        steps = {
+            "weight selection": self.initial != "scratch",
+            "self-distillation": self.skd != "none",
+            "the large network's teaching": self.teach,
+        }
+        adds = [step for step, taken in steps.items() if taken]
+        large = settings.teacher.teacher
+        cut = f"Cut out of {large}" if self.initial != "scratch" else "Self-distilled"
+        return Claim(
+            " and ".join([", ".join(adds[:-1]), adds[-1]] if len(adds) > 1 else adds),
+            "the same student from random weights, on the labels, for as many epochs as all its stages have together",
+            f"Distilled from {large}" if self.teach else cut,
+        )
 
     def check(self, settings: Settings) -> None:
         super().check(settings)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Recipe
+from stillroom.recipes.base import Claim, Recipe
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
@@ -23,6 +23,10 @@ class LinearProbe(Recipe):
     has_teacher: ClassVar[bool] = False
     uses_unlabelled: ClassVar[bool] = False
     default_student: ClassVar[str] = "vit_base_patch14_dinov2"
+
+    def claim(self, settings: Settings) -> Claim:
+        control = "the same head on the same network with random weights"
+        return Claim("pretraining", control, "A linear head on a frozen pretrained network, fitted")
 
     def check(self, settings: Settings) -> None:
         super().check(settings)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Recipe
+from stillroom.recipes.base import Claim, Recipe
 from stillroom.tuning import Range
 
 if TYPE_CHECKING:
@@ -92,6 +92,13 @@ class WeCKD(Recipe):
             raise UsageError(f"decay must lie between 0 and 1, got {self.decay}.")
         if not 0 <= self.attention_weight < math.inf:
             raise UsageError(f"attention_weight must not be negative and must be finite, got {self.attention_weight}.")
+
+    def claim(self, settings: Settings) -> Claim:
+        control = "one network on the labels of all slices together, for as many image passes as the whole chain had"
+        length = 2 if self.one_step else self.length
+        return Claim(
+            "the chain", control, f"The last of a chain of {length}, trained" if length > 1 else "Trained alone"
+        )
 
     def check(self, settings: Settings) -> None:
         super().check(settings)

@@ -16,6 +16,7 @@ from stillroom.report.style import CLASS_GLYPHS
 from stillroom.report.templating import TEMPLATES, environment
 from stillroom.report.wording import (
     audit_warnings,
+    claim,
     estimate,
     findings,
     headline,
@@ -81,6 +82,7 @@ def _context(record: Record) -> dict[str, Any]:
         "subtitle": subtitle,
         "roles": [(role, ROLE_GLYPHS.get(role, CLASS_GLYPHS[6])) for role in roles],
         "reading": reading(record),
+        "control": claim(record)["control"],
         "findings": findings(record),
         "warnings": audit_warnings(record),
         "listed": LISTED,

@@ -16,6 +16,7 @@ from stillroom.report.templating import environment
 from stillroom.report.wording import (
     Estimate,
     audit_warnings,
+    claim,
     count,
     estimate,
     findings,
@@ -71,6 +72,7 @@ def _context(record: Record) -> dict[str, Any]:
         "teacher": network(record.manifest.get("teacher")),
         "parameters": count(student.get("parameters")) if student.get("parameters") else None,
         "reading": reading(record),
+        "control": claim(record)["control"],
         "findings": findings(record),
         "results": tables.results(record),
         "notes": notes(record),

@@ -148,12 +148,18 @@ def network(name: Any) -> str:
 def headline(record: Record) -> tuple[str, str]:
     """The page's title and the line below it: what was distilled from what, on which data."""
     student = network(record.manifest.get("student")) or "Student"
-    teacher = network(record.manifest.get("teacher"))
     source = record.manifest.get("data") or record.manifest.get("source") or "unnamed data"
     return (
         student,
-        f"Distilled from {teacher} on {source}" if teacher else f"Trained without a teacher on {source}",
+        f"{claim(record)['origin']} on {source}",
     )
+
+
+def claim(record: Record) -> dict[str, str]:
+    """What the recipe adds to its control (``adds``), what that is (``control``), and the student's ``origin``."""
+    if found := record.manifest.get("claim"):
+        return dict(found)
+    return {"adds": "", "control": "", "origin": "Trained without a teacher"}
 
 
 def reading(record: Record) -> str:
@@ -277,7 +283,7 @@ def _uninformative(record: Record) -> Finding | None:
 def _against_teacher(record: Record) -> Finding | None:
     comparison = record.comparison("teacher")
     if comparison is None:
-        if not record.manifest.get("teacher"):
+        if "teacher" not in record.test:
             return None
         return Finding("neutral", "Student and teacher were not compared.", "This run holds no paired comparison.")
     evidence, margin = _evidence(comparison, "teacher"), comparison.get("margin")
@@ -303,22 +309,23 @@ def _against_teacher(record: Record) -> Finding | None:
 
 
 def _against_control(record: Record) -> Finding | None:
-    if not record.manifest.get("teacher"):
+    adds, control = claim(record)["adds"], claim(record)["control"]
+    if not adds:
         return Finding("neutral", "This run had no teacher.", "The student learned from the labels alone.")
     comparison = record.comparison("control")
     if comparison is None:
-        text = "No control was trained: the same student, on the same budget, without a teacher."
-        return Finding("neutral", "Whether the teacher helped is not known.", text)
+        return Finding("neutral", f"Whether {adds} helped is not known.", f"No control was trained: {control}.")
     difference = estimate(comparison.get("difference"))
-    evidence = _evidence(comparison, "control")
-    evidence += " One training run each: the interval covers the test images, not the luck of training."
+    evidence = f"{_evidence(comparison, 'control')} The control is {control}. "
+    evidence += "One training run each: the interval covers the test images, not the luck of training."
     if difference is None or difference.low is None or difference.high is None:
-        return Finding("neutral", "Whether the teacher helped is not known.", evidence)
+        return Finding("neutral", f"Whether {adds} helped is not known.", evidence)
+    subject = adds[:1].upper() + adds[1:]
     if difference.low > 0:
-        return Finding("good", "The teacher helped.", evidence)
+        return Finding("good", f"{subject} helped.", evidence)
     if difference.high < 0:
-        return Finding("bad", "The teacher did harm: the student without it is better.", evidence)
-    return Finding("neutral", "The teacher did not measurably help.", evidence)
+        return Finding("bad", f"{subject} did harm: the control is better.", evidence)
+    return Finding("neutral", f"{subject} did not measurably help.", evidence)
 
 
 def _size(record: Record) -> Finding | None:
