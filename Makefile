@@ -22,11 +22,14 @@ $(INSTALLED): pyproject.toml
 demo: install ## distil a small classifier on synthetic phantoms and print where its report is
 	@$(BIN)/stillroom demo
 
+# A process per core, eight at most, each with one thread of torch's: twice as fast as one process with two.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+
 test: install ## run every test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 quick: install ## run the tests that take seconds
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not slow"
 
 lint: install ## check style
 	$(BIN)/ruff check .
