@@ -146,7 +146,6 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
         task=bench.task.describe(),
         machine=machine(),
         device=str(bench.data.images.device),
-        labelled_images=len(bench.data.train),
         unlabelled=dataset.unlabelled and dataset.unlabelled.to_dict(),
         store={
             "size": store.size,
@@ -160,6 +159,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
 
     recipe, wanted = run.settings.recipe, run.settings.evaluation
     networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
+    run.note(labels_read=len(bench.labels_read), training_images=len(bench.training_rows))
     if recipe.has_control and wanted.control:
         networks["control"] = recipe.control(bench)
     networks |= bench.milestones

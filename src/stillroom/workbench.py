@@ -51,6 +51,7 @@ class Workbench:
         training_rows: ``[n]`` every training image, for what reads no labels.
         teachers: every teacher made so far, in order.
         milestones: networks on the recipe's way that are evaluated beside the student, by role.
+        labels_read: row numbers of the training images whose labels anything has learnt from.
     """
 
     def __init__(self, run: Run, dataset: Dataset, *, show_progress: bool = True) -> None:
@@ -71,6 +72,7 @@ class Workbench:
         )
         self.teachers: list[Teacher] = []
         self.milestones: dict[str, Network] = {}
+        self.labels_read: set[int] = set()
 
     # -- the moves ----------------------------------------------------------------------------------------------
     def student(self, *, attention: bool = False, seed: int | None = None) -> Network:
@@ -133,6 +135,8 @@ class Workbench:
             seed: of the order of the images, other than the run's.
         """
         folder = self.run.path / role
+        if not objective.label_free:
+            self.labels_read.update((self.data.train if rows is None else rows).tolist())
         if (folder / "model.json").exists():
             return load_network(folder).to(self.data.images.device).eval()
         network = self._fitted(role, network, objective, teachers, epochs, rows, lr, class_weights, seed)
@@ -326,6 +330,7 @@ class Workbench:
 
     def _frozen(self, role: str, network: Network, needs: frozenset[str]) -> Teacher:
         """A frozen backbone: its features are stored once, and the linear head is fitted on them."""
+        self.labels_read.update(self.data.train.tolist())
         network.requires_grad_(False).eval()
         classifier = network.classifier()
         for parameter in classifier.parameters():

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -233,3 +235,20 @@ def test_the_control_is_named_as_the_recipe_names_it():
     assert said(DualModelSKD()).origin == "Cut out of vit_small_patch16_224"
     assert said(CAMKD(teachers=("resnet18", "resnet34"))).origin == "Distilled from resnet18 + resnet34"
     assert said(LinearProbe()).adds == "pretraining"
+
+
+def test_the_report_says_how_many_labels_were_read(make_run):
+    from stillroom.files import write_json
+    from stillroom.report import write_model_card, write_report
+
+    run = make_run()
+    manifest = json.loads((run / "manifest.json").read_text())
+    more = {"images": 1500, "left_out_because_held_out": ["a.png", "b.png"]}
+    write_json(run / "manifest.json", manifest | {"labels_read": 120, "training_images": 1240, "unlabelled": more})
+    said = "The labels of 120 of the 1,240 training images were used. 1,500 images without labels were learnt from too."
+    for file in (write_report(run), write_model_card(run)):
+        text = " ".join(file.read_text(encoding="utf-8").split())
+        assert said in text
+        assert "2 more were left out, because validation or test show them again." in text
+    write_json(run / "manifest.json", manifest | {"labels_read": 1240, "training_images": 1240})
+    assert "The labels of" not in write_report(run).read_text(encoding="utf-8")

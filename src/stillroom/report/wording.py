@@ -162,6 +162,20 @@ def claim(record: Record) -> dict[str, str]:
     return {"adds": "", "control": "", "origin": "Trained without a teacher"}
 
 
+def labels(record: Record) -> str:
+    """How many labels were used and what was learnt without any, where that is not the whole training split."""
+    read, training = record.manifest.get("labels_read"), record.manifest.get("training_images")
+    more = record.manifest.get("unlabelled") or {}
+    said = []
+    if read and training and read < training:
+        said.append(f"The labels of {count(read)} of the {count(training)} training images were used.")
+    if more:
+        said.append(f"{count(more['images'])} images without labels were learnt from too.")
+        if left_out := len(more.get("left_out_because_held_out") or ()):
+            said.append(f"{count(left_out)} more were left out, because validation or test show them again.")
+    return " ".join(said)
+
+
 def reading(record: Record) -> str:
     """What the one-against-rest figures are of: the positive class, or a mean over classes."""
     if positive := record.task.positive_class:
