@@ -34,6 +34,7 @@ from stillroom.files import write_atomically
 from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
+from stillroom.models.taps import FeatureKind
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create, resolve_size
 from stillroom.run import Run
@@ -82,16 +83,8 @@ class Workbench:
             attention: weigh its last feature map by spatial attention.
             seed: other than the run's, for a second student that starts elsewhere.
         """
-        chosen = self.settings.student
-        return create(
-            chosen.student,
-            classes=len(self.task.classes),
-            size=chosen.student_size or self.settings.data.size,
-            pretrained=chosen.student_pretrained,
-            weights=chosen.student_weights or self.settings.teacher.weights,
-            seed=self.settings.seed if seed is None else seed,
-            attention=attention,
-        ).to(self.data.images.device)
+        seed = self.settings.seed if seed is None else seed
+        return self._student_network(self.settings.student.student_pretrained, seed, attention=attention)
 
     def pretrained(self) -> Network:
         """The network that the teacher's settings describe, before any training, at the student's input size."""
@@ -198,18 +191,12 @@ class Workbench:
             role: the folder's name, as for :meth:`fit`.
             pretrained: with False the backbone's weights are random.
         """
-        folder, chosen = self.run.path / role, self.settings.student
+        folder = self.run.path / role
+        self.labels_read.update(self.data.train.tolist())
         if (folder / "model.json").exists():
             return load_network(folder).to(self.data.images.device)
-        network = create(
-            chosen.student,
-            classes=len(self.task.classes),
-            size=chosen.student_size or self.settings.data.size,
-            pretrained=pretrained,
-            weights=chosen.student_weights or self.settings.teacher.weights,
-            seed=self.settings.seed,
-            features=self.settings.teacher.features,
-        ).to(self.data.images.device)
+        features = self.settings.teacher.features
+        network = self._student_network(pretrained, self.settings.seed, features=features)
         network = self._frozen(role, network, frozenset()).network
         save_network(network, folder)
         return network
@@ -292,6 +279,21 @@ class Workbench:
                     f"{name} needs the teacher's {' and '.join(sorted(unanswered))}, for which its recipe did not ask: "
                     f"the bank holds {' and '.join(sorted(teacher.holds))}."
                 )
+
+    def _student_network(
+        self, pretrained: bool, seed: int, *, features: FeatureKind | None = None, attention: bool = False
+    ) -> Network:
+        chosen = self.settings.student
+        return create(
+            chosen.student,
+            classes=len(self.task.classes),
+            size=chosen.student_size or self.settings.data.size,
+            pretrained=pretrained,
+            weights=chosen.student_weights or self.settings.teacher.weights,
+            seed=seed,
+            features=features,
+            attention=attention,
+        ).to(self.data.images.device)
 
     def _teacher_network(self, name: str, size: int, seed: int) -> Network:
         chosen = self.settings.teacher
