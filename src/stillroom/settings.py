@@ -139,6 +139,7 @@ class TeacherSettings:
         head_solver: `lbfgs` finds the best linear head with its L2 penalty chosen on validation; `adam` trains it as
             the MedAlmighty paper does (lr 1e-3, best validation epoch).
         teacher_epochs: epochs of fine-tuning, or of the adam head. Default: as many as the student's.
+        teacher_lr: peak learning rate of fine-tuning. Default: the student's.
         weights: a file or a folder of pretrained weights (.safetensors or weights-only .pth), named like the model.
             Default: timm's hub.
         pretrained: whether the teacher starts from pretrained weights. `--no-pretrained` starts from random ones.
@@ -150,12 +151,15 @@ class TeacherSettings:
     features: Literal["cls", "mean", "both"] = "cls"
     head_solver: Literal["lbfgs", "adam"] = "lbfgs"
     teacher_epochs: int | None = None
+    teacher_lr: float | None = None
     weights: Path | None = None
     pretrained: bool = True
 
     def __post_init__(self) -> None:
         if self.teacher_epochs is not None:
             _at_least("teacher_epochs", self.teacher_epochs, 1)
+        if self.teacher_lr is not None and not 0 < self.teacher_lr < math.inf:
+            raise UsageError(f"teacher_lr must be above 0 and finite, got {self.teacher_lr}.")
         if self.teacher_size is not None:
             _at_least("teacher_size", self.teacher_size, 16)
 

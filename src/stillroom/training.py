@@ -116,7 +116,8 @@ def fit(
     log: Callable[[dict[str, Any]], None] = lambda line: None,
     show_progress: bool = True,
 ) -> Network:
-    """Train ``student`` in place and return it with the weights of its best validation epoch.
+    """Train ``student`` in place and return it with the weights of its best validation epoch, or of its last one where the
+    objective reads no labels.
 
     Args:
         student: trained in place, on ``data.images``'s device.

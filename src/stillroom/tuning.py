@@ -40,7 +40,7 @@ def search(
     Args:
         file: an SQLite file for the trials; those that stand in it already count.
         space: the numbers looked for, by name.
-        score: a point's figure on validation, higher is better; NaN is no figure.
+        score: a point's figure on validation, higher is better; NaN and infinities are none.
         trials: how many points are tried in all.
         seed: fixes the points. A search that was stopped goes on with other points than it would have had.
 
@@ -69,7 +69,7 @@ def search(
             raise
         except RunError:  # the loss diverged: a bad point, not the end of the search
             value = math.nan
-        if math.isnan(value):
+        if not math.isfinite(value):  # validation of one class has no AUC
             raise optuna.TrialPruned
         return value
 

@@ -7,37 +7,26 @@ that resuming is: the recipe runs again, and finished moves return at once.
 from __future__ import annotations
 
 import contextlib
-import copy
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
 
-from stillroom.cache import fingerprint
 from stillroom.data.images import Images
 from stillroom.data.load import Dataset
 from stillroom.data.slices import stratified_slices
-from stillroom.data.views import view_numbers
-from stillroom.distillation.bank import Bank, build_bank
-from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam, fit_by_lbfgs
-from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.step import Objective
-from stillroom.distillation.teachers import Teacher, question
-from stillroom.distillation.tuned import keep, recall
+from stillroom.distillation.teachers import Teacher
 from stillroom.errors import UsageError
-from stillroom.files import write_atomically
 from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.taps import FeatureKind
-from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create, resolve_size
 from stillroom.run import Run
+from stillroom.teaching import ask, fine_tune, freeze
 from stillroom.training import TrainingData, fit
 
 
@@ -149,8 +138,11 @@ class Workbench:
         lr: float | None = None,
     ) -> float:
         """Like :meth:`fit`, but nothing is kept; returns the best validation figure, higher is better."""
-        network = self._fitted(role, network, objective, teachers, epochs, rows, lr)
-        self._forget(role)
+        self._forget(role)  # a trial that was stopped is not gone on with: the next one is another point
+        try:
+            network = self._fitted(role, network, objective, teachers, epochs, rows, lr)
+        finally:
+            self._forget(role)
         data = self.data
         return data.task.rank(run_over(network, data.images, data.val), data.targets[data.val])[0]
 
@@ -170,19 +162,24 @@ class Workbench:
             seed: other than the run's, for a second teacher of the same kind.
             class_weights: whether fine-tuning weighs the labels' loss by class, where not as the run's settings say.
         """
-        chosen = self.settings.teacher
-        name = name or chosen.teacher
         seed = self.settings.seed if seed is None else seed
-        size = resolve_size(name, chosen.teacher_size, self.settings.data.size)
-        network = self._teacher_network(name, size, seed)
+        network = self.untaught(name, seed=seed)
         number = len(self.teachers) + 1
         role = "teacher" if number == 1 else f"teacher-{number}"
-        if chosen.teacher_mode == "frozen":
-            teacher = self._frozen(role, network, needs)
+        if self.settings.teacher.teacher_mode == "frozen":
+            teacher = freeze(self, role, network, needs)
         else:
-            teacher = self.asked(self._fine_tuned(role, network, seed, class_weights), needs=needs, label=role)
+            tuned = fine_tune(self, role, network, seed, class_weights)
+            teacher = self.asked(tuned, needs=needs, label=role)
         self.teachers.append(teacher)
         return teacher
+
+    def untaught(self, name: str | None = None, *, seed: int | None = None) -> Network:
+        """The teacher before any training, at its own input size: for what depends on its shape alone."""
+        chosen = self.settings.teacher
+        name = name or chosen.teacher
+        size = resolve_size(name, chosen.teacher_size, self.settings.data.size)
+        return self._teacher_network(name, size, self.settings.seed if seed is None else seed)
 
     def probe(self, role: str, *, pretrained: bool = True) -> Network:
         """The student's network, frozen, with a linear head that is fitted as the teacher's settings say.
@@ -197,7 +194,7 @@ class Workbench:
             return load_network(folder).to(self.data.images.device)
         features = self.settings.teacher.features
         network = self._student_network(pretrained, self.settings.seed, features=features)
-        network = self._frozen(role, network, frozenset()).network
+        network = freeze(self, role, network, frozenset()).network
         save_network(network, folder)
         return network
 
@@ -217,10 +214,8 @@ class Workbench:
             rows: the only images it will teach on. Default: it is asked for all, and teaches on ``data.train``.
             label: for progress bars and the log.
         """
-        names = needs - {"teacher_logits"} | {"logits", "pooled"}
         network.requires_grad_(False)
-        with self.run.stage(f"ask {label}"):
-            return self._ask(network, names, label, rows)
+        return ask(self, network, needs - {"teacher_logits"} | {"logits", "pooled"}, label, rows)
 
     # -- how they are made --------------------------------------------------------------------------------------
     def _fitted(
@@ -306,90 +301,6 @@ class Workbench:
             seed=seed,
             features=chosen.features,
         ).to(self.data.images.device)
-
-    def _fine_tuned(self, role: str, network: Network, seed: int, class_weights: bool | None) -> Network:
-        """The network trained on the labels; taken from the cache where an equal one was trained before."""
-        settings, data = self.settings, self.data
-        epochs = settings.teacher.teacher_epochs or settings.training.epochs
-        weighed = settings.training.class_weights if class_weights is None else class_weights
-        name = fingerprint(
-            weights_digest(network),
-            self.dataset.fingerprint,
-            self.task.describe(),
-            data.train.tolist(),
-            replace(settings.training, epochs=epochs, class_weights=weighed, unlabelled=None),
-            settings.views,
-            seed,
-            (data.images.device.type, torch.__version__),
-        )
-        if not (self.run.path / role / "model.json").exists() and (history := recall(name, self.run.path / role)):
-            for line in history:
-                self.run.log(line | {"role": role})
-            self.run.note(**{f"{role}_from_cache": name})
-        network = self.fit(role, network, LabelLoss(), epochs=epochs, class_weights=weighed, seed=seed)
-        keep(name, self.run.path / role, [line for line in self.run.history() if line["role"] == role])
-        return network
-
-    def _frozen(self, role: str, network: Network, needs: frozenset[str]) -> Teacher:
-        """A frozen backbone: its features are stored once, and the linear head is fitted on them."""
-        self.labels_read.update(self.data.train.tolist())
-        network.requires_grad_(False).eval()
-        classifier = network.classifier()
-        for parameter in classifier.parameters():
-            nn.init.zeros_(parameter)  # so that the bank's name depends on the backbone alone
-        with self.run.stage(f"ask {role}"):
-            asked = self._ask(network, needs - {"teacher_logits"} | {"pooled"}, role)
-        file = self.run.path / role / "head.safetensors"
-        if not file.exists():
-            with self.run.stage(f"fit {role}'s head"):
-                fitted = self._fit_head(asked.banks[0])
-            value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
-            self.run.note(**{f"{role}_head": {"chosen": fitted.chosen, "validation": value}})
-            write_atomically(file, lambda target: save_file(fitted.linear.state_dict(), target))
-        classifier.load_state_dict(load_file(file))
-        head = copy.deepcopy(classifier).cpu()
-        return replace(asked, head=head, unlabelled=asked.unlabelled and replace(asked.unlabelled, head=head))
-
-    def _fit_head(self, plain: Bank) -> FittedHead:
-        data, chosen = self.data, self.settings.teacher
-        found = HeadData(
-            plain.at("pooled", data.train, None),
-            data.targets[data.train],
-            plain.at("pooled", data.val, None),
-            data.targets[data.val],
-        )
-        if chosen.head_solver == "lbfgs":
-            return fit_by_lbfgs(self.task, found)
-        epochs = chosen.teacher_epochs or self.settings.training.epochs
-        return fit_by_adam(self.task, found, epochs=epochs, seed=self.settings.seed)
-
-    def _ask(self, network: Network, names: frozenset[str], label: str, rows: np.ndarray | None = None) -> Teacher:
-        ask = question(network, names)
-        views = view_numbers(self.settings.views)
-        digest, asks = weights_digest(network), " ".join(sorted(names))
-
-        def bank(images: Images, rows: np.ndarray, views: Sequence[int | None], what: str) -> Bank:
-            return build_bank(
-                network,
-                digest,
-                images,
-                rows,
-                views,
-                ask,
-                asks=asks,
-                label=f"{label}, {what}",
-                show_progress=self.show_progress,
-            )
-
-        images, more = self.data.images, self.data.unlabelled
-        banks = [bank(images, np.arange(len(images)) if rows is None else rows, [None], "as is")]
-        if views and views != [None]:
-            banks.append(bank(images, self.data.train if rows is None else rows, views, "views"))
-        unlabelled = None
-        if more is not None:
-            also = (bank(more, np.arange(len(more)), views, "unlabelled"),) if views else ()
-            unlabelled = Teacher(network, also, ask, more)
-        return Teacher(network, tuple(banks), ask, images, unlabelled=unlabelled)
 
 
 def pick_device(wanted: str) -> torch.device:

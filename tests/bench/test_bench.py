@@ -350,6 +350,33 @@ def test_a_recipe_is_compared_with_the_control_that_it_names(tmp_path):
     assert test["p"] == stats.wilcoxon(means[:, 1] - means[:, 2]).pvalue
 
 
+def test_a_control_with_the_same_teacher_goes_first(tmp_path):
+    recipes = [
+        "baseline",
+        {"name": "standard_kd", "label": "kd"},
+        {"name": "standard_kd", "label": "dkd", "loss": "dkd", "against": "kd"},
+    ]
+    teachers = [{"name": name, "pretrained": False} for name in ("resnet18", "resnet50")]
+    found = {system.key[1:3]: system for system in systems(invented(tmp_path, recipes=recipes, teachers=teachers))}
+    for teacher in ("resnet18", "resnet50"):
+        assert found["dkd", teacher].control[1:3] == ("kd", teacher)
+        assert found["kd", teacher].control[1:3] == ("baseline", "")
+    lone = {"name": "standard_kd", "label": "dkd", "loss": "dkd", "against": "kd", "teacher": {"teacher": "resnet34"}}
+    outcomes = invented(tmp_path, recipes=[*recipes[:2], lone], teachers=teachers)
+    (unclear,) = (system for system in systems(outcomes) if system.key[1] == "dkd")
+    assert unclear.control is None  # which of the two is meant nobody knows
+    assert unclear.verdict == "not compared"
+
+
+def test_a_recipe_with_a_control_of_its_own_says_so(tmp_path):
+    recipes = ["baseline", "weckd", {"name": "weckd", "label": "named", "length": 2, "against": "baseline"}]
+    found = systems(invented(tmp_path, recipes=recipes))
+    assert "all slices together" in found[1].own_control
+    assert found[2].own_control == ""
+    text = markdown(invented(tmp_path, recipes=recipes), found, None)
+    assert "¹ The control that weckd itself would train is another one: one network on the labels of all slices" in text
+
+
 def test_the_name_is_exported_and_its_import_is_light():
     assert stillroom.run_bench is run_bench
     program = "import sys, stillroom.bench; sys.exit('torch' in sys.modules)"

@@ -177,7 +177,7 @@ def test_nemenyis_critical_difference_is_demsars():
 
 def test_four_data_sets_are_too_few():
     found = compare_over_sets(TABLE[:4], LABELS, [None, 0, 0])
-    assert found["note"].startswith("Too few data sets for a test over them: 4, at least 5")
+    assert found["note"].startswith("Too few data sets for a test over them: 4, at least 6")
     assert (found["friedman_p"], found["wilcoxon"]) == (None, {})
     assert len(found["ranks"]) == 3
 

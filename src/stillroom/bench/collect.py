@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,13 @@ import numpy as np
 from stillroom.bench.grid import Cell
 from stillroom.bench.statistics import Mean, Spread, Verdict, compare_over_sets, difference_of, mean_of, spread, verdict
 from stillroom.evaluation.assess import STUDENT
+from stillroom.recipes import Recipe
 from stillroom.run import Run
 from stillroom.settings import to_dict
 
 State = Literal["done", "failed", "waiting"]
+Key = tuple[str, str, str, str]
+"""Labels of data, recipe, teacher and student."""
 SHOWN = ("auc", "accuracy", "f1")
 """Figures of the tables, besides the selection metric where that is another."""
 
@@ -62,18 +65,21 @@ class System:
     Attributes:
         key: labels of data, recipe, teacher and student.
         is_control: whether it is the baseline that the others are compared with, where they name no other control.
-        against: label of the recipe that it is compared with; empty for the baseline.
+        control: key of the system that it is compared with; None where it is one, or where none is clear.
+        against: label of the recipe that the file names as its control; empty for the baseline.
         seeds, done, failed: how many cells there are, are done, have failed.
         means: figure to mean over the seeds done; empty where none is.
         metric: the selection metric; empty where none is done.
         difference: to the control in that metric, paired; None where there is none.
         verdict: what the difference allows to say.
         unlike: settings, besides recipe and teacher, in which it differs from its control.
+        own_control: in words, what its recipe would be compared with, where that is neither the baseline nor named.
         size_mb: of the student, float32.
     """
 
-    key: tuple[str, str, str, str]
+    key: Key
     is_control: bool
+    control: Key | None
     against: str
     seeds: int
     done: int
@@ -83,6 +89,7 @@ class System:
     difference: Mean | None
     verdict: Verdict
     unlike: tuple[str, ...]
+    own_control: str
     size_mb: float | None
 
     @property
@@ -146,16 +153,26 @@ def systems(outcomes: Iterable[Outcome]) -> list[System]:
 
     The control is the first baseline of the same data and student, or the recipe of that label which the file names.
     """
-    groups: dict[tuple[str, str, str, str], list[Outcome]] = {}
+    groups: dict[Key, list[Outcome]] = {}
     for outcome in outcomes:
         cell = outcome.cell
         groups.setdefault((cell.data, cell.recipe, cell.teacher, cell.student), []).append(outcome)
-    controls: dict[tuple[str, str, str], list[Outcome]] = {}
-    for (data, recipe, _, student), group in groups.items():
-        controls.setdefault((data, recipe, student), group)
-        if group[0].cell.is_baseline:
-            controls.setdefault((data, "", student), group)
-    return [_system(key, group, controls.get((key[0], group[0].cell.against, key[3]))) for key, group in groups.items()]
+    return [_system(key, group, _control_of(key, group[0].cell, groups), groups) for key, group in groups.items()]
+
+
+def _control_of(key: Key, cell: Cell, groups: Mapping[Key, list[Outcome]]) -> Key | None:
+    """Key of the system that this one is compared with; its own where it is the control, None where it is not clear.
+
+    A control with the same teacher goes first; one without a teacher, or with one for all, serves every teacher.
+    """
+    if cell.against:
+        fitting = [other for other in groups if (other[0], other[1], other[3]) == (key[0], cell.against, key[3])]
+        alike = [other for other in fitting if other[2] == key[2]]
+        if alike:
+            return alike[0]
+        return fitting[0] if len(fitting) == 1 else None
+    baselines = (k for k, group in groups.items() if (k[0], k[3]) == (key[0], key[3]) and group[0].cell.is_baseline)
+    return next(baselines, None)
 
 
 def over_sets(found: list[System]) -> dict[str, Any] | None:
@@ -173,31 +190,26 @@ def over_sets(found: list[System]) -> dict[str, Any] | None:
     if len(sets) < 2 or len(whole) < 2:
         return None
     table = np.array([[_value(by_key[data, *key]) for key in whole] for data in sets], dtype=np.float64)
-    control: dict[tuple[str, str], int] = {}
-    for column, key in enumerate(whole):
-        control.setdefault((key[0], key[2]), column)
-        if by_key[sets[0], *key].is_control:
-            control.setdefault(("", key[2]), column)
-    columns = [
-        None if system.is_control else control.get((system.against, key[2]))
-        for key, system in ((key, by_key[sets[0], *key]) for key in whole)
-    ]
-    return compare_over_sets(table, [by_key[sets[0], *key].title for key in whole], columns)
+    first = [by_key[sets[0], *key] for key in whole]
+    controls = [whole.index(s.control[1:]) if s.control and s.control[1:] in whole else None for s in first]
+    return compare_over_sets(table, [system.title for system in first], controls)
 
 
-def _system(key: tuple[str, str, str, str], group: list[Outcome], control: list[Outcome] | None) -> System:
+def _system(key: Key, group: list[Outcome], control_key: Key | None, groups: Mapping[Key, list[Outcome]]) -> System:
     done = {o.cell.seed: o.finished for o in group if o.finished}
     metric = next((finished.metric for finished in done.values()), "")
     spreads = {seed: finished.spread for seed, finished in done.items()}
     names = list(next(iter(spreads.values())).values) if spreads else []
-    is_control = group is control
+    is_control = control_key == key
+    control = groups[control_key] if control_key and not is_control else None
     difference = None
-    if spreads and control and not is_control:
+    if spreads and control:
         beside = {o.cell.seed: o.finished.spread for o in control if o.finished}
         difference = difference_of(spreads, beside, metric)
     return System(
         key=key,
         is_control=is_control,
+        control=None if is_control else control_key,
         against=group[0].cell.against,
         seeds=len(group),
         done=len(done),
@@ -206,7 +218,8 @@ def _system(key: tuple[str, str, str, str], group: list[Outcome], control: list[
         metric=metric,
         difference=difference,
         verdict=verdict(difference),
-        unlike=_unlike(group[0].cell, control[0].cell) if control and not is_control else (),
+        unlike=_unlike(group[0].cell, control[0].cell) if control else (),
+        own_control=_own_control(group[0].cell),
         size_mb=next((finished.cost["size_mb"] for finished in done.values()), None),
     )
 
@@ -215,6 +228,14 @@ def _unlike(cell: Cell, control: Cell) -> tuple[str, ...]:
     first, second = to_dict(cell.settings), to_dict(control.settings)
     parts = [part for part in first if part not in ("source", "seed", "device", "recipe", "teacher", "evaluation")]
     return tuple(f"{part}.{name}" for part in parts for name in first[part] if first[part][name] != second[part][name])
+
+
+def _own_control(cell: Cell) -> str:
+    """What the recipe itself would be compared with, where that is not the baseline and the file names no control."""
+    recipe = cell.settings.recipe
+    if cell.against or type(recipe).control is Recipe.control or not recipe.has_control:
+        return ""
+    return recipe.claim(cell.settings).control
 
 
 def _bounds(name: str) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from stillroom.evaluation.metrics import checked, figures
 from stillroom.task import Task
 
 LEVEL = 0.95
-FEWEST_SETS = 5
+FEWEST_SETS = 6
 """Fewer data sets than this are too few for a test over data sets: of 5, Wilcoxon's smallest two-sided p is 0.0625."""
 
 Verdict = Literal["beats its control", "no difference seen", "worse", "not compared"]

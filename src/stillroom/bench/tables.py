@@ -102,18 +102,27 @@ def verdict_text(system: System) -> str:
 
 
 def marks(systems: Sequence[System]) -> dict[tuple[str, ...], str]:
-    """The footnote's mark by the key of each system that differs from its control in more than recipe and teacher."""
-    notes = list(dict.fromkeys((system.key[1], system.unlike) for system in systems if system.unlike))
-    numbers = {note: str(number).translate(_SUPERSCRIPTS) for number, note in enumerate(notes, 1)}
-    return {system.key: numbers[system.key[1], system.unlike] for system in systems if system.unlike}
+    """The footnote's mark by the key of each system whose comparison needs a remark."""
+    numbers: dict[str, int] = {}
+    for system in systems:
+        if remark := _remark(system):
+            numbers.setdefault(remark, len(numbers) + 1)
+    return {s.key: str(numbers[_remark(s)]).translate(_SUPERSCRIPTS) for s in systems if _remark(s)}
 
 
 def remarks(systems: Sequence[System]) -> list[str]:
     """The footnotes, each with its mark."""
     found = marks(systems)
-    unlike = [system for system in systems if system.unlike]
-    lines = [f"{found[s.key]} {s.key[1]} differs from its control also in {', '.join(s.unlike)}." for s in unlike]
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(f"{found[s.key]} {_remark(s)}" for s in systems if s.key in found))
+
+
+def _remark(system: System) -> str:
+    said = []
+    if system.unlike:
+        said.append(f"{system.key[1]} differs from its control also in {', '.join(system.unlike)}.")
+    if system.own_control:
+        said.append(f"The control that {system.key[1]} itself would train is another one: {system.own_control}.")
+    return " ".join(said)
 
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")

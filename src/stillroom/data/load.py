@@ -35,11 +35,16 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Changes with any image, label, split or patient: a run that began with another one cannot go on."""
+        also = [] if self.unlabelled is None else [self.unlabelled.store.fingerprint]
+        return fingerprint(self.labelled_fingerprint, *also)
+
+    @property
+    def labelled_fingerprint(self) -> str:
+        """The same without the images that have no labels."""
         table = self.table
         patients = None if table.patients is None else table.patients.tolist()
         labels = (list(table.task.classes), table.targets.tolist())
-        also = [] if self.unlabelled is None else [self.unlabelled.store.fingerprint]
-        return fingerprint(self.store.fingerprint, table.ids.tolist(), labels, table.splits.tolist(), patients, *also)
+        return fingerprint(self.store.fingerprint, table.ids.tolist(), labels, table.splits.tolist(), patients)
 
 
 def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0, training: bool = True) -> Table:

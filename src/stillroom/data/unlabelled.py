@@ -86,7 +86,8 @@ def load_unlabelled(
         np.concatenate([np.asarray(store.thumbnails)[held_out], np.asarray(found.thumbnails)]),
     )
     crossing = (pairs.first < len(held_out)) & (pairs.second >= len(held_out))
-    again = np.unique(pairs.second[crossing] - len(held_out))
+    again = pairs.second[crossing] - len(held_out)
+    again = np.flatnonzero(np.isin(found.digests, found.digests[again]))  # of many equal files not every pair is listed
     kept = np.setdiff1d(np.arange(len(found)), again)
     if not len(kept):
         raise UsageError(f"unlabelled: every image of {folder} is also in the validation or test split.")

@@ -99,3 +99,18 @@ class Recipe(ABC):
         from stillroom.distillation.objectives.labels import LabelLoss
 
         return bench.fit("control", bench.student(), LabelLoss())
+
+
+def require_places(role: str, network: Network, otherwise: str) -> None:
+    """Raises UsageError where the network's last feature map has one place, so that attention has nowhere to go.
+
+    Args:
+        role: ``student`` or ``teacher``.
+        network: before any training.
+        otherwise: what else the user can do, for the message.
+    """
+    if network.map_shape[1:] == (1, 1):
+        raise UsageError(
+            f"The last feature map of the {role} {network.name} has one place at {network.input_size[0]} pixels, so that "
+            f"attention has nowhere else to go. Give a larger --size or --{role}-size, or {otherwise}."
+        )

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from stillroom.workbench import Workbench
 
 
+_SEEDS_APART = 1000
+"""Between copies of a teacher, so that runs with seeds 0, 1, 2 share none: their luck must be their own."""
+
+
 @dataclass(frozen=True)
 class CAMKD(Recipe):
     """A student of several teachers, who counts more on an image the better it knows that image's label.
@@ -68,11 +72,11 @@ class CAMKD(Recipe):
         return self.teachers or (settings.teacher.teacher,) * self.copies
 
     def run(self, bench: Workbench) -> Network:
-        from stillroom.distillation.objectives.ca_mkd import CAMKDLoss
+        from stillroom.distillation.objectives.ca_mkd import CAMKDLoss, needs_of
 
         settings = bench.settings
         teachers = [
-            bench.teacher(needs=CAMKDLoss.needs, name=name, seed=settings.seed + number)
+            bench.teacher(needs=needs_of(self.feature_weight), name=name, seed=settings.seed + _SEEDS_APART * number)
             for number, name in enumerate(self.teacher_names(settings))
         ]
         student = bench.student()

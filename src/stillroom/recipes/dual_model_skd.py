@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stillroom.settings import Settings
     from stillroom.workbench import Workbench
 
+_SEEDS_APART = 1000  # between main and auxiliary network: runs with seeds 0, 1, 2 must not share one
 _LABEL_FREE = ("byol", "dino")
 
 
@@ -34,6 +35,7 @@ class DualModelSKD(Recipe):
         skd: the loss of self-knowledge distillation: `byol` and `dino` read no labels, `kl_logit` and `bake` do;
             `none` leaves the stage out.
         skd_epochs: passes over the training images in that stage; `epochs` are those of the fine-tuning after it.
+        skd_lr: peak learning rate of that stage. Default: that of the fine-tuning.
         momentum: how slowly the auxiliary network follows the main one: its share of itself that it keeps in a step.
         momentum_schedule: `constant`, or `cosine`, which climbs from `momentum` to 1.
         projector_width: hidden width of the projectors of `byol` and `dino`.
@@ -66,6 +68,7 @@ class DualModelSKD(Recipe):
     auxiliary_elements: Literal["uniform", "consecutive", "random", "complement"] = "consecutive"
     skd: Literal["byol", "dino", "kl_logit", "bake", "none"] = "byol"
     skd_epochs: int = 40
+    skd_lr: float | None = None
     momentum: float = 0.99
     momentum_schedule: Literal["constant", "cosine"] = "constant"
     projector_width: int = 2048
@@ -90,6 +93,8 @@ class DualModelSKD(Recipe):
         for name in ("skd_temperature", "dino_temperature", "dino_auxiliary_temperature", "kd_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} must be above 0 and finite, got {getattr(self, name)}.")
+        if self.skd_lr is not None and not 0 < self.skd_lr < float("inf"):
+            raise UsageError(f"skd_lr must be above 0 and finite, got {self.skd_lr}.")
         if not 0 <= self.skd_weight < float("inf"):
             raise UsageError(f"skd_weight must not be negative and must be finite, got {self.skd_weight}.")
         if not 0 <= self.bake_omega < 1:
@@ -124,7 +129,7 @@ class DualModelSKD(Recipe):
         cut = f"Cut out of {large}" if self.initial != "scratch" else "Self-distilled"
         return Claim(
             " and ".join([", ".join(adds[:-1]), adds[-1]] if len(adds) > 1 else adds),
-            "the same student from random weights, on the labels, for as many epochs as all its stages have together",
+            "the same student from random weights, on the labels, for as many image passes as all its stages have together",
             f"Distilled from {large}" if self.teach else cut,
         )
 
@@ -154,17 +159,23 @@ class DualModelSKD(Recipe):
             fresh = bench.student().classifier().state_dict()
             objective = self._objective(auxiliary, bench.settings.seed)
             rows = bench.training_rows if objective.label_free else None
-            main = bench.fit("skd", main, objective, epochs=self.skd_epochs, rows=rows)
+            main = bench.fit("skd", main, objective, epochs=self.skd_epochs, rows=rows, lr=self.skd_lr)
             main.classifier().load_state_dict(fresh)
         if not self.teach:
             return bench.fit("student", main, LabelLoss())
         return bench.fit("student", main, HybridLoss(self.kd_alpha, self.kd_temperature), teachers=[bench.teacher()])
 
     def control(self, bench: Workbench) -> Network:
-        """The same student from random weights, on the labels, for as many epochs as both stages have together."""
+        """The same student from random weights, on the labels, for as many image passes as all its stages have together.
+
+        An epoch of self-distillation passes two views of every image that it sees.
+        """
         from stillroom.distillation.objectives.labels import LabelLoss
 
-        epochs = bench.settings.training.epochs + (0 if self.skd == "none" else self.skd_epochs)
+        epochs = bench.settings.training.epochs
+        if self.skd != "none":
+            seen = len(bench.training_rows if self.skd in _LABEL_FREE else bench.data.train)
+            epochs += round(2 * self.skd_epochs * seen / len(bench.data.train))
         return bench.fit("control", bench.student(), LabelLoss(), epochs=epochs)
 
     def networks(self, bench: Workbench) -> tuple[Network, Network]:
@@ -178,14 +189,14 @@ class DualModelSKD(Recipe):
 
         seed, main = bench.settings.seed, bench.student()
         if self.initial == "scratch":
-            return main, bench.student(seed=seed + 1)
+            return main, bench.student(seed=seed + _SEEDS_APART)
         large = bench.pretrained()
         taken = {"main": cut_out(main, large, layers=self.layers, elements=self.elements, seed=seed)}
         if self.initial == "single":
             auxiliary = frozen_copy(main)
         else:
             auxiliary, layers, elements = bench.student(), self.auxiliary_layers, self.auxiliary_elements
-            taken["auxiliary"] = cut_out(auxiliary, large, layers=layers, elements=elements, seed=seed + 1)
+            taken["auxiliary"] = cut_out(auxiliary, large, layers=layers, elements=elements, seed=seed + _SEEDS_APART)
         bench.run.note(weight_selection=taken)
         return main, auxiliary
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Recipe
+from stillroom.recipes.base import Claim, Recipe
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
+    from stillroom.settings import Settings
     from stillroom.workbench import Workbench
 
 
@@ -52,6 +53,10 @@ class ExplainableKD(Recipe):
             raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
         if not 0 <= self.gamma < math.inf:
             raise UsageError(f"gamma must be at least 0 and finite, got {self.gamma}.")
+
+    def claim(self, settings: Settings) -> Claim:
+        control = "the same student, on the same budget and with the same loss on the labels, without a teacher"
+        return replace(super().claim(settings), control=control)
 
     def run(self, bench: Workbench) -> Network:
         from stillroom.distillation.objectives.imbalance import FocalKD

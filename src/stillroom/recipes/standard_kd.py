@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Recipe
+from stillroom.recipes.base import Recipe, require_places
 
 if TYPE_CHECKING:
     from stillroom.distillation.step import Objective
@@ -47,8 +47,11 @@ class StandardKD(Recipe):
 
     def run(self, bench: Workbench) -> Network:
         needs = {"attention": "map", "hints": "map", "rkd": "pooled"}.get(self.loss)
-        teacher = bench.teacher(needs=frozenset({"teacher_logits", needs} if needs else {"teacher_logits"}))
         student = bench.student()
+        if self.loss == "attention":  # before the teacher is trained
+            require_places("student", student, "choose another --loss")
+            require_places("teacher", bench.untaught(), "choose another --loss")
+        teacher = bench.teacher(needs=frozenset({"teacher_logits", needs} if needs else {"teacher_logits"}))
         objective = self._objective(student, teacher.network, bench.settings.seed)
         return bench.fit("student", student, objective, teachers=[teacher])
 
@@ -68,19 +71,9 @@ class StandardKD(Recipe):
             case "dist":
                 return DISTLoss(temperature=self.temperature or 4.0)
             case "attention":
-                _check_places(student, teacher)
                 return AttentionTransferLoss()
             case "hints":
                 shapes = (student.map_shape, [teacher.map_shape])
                 return HintLoss(*shapes, temperature=self.temperature or 3.0, seed=seed)
             case "rkd":
                 return RKDLoss()
-
-
-def _check_places(student: Network, teacher: Network) -> None:
-    for role, network in (("student", student), ("teacher", teacher)):
-        if network.map_shape[1:] == (1, 1):
-            raise UsageError(
-                f"The last feature map of the {role} {network.name} has one place at {network.input_size[0]} pixels, so "
-                f"that attention has nowhere else to go. Give a larger --size or --{role}-size, or another --loss."
-            )

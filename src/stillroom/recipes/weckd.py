@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Claim, Recipe
+from stillroom.recipes.base import Claim, Recipe, require_places
 from stillroom.tuning import Range
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class WeCKD(Recipe):
 
         stages = self._stages(bench)
         network, lr, tuned = bench.student(attention=self.attention), None, self
+        if self.attention:
+            require_places("student", network, "--no-attention")
         for number, rows in enumerate(stages, start=1):
             role = "student" if number == len(stages) else f"stage_{number}"
             if number == 1:

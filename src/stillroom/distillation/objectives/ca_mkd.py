@@ -64,9 +64,10 @@ class CAMKDLoss(Objective):
         self.teacher_weight = 1 / len(teachers) if extra_division else 1.0
         # A tuple, which torch does not look into: the teachers are neither trained nor saved with the objective.
         self._teachers = tuple(teacher.requires_grad_(False).eval() for teacher in teachers)
+        self.needs = needs_of(feature_weight)
         with initial_weights(seed):
             self.regressors = nn.ModuleList(
-                MapRegressor(student, teacher.map_shape, rectified=True) for teacher in teachers
+                MapRegressor(student, teacher.map_shape, rectified=True) for teacher in teachers if feature_weight
             )
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -75,11 +76,13 @@ class CAMKDLoss(Objective):
         temperature = self.temperature_at(step.progress)
         kl = torch.stack([task.soft_loss(logits, said, temperature) for said in step.teachers.logits])
         weights = self._weights([task.hard_loss(said, step.targets) for said in step.teachers.logits])
-        return {
+        losses = {
             "label": task.hard_loss(logits, step.targets, step.class_weights).mean(),
             "teacher": self.teacher_weight * (weights * kl).sum(dim=0).mean(),
-            "features": self.feature_weight * self.teacher_weight * self._features(step),
         }
+        if self.feature_weight:
+            losses["features"] = self.feature_weight * self.teacher_weight * self._features(step)
+        return losses
 
     def _features(self, step: Step) -> Tensor:
         assert step.teachers is not None
@@ -97,6 +100,11 @@ class CAMKDLoss(Objective):
     def _weights(self, losses: list[Tensor]) -> Tensor:
         stacked = torch.stack(losses)
         return torch.full_like(stacked, 1 / len(stacked)) if self.weighting == "equal" else confidences(stacked)
+
+
+def needs_of(feature_weight: float) -> frozenset[str]:
+    """What the loss reads of its teachers with this weight of the features' term."""
+    return frozenset({"teacher_logits", "map"} if feature_weight else {"teacher_logits"})
 
 
 def confidences(losses: Tensor) -> Tensor:

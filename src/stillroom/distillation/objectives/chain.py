@@ -81,7 +81,7 @@ def attention_distance(first: Tensor, second: Tensor) -> Tensor:
         first: ``[B, 1, H, W]``.
         second: ``[B, 1, H', W']``; resized to the first's grid where it differs.
     """
-    second = second.to(first.dtype)
+    first, second = first.float(), second.float()
     if first.shape[-2:] != second.shape[-2:]:
         second = F.interpolate(second, first.shape[-2:], mode="bilinear", align_corners=False)
     difference = F.normalize(first.flatten(1)) - F.normalize(second.flatten(1))

@@ -1,7 +1,8 @@
 """Self-distillation: a network learns from an auxiliary one of its own kind that follows it as a moving average.
 
 The auxiliary network lives in the objective: no gradient reaches it, it is checkpointed with the objective and left
-behind with it. It works in training mode, so that it normalises by its own batches; its running averages are never read.
+behind with it. Its batch norms work in training mode, so that it normalises by its own batches and never reads its
+running averages; dropout and drop-path are off, or its answers would be noise.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ class SelfDistillation(Objective):
         check_momentum(momentum)
         self.auxiliary = auxiliary.requires_grad_(False)
         self.momentum, self.schedule = momentum, schedule
+
+    def train(self, mode: bool = True) -> SelfDistillation:
+        super().train(mode)
+        self.auxiliary.eval()
+        for module in self.auxiliary.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train(mode)
+        return self
 
     @torch.no_grad()
     def said(self, step: Step) -> tuple[Outputs, Outputs]:
