@@ -43,5 +43,6 @@ def test_points_that_diverge_are_passed_over(tmp_path):
         return point["x"]
 
     assert search(tmp_path / "c.db", SPACE, score, trials=12, seed=0)["x"] <= 0
-    with pytest.raises(UsageError, match="No trial"):
-        search(tmp_path / "d.db", SPACE, lambda p: float("nan"), trials=2, seed=0)
+    for undefined in ("nan", "-inf"):
+        with pytest.raises(UsageError, match="No trial"):
+            search(tmp_path / f"{undefined}.db", SPACE, lambda p, u=undefined: float(u), trials=2, seed=0)

@@ -44,6 +44,17 @@ def test_images_that_are_held_out_are_left_out(dataset, picture_folder, tmp_path
     assert found.to_dict()["left_out_because_held_out"] == ["copy0.png", "copy1.png"]
 
 
+def test_every_one_of_many_equal_copies_is_left_out(dataset, picture_folder, tmp_path):
+    strangers(tmp_path)
+    held_out = str(dataset.table.ids[dataset.table.splits == "test"][0])
+    near = np.clip(np.asarray(Image.open(picture_folder / held_out)).astype(int) + 3, 0, 255).astype(np.uint8)
+    for number in range(60):  # more than the search for near pairs lists
+        save(tmp_path, f"copy{number}.png", near)
+    found = load_unlabelled(tmp_path, dataset.table, dataset.store, show_progress=False)
+    assert len(found.held_out) == 60
+    assert len(found.store) == 6
+
+
 def test_broken_files_are_named(dataset, tmp_path):
     strangers(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"not a picture")

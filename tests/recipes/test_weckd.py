@@ -24,7 +24,7 @@ from stillroom.workbench import Workbench
 QUICK = {
     "data": DataSettings(size=32),
     "views": ViewSettings(views=2),
-    "student": StudentSettings("test_resnet"),
+    "student": StudentSettings("test_resnet", student_size=64),
     "training": TrainingSettings(epochs=2, batch_size=8, lr=3e-3),
     "evaluation": EvaluationSettings(resamples=100, latency=False),
     "device": "cpu",
@@ -123,6 +123,15 @@ def test_slices_are_cut_from_the_labels_that_may_be_used(bench):
 def test_settings_out_of_range_are_refused(values, words):
     with pytest.raises(UsageError, match=words):
         WeCKD(**values)
+
+
+def test_a_map_of_one_place_is_refused_before_anything_is_trained(picture_folder, tmp_path):
+    settings = Settings(
+        str(picture_folder), WeCKD(fraction=0.3), **QUICK | {"student": StudentSettings("resnet10t_050")}
+    )
+    with pytest.raises(UsageError, match=r"one place at 32 pixels.*--no-attention"):
+        stillroom.distill(settings, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stillroom.distillation.objectives.ca_mkd import CAMKDLoss, confidences
+from stillroom.distillation.objectives.ca_mkd import CAMKDLoss, confidences, needs_of
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.models.zoo import create
 from stillroom.settings import TrainingSettings
@@ -212,3 +212,12 @@ def test_a_stopped_training_goes_on_to_the_same_weights(toy, tmp_path):
     with pytest.raises(KilledError):
         run(tmp_path / "parts", die)
     assert all(torch.equal(a, b) for a, b in zip(whole, run(tmp_path / "parts"), strict=True))
+
+
+def test_without_the_features_term_no_map_is_read_and_nothing_is_owned(make_step):
+    objective, _, step = taught(make_step, feature_weight=0.0, progress=0.5)
+    assert objective.needs == {"teacher_logits"} == needs_of(0.0)
+    assert not list(objective.parameters())
+    losses = objective(replace(step, teachers=replace(step.teachers, maps=[])))
+    assert set(losses) == {"label", "teacher"}
+    assert needs_of(50.0) == {"teacher_logits", "map"}

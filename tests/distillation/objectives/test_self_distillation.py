@@ -327,3 +327,15 @@ def test_settings_out_of_range_are_refused():
     }.items():
         with pytest.raises(UsageError, match=message):
             make()
+
+
+def test_the_auxiliary_network_norms_by_its_batch_and_drops_nothing():
+    auxiliary = network()
+    auxiliary.backbone.add_module("dropped", torch.nn.Dropout(0.5))
+    loss = ByolLoss(auxiliary, **SMALL).train()
+    training = {type(module).__name__ for module in auxiliary.modules() if module.training}
+    assert training
+    assert all("BatchNorm" in name for name in training)
+    x = torch.rand(4, 1, 32, 32)
+    assert torch.equal(auxiliary(x), auxiliary(x))
+    assert not any(module.training for module in loss.eval().modules())

@@ -70,6 +70,14 @@ def test_attentions_without_a_common_place_are_two_apart():
     assert attention_distance(left, torch.nn.functional.interpolate(left, (4, 4))) < 0.2  # another grid is resized
 
 
+def test_bfloat16_does_not_round_the_distance():
+    step = make_step()
+    first, second = step.student.attention.detach(), step.teachers.attentions[0]
+    near = first + 1e-3 * second
+    assert attention_distance(first, near.bfloat16()).dtype == torch.float32
+    assert attention_distance(first.bfloat16(), near) == attention_distance(first.bfloat16().float(), near)
+
+
 def test_attention_can_be_left_out():
     loss = ChainLoss(attention_weight=0.0)
     assert loss.needs == {"teacher_logits"}

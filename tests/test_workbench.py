@@ -1,0 +1,108 @@
+"""The moves of a recipe: trials that leave nothing behind, and teachers that are shared only where they are equal."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from stillroom import (
+    Baseline,
+    DataSettings,
+    RunError,
+    Settings,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+    ViewSettings,
+)
+from stillroom.data.load import load_data
+from stillroom.distillation.objectives.labels import LabelLoss
+from stillroom.run import Run
+from stillroom.workbench import Workbench
+
+
+@pytest.fixture
+def bench(picture_folder, tmp_path):
+    """``bench(seed=1, training={...})``: the workbench of a new small run."""
+    made = []
+
+    def make(seed=0, unlabelled=None, **changed):
+        settings = Settings(
+            str(picture_folder),
+            Baseline(),
+            data=DataSettings(size=32),
+            views=ViewSettings(views=2),
+            teacher=TeacherSettings("test_resnet", teacher_mode="finetune", pretrained=False, teacher_epochs=1),
+            student=StudentSettings("test_resnet"),
+            training=TrainingSettings(epochs=3, batch_size=16, lr=3e-3),
+            device="cpu",
+        )
+        sections = {name: dataclasses.replace(getattr(settings, name), **values) for name, values in changed.items()}
+        dataset = load_data(picture_folder, settings.data, show_progress=False)  # the same splits whatever the seed
+        made.append(Run.create(tmp_path / f"run-{len(made)}", dataclasses.replace(settings, seed=seed, **sections)))
+        return Workbench(made[-1], dataset, show_progress=False)
+
+    return make
+
+
+class Breaks(LabelLoss):
+    """Raises in the second epoch."""
+
+    def forward(self, step):
+        if step.progress > 0.4:
+            raise RunError("diverged")
+        return super().forward(step)
+
+
+def test_a_trial_does_not_go_on_from_one_that_broke_off(bench):
+    fresh = bench()
+    expected = fresh.trial("tuning", fresh.student(), LabelLoss(), lr=1e-3)
+    after = bench()
+    with pytest.raises(RunError):
+        after.trial("tuning", after.student(), Breaks(), lr=1e-2)
+    assert not (after.run.path / "checkpoints").exists()
+    network = after.student()
+    assert after.trial("tuning", network, LabelLoss(), lr=1e-3) == expected
+    assert [line["epoch"] for line in after.run.history()][-3:] == [1, 2, 3]
+
+
+def test_a_teacher_is_shared_only_where_all_that_made_it_is_equal(bench, monkeypatch, tmp_path):
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
+
+    def shared(**changed):
+        made = bench(**changed)
+        made.teacher()
+        return "teacher_from_cache" in made.run.manifest
+
+    assert not shared()
+    assert shared()
+    assert shared(student={"student": "resnet10t_050"})
+    for changed in (
+        {"seed": 1},  # another run's views, though the teacher may start alike
+        {"training": {"lr": 1e-3}},
+        {"training": {"label_fraction": 0.5}},
+        {"training": {"class_weights": True}},
+        {"views": {"augment": "strong"}},
+        {"teacher": {"teacher_lr": 1e-4}},
+        {"teacher": {"teacher_epochs": 2}},
+    ):
+        assert not shared(**changed), changed
+
+
+def test_a_teachers_own_seed_does_not_hide_the_runs_views(bench, monkeypatch, tmp_path):
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
+    first, second = bench(seed=0), bench(seed=1)
+    first.teacher(seed=1)
+    second.teacher()  # of seed 1 too, but trained on the views of seed 1
+    assert "teacher_from_cache" not in second.run.manifest
+    weights = [made.teachers[0].network.state_dict() for made in (first, second)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_fewer_labels_are_part_of_the_training_images(bench):
+    made = bench(training={"label_fraction": 0.25})
+    assert np.isin(made.data.train, made.training_rows).all()
+    assert abs(len(made.data.train) - 0.25 * len(made.training_rows)) <= 2
+    made.fit("student", made.student(), LabelLoss(), epochs=1)
+    assert made.labels_read == set(made.data.train.tolist())
