@@ -8,6 +8,7 @@ is foretold is never shown.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -194,7 +195,10 @@ def _refuse(budget: Budget, cards: list[ModelCard], by: str) -> NoReturn:
     figures = f"{nearest.megabytes:.1f} MB"
     if nearest.latency_ms is not None:
         figures += f" and {nearest.latency_ms:.2f} ms"
-    raise UsageError(f"No network {budget} {at}. The nearest is {nearest.name} with {figures}.")
+    busy = ""
+    if nearest.latency_ms is not None and hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1):
+        busy = " This machine is busy with other work, which makes every latency longer."
+    raise UsageError(f"No network {budget} {at}. The nearest is {nearest.name} with {figures}.{busy}")
 
 
 @contextmanager

@@ -96,7 +96,10 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None)
                 raise UsageError("Say what to train on: `stillroom distill SOURCE`, or --resume RUN.")
             from stillroom.pipeline import distill as start
 
-            run = start(Settings(source, own, data, views, teacher, student, training, evaluation, seed, device), out)
+            wanted = Settings(source, own, data, views, teacher, student, training, evaluation, seed, device)
+            for name in wanted.recipe.unused(wanted):
+                console.say(f"Note: --{name.replace('_', '-')} changes nothing in this run of {wanted.recipe.name}.")
+            run = start(wanted, out)
         console.show_run(run)
 
     flags = section(f"Recipe {recipe.name}") if fields(recipe) else Parameter(parse=False)

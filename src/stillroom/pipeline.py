@@ -14,8 +14,8 @@ from torch import nn
 from stillroom.data.load import Dataset, is_named_set, open_source, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
-from stillroom.distillation.teachers import Teacher
-from stillroom.errors import RunError, StillroomError, StorageError
+from stillroom.distillation.teachers import Panel
+from stillroom.errors import RunError, StillroomError, StorageError, UsageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
 from stillroom.evaluation.efficiency import machine, profile, profile_onnx
 from stillroom.export import PARITY_IMAGES, export_network
@@ -97,7 +97,13 @@ def check_settings(settings: Settings, task: Task) -> None:
     pick_device(settings.device)
     side, student, teacher = settings.data.size, settings.student, settings.teacher
     resolve_size(student.student, student.student_size or side, side)
-    for name in settings.recipe.teacher_names(settings):
+    taught_by = settings.recipe.teacher_names(settings)
+    if teacher.pretrained and teacher.weights and teacher.weights.is_file() and len(set(taught_by)) > 1:
+        raise UsageError(
+            f"{teacher.weights} is one file, but {', '.join(dict.fromkeys(taught_by))} need weights: give a folder that "
+            "holds a file for each."
+        )
+    for name in taught_by:
         resolve_size(name, teacher.teacher_size, side)
         if teacher.pretrained:
             locate_weights(name, teacher.weights)
@@ -163,10 +169,10 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     if recipe.has_control and wanted.control:
         networks["control"] = recipe.control(bench)
     networks |= bench.milestones
-    teacher = bench.teachers[0] if bench.teachers else None
+    run.note(teachers=[teacher.network.name for teacher in bench.teachers])
 
     with run.stage("evaluate"):
-        found = _evaluate(run, bench, networks, teacher)
+        found = _evaluate(run, bench, networks)
     with run.stage("export"):
         onnx, parity = export_network(
             networks[STUDENT],
@@ -176,8 +182,8 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
             images=bench.data.images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
         )
     with run.stage("profile"):
-        if teacher:
-            networks["teacher"] = teacher.network
+        if bench.teachers:
+            networks["teacher"] = Panel([teacher.network for teacher in bench.teachers])
         efficiency = _profile(bench, networks, onnx)
     write_json(
         run.path / "metrics.json",
@@ -191,13 +197,16 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     return run
 
 
-def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module], teacher: Teacher | None) -> Assessment:
-    """Writes predictions.parquet, features.npz and gallery.npz."""
+def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module]) -> Assessment:
+    """Writes predictions.parquet, features.npz and gallery.npz. Several teachers count as one: the mean of their logits."""
     images, table, task = bench.data.images, bench.dataset.table, bench.task
     everything, test = np.arange(len(table)), table.indices("test")
     logits = {role: run_over(network, images, everything) for role, network in networks.items()}
-    if teacher:
-        logits["teacher"] = teacher.logits(everything, None).numpy()
+    said = [teacher.logits(everything, None).numpy() for teacher in bench.teachers]
+    if said:
+        logits["teacher"] = np.mean(said, axis=0)
+    if len(said) > 1:
+        logits |= {f"teacher_{number}": values for number, values in enumerate(said, 1)}
     found = assess(task, table, logits, run.settings.evaluation, run.settings.seed)
 
     frame = predictions_frame(task, table, bench.dataset.store.digests, found.probabilities)
@@ -209,8 +218,8 @@ def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module], teache
         "student": run_over(student, images, shown, ask=lambda batch: student.outputs(batch).pooled),
         "index": shown,
     }
-    if teacher:
-        features["teacher"] = teacher.output("pooled", shown, None).numpy()
+    if len(bench.teachers) == 1:
+        features["teacher"] = bench.teachers[0].output("pooled", shown, None).numpy()
     _save_arrays(run.path / "features.npz", features)
 
     worst = worst_mistakes(task, found.probabilities[STUDENT], table.targets, test, _GALLERY_IMAGES)

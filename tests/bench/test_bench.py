@@ -377,6 +377,18 @@ def test_a_recipe_with_a_control_of_its_own_says_so(tmp_path):
     assert "¹ The control that weckd itself would train is another one: one network on the labels of all slices" in text
 
 
+@pytest.mark.slow
+def test_a_damaged_cell_is_put_aside_and_run_again(done):
+    results, folder = done
+    cells = sorted((folder / "out" / "cells").glob("*/"))
+    damaged = next(cell for cell in cells if "medalmighty" in cell.name)
+    (damaged / "metrics.json").write_text("{")
+    again = run_bench(folder / "grid.yaml", folder / "out", workers=1, show_progress=False)
+    assert not again.failed
+    assert [o.finished.figures for o in again.outcomes] == [o.finished.figures for o in results.outcomes]
+    assert (folder / "out" / "damaged" / f"{damaged.name}-1" / "metrics.json").read_text() == "{"
+
+
 def test_the_name_is_exported_and_its_import_is_light():
     assert stillroom.run_bench is run_bench
     program = "import sys, stillroom.bench; sys.exit('torch' in sys.modules)"

@@ -67,7 +67,7 @@ def test_slices_that_do_not_fit_are_refused(count, fraction):
 
 
 def test_a_class_smaller_than_the_number_of_slices_is_refused():
-    with pytest.raises(UsageError, match=r"2 labelled training images, too few for 3 slices"):
+    with pytest.raises(UsageError, match=r"Class number 2 has 2 labelled training images, too few for 3 slices"):
         stratified_slices(one_hot(np.array([0] * 20 + [1] * 2)), np.arange(22), 3, 0.1, (0,))
 
 

@@ -6,7 +6,10 @@ import json
 import pytest
 from safetensors.numpy import load_file
 
+import stillroom
 from stillroom import Settings, UsageError
+from stillroom.models.saving import load_network, save_network
+from stillroom.models.zoo import create
 from stillroom.recipes import CAMKD
 
 
@@ -91,3 +94,25 @@ def test_features_need_a_second_epoch(quick):
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         dataclasses.replace(CAMKD(), **wrong)
+
+
+def test_several_teachers_count_as_one_in_the_report_and_each_is_shown(distilled):
+    run = distilled(CAMKD(copies=2, feature_weight=0.0))
+    test = run.metrics["test"]
+    assert set(test) == {"student", "control", "teacher", "teacher_1", "teacher_2"}
+    assert run.manifest["teachers"] == ["test_resnet", "test_resnet"]
+    one = sum(p.numel() for p in load_network(run.path / "teacher").parameters())
+    assert run.metrics["efficiency"]["teacher"]["parameters"] == 2 * one
+    page = " ".join(run.report.read_text(encoding="utf-8").split())
+    assert "Teacher is the mean of the 2 teachers&#39; logits" in page or "the mean of the 2 teachers' logits" in page
+
+
+def test_one_file_of_weights_for_two_networks_is_refused_before_any_is_trained(quick, tmp_path):
+    file = tmp_path / "resnet18.safetensors"
+    save_network(create("resnet18", classes=1000), tmp_path / "net")
+    (tmp_path / "net" / "model.safetensors").rename(file)
+    recipe = CAMKD(teachers=("resnet18", "resnet34"))
+    settings = quick(recipe, teacher={"pretrained": True, "weights": file})
+    with pytest.raises(UsageError, match="is one file, but resnet18, resnet34 need weights"):
+        stillroom.distill(settings, tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ import shlex
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def run_bench(
     cells = read_grid(file)
     _check_folder(out)
     state = _State(file, out, cells)
-    state.look(show_progress)
+    damaged = state.look(show_progress)
     todo = [cell for cell in _in_running_order(cells) if cell.id not in state.finished]
     _check_cells(file, todo)
     place = make_place(engine, workers)
@@ -93,6 +94,8 @@ def run_bench(
     jobs = {cell.id: _job(cell, out) for cell in todo}
     say = _printer(show_progress)
     say(_opening(cells, todo, out, place.slots, place.threads))
+    for reason in damaged:
+        say(reason)
     results = state.write()
 
     by_folder = {jobs[cell.id].folder: cell for cell in todo}
@@ -122,17 +125,25 @@ class _State:
         self.finished: dict[str, Finished] = {}
         self.failed: dict[str, str] = {}
 
-    def look(self, show_progress: bool) -> None:
-        """Read what finished cells left."""
+    def look(self, show_progress: bool) -> list[str]:
+        """Read what finished cells left. What cannot be read is put aside, to be run again; returns a line for each."""
         from stillroom.bench.collect import read_cell
         from stillroom.progress import progress
 
         there = {cell.id: self.out / "cells" / cell.id for cell in self.cells}
         there = {name: folder for name, folder in there.items() if (folder / REPORT).exists()}
         with progress("reading", len(there), enabled=show_progress) as advance:
+            damaged = []
             for name, folder in there.items():
-                self.finished[name] = read_cell(folder)
+                try:
+                    self.finished[name] = read_cell(folder)
+                except (StillroomError, OSError, KeyError, TypeError, ValueError) as error:
+                    aside = _put_aside(folder, self.out / "damaged")
+                    damaged.append(
+                        f"{name} is damaged ({one_line(error)}): it is run again, the old one is now {aside}."
+                    )
                 advance(1)
+        return damaged
 
     def end(self, cell: Cell, reason: str | None) -> None:
         """Take in a cell that has ended; ``reason`` says why it failed."""
@@ -158,15 +169,15 @@ class _State:
 
     def line(self, cell: Cell) -> str:
         """A line for people about a cell that has ended."""
-        count = f"[{len(self.finished) + len(self.failed)}/{len(self.cells)}] {cell.title}"
+        place = f"[{len(self.finished) + len(self.failed)}/{len(self.cells)}] {cell.title}"
         if cell.id in self.failed:
-            return f"{count}: failed: {self.failed[cell.id]}"
+            return f"{place}: failed: {self.failed[cell.id]}"
         from stillroom.report.wording import METRICS, duration, estimate
 
         finished = self.finished[cell.id]
         figure = estimate(finished.figures[finished.metric])
         shown = f"{METRICS[finished.metric]} {figure.text() if figure else 'n/a'}"
-        return f"{count}: {shown}, {duration(finished.cost['seconds'])}"
+        return f"{place}: {shown}, {duration(finished.cost['seconds'])}"
 
     def _outcome(self, cell: Cell) -> Outcome:
         from stillroom.bench.collect import Outcome
@@ -174,6 +185,17 @@ class _State:
         if cell.id in self.finished:
             return Outcome(cell, "done", finished=self.finished[cell.id])
         return Outcome(cell, "failed" if cell.id in self.failed else "waiting", self.failed.get(cell.id, ""))
+
+
+def _put_aside(folder: Path, shelf: Path) -> Path:
+    shelf.mkdir(exist_ok=True)
+    aside = next(place for n in count(1) if not (place := shelf / f"{folder.name}-{n}").exists())
+    return folder.rename(aside)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _check_folder(out: Path) -> None:

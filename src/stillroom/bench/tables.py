@@ -62,7 +62,7 @@ def lines(found: Sequence[System]) -> list[str]:
     for data, systems in by_data(found).items():
         text.append(data)
         for system in systems:
-            line = f"  {system.title}: {state(system)} done"
+            line = f"  {system.title}: done {state(system)}"
             if system.metric:
                 line += f"; {METRICS[system.metric]} {mean_text(system.means[system.metric])}"
             if system.difference:

@@ -43,8 +43,9 @@ def stratified_slices(
         members = order[stratum[order] == value]
         if len(members) < count:
             raise UsageError(
-                f"A class has {len(members)} labelled training images, too few for {count} slices: use fewer stages, "
-                "slices that overlap, or more labels."
+                f"Class number {int(np.flatnonzero(padded[members[0]])[0]) + 1} has {len(members)} labelled training "
+                f"image{'s' * (len(members) != 1)}, too few for {count} slices: lower --length, give --slices overlapping, "
+                "or use more labels."
             )
         each = max(1, min(round(fraction * len(members)), len(members) // count))
         for number, found in enumerate(slices):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,22 @@ class Teacher:
         with evaluating(self.network):
             said = self.ask(self.images.batch(rows, view))[name].float().cpu()
         return said.clone()  # a tensor made in inference mode could not take part in a loss
+
+
+class Panel(nn.Module):
+    """Several teachers as one network: the mean of their logits.
+
+    Args:
+        networks: in the order of the teachers.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, C, H, W]`` float in [0, 1] to logits ``[B, K]``."""
+        return torch.stack([network(images) for network in self.networks]).mean(dim=0)
 
 
 def question(network: Network, names: frozenset[str]) -> Ask:

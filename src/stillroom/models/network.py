@@ -67,7 +67,7 @@ class Network(nn.Module):
         if attention and has_class_token(backbone) and features != "mean":
             raise UsageError(
                 f"Spatial attention has no effect on {name}, which answers from its class token. Choose a network "
-                "that pools its feature map, or do without attention."
+                "that pools its feature map, or do without attention (--no-attention)."
             )
         self.name = name
         self.classes = classes

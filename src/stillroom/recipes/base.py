@@ -7,7 +7,7 @@ must not import torch, because the command line's help is made from these classe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
@@ -85,6 +85,25 @@ class Recipe(ABC):
                 f"Recipe {self.name} cannot learn from images without labels: leave out --unlabelled, or choose a recipe "
                 "with a teacher."
             )
+
+    def unused(self, settings: Settings) -> list[str]:
+        """Names of settings that differ from their defaults and yet change nothing in this run."""
+        return [] if self.has_teacher else self._idle_teacher(settings)
+
+    def _idle(self, switches: dict[str, bool]) -> list[str]:
+        """Of the recipe's own settings by name, those that are switched off (True) and yet are not at their default."""
+        defaults = {f.name: f.default for f in fields(self)}
+        return [name for name, off in switches.items() if off and getattr(self, name) != defaults[name]]
+
+    def _idle_teacher(self, settings: Settings, *read: str) -> list[str]:
+        """The teacher's settings that are not at their default, though nothing but ``read`` is read of them."""
+        if settings.student.student_pretrained:
+            read = (*read, "weights")  # where the student's are looked for
+        defaults = {f.name: f.default for f in fields(settings.teacher)}
+        defaults |= {"teacher": self.default_teacher, "teacher_mode": self.default_teacher_mode}
+        return [
+            name for name, value in defaults.items() if name not in read and getattr(settings.teacher, name) != value
+        ]
 
     def teacher_names(self, settings: Settings) -> tuple[str, ...]:
         """The networks whose weights the run needs besides the student's."""

@@ -68,6 +68,16 @@ class CAMKD(Recipe):
                 "The features of CA-MKD are taught from the second epoch on: give --epochs 2 or more, or --feature-weight 0."
             )
 
+    def unused(self, settings: Settings) -> list[str]:
+        idle = self._idle(
+            {
+                "copies": bool(self.teachers),
+                "learnt_weights": self.weighting == "equal" or not self.feature_weight,
+            }
+        )
+        named = bool(self.teachers) and settings.teacher.teacher != self.default_teacher
+        return [*idle, "teacher"] if named else idle
+
     def teacher_names(self, settings: Settings) -> tuple[str, ...]:
         return self.teachers or (settings.teacher.teacher,) * self.copies
 

@@ -118,6 +118,21 @@ class DualModelSKD(Recipe):
             )
         return super().adapt(task)
 
+    def unused(self, settings: Settings) -> list[str]:
+        scratch, projected = self.initial == "scratch", self.skd in _LABEL_FREE
+        switches = dict.fromkeys(("layers", "elements"), scratch)
+        switches |= dict.fromkeys(("auxiliary_layers", "auxiliary_elements"), self.initial != "dual")
+        switches |= dict.fromkeys(("skd_epochs", "skd_lr", "momentum", "momentum_schedule"), self.skd == "none")
+        switches |= dict.fromkeys(("projector_width", "projection"), not projected)
+        switches |= dict.fromkeys(("skd_temperature", "skd_weight"), projected or self.skd == "none")
+        dino = ("dino_temperature", "dino_auxiliary_temperature", "dino_centre_momentum")
+        switches |= dict.fromkeys(dino, self.skd != "dino") | {"bake_omega": self.skd != "bake"}
+        switches |= dict.fromkeys(("kd_alpha", "kd_temperature"), not self.teach)
+        if self.teach:
+            return self._idle(switches)
+        read = ("features",) if scratch else ("teacher", "weights", "pretrained", "features")
+        return self._idle(switches) + self._idle_teacher(settings, *read)
+
     def claim(self, settings: Settings) -> Claim:
         steps = {
             "weight selection": self.initial != "scratch",

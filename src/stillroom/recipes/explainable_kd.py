@@ -54,6 +54,9 @@ class ExplainableKD(Recipe):
         if not 0 <= self.gamma < math.inf:
             raise UsageError(f"gamma must be at least 0 and finite, got {self.gamma}.")
 
+    def unused(self, settings: Settings) -> list[str]:
+        return self._idle({"gamma": self.hard == "ce"})
+
     def claim(self, settings: Settings) -> Claim:
         control = "the same student, on the same budget and with the same loss on the labels, without a teacher"
         return replace(super().claim(settings), control=control)

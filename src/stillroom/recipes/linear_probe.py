@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
 from stillroom.errors import UsageError
@@ -23,6 +23,12 @@ class LinearProbe(Recipe):
     has_teacher: ClassVar[bool] = False
     uses_unlabelled: ClassVar[bool] = False
     default_student: ClassVar[str] = "vit_base_patch14_dinov2"
+
+    def unused(self, settings: Settings) -> list[str]:
+        idle = self._idle_teacher(settings, "features", "head_solver", "teacher_epochs")
+        for part in (settings.training, settings.views):
+            idle += [f.name for f in fields(part) if f.name != "label_fraction" and getattr(part, f.name) != f.default]
+        return idle
 
     def claim(self, settings: Settings) -> Claim:
         control = "the same head on the same network with random weights"

@@ -76,6 +76,8 @@ class WeCKD(Recipe):
             raise UsageError(f"tune must not be negative, got {self.tune}.")
         if not 0 < self.fraction <= 1:
             raise UsageError(f"fraction must be above 0 and at most 1, got {self.fraction}.")
+        if self.tune and self.length == 1:
+            raise UsageError("A single network has no second stage to search on: leave out --tune, or give --length 2.")
         drawn = self.length if self.slices in ("disjoint", "cumulative") else 1
         if drawn * self.fraction > 1 + 1e-9:
             raise UsageError(
@@ -92,6 +94,22 @@ class WeCKD(Recipe):
             raise UsageError(f"decay must lie between 0 and 1, got {self.decay}.")
         if not 0 <= self.attention_weight < math.inf:
             raise UsageError(f"attention_weight must not be negative and must be finite, got {self.attention_weight}.")
+
+    def unused(self, settings: Settings) -> list[str]:
+        alone = self.length == 1
+        return super().unused(settings) + self._idle(
+            {
+                "one_step": self.length < 3,
+                "slices": alone,
+                "kd_weight": alone,
+                "temperature": alone,
+                "annealing": alone,
+                "inherit": alone,
+                "attention_weight": alone or not self.attention,
+                "final_temperature": alone or self.annealing == "constant",
+                "decay": alone or self.annealing != "exponential",
+            }
+        )
 
     def claim(self, settings: Settings) -> Claim:
         control = "one network on the labels of all slices together, for as many image passes as the whole chain had"

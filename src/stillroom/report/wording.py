@@ -205,6 +205,8 @@ def notes(record: Record) -> list[str]:
     said = [
         remark if len(roles) == len(by_role) else f"{', '.join(roles)}: {remark}" for remark, roles in found.items()
     ]
+    if len(teachers := record.manifest.get("teachers") or []) > 1:
+        said.insert(0, f"Teacher is the mean of the {len(teachers)} teachers' logits: {', '.join(map(str, teachers))}.")
     for comparison in filter(None, map(record.comparison, ("teacher", "control"))):
         said += map(str, comparison.get("notes") or [])
     return list(dict.fromkeys(said))
