@@ -12,7 +12,6 @@ import numpy as np
 from stillroom.bench.grid import Cell
 from stillroom.bench.statistics import Mean, Spread, Verdict, compare_over_sets, difference_of, mean_of, spread, verdict
 from stillroom.evaluation.assess import STUDENT
-from stillroom.recipes import Recipe
 from stillroom.run import Run
 from stillroom.settings import to_dict
 
@@ -233,7 +232,7 @@ def _unlike(cell: Cell, control: Cell) -> tuple[str, ...]:
 def _own_control(cell: Cell) -> str:
     """What the recipe itself would be compared with, where that is not the baseline and the file names no control."""
     recipe = cell.settings.recipe
-    if cell.against or type(recipe).control is Recipe.control or not recipe.has_control:
+    if cell.against or not recipe.controls_by_itself(cell.settings):
         return ""
     return recipe.claim(cell.settings).control
 

@@ -78,6 +78,10 @@ class Recipe(ABC):
             "the teacher", "the same student, on the same budget, without a teacher", f"Distilled from {names}"
         )
 
+    def controls_by_itself(self, settings: Settings) -> bool:
+        """Whether its control is another network than the baseline with the same settings."""
+        return self.has_control and type(self).control is not Recipe.control
+
     def check(self, settings: Settings) -> None:
         """Raises UsageError for settings that do not go with the recipe, before anything takes long."""
         if settings.training.unlabelled and not self.uses_unlabelled:

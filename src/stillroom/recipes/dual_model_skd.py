@@ -118,6 +118,9 @@ class DualModelSKD(Recipe):
             )
         return super().adapt(task)
 
+    def controls_by_itself(self, settings: Settings) -> bool:
+        return self.skd != "none"
+
     def unused(self, settings: Settings) -> list[str]:
         scratch, projected = self.initial == "scratch", self.skd in _LABEL_FREE
         switches = dict.fromkeys(("layers", "elements"), scratch)

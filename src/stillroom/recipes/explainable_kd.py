@@ -54,6 +54,9 @@ class ExplainableKD(Recipe):
         if not 0 <= self.gamma < math.inf:
             raise UsageError(f"gamma must be at least 0 and finite, got {self.gamma}.")
 
+    def controls_by_itself(self, settings: Settings) -> bool:
+        return self.hard == "focal" or (self.balanced and not settings.training.class_weights)
+
     def unused(self, settings: Settings) -> list[str]:
         return self._idle({"gamma": self.hard == "ce"})
 
