@@ -95,6 +95,9 @@ class WeCKD(Recipe):
         if not 0 <= self.attention_weight < math.inf:
             raise UsageError(f"attention_weight must not be negative and must be finite, got {self.attention_weight}.")
 
+    def controls_by_itself(self, settings: Settings) -> bool:
+        return self.length > 1
+
     def unused(self, settings: Settings) -> list[str]:
         alone = self.length == 1
         return super().unused(settings) + self._idle(
