@@ -7,8 +7,8 @@ import pytest
 
 from stillroom.errors import RunError, UsageError
 from stillroom.report import write_report
+from stillroom.report.numbers import METRICS
 from stillroom.report.templating import TEMPLATES
-from stillroom.report.wording import METRICS
 from stillroom.task import MultiClass
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -5,20 +5,10 @@ import pytest
 
 from stillroom.report.citations import HINTON, citations
 from stillroom.report.curves import _pr, _roc
+from stillroom.report.numbers import count, duration, estimate, fixed, p_value, ratio
 from stillroom.report.record import load
 from stillroom.report.tables import confusion, decisions
-from stillroom.report.wording import (
-    count,
-    duration,
-    estimate,
-    findings,
-    fixed,
-    notes,
-    p_value,
-    ratio,
-    reading,
-    temperature_notes,
-)
+from stillroom.report.wording import findings, notes, reading, temperature_notes
 
 
 def comparison(low, high, margin=0.02):

@@ -172,7 +172,7 @@ class _State:
         place = f"[{len(self.finished) + len(self.failed)}/{len(self.cells)}] {cell.title}"
         if cell.id in self.failed:
             return f"{place}: failed: {self.failed[cell.id]}"
-        from stillroom.report.wording import METRICS, duration, estimate
+        from stillroom.report.numbers import METRICS, duration, estimate
 
         finished = self.finished[cell.id]
         figure = estimate(finished.figures[finished.metric])

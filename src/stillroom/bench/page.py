@@ -12,9 +12,9 @@ import numpy as np
 from stillroom.bench import tables
 from stillroom.bench.collect import Outcome, System, synthetic
 from stillroom.bench.published import caveats, published
+from stillroom.report.numbers import METRICS
 from stillroom.report.svg import ink, render, short
 from stillroom.report.templating import TEMPLATES, environment
-from stillroom.report.wording import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,6 +122,6 @@ def _ends(difference: Any) -> tuple[float, float]:
 
 
 def _signed(value: Any) -> str:
-    from stillroom.report.wording import fixed
+    from stillroom.report.numbers import fixed
 
     return fixed(value, signed=True)

@@ -13,7 +13,7 @@ import numpy as np
 from stillroom.bench.collect import SHOWN, Outcome, System, row
 from stillroom.bench.published import Published, caveats, published
 from stillroom.bench.statistics import Mean
-from stillroom.report.wording import METRICS, fixed
+from stillroom.report.numbers import METRICS, fixed
 
 READING = (
     "Mean ± standard deviation over seeds, on the test split, and a 95 % interval that holds the luck of training "

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.report.numbers import METRICS
 from stillroom.report.record import Record, in_order
 from stillroom.report.style import CLASS_MARKERS, DASHES, MARKERS, colour, unit_axes
 from stillroom.report.svg import class_colour, ink, render, short
-from stillroom.report.wording import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.report.numbers import LOWER_IS_BETTER, METRICS, estimate
 from stillroom.report.record import Record, title
 from stillroom.report.style import CLASS_GLYPHS, CLASS_MARKERS, MARKERS, colour, unit_axes
 from stillroom.report.svg import CLASS_COLOURS, class_colour, ink, render
-from stillroom.report.wording import LOWER_IS_BETTER, METRICS, estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

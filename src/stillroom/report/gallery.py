@@ -9,8 +9,8 @@ from itertools import islice
 
 import numpy as np
 
+from stillroom.report.numbers import fixed
 from stillroom.report.record import Predictions, Record
-from stillroom.report.wording import fixed
 
 SIDE = 160
 MAX_PICTURES = 24

@@ -11,13 +11,13 @@ from stillroom.files import write_atomically
 from stillroom.report import curves, figures, tables
 from stillroom.report.citations import citations
 from stillroom.report.gallery import mistakes
+from stillroom.report.numbers import estimate
 from stillroom.report.record import Record, load
 from stillroom.report.style import CLASS_GLYPHS
 from stillroom.report.templating import TEMPLATES, environment
 from stillroom.report.wording import (
     audit_warnings,
     claim,
-    estimate,
     findings,
     headline,
     labels,

@@ -11,14 +11,12 @@ from typing import Any
 from stillroom.files import write_atomically
 from stillroom.report import tables
 from stillroom.report.citations import citations
+from stillroom.report.numbers import Estimate, count, estimate
 from stillroom.report.record import Record, load
 from stillroom.report.templating import environment
 from stillroom.report.wording import (
-    Estimate,
     audit_warnings,
     claim,
-    count,
-    estimate,
     findings,
     headline,
     labels,

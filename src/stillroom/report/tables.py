@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.table import SPLITS
-from stillroom.report.record import Record, title
-from stillroom.report.wording import (
+from stillroom.report.numbers import (
     LOWER_IS_BETTER,
     METRICS,
     MISSING,
@@ -20,6 +19,7 @@ from stillroom.report.wording import (
     fixed,
     plain,
 )
+from stillroom.report.record import Record, title
 
 Cell = str | Estimate
 NARROW = "\u202f"  # a thin space that does not break

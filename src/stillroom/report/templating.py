@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillroom.report.wording import Estimate, audit_total, count, duration, fixed, plain
+from stillroom.report.numbers import Estimate, count, duration, fixed, plain
+from stillroom.report.wording import audit_total
 
 if TYPE_CHECKING:
     from jinja2 import Environment

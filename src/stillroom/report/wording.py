@@ -1,58 +1,29 @@
-"""Numbers and findings in words, for the page and the model card. Nothing here knows HTML or Markdown."""
+"""Findings in words, for the page and the model card. Nothing here knows HTML or Markdown."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from stillroom.evaluation.calibration import calibration_notes, uninformative
+from stillroom.report.numbers import (
+    CHANCE,
+    METRICS,
+    MISSING,
+    count,
+    counted,
+    estimate,
+    finite,
+    fixed,
+    p_value,
+    plain,
+    ratio,
+)
 from stillroom.report.record import Record, title
 
-METRICS = {
-    "auc": "AUC",
-    "quadratic_kappa": "Quadratic kappa",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision",
-    "f1": "F1",
-    "mcc": "MCC",
-    "average_precision": "Average precision",
-    "ece": "ECE",
-    "brier": "Brier score",
-    "nll": "Log loss",
-}
-CHANCE = {"auc": 0.5, "quadratic_kappa": 0.0}
-"""What guessing scores, by selection metric."""
-LOWER_IS_BETTER = ("ece", "brier", "nll")
-MISSING = "n/a"
-
 Tone = Literal["good", "neutral", "bad"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval; ``low`` and ``high`` are None where there is none."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The interval, or the value twice where there is none."""
-        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
-
-    def text(self, signed: bool = False) -> str:
-        """``0.913 (0.887 to 0.936)``."""
-        value = fixed(self.value, signed=signed)
-        if self.low is None:
-            return value
-        return f"{value} ({fixed(self.low, signed=signed)} to {fixed(self.high, signed=signed)})"
 
 
 @dataclass(frozen=True)
@@ -62,78 +33,6 @@ class Finding:
     tone: Tone
     headline: str
     evidence: str
-
-
-def estimate(raw: Any) -> Estimate | None:
-    """Read ``{"value", "low", "high"}`` or a bare number; None where the figure is null, NaN or absent."""
-    if not isinstance(raw, Mapping):
-        return Estimate(float(raw)) if _finite(raw) else None
-    value, low, high = raw.get("value"), raw.get("low"), raw.get("high")
-    if not _finite(value):
-        return None
-    return Estimate(value, low, high) if _finite(low) and _finite(high) else Estimate(value)
-
-
-def fixed(value: Any, digits: int = 3, signed: bool = False) -> str:
-    """A number with a fixed count of decimals and a true minus sign; ``n/a`` where there is none."""
-    if not _finite(value):
-        return MISSING
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
-
-
-def p_value(value: Any) -> str:
-    """``p = 0.034``, ``p < 0.001``, or nothing."""
-    if not _finite(value):
-        return ""
-    text = "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-    return text.replace(" ", "\u00a0")
-
-
-def count(value: Any) -> str:
-    """A whole number with thousands separated, or a large one as ``1.53 M`` or ``4.2 G``."""
-    if not _finite(value):
-        return MISSING
-    for unit, size in (("G", 1e9), ("M", 1e6)):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:,.0f}"
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """``1 patient`` or ``1,200 patients``."""
-    return f"{number:,} {one if number == 1 else many}"
-
-
-def ratio(larger: Any, smaller: Any) -> str | None:
-    """``12×`` for 12.3 to 1; None unless both are positive numbers."""
-    if not (_finite(larger) and _finite(smaller)) or larger <= 0 or smaller <= 0:
-        return None
-    factor = larger / smaller
-    return f"{factor:.0f}×" if factor >= 10 else f"{factor:.1f}×"
-
-
-def duration(seconds: Any) -> str:
-    """``48 s``, ``12 min`` or ``3 h 05 min``."""
-    if not _finite(seconds):
-        return MISSING
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def plain(item: Any) -> str:
-    """A value out of a file as one line of text, whatever its form."""
-    if isinstance(item, Mapping):
-        return ", ".join(f"{key}: {plain(value)}" for key, value in item.items())
-    if isinstance(item, list | tuple):
-        return ", ".join(plain(value) for value in item)
-    if isinstance(item, float):
-        return f"{item:.6g}"
-    return MISSING if item is None else str(item)
 
 
 def network(name: Any) -> str:
@@ -238,10 +137,10 @@ def _evidence(comparison: Mapping[str, Any], other: str) -> str:
     if not statement and figure:
         metric = METRICS.get(str(comparison.get("metric")), str(comparison.get("metric") or "figure"))
         statement = f"{metric}, student − {other}: {figure.text(signed=True)}."
-    tests = [f"paired bootstrap {p_value(comparison['p_value'])}"] if _finite(comparison.get("p_value")) else []
+    tests = [f"paired bootstrap {p_value(comparison['p_value'])}"] if finite(comparison.get("p_value")) else []
     if accuracy := estimate(comparison.get("accuracy_difference")):
         tests.append(f"accuracy {accuracy.text(signed=True)}")
-    if _finite(comparison.get("mcnemar_p")):
+    if finite(comparison.get("mcnemar_p")):
         tests.append(f"McNemar {p_value(comparison['mcnemar_p'])}")
     details = "; ".join(tests)
     return f"{statement} {details[:1].upper()}{details[1:]}." if details else statement
@@ -314,7 +213,7 @@ def _against_teacher(record: Record) -> Finding | None:
     if comparison.get("non_inferior"):
         text = f"The student is as good as its teacher, to within the margin of {plain(margin)}."
         return Finding("good", text, evidence)
-    if _finite(margin) and difference.high < -margin:
+    if finite(margin) and difference.high < -margin:
         text = f"The student is worse than its teacher by more than the margin of {plain(margin)}."
         return Finding("bad", text, evidence)
     if difference.high < 0:
@@ -383,7 +282,7 @@ def _export(record: Record) -> Finding | None:
         return None
     worst = export.get("max_probability_difference")
     evidence = f"Largest difference in probability over {plain(export.get('images'))} images: "
-    evidence += f"{worst:.2g}" if _finite(worst) else MISSING
+    evidence += f"{worst:.2g}" if finite(worst) else MISSING
     evidence += f" (tolerance {plain(export.get('tolerance'))})."
     if export["passed"]:
         return Finding("good", "The exported ONNX file answers as the trained network does.", evidence)
@@ -409,7 +308,3 @@ def _leaks(record: Record) -> Finding | None:
         return None
     text = "The test figures may flatter every network here. The audit names the images and patients."
     return Finding("bad", f"The splits leak: {' and '.join(leaks)}.", text)
-
-
-def _finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
