@@ -8,6 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.distillation.maps import to_grid
 from stillroom.distillation.step import Objective, Step
 
 Annealing = Literal["linear", "cosine", "exponential", "constant"]
@@ -82,7 +83,6 @@ def attention_distance(first: Tensor, second: Tensor) -> Tensor:
         second: ``[B, 1, H', W']``; resized to the first's grid where it differs.
     """
     first, second = first.float(), second.float()
-    if first.shape[-2:] != second.shape[-2:]:
-        second = F.interpolate(second, first.shape[-2:], mode="bilinear", align_corners=False)
+    second = to_grid(second, (first.shape[-2], first.shape[-1]))
     difference = F.normalize(first.flatten(1)) - F.normalize(second.flatten(1))
     return difference.square().sum(dim=1).mean()
