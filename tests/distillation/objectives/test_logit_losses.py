@@ -88,7 +88,9 @@ def test_dkd_warms_up(make_step):
 
 
 # -- DIST -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("task", "probabilities"), [(FOUR, lambda z: softmax(z, axis=-1)), (LABELS, expit)], ids=["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    ("task", "probabilities"), [(FOUR, lambda z: softmax(z, axis=-1)), (LABELS, expit)], ids=["softmax", "sigmoid"]
+)
 def test_dist_by_corrcoef(make_step, task, probabilities):
     step = make_step(task, batch=20, teachers=2)
     student = probabilities(step.student.logits.detach().double().numpy() / 4)
