@@ -387,7 +387,7 @@ def test_a_damaged_cell_is_put_aside_and_run_again(done):
     cells = sorted((folder / "out" / "cells").glob("*/"))
     damaged = next(cell for cell in cells if "medalmighty" in cell.name)
     (damaged / "metrics.json").write_text("{")
-    again = run_bench(folder / "grid.yaml", folder / "out", workers=1, show_progress=False)
+    again = run_bench(write(folder), folder / "out", workers=1, show_progress=False)
     assert not again.failed
     assert [o.finished.figures for o in again.outcomes] == [o.finished.figures for o in results.outcomes]
     assert (folder / "out" / "damaged" / f"{damaged.name}-1" / "metrics.json").read_text() == "{"
