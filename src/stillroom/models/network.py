@@ -169,7 +169,7 @@ class Network(nn.Module):
             images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
         # Three means against one grey channel make three channels.
         images = (images - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
-        return images.contiguous(memory_format=torch.channels_last)  # convolutions train 1.4 to 1.7 times as fast
+        return images.contiguous(memory_format=torch.channels_last)  # faster convolutions: benchmarks/layout.py
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The backbone's features in its own layout, weighed by the attention where there is one."""
