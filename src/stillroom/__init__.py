@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stillroom.recipes import (
         CAMKD,
         RECIPES,
+        AttentionGuidedKD,
         Baseline,
         DualModelSKD,
         ExplainableKD,
@@ -60,6 +61,7 @@ _HOMES = {
     "resume": "pipeline",
     "run_bench": "bench",
     "RECIPES": "recipes",
+    "AttentionGuidedKD": "recipes",
     "Baseline": "recipes",
     "CAMKD": "recipes",
     "DualModelSKD": "recipes",
@@ -96,6 +98,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "CAMKD",
     "RECIPES",
+    "AttentionGuidedKD",
     "Baseline",
     "DataSettings",
     "Dataset",

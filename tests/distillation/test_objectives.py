@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stillroom.distillation import objectives
+from stillroom.distillation.objectives.attention_guided import AttentionGuidedLoss
 from stillroom.distillation.objectives.attention_transfer import AttentionTransferLoss
 from stillroom.distillation.objectives.byol import ByolLoss
 from stillroom.distillation.objectives.ca_mkd import CAMKDLoss
@@ -59,6 +60,10 @@ OBJECTIVES = {
     "dkd": lambda task: DKDLoss(),
     "dist": lambda task: DISTLoss(),
     "attention transfer": lambda task: AttentionTransferLoss(),
+    "attention guided by energy": lambda task: AttentionGuidedLoss(None, [None, None]),
+    "attention guided by class": lambda task: AttentionGuidedLoss(
+        torch.nn.Linear(STUDENT_MAP[0], len(task.classes)), [net.classifier() for net in two_teachers(task)]
+    ),
     "hints": lambda task: HintLoss(STUDENT_MAP, [net.map_shape for net in two_teachers(task)]),
     "rkd": lambda task: RKDLoss(),
     "ca-mkd": lambda task: CAMKDLoss(STUDENT_MAP, two_teachers(task)),
@@ -187,7 +192,11 @@ REFUSED = {
         lambda: CAMKDLoss(STUDENT_MAP, two_teachers(TASKS[0]), temperature=0),
     ),
     "gamma": (lambda: FocalLoss(-1), lambda: FocalLoss(float("nan")), lambda: DISTLoss(gamma=-1)),
-    "beta": (lambda: DKDLoss(beta=-1), lambda: DISTLoss(beta=float("nan"))),
+    "beta": (
+        lambda: DKDLoss(beta=-1),
+        lambda: DISTLoss(beta=float("nan")),
+        lambda: AttentionGuidedLoss(None, [None], beta=-1),
+    ),
     "warm_up": (lambda: DKDLoss(warm_up=2),),
     "weight must be": (
         lambda: AttentionTransferLoss(-1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stillroom.errors import UsageError, nearest
+from stillroom.recipes.attention_guided_kd import AttentionGuidedKD
 from stillroom.recipes.base import Recipe
 from stillroom.recipes.baseline import Baseline
 from stillroom.recipes.ca_mkd import CAMKD
@@ -17,6 +18,7 @@ RECIPES: tuple[type[Recipe], ...] = (
     MedAlmighty,
     ExplainableKD,
     CAMKD,
+    AttentionGuidedKD,
     StandardKD,
     DualModelSKD,
     WeCKD,
@@ -37,6 +39,7 @@ def recipe_named(name: str) -> type[Recipe]:
 __all__ = [
     "CAMKD",
     "RECIPES",
+    "AttentionGuidedKD",
     "Baseline",
     "DualModelSKD",
     "ExplainableKD",

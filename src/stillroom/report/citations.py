@@ -39,6 +39,11 @@ _BY_RECIPE = {
     "ca_mkd": Citation(
         "Confidence-aware multi-teacher knowledge distillation (2022). ICASSP.", "https://arxiv.org/abs/2201.00007"
     ),
+    "attention_guided_kd": Citation(
+        "Zagoruyko S, Komodakis N (2017). Paying more attention to attention: improving the performance of convolutional "
+        "neural networks via attention transfer. ICLR. Our recipe follows its idea, not its loss.",
+        "https://arxiv.org/abs/1612.03928",
+    ),
     "dual_model_skd": Citation(
         "Dual-model weight selection and self-knowledge distillation for medical image classification (2026). Computers "
         "in Biology and Medicine 204:111510. Reconstructed from its abstract.",
