@@ -1,0 +1,99 @@
+"""What may be said of heat maps, and what must be, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SANITY_LIMIT = 0.5
+"""Maps of a network with random weights may correlate with the network's own by less than this."""
+
+FEWEST = 6
+"""Images or patients below which nothing is called faithful: 5 agree by chance in 1 of 16 cases, 6 in 1 of 32."""
+
+_FEW_PATIENTS = 20
+
+
+def doubts(
+    advantage: Mapping[str, Mapping[str, float | None]], correlation: float | None, units: int, unit: str
+) -> list[str]:
+    """Why maps cannot be called faithful, a sentence each; none where they can.
+
+    Args:
+        advantage: trivial map to the figure of the own map's gap minus its gap.
+        correlation: mean correlation with the maps of the random twin; None where the own maps are flat.
+        units: how many images, or patients where they are known, the maps are of.
+        unit: ``image`` or ``patient``.
+    """
+    found = []
+    if units < FEWEST:
+        found.append(f"They are of {units} {unit}{'s' * (units > 1)} only; nothing is claimed of fewer than {FEWEST}.")
+    for name, figure in advantage.items():
+        value, low, high = figure["value"], figure["low"], figure["high"]
+        if low is None:
+            found.append(f"Their advantage over the trivial map {name} has no interval.")
+        elif low <= 0:
+            found.append(
+                f"They are not shown to beat the trivial map {name}: the difference of the gaps is {value:z.3f} (95 % "
+                f"interval {low:z.3f} to {high:z.3f})."
+            )
+    if correlation is None:
+        found.append("They are flat, so whether they depend on what the network learnt cannot be told.")
+    elif correlation >= SANITY_LIMIT:
+        found.append(
+            "They hardly depend on what the network learnt: with random weights it draws maps that correlate with them by "
+            f"{correlation:.2f}, and the limit is {SANITY_LIMIT:g}."
+        )
+    return found
+
+
+def statement(role: str, found: Mapping[str, Any]) -> str:
+    """One sentence on a network's maps, of its part of ``faithfulness``."""
+    gaps = {name: control["gap"]["value"] for name, control in found["controls"].items()}
+    best = max(gaps, key=lambda name: gaps[name])
+    claim = "are faithful" if found["faithful"] else "are not shown to be faithful"
+    return (
+        f"The {role}'s maps {claim}: insertion minus deletion is {found['gap']['value']:z.3f}, against {gaps[best]:z.3f} of "
+        f"the best trivial map ({best})."
+    )
+
+
+def notes(
+    count: int,
+    *,
+    flat: Mapping[str, int],
+    checked: int,
+    without_road: tuple[int, int] | None,
+    undrawn: bool,
+    patients: int | None,
+    unknown: int,
+) -> list[str]:
+    """What a reader of the figures must know.
+
+    Args:
+        count: number of images.
+        flat: role to its number of flat maps.
+        checked: images that the check against random weights looked at.
+        without_road: the images' side and the greatest one for ROAD, where it was left out.
+        undrawn: the data have lesion masks, but none of these images has.
+        patients: number of patients, those alone included; None where none is known.
+        unknown: images of unknown patient.
+    """
+    found = [
+        f"The {role}'s map is flat for {empty} of {count} images: nothing in them speaks for the class, and their pixels "
+        "come and go in random order."
+        for role, empty in flat.items()
+        if empty
+    ]
+    if checked < count:
+        found.append(f"The check against random weights is of {checked} of the {count} images.")
+    if without_road is not None:
+        side, greatest = without_road
+        found.append(f"ROAD is left out: it takes too long above {greatest} px, and these images have {side}.")
+    if undrawn:
+        found.append("No explained image has a lesion drawn on it, so whether maps lie on lesions is not known.")
+    if patients is not None and unknown:
+        found.append(f"{unknown} images of unknown patient are resampled as a patient each.")
+    if patients is not None and patients < _FEW_PATIENTS:
+        found.append(f"The intervals rest on {patients} patients only and may be too narrow.")
+    return found
