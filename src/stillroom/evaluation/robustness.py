@@ -1,0 +1,394 @@
+"""How well networks bear corrupted images: accuracy, calibration and error by corruption and severity.
+
+Errors are MedMNIST-C's (Di Salvo et al., 2024): one minus balanced accuracy, also as balanced error (BE) and relative
+balanced error (rBE), which divide by the error of a reference network. MedMNIST-C's reference is an AlexNet; here it is
+one of the networks at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from stillroom.errors import UsageError
+from stillroom.evaluation.assess import STUDENT
+from stillroom.evaluation.calibration import calibration_gaps
+from stillroom.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from stillroom.evaluation.intervals import blocks, divide, group_indices, percentile, pivot, resample_weights, wilson
+from stillroom.evaluation.metrics import checked, figures, score
+from stillroom.progress import Advance
+from stillroom.task import Task
+
+Ask = Callable[[Tensor], np.ndarray]
+"""Images ``[B, C, S, S]`` in [0, 1] to logits ``[B, K]``."""
+
+PASSES = 1 + len(CORRUPTIONS) * len(SEVERITIES)
+"""How often each image is shown to each network: as it is, and once per corruption and severity."""
+
+ALEXNET = {
+    "pathmnist": (0.088, 0.277), "bloodmnist": (0.018, 0.113), "dermamnist": (0.399, 0.615),
+    "retinamnist": (0.558, 0.649), "tissuemnist": (0.392, 0.538), "octmnist": (0.202, 0.369),
+    "breastmnist": (0.145, 0.299), "chestmnist": (0.284, 0.368), "pneumoniamnist": (0.101, 0.265),
+    "organamnist": (0.050, 0.269), "organcmnist": (0.076, 0.284), "organsmnist": (0.243, 0.404),
+}  # fmt: skip
+"""MedMNIST-C's AlexNet by data set: error on clean images, and mean error on corrupted ones."""
+
+# A reference whose error hardly rises makes a relative error large without much having happened.
+SLIGHT_RISE = 0.01
+_ROUNDING = 1e-9
+
+Estimate = dict[str, float | None]
+
+
+def robustness(
+    task: Task,
+    asks: Mapping[str, Ask],
+    temperatures: Mapping[str, float],
+    batches: Callable[[np.ndarray], Tensor],
+    rows: np.ndarray,
+    targets: np.ndarray,
+    *,
+    patients: np.ndarray | None,
+    resamples: int,
+    seed: int,
+    reference: str | None,
+    data_name: str,
+    batch_size: int = 128,
+    advance: Advance | None = None,
+) -> dict[str, Any]:
+    """Show every network the same images under every corruption and severity.
+
+    The error of a network is one minus balanced accuracy (multi-label: the mean over labels). For a corruption ``c``, let
+    ``e_c`` be the network's error, a mean over severities, and ``r_c`` the reference's. Then BE is the mean over ``c`` of
+    ``e_c / r_c``, and rBE the mean of ``(e_c - e_clean) / (r_c - r_clean)``. Corruptions whose denominator is not above
+    zero are left out of the mean, in every resample anew.
+
+    All networks and corruptions are judged on the same resamples, so the intervals of means and differences allow for
+    what makes an image hard for all. They are bootstrap intervals (of calibration errors the pivot kind); Wilson's where
+    every resample gives the same accuracy.
+
+    Args:
+        asks: role to network.
+        temperatures: role to the temperature that was fitted on clean validation images.
+        batches: ``[b]`` row numbers to images ``[b, C, S, S]`` float in [0, 1].
+        rows: ``[n]`` row numbers of the test images.
+        targets: of those rows, in the task's form.
+        patients: ``[n]`` str; whole patients are then resampled. ``""`` where unknown.
+        resamples: bootstrap resamples; 0 gives no intervals.
+        seed: of the corruptions and of the resamples.
+        reference: the role that BE and rBE divide by; None leaves both out.
+        data_name: where it is a MedMNIST set, MedMNIST-C's AlexNet is quoted.
+        batch_size: images at a time.
+        advance: called with the number of images after each batch, ``n`` times :data:`PASSES` in all.
+
+    Returns:
+        Plain JSON. An estimate is ``{"value", "low", "high"}``; None stands for what is not defined.
+
+        - ``images``, ``severities``, ``seed``, ``metric`` (the task's selection metric), ``reference``.
+        - ``families``: corruption to family.
+        - ``clean``: role to the estimates ``accuracy``, ``balanced_error``, ``ece`` and the metric.
+        - ``corruptions``: corruption to role to ``mean_accuracy`` (an estimate), ``accuracy`` (one by severity), and
+          ``balanced_error``, ``ece`` and the metric (a value by severity).
+        - ``by_severity``: role to ``accuracy`` and ``ece``, six estimates each: clean, then means over corruptions.
+        - ``summary``: role to the estimates ``mean_accuracy``, ``mean_error``, ``be`` and ``rbe``.
+        - ``difference``: every other role to the student's mean accuracy minus that role's.
+        - ``published``: MedMNIST-C's AlexNet and each role's mean error as a ratio to its own, or None.
+        - ``notes``: sentences.
+
+    Raises:
+        UsageError: no images, or a reference that is none of the networks.
+        RunError: a network's answer is not a number.
+    """
+    if reference is not None and reference not in asks:
+        raise UsageError(f"The reference {reference!r} is none of the networks: {', '.join(asks)}.")
+    metric = task.selection_metric
+    judge = _Judge.of(task, targets, patients, resamples, seed)
+    clean: dict[str, dict[str, Any]] = {}
+    judged: dict[str, list[np.ndarray]] = {role: [] for role in asks}
+    selection: dict[str, list[float]] = {role: [] for role in asks}
+    for name, logits in _answers(asks, batches, rows, seed, batch_size, advance):
+        for role, answers in logits.items():
+            probabilities = checked(task, task.probabilities(answers, temperatures[role]), targets)
+            judged[role].append(judge(probabilities))
+            if name:
+                overall = figures(task, probabilities, targets, np.ones((1, len(targets)))).overall
+                selection[role].append(float(overall[metric][0]))
+            else:
+                found = score(task, probabilities, targets, patients=patients, resamples=resamples, seed=seed)
+                clean[role] = {
+                    "accuracy": found["accuracy"],
+                    "balanced_error": _complement(found["balanced_accuracy"]),
+                    "ece": found["ece"],
+                    metric: found[metric],
+                }
+    sheets = {role: _Sheet.of(judged[role], selection[role], judge.units) for role in asks}
+    against = None if reference is None else sheets[reference]
+    return {
+        "images": len(rows),
+        "severities": list(SEVERITIES),
+        "seed": seed,
+        "metric": metric,
+        "reference": reference,
+        "families": {corruption.name: corruption.family for corruption in CORRUPTIONS},
+        "clean": clean,
+        "corruptions": {
+            corruption.name: {role: sheet.corruption(number, metric) for role, sheet in sheets.items()}
+            for number, corruption in enumerate(CORRUPTIONS)
+        },
+        "by_severity": {role: sheet.by_severity() for role, sheet in sheets.items()},
+        "summary": {role: sheet.summary(against) for role, sheet in sheets.items()},
+        "difference": {
+            other: _difference(sheets[STUDENT], sheet)
+            for other, sheet in sheets.items()
+            if STUDENT in sheets and other != STUDENT
+        },
+        "published": _published(data_name, sheets),
+        "notes": _notes(reference, against, resamples),
+    }
+
+
+def _answers(
+    asks: Mapping[str, Ask],
+    batches: Callable[[np.ndarray], Tensor],
+    rows: np.ndarray,
+    seed: int,
+    batch_size: int,
+    advance: Advance | None,
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Role to ``[n, K]`` logits: of the clean images (named ``""``), then by corruption and severity."""
+    for name, severity in [("", 0), *((corruption.name, level) for corruption in CORRUPTIONS for level in SEVERITIES)]:
+        parts: dict[str, list[np.ndarray]] = {role: [] for role in asks}
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            images = batches(chunk)
+            if name:
+                images = corrupt(images, name, severity, rows=chunk, seed=seed)
+            for role, ask in asks.items():
+                parts[role].append(ask(images))
+            if advance:
+                advance(len(chunk))
+        yield name, {role: np.concatenate(answers) for role, answers in parts.items()}
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Figures of many sets of probabilities of the same ``n`` images, under the same ``1 + R`` weightings.
+
+    The first weighting counts every image once and gives the figures themselves; the others are resamples.
+
+    Attributes:
+        truth: ``[n, K]`` of 0/1.
+        sides: ``[n, M]`` which images each share of the balanced accuracy is of. Exclusive classes: those of a class.
+            Multi-label: those with a label, and those without it.
+        labels: ``[M]`` the class or label of each share.
+        weights: ``[1 + R, n]``.
+        totals: ``[1 + R, M]`` images drawn on each side.
+        units: images, or patients where whole ones are resampled.
+    """
+
+    task: Task
+    targets: np.ndarray
+    truth: np.ndarray
+    sides: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    totals: np.ndarray
+    units: int
+
+    @classmethod
+    def of(cls, task: Task, targets: np.ndarray, patients: np.ndarray | None, resamples: int, seed: int) -> _Judge:
+        groups = patients if patients is not None and (np.asarray(patients) != "").any() else None
+        weights = resample_weights(len(targets), resamples, seed, groups)
+        truth = task.one_hot(targets)
+        support = truth.sum(axis=0, dtype=np.int64)
+        if task.exclusive:
+            labels = np.flatnonzero(support > 0)
+            sides = truth[:, labels]
+        else:
+            both = np.flatnonzero((support > 0) & (support < len(truth)))
+            labels = np.concatenate([both, both])
+            sides = np.concatenate([truth[:, both], 1 - truth[:, both]], axis=1)
+        weights = np.concatenate([np.ones((1, len(truth)), dtype=weights.dtype), weights])
+        return cls(
+            task=task,
+            targets=targets,
+            truth=truth,
+            sides=sides,
+            labels=labels,
+            weights=weights,
+            totals=_weighted(weights, sides),
+            units=len(truth) if groups is None else len(np.unique(group_indices(groups))),
+        )
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """``[n, K]`` probabilities to ``[3, 1 + R]``: accuracy, balanced error and calibration error."""
+        right = self.task.one_hot(self.task.decide(probabilities)) == self.truth
+        correct = self.task.correct(probabilities, self.targets)[:, None]
+        gaps, pairs = calibration_gaps(self.task, probabilities, self.targets)
+        hits = self.sides * right[:, self.labels]
+        sums = _weighted(self.weights, np.concatenate([correct, gaps / pairs, hits], axis=1))
+        bins = gaps.shape[1]
+        drawn = self.weights.sum(axis=1)
+        shares = divide(sums[:, 1 + bins :], self.totals)
+        balanced = shares.mean(axis=1) if shares.shape[1] else np.full(len(shares), np.nan)
+        return np.stack([sums[:, 0] / drawn, 1 - balanced, np.abs(sums[:, 1 : 1 + bins]).sum(axis=1) / drawn])
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """One network's figures; the last axis is the judge's ``1 + R`` weightings.
+
+    Attributes:
+        clean: ``[3, 1 + R]`` accuracy, balanced error and calibration error.
+        corrupted: ``[Q, 5, 3, 1 + R]`` by corruption and severity.
+        selection: ``[Q, 5]`` the task's selection metric.
+        units: images or patients that were resampled.
+    """
+
+    clean: np.ndarray
+    corrupted: np.ndarray
+    selection: np.ndarray
+    units: int
+
+    @classmethod
+    def of(cls, judged: list[np.ndarray], selection: list[float], units: int) -> _Sheet:
+        grid = (len(CORRUPTIONS), len(SEVERITIES))
+        corrupted = np.stack(judged[1:]).reshape(*grid, *judged[0].shape)
+        return cls(judged[0], corrupted, np.reshape(selection, grid), units)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """``[1 + R]`` mean over corruptions and severities."""
+        return self.corrupted[:, :, 0].mean(axis=(0, 1))
+
+    @property
+    def errors(self) -> np.ndarray:
+        """``[Q, 1 + R]`` balanced error by corruption, a mean over severities."""
+        return self.corrupted[:, :, 1].mean(axis=1)
+
+    @property
+    def rises(self) -> np.ndarray:
+        """``[Q, 1 + R]`` by how much the error is above that on clean images."""
+        return self.errors - self.clean[1]
+
+    def corruption(self, number: int, metric: str) -> dict[str, Any]:
+        accuracy, error, ece = np.moveaxis(self.corrupted[number], 1, 0)
+        return {
+            "mean_accuracy": _share(accuracy.mean(axis=0), self.units),
+            "accuracy": [_share(samples, self.units) for samples in accuracy],
+            "balanced_error": [_number(samples[0]) for samples in error],
+            "ece": [_number(samples[0]) for samples in ece],
+            metric: [_number(value) for value in self.selection[number]],
+        }
+
+    def by_severity(self) -> dict[str, Any]:
+        means = [self.clean, *self.corrupted.mean(axis=0)]
+        return {
+            "accuracy": [_share(accuracy, self.units) for accuracy, _, _ in means],
+            "ece": [_gap(ece) for _, _, ece in means],
+        }
+
+    def summary(self, reference: _Sheet | None) -> dict[str, Any]:
+        undefined = np.full(self.clean.shape[1], np.nan)
+        return {
+            "mean_accuracy": _share(self.accuracy, self.units),
+            "mean_error": _estimate(self.errors.mean(axis=0)),
+            "be": _estimate(undefined if reference is None else relative_error(self.errors, reference.errors)),
+            "rbe": _estimate(undefined if reference is None else relative_error(self.rises, reference.rises)),
+        }
+
+
+def relative_error(own: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Mean over corruptions of ``own / reference``, ``[Q, W]`` each to ``[W]``.
+
+    Corruptions under which the reference is not above zero are left out; NaN where none is left.
+    """
+    usable = reference > _ROUNDING
+    ratios = np.where(usable, divide(own, np.where(usable, reference, 0.0)), 0.0)
+    return divide(ratios.sum(axis=0), usable.sum(axis=0).astype(np.float64))
+
+
+def _difference(student: _Sheet, other: _Sheet) -> Estimate:
+    """Mean accuracies on the same resamples; where all agree, Wilson's bound for what was never seen."""
+    found = _estimate(student.accuracy - other.accuracy)
+    if found["low"] is not None and found["high"] is not None and found["low"] == found["high"]:
+        doubt = 1 - wilson(student.units, student.units)[0]
+        return found | {"low": found["low"] - doubt, "high": found["high"] + doubt}
+    return found
+
+
+def _published(data_name: str, sheets: Mapping[str, _Sheet]) -> dict[str, Any] | None:
+    if data_name not in ALEXNET:
+        return None
+    clean, corrupted = ALEXNET[data_name]
+    return {
+        "network": "AlexNet",
+        "clean_error": clean,
+        "mean_error": corrupted,
+        "ratio": {role: _number(sheet.errors[:, 0].mean() / corrupted) for role, sheet in sheets.items()},
+        "note": "The errors are those that MedMNIST-C gives for its AlexNet, not measured here. Its corruptions were "
+        "made anew here, and not all are the same, so the ratio is only near the balanced error that it would state.",
+    }
+
+
+def _notes(reference: str | None, sheet: _Sheet | None, resamples: int) -> list[str]:
+    notes = []
+    if resamples == 0:
+        notes.append("No resamples were asked for, so no figure has an interval.")
+    if sheet is None:
+        return [*notes, "No network was named as reference, so BE and rBE are not defined."]
+    errors, rises = sheet.errors[:, 0], sheet.rises[:, 0]
+    if faultless := _named(errors <= _ROUNDING):
+        notes.append(f"BE leaves out what the {reference} makes no error under: {faultless}.")
+    if unharmed := _named(rises <= _ROUNDING):
+        notes.append(f"rBE leaves out what the {reference} is no worse under: {unharmed}.")
+    if slight := _named((rises > _ROUNDING) & (rises < SLIGHT_RISE)):
+        notes.append(
+            f"rBE divides by little, and may be large or uncertain for that reason alone, where the {reference}'s error "
+            f"rises by less than {SLIGHT_RISE}: {slight}."
+        )
+    return notes
+
+
+def _named(chosen: np.ndarray) -> str:
+    return ", ".join(c.name.replace("_", " ") for c, taken in zip(CORRUPTIONS, chosen, strict=True) if taken)
+
+
+def _weighted(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``[W, n]`` weights of ``[n, M]`` columns: sums ``[W, M]``."""
+    return np.concatenate([block @ columns for block in blocks(weights)])
+
+
+def _estimate(samples: np.ndarray) -> Estimate:
+    """From ``[1 + R]``: the figure itself, then its resamples."""
+    value = _number(samples[0])
+    low, high = (None, None) if value is None else percentile(samples[1:])
+    return {"value": value, "low": low, "high": high}
+
+
+def _share(samples: np.ndarray, units: int) -> Estimate:
+    """As :func:`_estimate`, of a share: Wilson's interval where every resample agrees."""
+    found = _estimate(samples)
+    if found["value"] is not None and found["low"] is not None and found["low"] == found["high"]:
+        found["low"], found["high"] = wilson(min(found["value"], 1.0) * units, units)
+    return found
+
+
+def _gap(samples: np.ndarray) -> Estimate:
+    """As :func:`_estimate`, of a calibration error, which resampling biases upward."""
+    low, high = pivot(float(samples[0]), samples[1:])
+    return {"value": float(samples[0]), "low": low, "high": high}
+
+
+def _complement(share: Mapping[str, float | None]) -> Estimate:
+    """One minus a share with its interval."""
+    value, low, high = (None if end is None else 1 - end for end in (share["value"], share["high"], share["low"]))
+    return {"value": value, "low": low, "high": high}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
