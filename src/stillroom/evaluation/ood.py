@@ -1,0 +1,394 @@
+"""Is this image of the kind that the model was made for? Two scores, higher for what is more foreign, and a limit.
+
+The energy asks the logits: a model made of certain classes answers foreign images with small logits. The feature
+distance asks the layer before: how far is the image from what was seen in training? Each misses what the other
+finds, so an image counts as foreign where either is unusual for validation images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from math import ceil, isfinite
+from typing import Any
+
+import numpy as np
+
+from stillroom.errors import RunError, UsageError
+from stillroom.evaluation.conformal import LEVEL, Figure, conformal_quantile, in_percent, known_patients, ratio_figures
+from stillroom.evaluation.intervals import Ranking, blocks, group_indices, percentile, resample_weights, wilson
+from stillroom.task import Task
+
+MOST_DIRECTIONS = 64
+# Share of the mean variance that every direction gets: features that never varied stay finitely precise.
+SHRINKAGE = 0.01
+# Smallest variance, as a share of the mean squared feature: ten times what float32 rounding does to a deviation.
+ROUNDING = 1e-12
+# The median absolute deviation of a normal distribution times this is its standard deviation.
+MAD_TO_STD = 1.4826
+
+
+def energy(task: Task, logits: np.ndarray) -> np.ndarray:
+    """Free energy per image, ``[N]`` float64, higher for what is more foreign.
+
+    Exclusive classes: ``-log sum_k exp(logit_k)`` (Liu et al., NeurIPS 2020, at temperature 1). Multi-label:
+    the joint energy ``-sum_k log(1 + exp(logit_k))`` (Wang et al., NeurIPS 2021).
+
+    Args:
+        task: what the logits mean.
+        logits: ``[N, K]``, before any temperature.
+
+    Raises:
+        RunError: a logit that is not a number.
+    """
+    logits = _finite(logits, "logits").astype(np.float64)
+    if task.exclusive:
+        return -np.logaddexp.reduce(logits, axis=1)
+    return -np.logaddexp(0.0, logits).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class FeatureDensity:
+    """What the features of training images look like: class centres with one covariance for all.
+
+    The covariance is kept in the form of probabilistic PCA (Tipping and Bishop, 1999): ``r`` directions with
+    variances of their own, and one variance for everything at right angles to them.
+
+    Attributes:
+        centres: ``[C, D]`` float32, a mean per class that has two training images; one of all for multi-label.
+        directions: ``[D, r]`` float32, orthonormal columns, those of most variance.
+        precisions: ``[r]`` float64, one over the variance along each direction.
+        residual_precision: one over the variance of every other direction.
+    """
+
+    centres: np.ndarray
+    directions: np.ndarray
+    precisions: np.ndarray
+    residual_precision: float
+
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        """Mahalanobis distance to the nearest centre over ``sqrt(D)``, ``[N]`` float64; about 1 in distribution.
+
+        Source: Lee et al., NeurIPS 2018, of the last features alone.
+
+        Args:
+            features: ``[N, D]``, of the layer that the density was fitted on.
+
+        Raises:
+            UsageError: features of another width.
+            RunError: a feature that is not a number.
+        """
+        features = _finite(features, "features")
+        if features.ndim != 2 or features.shape[1] != self.centres.shape[1]:
+            raise UsageError(
+                f"The feature density is of {self.centres.shape[1]} features, got an array of shape "
+                f"{list(features.shape)}: take both from the same layer of the same network."
+            )
+        nearest = np.full(len(features), np.inf)
+        for centre in self.centres.astype(np.float64):
+            away = features - centre
+            along = away @ self.directions
+            rest = np.maximum((away**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+            nearest = np.minimum(nearest, along**2 @ self.precisions + rest * self.residual_precision)
+        return np.sqrt(nearest / features.shape[1])
+
+
+def fit_density(task: Task, features: np.ndarray, targets: np.ndarray) -> FeatureDensity:
+    """The density of training features: class means, and the covariance around them, pooled over classes.
+
+    Every variance is drawn 1 % of the way to the mean variance, so that features that never vary in training do
+    not make each small change of them infinitely foreign. At most 64 directions are kept.
+
+    Args:
+        task: what the targets mean.
+        features: ``[n, D]`` of the training images, any float type.
+        targets: their targets, in the task's form.
+
+    Raises:
+        UsageError: shapes that do not fit together, or no class with two images.
+        RunError: a feature that is not a number.
+    """
+    features = _finite(features, "features")
+    if features.ndim != 2 or len(features) != len(targets):
+        raise UsageError(f"Features of shape {list(features.shape)} do not fit {len(targets)} targets.")
+    labels = targets if task.exclusive else np.zeros(len(targets), dtype=np.int64)
+    known, counts = np.unique(labels, return_counts=True)
+    width, used = features.shape[1], counts[counts > 1]
+    if len(used) == 0:
+        raise UsageError("A feature density needs a class with at least two training images: there is none.")
+
+    centres, scatter, square = [], np.zeros((width, width)), 0.0
+    for label in known[counts > 1]:
+        members = features[labels == label].astype(np.float64)
+        square += float((members**2).sum()) / int(used.sum()) / width
+        centres.append(members.mean(axis=0))
+        away = members - centres[-1]
+        scatter += away.T @ away
+    freedom = int(used.sum()) - len(used)
+    ascending, axes = np.linalg.eigh(scatter / freedom)
+    variances = (1 - SHRINKAGE) * ascending[::-1] + SHRINKAGE * ascending.mean()
+    variances = np.maximum(variances, ROUNDING * max(square, 1.0))
+
+    kept = max(0, min(MOST_DIRECTIONS, width - 1, freedom - 1))
+    return FeatureDensity(
+        centres=np.array(centres, dtype=np.float32),
+        directions=np.ascontiguousarray(axes[:, ::-1][:, :kept], dtype=np.float32),
+        precisions=1 / variances[:kept],
+        residual_precision=float(1 / variances[kept:].mean()),
+    )
+
+
+@dataclass(frozen=True)
+class ForeignRule:
+    """When an image is foreign: where the larger of its two standardised scores is above what validation showed.
+
+    Attributes:
+        energy_location: median energy of the validation images.
+        energy_scale: their spread, above 0.
+        distance_location: median feature distance of the validation images.
+        distance_scale: their spread, above 0.
+        threshold: the highest combined score that is not foreign; ``inf`` where there were too few images to say.
+        refusals: share of images of the right kind that may be refused, in (0, 1).
+        images: number of validation images.
+    """
+
+    energy_location: float
+    energy_scale: float
+    distance_location: float
+    distance_scale: float
+    threshold: float
+    refusals: float
+    images: int
+
+    def scores(self, energy: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """The combined score, ``[N]``: the larger of both, each in spreads above its median.
+
+        Args:
+            energy: ``[N]`` from :func:`energy`.
+            distance: ``[N]`` from :meth:`FeatureDensity.distances`.
+
+        Raises:
+            UsageError: different numbers of images.
+            RunError: a score that is not a number.
+        """
+        energy, distance = _finite(energy, "energies"), _finite(distance, "feature distances")
+        if energy.shape != distance.shape:
+            raise UsageError(f"Got {len(energy)} energies but {len(distance)} feature distances.")
+        return np.maximum(
+            (energy - self.energy_location) / self.energy_scale,
+            (distance - self.distance_location) / self.distance_scale,
+        )
+
+    def foreign(self, energy: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Which images are foreign, ``[N]`` bool; takes and raises what :meth:`scores` does."""
+        return self.scores(energy, distance) > self.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; an infinite threshold is None."""
+        return asdict(self) | {"threshold": self.threshold if isfinite(self.threshold) else None}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> ForeignRule:
+        """The rule that :meth:`to_dict` wrote."""
+        return cls(**{**stored, "threshold": float("inf") if stored["threshold"] is None else stored["threshold"]})
+
+
+def fit_foreign_rule(energy: np.ndarray, distance: np.ndarray, refusals: float) -> ForeignRule:
+    """The rule that refuses a new image of the right kind with a chance of at most ``refusals``.
+
+    Spread is the scaled median absolute deviation; the standard deviation where that is 0 and 1 where nothing
+    varies. The threshold is a conformal quantile, so at most a share ``refusals`` of the validation images lies
+    above it. The chance is approximate in that both scores are standardised on the same images.
+
+    Args:
+        energy: ``[n]`` of the validation images.
+        distance: ``[n]`` of the same images.
+        refusals: in (0, 1), e.g. 0.05.
+
+    Raises:
+        UsageError: no images, different numbers of them, or refusals out of range.
+        RunError: a score that is not a number.
+    """
+    if not 0 < refusals < 1:
+        raise UsageError(f"refusals must lie between 0 and 1, got {refusals}.")
+    if len(energy) == 0:
+        raise UsageError("There is no validation image to fit the rule for foreign images on.")
+    places = (*_location_and_scale(energy), *_location_and_scale(distance))
+    open_rule = ForeignRule(*places, threshold=float("inf"), refusals=refusals, images=len(energy))
+    return replace(open_rule, threshold=conformal_quantile(open_rule.scores(energy, distance), 1 - refusals))
+
+
+def auroc(
+    inside: np.ndarray, outside: np.ndarray, *, resamples: int, seed: int, groups: np.ndarray | None = None
+) -> Figure:
+    """The chance that a foreign image scores higher than one of the right kind, ties counting half.
+
+    The 95 % interval is a bootstrap interval that resamples both sides, each to its own number. Where every
+    resample agrees (full separation, say), it is widened by Wilson's bound for an event never seen on the
+    smaller side.
+
+    Args:
+        inside: ``[n]`` scores of images of the right kind.
+        outside: ``[m]`` scores of foreign ones.
+        resamples: 0 gives no interval.
+        seed: of the resamples.
+        groups: ``[n]`` str patients of the inside images; whole patients are then resampled.
+
+    Raises:
+        UsageError: no image on one side.
+        RunError: a score that is not a number.
+    """
+    inside, outside = _finite(inside, "scores"), _finite(outside, "scores")
+    drawn = [
+        resample_weights(len(inside), resamples, seed, groups),
+        resample_weights(len(outside), resamples, seed + 1),
+    ]
+    ranking = Ranking.of(np.concatenate([inside, outside]), np.repeat([0, 1], [len(inside), len(outside)]))
+    value = float(ranking.auc_and_ap(np.ones((1, len(inside) + len(outside))))[0][0])
+    spread = [ranking.auc_and_ap(block)[0] for block in blocks(np.concatenate(drawn, axis=1))]
+    low, high = percentile(np.concatenate(spread), LEVEL)
+    if low is not None and high is not None and low == high:
+        units = min(len(inside) if groups is None else len(np.unique(group_indices(groups))), len(outside))
+        doubt = 1 - wilson(units, units, LEVEL)[0]
+        low, high = max(0.0, low - doubt), min(1.0, high + doubt)
+    return {"value": value, "low": low, "high": high}
+
+
+def refusal_report(
+    rule: ForeignRule,
+    energy: np.ndarray,
+    distance: np.ndarray,
+    *,
+    patients: np.ndarray | None,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """How many images of the right kind (the test split) the rule refuses, ready for JSON.
+
+    Args:
+        energy: ``[N]`` of the test images.
+        distance: ``[N]`` of the same images.
+        patients: ``[N]`` str; whole patients are then resampled. ``""`` where unknown.
+        resamples: bootstrap resamples; 0 gives neither intervals nor claims.
+        seed: of the resamples.
+
+    Returns:
+        ``refused`` (``{"value", "low", "high"}``; 95 % bootstrap interval, Wilson's where every resample agrees),
+        ``wanted``, ``threshold`` (None where there is none), ``validation_images``, ``statement`` and ``notes``.
+
+    Raises:
+        UsageError: no images, or different numbers of them.
+        RunError: a score that is not a number.
+    """
+    refused = _refused(rule, energy, distance, patients, resamples, seed)
+    notes = []
+    if not isfinite(rule.threshold):
+        enough = ceil(round(1 / rule.refusals - 1, 9))
+        notes.append(
+            f"With {rule.images} validation images no limit can promise {100 * rule.refusals:g} % (at least {enough} "
+            "are needed): no image is ever refused."
+        )
+    return {
+        "refused": refused,
+        "wanted": rule.refusals,
+        "threshold": rule.threshold if isfinite(rule.threshold) else None,
+        "validation_images": rule.images,
+        "statement": _statement(refused, rule),
+        "notes": [*notes, "The validation images also chose the epoch, so the promise is approximate."],
+    }
+
+
+def foreign_report(
+    rule: ForeignRule,
+    inside: tuple[np.ndarray, np.ndarray],
+    outside: tuple[np.ndarray, np.ndarray],
+    name: str,
+    *,
+    patients: np.ndarray | None,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """How well one set of foreign images is told from the test images, ready for JSON. Other foreign images may
+    be harder or easier.
+
+    Args:
+        inside: energies and feature distances of the test images, ``([N], [N])``.
+        outside: the same of the foreign images, ``([M], [M])``, taken as independent of each other.
+        name: of the foreign set.
+        patients: ``[N]`` str, of the test images. ``""`` where unknown.
+        resamples: bootstrap resamples; 0 gives no intervals.
+        seed: of the resamples.
+
+    Returns:
+        ``name``; ``images`` (the ``M``); ``auroc`` of the combined score, ``auroc_energy``, ``auroc_distance`` and
+        ``refused`` (share of the foreign images), each ``{"value", "low", "high"}``.
+
+    Raises:
+        UsageError: no image on one side, or different numbers of energies and distances.
+        RunError: a score that is not a number.
+    """
+    sides = {
+        "auroc": (rule.scores(*inside), rule.scores(*outside)),
+        "auroc_energy": (inside[0], outside[0]),
+        "auroc_distance": (inside[1], outside[1]),
+    }
+    groups = known_patients(patients)
+    return {
+        "name": name,
+        "images": len(outside[0]),
+        **{key: auroc(*pair, resamples=resamples, seed=seed, groups=groups) for key, pair in sides.items()},
+        "refused": _refused(rule, *outside, None, resamples, seed),
+    }
+
+
+def _refused(
+    rule: ForeignRule,
+    energy: np.ndarray,
+    distance: np.ndarray,
+    patients: np.ndarray | None,
+    resamples: int,
+    seed: int,
+) -> Figure:
+    foreign = rule.foreign(energy, distance)[:, None]
+    groups = known_patients(patients)
+    units = np.arange(len(foreign)) if groups is None else group_indices(groups)
+    weights = resample_weights(len(foreign), resamples, seed, groups)
+    (figure,) = ratio_figures(foreign, np.ones_like(foreign), weights, units)
+    return figure
+
+
+def _statement(refused: Figure, rule: ForeignRule) -> str:
+    """One sentence for people; its rounding never contradicts the claim it makes."""
+    value, low, high = refused["value"], refused["low"], refused["high"]
+    assert value is not None
+    if not isfinite(rule.threshold):
+        return "No image is ever refused as foreign: there were too few validation images to set a limit."
+    measured = f"{in_percent(value, rule.refusals)} % of the images were refused as foreign"
+    if low is None or high is None:
+        return f"{measured}; no interval could be computed, so nothing can be claimed."
+    if low > rule.refusals:
+        claim = f"more than the {100 * rule.refusals:g} % that was promised."
+    elif high <= rule.refusals:
+        claim = f"no more than the {100 * rule.refusals:g} % that was promised."
+    else:
+        claim = f"which agrees with the promise of at most {100 * rule.refusals:g} %, but does not prove it."
+    ends = f"{in_percent(low, rule.refusals)} to {in_percent(high, rule.refusals)} %"
+    return f"{measured} (95 % interval {ends}), {claim}"
+
+
+def _location_and_scale(values: np.ndarray) -> tuple[float, float]:
+    values = _finite(values, "scores")
+    location = float(np.median(values))
+    deviation = MAD_TO_STD * float(np.median(np.abs(values - location)))
+    if deviation > 0:
+        return location, deviation
+    return location, float(values.std()) if np.ptp(values) > 0 else 1.0
+
+
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    """The values as they are, or an error that says which image has one that is not a number."""
+    broken = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    if broken.any():
+        row = int(np.flatnonzero(broken)[0])
+        raise RunError(f"The {what} of image {row} (counted from 0) are not finite: the model diverged.")
+    return values
