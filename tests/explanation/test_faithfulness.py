@@ -202,6 +202,13 @@ def test_road_tells_the_right_map_from_the_wrong_one():
     assert torch.equal(right, road(region_mean, images, quarter_images(4)[:, 0], [0] * 4))
 
 
+def test_road_removes_the_same_share_from_either_end():
+    images = quarter_images(2)
+    # A tenth of all pixels, taken from the region in random places, is filled in well; taken elsewhere it changes nothing.
+    found = road(region_mean, images, 1 - images[:, 0], [0, 0], percentiles=(10,))
+    assert ((-0.2 < found) & (found < 0)).all()
+
+
 @pytest.mark.parametrize("percentiles", [(), (0,), (50, 100)])
 def test_road_refuses_to_remove_nothing_or_everything(percentiles):
     images = torch.rand(1, 1, 8, 8)
