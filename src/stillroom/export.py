@@ -6,17 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from stillroom.data.load import load_data
+from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
+from stillroom.evaluation.ood import FeatureDensity
+from stillroom.explanation.layers import Layer
+from stillroom.explanations import exported_note, student_layer
 from stillroom.run import Run
+from stillroom.uncertainty import DENSITY_FILE, read_density
 
 PARITY_IMAGES = 64
 
 
 def export_network(
-    network: nn.Module, path: Path, run: Run, *, temperature: float, images: np.ndarray
+    network: nn.Module,
+    path: Path,
+    run: Run,
+    *,
+    figures: dict[str, Any],
+    images: np.ndarray,
+    layer: Layer | None,
+    density: FeatureDensity | None,
 ) -> tuple[Path, dict[str, Any]]:
     """Write the ONNX file of a network trained in ``run``, and compare it with torch.
 
@@ -24,8 +37,11 @@ def export_network(
         network: images in [0, 1] to logits.
         path: the file to write.
         run: its manifest says what the file must know of the data.
-        temperature: calibrates the probabilities.
+        figures: the run's metrics: the student's temperature under ``calibration``, and where they are there, its rules
+            under ``conformal`` and ``ood`` and what its heat maps are worth under ``explanation``.
         images: ``[N, C, H, W]`` float32 in [0, 1], real validation images to compare on.
+        layer: of which heat maps are made.
+        density: of training features, for the distance that the rule under ``ood`` asks for.
 
     Returns:
         The path and the comparison's figures.
@@ -35,34 +51,45 @@ def export_network(
     """
     manifest = run.manifest
     store = manifest["store"]
-    path = export_onnx(
-        network,
-        path,
+    metadata = ModelMetadata(
         task=run.task,
         size=store["size"],
         channels=store["channels"],
         white=store["white"],
         fit=store["fit"],
-        temperature=temperature,
+        temperature=figures["calibration"]["student"]["temperature"],
         name=manifest["student"],
         synthetic=manifest["synthetic"],
+        layer=layer and layer.name,
+        explanation=exported_note(figures.get("explanation"), run.settings),
+        conformal=(figures.get("conformal") or {}).get("rule"),
+        foreign=(figures.get("ood") or {}).get("rule") if density else None,
         details={"data": manifest["data"], "recipe": manifest["recipe"]},
     )
-    parity = check_parity(path, network, images)
+    path = export_onnx(network, path, metadata, layer=layer, density=density)
+    parity = check_parity(path, network, images, layer=layer, density=density)
     require_parity(parity, path)
     return path, parity
 
 
 def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Export a finished run's student once more, from its stored weights and its stored temperature.
+    """Export a finished run's student once more, from its stored weights, temperature and rules.
 
     Raises:
         UsageError: the run has not finished, or its data are not there any more.
         RunError: the file does not agree with torch.
     """
-    settings = run.settings
-    temperature = run.metrics["calibration"]["student"]["temperature"]
+    settings, network = run.settings, run.student()
     dataset = load_data(settings.source, settings.data, seed=settings.seed)
     rows = dataset.table.indices("val")[:PARITY_IMAGES]
     images = dataset.store.batch(rows).astype(np.float32) / np.float32(dataset.store.white)
-    return export_network(run.student(), out or run.path / "student.onnx", run, temperature=temperature, images=images)
+    density = run.path / DENSITY_FILE
+    return export_network(
+        network,
+        out or run.path / "student.onnx",
+        run,
+        figures=run.metrics,
+        images=images,
+        layer=student_layer(network, settings.evaluation.explain_layer, torch.from_numpy(images[:1])),
+        density=read_density(density) if density.exists() else None,
+    )

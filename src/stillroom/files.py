@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stillroom.errors import StorageError
 
 _FULL = 1 << 16
@@ -42,6 +44,16 @@ def write_json(path: Path, content: Any) -> None:
     """``content`` as indented JSON, atomically. NaN is refused: an undefined figure is null."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, lambda target: target.write_text(text + "\n", encoding="utf-8"))
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Arrays by name as a compressed .npz file, atomically."""
+
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
 
 
 def append_line(path: Path, line: str) -> None:

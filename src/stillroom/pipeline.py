@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stillroom import corruption_test, explanations, uncertainty
 from stillroom.data.load import Dataset, is_named_set, open_source, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
@@ -19,10 +20,10 @@ from stillroom.errors import RunError, StillroomError, StorageError, UsageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
 from stillroom.evaluation.efficiency import machine, profile, profile_onnx
 from stillroom.export import PARITY_IMAGES, export_network
-from stillroom.files import write_atomically, write_json
+from stillroom.files import write_arrays, write_atomically, write_json
 from stillroom.inference import run_over
 from stillroom.models.network import Network
-from stillroom.models.zoo import locate_weights, resolve_size
+from stillroom.models.zoo import create, locate_weights, resolve_size
 from stillroom.run import Run, require_vacant
 from stillroom.settings import Settings
 from stillroom.task import Task
@@ -71,6 +72,11 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
     run = Run.open(path)
     if run.finished:
         return run
+    return _carry_out(run, _same_data(run, show_progress), show_progress)
+
+
+def _same_data(run: Run, show_progress: bool) -> Dataset:
+    """The run's data set. Raises RunError where it is another one by now."""
     settings = run.settings
     table = open_source(settings.source, settings.data, seed=settings.seed)
     dataset = _prepare(table, settings, show_progress)
@@ -78,7 +84,7 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
         raise RunError(
             f"The images, labels, splits or patients of {settings.source} changed since {run.path} began: start a new run."
         )
-    return _carry_out(run, dataset, show_progress)
+    return dataset
 
 
 def _prepare(table: Table, settings: Settings, show_progress: bool) -> Dataset:
@@ -111,6 +117,9 @@ def check_settings(settings: Settings, task: Task) -> None:
         list_unlabelled(settings.training.unlabelled)
     if student.student_pretrained:
         locate_weights(student.student, student.student_weights or teacher.weights)
+    if settings.evaluation.explain_layer not in ("auto", "last"):
+        drawn = create(student.student, classes=len(task.classes), size=student.student_size or side)
+        explanations.check_layer(drawn, settings)
 
 
 def _anchored(settings: Settings) -> Settings:
@@ -163,42 +172,88 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     )
     write_json(run.path / "audit.json", dataset.audit.to_dict())
 
-    recipe, wanted = run.settings.recipe, run.settings.evaluation
-    networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
-    run.note(labels_read=len(bench.labels_read), training_images=len(bench.training_rows))
-    if recipe.has_control and wanted.control:
-        networks["control"] = recipe.control(bench)
-    networks |= bench.milestones
-    run.note(teachers=[teacher.network.name for teacher in bench.teachers])
-
+    networks = _trained(bench)
+    student: Network = networks[STUDENT]  # type: ignore[assignment]
+    wanted = run.settings.evaluation
     with run.stage("evaluate"):
-        found = _evaluate(run, bench, networks)
+        found, logits = _evaluate(run, bench, networks)
+        uncertain = uncertainty.measure(bench, student, logits[STUDENT])
+    figures = {"task": bench.task.describe()} | found.figures | uncertain.figures
+    if teacher := _teacher(bench):
+        networks["teacher"] = teacher
+    with run.stage("explain"):
+        explained = explanations.make(bench, networks, found.probabilities[STUDENT], found.temperatures)
+        figures["explanation"] = explained.figures
     with run.stage("export"):
-        onnx, parity = export_network(
-            networks[STUDENT],
+        onnx, figures["export"] = export_network(
+            student,
             run.path / "student.onnx",
             run,
-            temperature=found.temperatures[STUDENT],
+            figures=figures,
             images=bench.data.images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
+            layer=explained.layer,
+            density=uncertain.density,
         )
     with run.stage("profile"):
-        if bench.teachers:
-            networks["teacher"] = Panel([teacher.network for teacher in bench.teachers])
-        efficiency = _profile(bench, networks, onnx)
-    write_json(
-        run.path / "metrics.json",
-        {"task": bench.task.describe()} | found.figures | {"efficiency": efficiency, "export": parity},
-    )
-    from stillroom.report import write_model_card, write_report
-
+        figures["efficiency"] = _profile(bench, networks, onnx)
+    if wanted.corruptions:
+        with run.stage("corrupt"):
+            figures["robustness"] = corruption_test.measure(bench, networks, found.temperatures)
+    write_json(run.path / "metrics.json", figures)
     run.finish()  # first, so that the report can say when
-    write_model_card(run.path)
-    write_report(run.path)  # last: a run is whole when its report is there
+    write_pages(run)
     return run
 
 
-def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module]) -> Assessment:
-    """Writes predictions.parquet, features.npz and gallery.npz. Several teachers count as one: the mean of their logits."""
+def reopen(run: Run, *, show_progress: bool = True) -> tuple[Workbench, dict[str, nn.Module]]:
+    """A finished run's workbench and networks by role, for measurements that come later.
+
+    Finished moves return at once, so nothing is trained; a frozen teacher needs its pretrained weights.
+
+    Raises:
+        UsageError: the run has not finished, or weights are not there any more.
+        RunError: the data changed since.
+    """
+    if not run.finished:
+        raise UsageError(f"{run.path} has not finished. {run.how_to_resume}")
+    bench = Workbench(run, _same_data(run, show_progress), show_progress=show_progress)
+    networks = _trained(bench)
+    teacher = _teacher(bench)
+    return bench, networks | ({"teacher": teacher} if teacher else {})
+
+
+def write_pages(run: Run) -> None:
+    """The model card and the report, from what stands in the run folder."""
+    from stillroom.report import write_model_card, write_report
+
+    write_model_card(run.path)
+    write_report(run.path)  # last: a run is whole when its report is there
+
+
+def _trained(bench: Workbench) -> dict[str, nn.Module]:
+    """The student, its control and the networks on the way, by role."""
+    run, recipe = bench.run, bench.settings.recipe
+    networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
+    run.note(labels_read=len(bench.labels_read), training_images=len(bench.training_rows))
+    if recipe.has_control and bench.settings.evaluation.control:
+        networks["control"] = recipe.control(bench)
+    run.note(teachers=[teacher.network.name for teacher in bench.teachers])
+    return networks | bench.milestones
+
+
+def _teacher(bench: Workbench) -> nn.Module | None:
+    """The teacher's network; of several, the mean of their logits."""
+    found = [teacher.network for teacher in bench.teachers]
+    return Panel(found) if len(found) > 1 else found[0] if found else None
+
+
+def _evaluate(
+    run: Run, bench: Workbench, networks: dict[str, nn.Module]
+) -> tuple[Assessment, dict[str, np.ndarray]]:
+    """Figures, and logits ``[N, K]`` by role. Writes predictions.parquet, features.npz and gallery.npz.
+
+    Several teachers count as one: the mean of their logits.
+    """
     images, table, task = bench.data.images, bench.dataset.table, bench.task
     everything, test = np.arange(len(table)), table.indices("test")
     logits = {role: run_over(network, images, everything) for role, network in networks.items()}
@@ -220,12 +275,12 @@ def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module]) -> Ass
     }
     if len(bench.teachers) == 1:
         features["teacher"] = bench.teachers[0].output("pooled", shown, None).numpy()
-    _save_arrays(run.path / "features.npz", features)
+    write_arrays(run.path / "features.npz", features)
 
     worst = worst_mistakes(task, found.probabilities[STUDENT], table.targets, test, _GALLERY_IMAGES)
     pictures = np.round(images.batch(worst).cpu().numpy() * 255).astype(np.uint8)
-    _save_arrays(run.path / "gallery.npz", {"images": pictures, "index": worst})
-    return found
+    write_arrays(run.path / "gallery.npz", {"images": pictures, "index": worst})
+    return found, logits
 
 
 def _profile(bench: Workbench, networks: dict[str, nn.Module], onnx: Path) -> dict[str, Any]:
@@ -249,11 +304,3 @@ def _free_folder(settings: Settings) -> Path:
         for path in (base, *(base.with_name(f"{base.name}-{number}") for number in range(2, 10_000)))
         if not path.exists()
     )
-
-
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    def write(target: Path) -> None:
-        with target.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-    write_atomically(path, write)

@@ -195,16 +195,36 @@ class EvaluationSettings:
         margin: non-inferiority margin on the selection metric: how much worse the student may be.
         resamples: bootstrap resamples behind every interval.
         latency: time the networks on this machine.
+        coverage: how often the set of classes that the model names should hold the true one (split-conformal prediction).
+        class_conditional: keep that promise for each class apart, not for all images together.
+        refusals: share of images like the validation's that the model may refuse as foreign.
+        explain: number of test images that get heat maps, by which the maps are judged; 0 makes none.
+        explain_method: the heat map of student and control; `score_cam_fast` estimates Score-CAM from a seventh of its
+            passes. The teacher's is always the fast one where the student's is Score-CAM.
+        explain_layer: the student's layer that heat maps are made of: `auto` is the last whose map has four places a side,
+            `last` the one that the head reads, or a name such as `layer3`.
+        corruptions: also test student, control and teacher on corrupted test images, as
+            `stillroom evaluate RUN --corruptions` does later.
     """
 
     control: bool = True
     margin: float = 0.02
     resamples: int = 1000
     latency: bool = True
+    coverage: float = 0.9
+    class_conditional: bool = False
+    refusals: float = 0.05
+    explain: int = 32
+    explain_method: Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] = "score_cam"
+    explain_layer: str = "auto"
+    corruptions: bool = False
 
     def __post_init__(self) -> None:
         _between("margin", self.margin)
         _at_least("resamples", self.resamples, 100)
+        _between("coverage", self.coverage)
+        _between("refusals", self.refusals)
+        _at_least("explain", self.explain, 0)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,24 @@ def fit_mask(mask: np.ndarray, size: int, fit: Fit) -> np.ndarray:
     return _on_square((mask != 0).astype(np.uint8), size, fit, Image.Resampling.NEAREST)
 
 
+def on_original(values: np.ndarray, height: int, width: int, fit: Fit) -> np.ndarray:
+    """What stands on the square, such as a heat map, laid back over the image it was made from: :func:`fit_image` undone.
+
+    Args:
+        values: ``[S, S]`` float.
+        height, width: of the original image, in pixels.
+        fit: how the image was made square.
+
+    Returns:
+        ``[height, width]`` float32, bilinear.
+    """
+    inner = values.astype(np.float32)
+    if fit == "pad":
+        rows, columns = _inner(height, width, len(values))
+        inner = inner[rows, columns]
+    return np.asarray(Image.fromarray(inner).resize((width, height), Image.Resampling.BILINEAR))
+
+
 def drop_equal_channels(image: np.ndarray) -> np.ndarray:
     """``[H, W]`` where the three channels are equal (a grey film saved as RGB), else the image itself."""
     if image.ndim == 3 and (image[..., :1] == image[..., 1:]).all():
@@ -103,12 +121,19 @@ def _on_square(image: np.ndarray, size: int, fit: Fit, resampling: Image.Resampl
         return image
     if fit == "resize":
         return _resize(image, size, size, resampling)
-    scale = size / max(height, width)
-    inner = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)), resampling)
+    rows, columns = _inner(height, width, size)
     square = np.zeros((size, size, *image.shape[2:]), dtype=image.dtype)
-    top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
-    square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    square[rows, columns] = _resize(image, rows.stop - rows.start, columns.stop - columns.start, resampling)
     return square
+
+
+def _inner(height: int, width: int, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the square that a padded image takes."""
+    scale = size / max(height, width)
+    sides = (max(1, round(height * scale)), max(1, round(width * scale)))
+    starts = ((size - side) // 2 for side in sides)
+    rows, columns = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+    return rows, columns
 
 
 def _resize(image: np.ndarray, height: int, width: int, resampling: Image.Resampling) -> np.ndarray:

@@ -15,7 +15,7 @@ from stillroom.data.geometry import Fit
 from stillroom.errors import UsageError
 from stillroom.task import Task, from_description
 
-FORMAT = 1
+FORMAT = 2
 """Version of the exported file's contract: its inputs, outputs and metadata."""
 
 _PREFIX = "stillroom."
@@ -34,6 +34,14 @@ class ModelMetadata:
         fit: how a non-square image becomes square, ``pad`` or ``resize``.
         temperature: what the logits are divided by before the probabilities, inside the graph already.
         synthetic: True for a model trained on phantoms: every page that shows its answers must say so.
+        layer: the layer whose output is the graph's ``map``, from which heat maps are made; None where there is no such
+            output.
+        explanation: how far heat maps were found faithful: ``faithful`` (bool, or None where it was not tested) and
+            ``statement``, a sentence for people.
+        conformal: the rule for sets of classes, see :class:`~stillroom.evaluation.conformal.ConformalRule`; None where none
+            was fitted.
+        foreign: the rule that refuses foreign images, see :class:`~stillroom.evaluation.ood.ForeignRule`; None where none
+            was fitted, and the graph then has no output ``distance``.
         details: free notes for people, e.g. the data set and the run.
         stillroom: version of Stillroom that wrote the file.
     """
@@ -46,6 +54,10 @@ class ModelMetadata:
     fit: Fit
     temperature: float
     synthetic: bool = False
+    layer: str | None = None
+    explanation: Mapping[str, Any] | None = None
+    conformal: Mapping[str, Any] | None = None
+    foreign: Mapping[str, Any] | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     stillroom: str = field(default_factory=lambda: version("stillroom"))
 
@@ -63,6 +75,10 @@ class ModelMetadata:
             "fit": self.fit,
             "temperature": self.temperature,
             "synthetic": self.synthetic,
+            "layer": self.layer,
+            "explanation": self.explanation,
+            "conformal": self.conformal,
+            "foreign": self.foreign,
             "details": dict(self.details),
         }
         return {_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()}
@@ -95,6 +111,10 @@ class ModelMetadata:
                 fit=values["fit"],
                 temperature=float(values["temperature"]),
                 synthetic=bool(values["synthetic"]),
+                layer=values["layer"],
+                explanation=values["explanation"],
+                conformal=values["conformal"],
+                foreign=values["foreign"],
                 details=values["details"],
                 stillroom=values["version"],
             )

@@ -22,7 +22,10 @@ from stillroom.task import Task
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
-    from torch import nn
+    from torch import Tensor, nn
+
+    from stillroom.evaluation.ood import FeatureDensity
+    from stillroom.explanation.layers import Layer
 
 OPSET = 18
 """The opset torch's exporter is written in: any other is a conversion, and older runtimes read this one."""
@@ -34,56 +37,37 @@ PARITY_BATCHES = (1, 7, 32)
 def export_onnx(
     network: nn.Module,
     path: Path,
+    metadata: ModelMetadata,
     *,
-    task: Task,
-    size: int,
-    channels: int,
-    white: float,
-    fit: Fit,
-    temperature: float,
-    name: str,
-    synthetic: bool,
-    details: dict[str, str],
+    layer: Layer | None = None,
+    density: FeatureDensity | None = None,
 ) -> Path:
     """Write ``network`` as one ONNX file that needs nothing beside it.
 
     Input ``images`` ``[B, channels, size, size]`` float32 in [0, 1]; outputs ``logits`` ``[B, K]`` and
-    calibrated ``probabilities`` ``[B, K]``, float32, any ``B >= 1``. Preprocessing, classes and decision rule
-    stand in the file's metadata (:class:`~stillroom.deployment.metadata.ModelMetadata`). The same weights
+    calibrated ``probabilities`` ``[B, K]``, and where asked for ``map`` ``[B, C', H', W']``, from which heat maps are made,
+    and ``distance`` ``[B]``, how far an image's features lie from those of training; float32, any ``B >= 1``. Preprocessing,
+    classes and rules stand in the file's metadata (:class:`~stillroom.deployment.metadata.ModelMetadata`). The same weights
     give the same bytes.
 
     Args:
         network: ``[B, C, H, W]`` float32 in [0, 1] to logits ``[B, K]``. Its mode, device and precision are
             left as they are.
         path: the file to write; replaced whole or not at all.
-        task: what the logits mean.
-        size: side of the square input, in pixels.
-        channels: 1 or 3.
-        white: the pixel value that became 1.0 in training.
-        fit: ``pad`` or ``resize``, how images are made square.
-        temperature: divides the logits before the probabilities, > 0.
-        name: the network's name, for the metadata and for errors.
-        synthetic: whether it was trained on phantoms.
-        details: free notes, part of the file's bytes: no times or paths if the file is to be reproducible.
+        metadata: what the file says of itself. Its details are part of the file's bytes: no times or paths if the file is
+            to be reproducible.
+        layer: the network's layer whose output becomes ``map``.
+        density: of the pooled features of training images; the network is then one of Stillroom's own.
 
     Raises:
         RunError: the network cannot be expressed in ONNX, or the file cannot be written.
     """
-    metadata = ModelMetadata(
-        task=task,
-        name=name,
-        size=size,
-        channels=channels,
-        white=white,
-        fit=fit,
-        temperature=temperature,
-        synthetic=synthetic,
-        details=details,
-    )
     try:
-        model = _trace(network, metadata)
+        model = _trace(network, metadata, layer, density)
     except Exception as error:
-        raise RunError(f"ONNX export of {name} failed: {_root_reason(error)}. Choose another student.") from error
+        raise RunError(
+            f"ONNX export of {metadata.name} failed: {_root_reason(error)}. Choose another student."
+        ) from error
     _strip(model)
     for key, value in metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
@@ -92,46 +76,57 @@ def export_onnx(
     return path
 
 
-def check_parity(path: Path, network: nn.Module, images: np.ndarray, *, tolerance: float = 1e-3) -> dict[str, Any]:
+def check_parity(
+    path: Path,
+    network: nn.Module,
+    images: np.ndarray,
+    *,
+    layer: Layer | None = None,
+    density: FeatureDensity | None = None,
+    tolerance: float = 1e-3,
+) -> dict[str, Any]:
     """Compare the exported file with the network it came from, at several batch sizes.
 
     Args:
         path: file written by :func:`export_onnx`.
         network: the network it was exported from; its mode is left as it is.
         images: ``[N, C, H, W]`` float32 in [0, 1], N >= 1: real images, as noise may pass where images fail.
-        tolerance: largest difference allowed between probabilities; between logits it is multiplied by the
-            largest logit where that is above 1, as float32 rounding grows with it.
+        layer, density: as the file was exported with.
+        tolerance: largest difference allowed between probabilities; between logits, maps and distances it is multiplied
+            by the largest of them where that is above 1, as float32 rounding grows with it.
 
     Returns:
-        ``images`` (N), ``max_logit_difference``, ``max_probability_difference``, ``decisions_equal`` (share
+        ``images`` (N), ``max_logit_difference``, ``max_probability_difference``, ``max_map_difference`` and
+        ``max_distance_difference`` (None where the file does not answer these), ``decisions_equal`` (share
         of images, 1.0 but for ties within the tolerance), ``tolerance`` and ``passed``.
     """
     if not len(images):
         raise ValueError("Parity is checked on at least one image.")
     predictor = Predictor.load(path)
     task = predictor.task
-    expected = _network_logits(network, images)
-    expected_probabilities = task.probabilities(expected, predictor.metadata.temperature)
-    expected_decisions = task.one_hot(task.decide(expected_probabilities))
+    expected = _torch_answers(network, images, layer, density)
+    expected["probabilities"] = task.probabilities(expected["logits"], predictor.metadata.temperature)
+    expected_decisions = task.one_hot(task.decide(expected["probabilities"]))
 
-    logit_difference = probability_difference = 0.0
+    differences = dict.fromkeys(expected, 0.0)
     equal = np.ones(len(images), dtype=bool)
     for batch in PARITY_BATCHES:
-        parts = [predictor.run(images[start : start + batch]) for start in range(0, len(images), batch)]
-        logits, probabilities = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-        # np.maximum, unlike max(), hands on a NaN.
-        logit_difference = float(np.maximum(logit_difference, np.abs(logits - expected).max()))
-        difference = np.abs(probabilities - expected_probabilities).max()
-        probability_difference = float(np.maximum(probability_difference, difference))
-        equal &= (task.one_hot(task.decide(probabilities)) == expected_decisions).all(axis=1)
-    logit_tolerance = tolerance * max(1.0, float(np.abs(expected).max()))
+        parts = [predictor.ask(images[start : start + batch], *expected) for start in range(0, len(images), batch)]
+        found = {name: np.concatenate([part[name] for part in parts]) for name in expected}
+        for name, values in found.items():
+            # np.maximum, unlike max(), hands on a NaN.
+            differences[name] = float(np.maximum(differences[name], np.abs(values - expected[name]).max()))
+        equal &= (task.one_hot(task.decide(found["probabilities"])) == expected_decisions).all(axis=1)
+    allowed = {name: tolerance * max(1.0, float(np.abs(values).max())) for name, values in expected.items()}
     return {
         "images": len(images),
-        "max_logit_difference": logit_difference,
-        "max_probability_difference": probability_difference,
+        "max_logit_difference": differences["logits"],
+        "max_probability_difference": differences["probabilities"],
+        "max_map_difference": differences.get("map"),
+        "max_distance_difference": differences.get("distance"),
         "decisions_equal": float(equal.mean()),
         "tolerance": tolerance,
-        "passed": logit_difference <= logit_tolerance and probability_difference <= tolerance,
+        "passed": all(differences[name] <= allowed[name] for name in expected),
     }
 
 
@@ -141,38 +136,61 @@ def require_parity(parity: dict[str, Any], path: Path) -> None:
         raise RunError(
             f"{path} does not answer as the network it was exported from: on {parity['images']} images,"
             f" logits differ by up to {parity['max_logit_difference']:.2g} and probabilities by up to"
-            f" {parity['max_probability_difference']:.2g} (tolerance {parity['tolerance']:.2g}),"
+            f" {parity['max_probability_difference']:.2g}{_also(parity)} (tolerance {parity['tolerance']:.2g}),"
             f" {parity['decisions_equal']:.1%} of the decisions agree. Do not use this file;"
             " choose another student."
         )
 
 
-def _trace(network: nn.Module, metadata: ModelMetadata) -> ModelProto:
+def _also(parity: dict[str, Any]) -> str:
+    more = {"maps": parity["max_map_difference"], "distances": parity["max_distance_difference"]}
+    return "".join(f", {what} by up to {value:.2g}" for what, value in more.items() if value is not None)
+
+
+def _trace(
+    network: nn.Module, metadata: ModelMetadata, layer: Layer | None, density: FeatureDensity | None
+) -> ModelProto:
     import torch
 
-    class Exported(torch.nn.Module):
-        """The network with its calibrated probabilities beside its logits."""
-
-        def __init__(self, network: nn.Module) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = self.network(images)
-            return logits, metadata.task.torch_probabilities(logits, metadata.temperature)
-
     # A copy, so that neither mode, device nor precision of the caller's network is touched, even on failure.
-    exported = Exported(copy.deepcopy(network).float().cpu()).eval()
+    copied = copy.deepcopy(network).float().cpu()
+    seen: list[Tensor] = []
+    if layer is not None:
+        copied.get_submodule(layer.path).register_forward_hook(lambda module, inputs, output: seen.append(output))
+
+    class Exported(torch.nn.Module):
+        """The network with what else the file answers beside its logits."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = copied
+            self.distance = None if density is None else _distance(density)
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            seen.clear()
+            outputs = None if self.distance is None else self.network.outputs(images)  # type: ignore[operator]
+            logits = self.network(images) if outputs is None else outputs.logits
+            answers = {
+                "logits": logits,
+                "probabilities": metadata.task.torch_probabilities(logits, metadata.temperature),
+            }
+            if layer is not None:
+                answers["map"] = layer.as_map(seen[-1]).contiguous()
+            if outputs is not None and self.distance is not None:
+                answers["distance"] = self.distance(outputs.pooled)
+            return answers
+
     # Two images: the exporter takes a batch of one for a constant.
     images = torch.rand(2, metadata.channels, metadata.size, metadata.size)
+    names = ["logits", "probabilities", *(["map"] if layer else []), *(["distance"] if density else [])]
     with _quiet():
         program = torch.onnx.export(
-            exported,
+            Exported().eval(),
             (images,),
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["logits", "probabilities"],
+            output_names=names,
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
             external_data=False,
             verbose=False,
@@ -181,13 +199,51 @@ def _trace(network: nn.Module, metadata: ModelMetadata) -> ModelProto:
     return program.model_proto
 
 
-def _network_logits(network: nn.Module, images: np.ndarray) -> np.ndarray:
+def _distance(density: FeatureDensity) -> nn.Module:
+    """:meth:`FeatureDensity.distances` as a part of the graph."""
+    import torch
+
+    class Distance(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in ("centres", "directions", "precisions"):
+                self.register_buffer(name, torch.from_numpy(np.asarray(getattr(density, name), dtype=np.float32)))
+
+        def forward(self, features: Tensor) -> Tensor:
+            apart = features[:, None] - self.centres[None]  # type: ignore[index]
+            along = apart @ self.directions
+            rest = (apart.square().sum(dim=2) - along.square().sum(dim=2)).clamp(min=0)
+            squared = (along.square() * self.precisions).sum(dim=2) + density.residual_precision * rest
+            return (squared.amin(dim=1) / features.shape[1]).sqrt()
+
+    return Distance()
+
+
+def _torch_answers(
+    network: nn.Module, images: np.ndarray, layer: Layer | None, density: FeatureDensity | None
+) -> dict[str, np.ndarray]:
     import torch
 
     reference = copy.deepcopy(network).float().cpu().eval()
+    answers: dict[str, list[Tensor]] = {"logits": []}
+    if layer is not None:
+        answers["map"] = []
+        reference.get_submodule(layer.path).register_forward_hook(
+            lambda module, inputs, output: answers["map"].append(layer.as_map(output))
+        )
+    pooled = []
     with torch.inference_mode():
-        batches = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).split(max(PARITY_BATCHES))
-        return torch.cat([reference(batch) for batch in batches]).numpy()
+        for batch in torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).split(max(PARITY_BATCHES)):
+            if density is None:
+                answers["logits"].append(reference(batch))
+            else:
+                outputs = reference.outputs(batch)  # type: ignore[operator]
+                answers["logits"].append(outputs.logits)
+                pooled.append(outputs.pooled)
+    found = {name: torch.cat(parts).numpy() for name, parts in answers.items()}
+    if density is not None:
+        found["distance"] = density.distances(torch.cat(pooled).numpy())
+    return found
 
 
 def _strip(model: ModelProto) -> None:

@@ -14,6 +14,8 @@ from stillroom.data.geometry import as_stored
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError
+from stillroom.evaluation.conformal import ConformalRule
+from stillroom.evaluation.ood import ForeignRule, energy
 from stillroom.task import Task
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ MODEL_FILE = "student.onnx"
 _BAR = 30  # characters of a bar at probability 1
 
 
+FOREIGN = "not this kind of image"
+"""What is answered of an image that the model was not made for."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the model says of one image.
@@ -34,20 +40,49 @@ class Prediction:
         path: the file, or None for an array.
         decision: names of the classes decided for: one, or with multi-label any number. Empty on an error.
         probabilities: calibrated probability of every class, in the classes' order. Empty on an error.
+        possible: names of the classes that cannot be ruled out at the coverage that the model promises: more than one where
+            it is unsure. With multi-label, the labels that may be present. None where the model was given no such rule.
+        unsure: with multi-label, the labels that may be present or absent.
+        foreign: whether the image is unlike those that the model was made for; None where the model has no such rule.
+        foreign_score: how unlike, in spreads above the median of the validation images.
         error: why the image could not be read; None where all went well.
     """
 
     path: Path | None
     decision: tuple[str, ...] = ()
     probabilities: dict[str, float] = field(default_factory=dict)
+    possible: tuple[str, ...] | None = None
+    unsure: tuple[str, ...] = ()
+    foreign: bool | None = None
+    foreign_score: float | None = None
     error: str | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """The answer in words: one class, several of them, or a refusal. None on an error."""
+        if self.error is not None:
+            return None
+        if self.foreign:
+            return FOREIGN
+        sure = [name for name in self.decision if name not in self.unsure]
+        if self.possible is None:
+            sure = list(self.decision)
+        elif not self.unsure and len(self.possible) > 1 and len(self.decision) == 1:
+            return " or ".join(self.possible)
+        words = [*sure, *(f"perhaps {name}" for name in self.unsure)]
+        return ", ".join(words) or "no finding"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
             "path": None if self.path is None else str(self.path),
+            "answer": self.answer,
             "decision": list(self.decision),
             "probabilities": self.probabilities,
+            "possible": None if self.possible is None else list(self.possible),
+            "unsure": list(self.unsure),
+            "foreign": self.foreign,
+            "foreign_score": self.foreign_score,
             "error": self.error,
         }
 
@@ -62,6 +97,8 @@ class Predictor:
     def __init__(self, session: InferenceSession, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self._session = session
+        self._conformal = metadata.conformal and ConformalRule.from_dict(metadata.conformal)
+        self._foreign = metadata.foreign and ForeignRule.from_dict(metadata.foreign)
 
     @classmethod
     def load(cls, source: Path | str, *, threads: int = 0) -> Predictor:
@@ -127,11 +164,20 @@ class Predictor:
         """True for a model trained on phantoms: every page that shows its answers must say so."""
         return self.metadata.synthetic
 
+    def ask(self, batch: np.ndarray, *names: str) -> dict[str, np.ndarray]:
+        """Outputs of the graph by name, see :func:`~stillroom.deployment.onnx.export_onnx`.
+
+        Args:
+            batch: ``[N, C, S, S]`` float32 in [0, 1].
+            names: of ``logits``, ``probabilities``, and, where the file has them, ``map`` and ``distance``.
+        """
+        images = np.ascontiguousarray(batch, dtype=np.float32)
+        return dict(zip(names, self._session.run(list(names), {"images": images}), strict=True))
+
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``[N, C, S, S]`` float32 in [0, 1] to ``(logits, probabilities)``, ``[N, K]`` float32 each."""
-        images = np.ascontiguousarray(batch, dtype=np.float32)
-        logits, probabilities = self._session.run(["logits", "probabilities"], {"images": images})
-        return logits, probabilities
+        found = self.ask(batch, "logits", "probabilities")
+        return found["logits"], found["probabilities"]
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """``[N, C, S, S]`` float32 in [0, 1] to ``[N, K]`` float32, before the temperature."""
@@ -180,7 +226,7 @@ class Predictor:
         Raises:
             UsageError: a folder holds no image.
         """
-        sources = list(_expand(images))
+        sources = list(expand(images))
         predictions: list[Prediction] = []
         for start in range(0, len(sources), batch_size):
             predictions += self._predict_batch(sources[start : start + batch_size])
@@ -197,19 +243,50 @@ class Predictor:
                 errors.append(None)
             except (UnreadableImage, UsageError) as error:
                 errors.append(str(error))
-        probabilities = iter(self.probabilities(np.stack(prepared)) if prepared else ())
+        read = [_path(source) for source, error in zip(sources, errors, strict=True) if error is None]
+        answers = iter(self.answers(np.stack(prepared), read) if prepared else ())
         return [
-            self._answer(source, next(probabilities)) if error is None else Prediction(_path(source), error=error)
+            next(answers) if error is None else Prediction(_path(source), error=error)
             for source, error in zip(sources, errors, strict=True)
         ]
 
-    def _answer(self, source: Path | np.ndarray, probabilities: np.ndarray) -> Prediction:
-        decided = self.task.one_hot(self.task.decide(probabilities[None]))[0]
-        return Prediction(
-            path=_path(source),
-            decision=tuple(name for name, on in zip(self.classes, decided, strict=True) if on),
-            probabilities={name: float(p) for name, p in zip(self.classes, probabilities, strict=True)},
-        )
+    def answers(self, batch: np.ndarray, paths: Sequence[Path | None]) -> list[Prediction]:
+        """What is said of prepared images.
+
+        Args:
+            batch: ``[N, C, S, S]`` float32 in [0, 1].
+            paths: ``[N]`` the files they come from, or None.
+        """
+        names = ["logits", "probabilities", *(["distance"] if self._foreign else [])]
+        found = self.ask(batch, *names)
+        logits, probabilities = found["logits"], found["probabilities"]
+        decided = self.task.one_hot(self.task.decide(probabilities)).astype(bool)
+        scores = None
+        if self._foreign:
+            scores = self._foreign.scores(energy(self.task, logits), found["distance"])
+        sets = self._conformal.sets(self.task, logits) if self._conformal else None
+        predictions = []
+        for row, path in enumerate(paths):
+            possible, unsure = None, np.zeros(len(self.classes), dtype=bool)
+            if sets is not None:
+                possible = sets[row] if self.task.exclusive else sets[row, :, 1]
+                unsure = unsure if self.task.exclusive else sets[row].all(axis=1)
+            score = None if scores is None else float(scores[row])
+            predictions.append(
+                Prediction(
+                    path=path,
+                    decision=self._named(decided[row]),
+                    probabilities={name: float(p) for name, p in zip(self.classes, probabilities[row], strict=True)},
+                    possible=None if possible is None else self._named(possible),
+                    unsure=self._named(unsure),
+                    foreign=None if score is None or not self._foreign else score > self._foreign.threshold,
+                    foreign_score=score,
+                )
+            )
+        return predictions
+
+    def _named(self, chosen: np.ndarray) -> tuple[str, ...]:
+        return tuple(name for name, on in zip(self.classes, chosen, strict=True) if on)
 
 
 def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = False, top: int = 5) -> Table:
@@ -225,23 +302,24 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
 
     caption = "Trained on synthetic images: for trying out only." if synthetic else None
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for heading in ("image", "class", "probability", ""):
+    for heading in ("image", "answer", "class", "probability", ""):
         table.add_column(heading, justify="right" if heading == "probability" else "left")
     for number, prediction in enumerate(predictions, start=1):
         image = Text(f"image {number}" if prediction.path is None else str(prediction.path))
         if prediction.error is not None:
             table.add_row(image, Text(prediction.error, style="red"))
             continue
+        answer = Text(prediction.answer or "", "yellow" if prediction.foreign else "bold")
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:top]
         for name, probability in ranked:
-            style = "bold" if name in prediction.decision else "dim"
+            style = "bold" if name in prediction.decision and not prediction.foreign else "dim"
             bar = "█" * round(_BAR * probability)
-            table.add_row(image, Text(name, style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
-            image = Text()
+            table.add_row(image, answer, Text(name, style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
+            image, answer = Text(), Text()
     return table
 
 
-def _expand(images: Iterable[Path | str | np.ndarray]) -> Iterator[Path | np.ndarray]:
+def expand(images: Iterable[Path | str | np.ndarray]) -> Iterator[Path | np.ndarray]:
     """Files and arrays as they are, folders as the images in them."""
     for image in images:
         if isinstance(image, np.ndarray):

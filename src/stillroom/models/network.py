@@ -43,6 +43,7 @@ class Network(nn.Module):
             pooled. Refused for a network that sees its class token alone.
 
     Attributes:
+        last: the features that the head reads pass through here, so that a hook can watch them in any network.
         mean: buffer ``[3]``.
         std: buffer ``[3]``.
     """
@@ -80,6 +81,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.ones(3))
         self.normalise_by(normalisation)
         self.attention = SpatialAttention() if attention else None
+        self.last = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` float in [0, 1], C 1 or 3, to logits ``[B, K]``."""
@@ -175,10 +177,10 @@ class Network(nn.Module):
         """The backbone's features in its own layout, weighed by the attention where there is one."""
         features = self.backbone.forward_features(self._prepare(images))  # type: ignore[operator]
         if self.attention is None:
-            return features, None
+            return self.last(features), None
         found = feature_map(self.backbone, features, self.input_size)
         attention = self.attention(found)
-        return unmapped(self.backbone, features, found * attention), attention
+        return self.last(unmapped(self.backbone, features, found * attention)), attention
 
     def _pooled(self, features: Tensor) -> Tensor:
         if self.features is not None:

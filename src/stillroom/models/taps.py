@@ -63,6 +63,19 @@ def feature_map(backbone: nn.Module, features: Tensor, aspect: tuple[int, int]) 
     )
 
 
+def layer_map(backbone: nn.Module, output: Tensor, aspect: tuple[int, int]) -> Tensor:
+    """Any layer's output as a map ``[B, C', H', W']``: like :func:`feature_map`, but also of tokens without a prefix.
+
+    Raises:
+        UsageError: the output has no spatial layout.
+    """
+    if output.ndim == 3 and _prefix_tokens(backbone):
+        grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+        if grid is not None and output.shape[1] == grid[0] * grid[1]:  # before the class token is put in front
+            return output.transpose(1, 2).reshape(len(output), output.shape[2], *grid)
+    return feature_map(backbone, output, aspect)
+
+
 def unmapped(backbone: nn.Module, features: Tensor, changed: Tensor) -> Tensor:
     """The inverse of :func:`feature_map`: ``features`` in the network's own layout, with the map ``changed`` in its place.
 

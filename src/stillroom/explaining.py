@@ -1,0 +1,160 @@
+"""Explain single images with a finished run or an exported file: a picture, the map itself, and how far it can be trusted.
+
+Score-CAM runs on the exported student through ONNX Runtime; the other maps need the run's torch network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from stillroom.data.files import FileReader
+from stillroom.data.geometry import on_original
+from stillroom.data.table import UnreadableImage
+from stillroom.deployment.edge_maps import edge_map
+from stillroom.deployment.predictor import Prediction, Predictor, expand
+from stillroom.errors import UsageError, nearest
+from stillroom.explanation.overlay import overlay
+from stillroom.files import write_atomically
+from stillroom.progress import progress
+from stillroom.run import Run
+
+Method = Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"]
+METHODS: tuple[Method, ...] = get_args(Method)
+_AT_THE_EDGE = ("score_cam", "score_cam_fast")
+
+UNTESTED = "Whether this model's maps are faithful was not tested."
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One image, explained.
+
+    Attributes:
+        prediction: what the model says of the image, with its path; with an error, all the rest is None.
+        of: name of the class explained.
+        heat: ``[H, W]`` float32 in [0, 1] at the image's own size.
+        picture: the written overlay.
+        array: the written map, a .npy file of ``heat``.
+    """
+
+    prediction: Prediction
+    of: str | None = None
+    heat: np.ndarray | None = None
+    picture: Path | None = None
+    array: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return self.prediction.to_dict() | {
+            "class": self.of,
+            "picture": self.picture and str(self.picture),
+            "array": self.array and str(self.array),
+        }
+
+
+def explain(
+    source: Path | str,
+    images: Sequence[Path | str],
+    *,
+    method: Method = "score_cam",
+    of: str | None = None,
+    out: Path | None = None,
+    show_progress: bool = True,
+) -> list[Explanation]:
+    """Explain images, and write an overlay and a map for each; one that cannot be read stops no other.
+
+    Args:
+        source: a run folder, or an exported .onnx file, which makes Score-CAM alone.
+        images: files, and folders of them.
+        method: see :func:`~stillroom.explanation.heat_maps.heat_maps`.
+        of: name of the class to explain. Default: for each image the most probable.
+        out: folder for the files, named after image and class. Default: ``explanations`` in the run folder, or in the
+            current folder for an exported file.
+        show_progress: show a bar.
+
+    Raises:
+        UsageError: an unknown class or method, a model without a map, or a folder without images.
+    """
+    predictor = Predictor.load(source)
+    if method not in METHODS:
+        raise UsageError(f"There is no heat map {method!r}.{nearest(method, METHODS)} Methods: {', '.join(METHODS)}.")
+    if of is not None and of not in predictor.classes:
+        raise UsageError(
+            f"The model knows no class {of!r}.{nearest(of, predictor.classes)} Classes: {', '.join(predictor.classes)}."
+        )
+    if method not in _AT_THE_EDGE and not Path(source).is_dir():
+        raise UsageError(f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam.")
+    folder = out or (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
+    paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
+    taken: set[str] = set()
+    done = []
+    with progress("explain", len(paths), enabled=show_progress) as advance:
+        for path in paths:
+            done.append(_explained(predictor, source, path, method, of, folder, taken))
+            advance()
+    return done
+
+
+def trust(predictor: Predictor, method: str) -> tuple[bool | None, str]:
+    """Whether this model's maps were found faithful, and a sentence that says so."""
+    tested = predictor.metadata.explanation
+    if tested is None or tested.get("faithful") is None:
+        return None, UNTESTED
+    if method != tested["method"]:
+        return None, f"{UNTESTED} That was done with {tested['method']}: {tested['statement']}"
+    return bool(tested["faithful"]), str(tested["statement"])
+
+
+def _explained(
+    predictor: Predictor,
+    source: Path | str,
+    path: Path,
+    method: Method,
+    of: str | None,
+    folder: Path,
+    taken: set[str],
+) -> Explanation:
+    try:
+        image = FileReader((path,)).read(0)
+        prepared = predictor.prepare(image)
+    except (UnreadableImage, UsageError) as error:
+        return Explanation(Prediction(path, error=str(error)))
+    prediction = predictor.answers(prepared[None], [path])[0]
+    name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
+    number = predictor.classes.index(name)
+    if method in _AT_THE_EDGE:
+        square = edge_map(predictor, prepared, number, fast=method == "score_cam_fast")
+    else:
+        square = _by_torch(Path(source), prepared, number, method, predictor.metadata.layer)
+    heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
+    stem = re.sub(r"[^\w.-]+", "-", f"{path.stem}.{name}")
+    numbered = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, 10**9))) if text not in taken)
+    taken.add(numbered)
+    picture, array = folder / f"{numbered}.png", folder / f"{numbered}.npy"
+    write_atomically(picture, lambda target: overlay(image, heat).save(target, "PNG"))
+    write_atomically(array, lambda target: _save(target, heat))
+    return Explanation(prediction, name, heat, picture, array)
+
+
+def _by_torch(run: Path, image: np.ndarray, number: int, method: Method, layer: str | None) -> np.ndarray:
+    import torch
+
+    from stillroom.explanation.heat_maps import heat_maps
+
+    network = Run.open(run).student()
+    by_gradient = method != "eigen_cam"
+    found = heat_maps(
+        network, torch.from_numpy(image[None]), [number], method=method, layer=None if by_gradient else layer
+    )
+    return found[0].numpy()
+
+
+def _save(target: Path, heat: np.ndarray) -> None:
+    with target.open("wb") as file:
+        np.save(file, heat)

@@ -1,0 +1,178 @@
+"""Heat maps of any torch network: Score-CAM, exact and fast, Grad-CAM, Grad-CAM++ and Eigen-CAM.
+
+Gradients lie more often than they help (see docs/explanation.md), so Score-CAM is the default; the others are there to
+compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillroom.errors import UsageError, nearest
+from stillroom.explanation.layers import Layer, find_layer, watched
+from stillroom.explanation.score_cam import finished, score_cam
+from stillroom.inference import evaluating
+from stillroom.progress import Advance
+
+Method = Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+MEMORY_MB = 512.0
+_MOST_AT_ONCE = {"cpu": 32}  # more gains nothing there: the caches are small
+_COPIES = 4  # a layer's input, its output and what it needs in between, with some reserve
+
+
+def heat_maps(
+    network: nn.Module,
+    images: Tensor,
+    classes: Sequence[int] | Tensor,
+    *,
+    method: Method = "score_cam",
+    layer: str | None = None,
+    as_map: Callable[[Tensor], Tensor] | None = None,
+    memory_mb: float = MEMORY_MB,
+    advance: Advance | None = None,
+) -> Tensor:
+    """Where the network sees each image's class.
+
+    Args:
+        network: from images ``[B, C, H, W]`` to logits ``[B, K]``; evaluated as it is, where it is.
+        images: ``[B, C, H, W]`` float, as the network takes them: in [0, 1] for a Stillroom network.
+        classes: ``[B]`` numbers of the classes to explain.
+        method: ``score_cam`` (Wang et al., CVPR 2020), ``score_cam_fast`` (an estimate of it from a seventh of the
+            passes), ``grad_cam`` (Selvaraju et al., ICCV 2017), ``grad_cam_pp`` (Chattopadhay et al., WACV 2018, with the
+            exponential that makes its weights a closed form) or ``eigen_cam`` (Muhammad and Yeasin, IJCNN 2020; the same for
+            every class).
+        layer: see :mod:`~stillroom.explanation.layers`. Default: the last feature map.
+        as_map: makes ``[B, C', H', W']`` of the layer's output, for a network of unusual layout.
+        memory_mb: what Score-CAM's masked images and their passes may take, in MB, about.
+        advance: called with 1 after each image.
+
+    Returns:
+        ``[B, H, W]`` float32 in [0, 1] on the images' device: 0 for the least evidence, 1 for the most; all 0 where nothing
+        speaks for the class.
+
+    Raises:
+        UsageError: an unknown method, layer or class, or a layer that gives no map.
+    """
+    if method not in METHODS:
+        raise UsageError(f"There is no heat map {method!r}.{nearest(method, METHODS)} Methods: {', '.join(METHODS)}.")
+    if images.ndim != 4 or len(images) != len(classes):
+        raise UsageError(
+            f"Heat maps need images [B, C, H, W] and B classes, got {list(images.shape)} and {len(classes)} classes."
+        )
+    numbers = [int(number) for number in classes]
+    if not numbers:
+        return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
+    by_gradient = method in ("grad_cam", "grad_cam_pp")
+    place = find_layer(network, layer, images[:1], by_gradient=by_gradient, as_map=as_map)
+    _check_classes(network, images[:1], numbers)
+    if not by_gradient and method != "eigen_cam":
+        at_once = _at_once(network, images[:1], memory_mb)
+    maps = []
+    for image, number in zip(images, numbers, strict=True):
+        if by_gradient:
+            evidence = _by_gradient(network, place, image[None], number, plus=method == "grad_cam_pp")
+        elif method == "eigen_cam":
+            evidence = _eigen(_seen(network, place, image[None])[0])
+        else:
+            fast = method == "score_cam_fast"
+            evidence = _by_scores(network, place, image[None], number, at_once=at_once, fast=fast)
+        maps.append(torch.from_numpy(finished(evidence, (image.shape[-2], image.shape[-1]))))
+        if advance:
+            advance(1)
+    return torch.stack(maps).to(images.device)
+
+
+def _by_scores(network: nn.Module, layer: Layer, image: Tensor, number: int, *, at_once: int, fast: bool) -> np.ndarray:
+    height, width = image.shape[-2:]
+
+    def score(channels: np.ndarray) -> np.ndarray:
+        scores = []
+        for part in torch.from_numpy(channels).to(image.device).split(at_once):
+            masks = F.interpolate(part[:, None], (height, width), mode="bilinear", align_corners=False)
+            low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
+            masks = (masks - low) / torch.where(high > low, high - low, torch.ones_like(high))
+            scores.append(network(image * masks.to(image.dtype))[:, number].float())
+        return torch.cat(scores).cpu().numpy()
+
+    channels = _seen(network, layer, image)[0]
+    with evaluating(network):
+        return score_cam(channels, score, fast=fast)
+
+
+def _by_gradient(network: nn.Module, layer: Layer, image: Tensor, number: int, *, plus: bool) -> np.ndarray:
+    with evaluating(network), torch.inference_mode(False), torch.enable_grad(), watched(layer) as seen:
+        # Frozen networks have no graph but for an input that asks for one.
+        logit = network(image.detach().clone().requires_grad_())[0, number]
+        output = seen[-1]
+        (slope,) = torch.autograd.grad(logit, output, allow_unused=True)
+    if slope is None or not slope.abs().sum() > 0:
+        raise UsageError(
+            f"No gradient of the class's logit reaches the layer {layer.name}. Choose an earlier layer, or Score-CAM, which "
+            "needs none."
+        )
+    channels, slopes = (layer.as_map(part.detach()).float()[0].cpu().numpy() for part in (output, slope))
+    if plus:
+        second, third = slopes**2, slopes**3
+        below = 2 * second + channels.sum(axis=(1, 2), keepdims=True) * third
+        share = np.divide(second, below, out=np.zeros_like(second), where=(slopes != 0) & (below != 0))
+        weights = (share * np.maximum(slopes, 0)).sum(axis=(1, 2))
+    else:
+        weights = slopes.mean(axis=(1, 2))
+    return np.maximum(np.tensordot(weights, channels, axes=1), 0.0)
+
+
+def _eigen(channels: np.ndarray) -> np.ndarray:
+    """The first principal component of ``[K, h, w]`` over places, with the sign that follows the map's energy."""
+    flat = channels.reshape(len(channels), -1).astype(np.float64)
+    centred = flat - flat.mean(axis=1, keepdims=True)
+    left, _, _ = np.linalg.svd(centred, full_matrices=False)
+    component = left[:, 0] @ centred
+    energy = (flat**2).sum(axis=0)
+    if component @ (energy - energy.mean()) < 0:
+        component = -component
+    return np.maximum(component, 0.0).reshape(channels.shape[1:])
+
+
+def _seen(network: nn.Module, layer: Layer, images: Tensor) -> np.ndarray:
+    """``[B, C', H', W']`` float32, the layer's maps."""
+    with evaluating(network), watched(layer) as seen:
+        network(images)
+        return layer.as_map(seen[-1]).float().cpu().numpy()
+
+
+def _at_once(network: nn.Module, image: Tensor, memory_mb: float) -> int:
+    """How many masked images fit into the memory, by the largest output of any layer for one image."""
+    if not memory_mb > 0:
+        raise UsageError(f"memory_mb must be above 0, got {memory_mb}.")
+    largest = image.numel()
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel())
+
+    handles = [module.register_forward_hook(note) for module in network.modules()]
+    try:
+        with evaluating(network):
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    fitting = int(memory_mb * 1e6 / (_COPIES * 4 * largest))
+    return max(1, min(fitting, _MOST_AT_ONCE.get(image.device.type, fitting)))
+
+
+def _check_classes(network: nn.Module, image: Tensor, numbers: list[int]) -> None:
+    with evaluating(network):
+        count = network(image).shape[-1]
+    wrong = [number for number in numbers if not 0 <= number < count]
+    if wrong:
+        raise UsageError(f"There is no class {wrong[0]}: the network has {count}, numbered from 0.")

@@ -1,0 +1,188 @@
+"""The heat maps of a run: which images, which layers, which networks; what they are worth is measured in explanation/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stillroom.distillation.teachers import Panel
+from stillroom.errors import UsageError
+from stillroom.explanation.evidence import Explained, gather
+from stillroom.explanation.heat_maps import Method, heat_maps
+from stillroom.explanation.layers import Layer, find_layer
+from stillroom.files import write_arrays, write_json
+from stillroom.models.network import Network
+from stillroom.settings import Settings
+from stillroom.workbench import Workbench
+
+FOLDER = "explanations"
+_FIGURES, _MAPS = "explanation.json", "maps.npz"
+_ROLES = ("student", "control", "teacher")
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What the bundle and metrics.json need of them.
+
+    Attributes:
+        figures: the part ``explanation`` of metrics.json; None where none were wanted.
+        layer: the student's, of whose output the bundle makes heat maps; None where no layer gives a map.
+    """
+
+    figures: dict[str, Any] | None
+    layer: Layer | None
+
+    def note(self, settings: Settings) -> dict[str, Any] | None:
+        """What the bundle says of its maps."""
+        return exported_note(self.figures, settings)
+
+
+def exported_note(figures: Mapping[str, Any] | None, settings: Settings) -> dict[str, Any] | None:
+    """``faithful``, ``statement`` and ``method`` of the student's maps, out of metrics.json; None where not tested."""
+    tested = ((figures or {}).get("faithfulness") or {}).get("student")
+    if not figures or not tested:
+        return None
+    return {
+        "faithful": tested["faithful"],
+        "statement": figures["statement"]["student"],
+        "method": settings.evaluation.explain_method,
+    }
+
+
+def student_layer(student: Network, name: str, images: Tensor) -> Layer | None:
+    """The layer for the student's heat maps; None where ``auto`` or ``last`` finds no map of more than one place.
+
+    Raises:
+        UsageError: a layer that was asked for by its name is not there, or gives no map.
+    """
+    try:
+        return find_layer(student, name, images[:1])
+    except UsageError:
+        if name not in ("auto", "last"):
+            raise
+        return None
+
+
+def check_layer(student: Network, settings: Settings) -> None:
+    """Raises UsageError, before anything is trained, where the layer that was asked for cannot be explained."""
+    side = settings.data.size
+    student_layer(student, settings.evaluation.explain_layer, torch.zeros(1, 3, side, side))
+
+
+def make(
+    bench: Workbench,
+    networks: Mapping[str, nn.Module],
+    probabilities: np.ndarray,
+    temperatures: Mapping[str, float],
+) -> Explanations:
+    """Draw and judge the heat maps of a sample of test images; kept in the run folder, and taken from there when done.
+
+    Args:
+        bench: the run.
+        networks: by role; of them student, control and teacher are explained.
+        probabilities: ``[N, K]`` the student's, of every row.
+        temperatures: by role.
+    """
+    run, wanted, table = bench.run, bench.settings.evaluation, bench.dataset.table
+    student: Network = networks["student"]  # type: ignore[assignment]
+    rows = np.sort(np.random.default_rng(0).permutation(table.indices("test"))[: wanted.explain])
+    layer = student_layer(student, wanted.explain_layer, bench.data.images.batch(table.indices("test")[:1]))
+    if layer is None:
+        reason = "The student has no feature map of more than one place, so it makes no heat maps."
+        return Explanations({"images": 0, "reason": reason}, None)
+    if not len(rows):
+        return Explanations(None, layer)
+    folder = run.path / FOLDER
+    if (folder / _FIGURES).exists():  # written last
+        return Explanations(json.loads((folder / _FIGURES).read_text(encoding="utf-8")), layer)
+
+    explained = _explained(bench, rows, probabilities)
+    asked = {role: networks[role] for role in _ROLES if role in networks}
+    methods, layers, without = _how(asked, wanted.explain_method, layer, explained.images)
+    shown = {role: network for role, network in asked.items() if role in layers}
+
+    def probability(role: str) -> Callable[[Tensor], Tensor]:
+        return lambda images: bench.task.torch_probabilities(shown[role](images), temperatures[role])
+
+    found = gather(
+        shown,
+        explained,
+        probability=probability,
+        methods=methods,
+        layers=layers,
+        resamples=wanted.resamples,
+        seed=bench.settings.seed,
+        show_progress=bench.show_progress,
+        heat_maps=_of_a_panel_too,
+    )
+    found.figures["notes"] += without
+    index = {"index": rows, "classes": explained.classes}
+    pictures = {"images": np.round(explained.images.cpu().numpy() * 255).astype(np.uint8)}
+    masks = {} if explained.masks is None else {"masks": explained.masks}
+    write_arrays(folder / _MAPS, index | pictures | masks | {f"map_{role}": maps for role, maps in found.maps.items()})
+    write_json(folder / _FIGURES, found.figures)
+    return Explanations(found.figures, layer)
+
+
+def _explained(bench: Workbench, rows: np.ndarray, probabilities: np.ndarray) -> Explained:
+    table, store, task = bench.dataset.table, bench.dataset.store, bench.task
+    classes = probabilities[rows].argmax(axis=1)
+    said = task.one_hot(task.decide(probabilities[rows]))
+    truth = task.one_hot(table.targets[rows])
+    own = np.arange(len(rows)), classes
+    masks = None if store.mask_pixels is None else np.asarray(store.mask_pixels[store.rows[rows]]) > 0
+    return Explained(
+        images=bench.data.images.batch(rows),
+        rows=rows,
+        classes=classes,
+        right=said[own] == truth[own],
+        masks=masks,
+        has_mask=store.has_mask[rows],
+        patients=None if table.patients is None else table.patients[rows],
+    )
+
+
+def _how(
+    asked: Mapping[str, nn.Module], method: Method, layer: Layer, images: Tensor
+) -> tuple[dict[str, Method], dict[str, str | None], list[str]]:
+    """Method and layer of every role, and a note for each that cannot be explained.
+
+    A teacher is large, so its Score-CAM is the fast one.
+    """
+    by_gradient = method in ("grad_cam", "grad_cam_pp")
+    methods: dict[str, Method] = dict.fromkeys(asked, method)
+    if "teacher" in asked and method == "score_cam":
+        methods["teacher"] = "score_cam_fast"
+    layers: dict[str, str | None] = {}
+    notes = []
+    for role, network in asked.items():
+        name = "auto" if role == "teacher" else layer.name
+        # Gradients do not reach every layer; without a name, find_layer takes one that they reach.
+        wanted = None if by_gradient and name in ("auto", "last") else name
+        members = list(network.networks) if isinstance(network, Panel) else [network]
+        try:
+            found = [find_layer(member, wanted, images[:1], by_gradient=by_gradient).name for member in members]
+        except UsageError as error:
+            notes.append(f"The {role} has no heat maps: {error}")
+            continue
+        layers[role] = found[0] if len(found) == 1 else "auto"
+    return methods, layers, notes
+
+
+def _of_a_panel_too(network: nn.Module, images: Tensor, classes: Sequence[int], *, method: Method, **how: Any) -> Tensor:
+    """The heat maps of a network; of several teachers, whose answer is the mean of theirs, the mean of their maps."""
+    if not isinstance(network, Panel):
+        return heat_maps(network, images, classes, method=method, **how)
+    advance = how.pop("advance", None)
+    each = partial(heat_maps, images=images, classes=classes, method=method, **how | {"layer": "auto"})
+    maps = torch.stack([each(member) for member in network.networks]).mean(dim=0)
+    if advance:
+        advance(len(images))
+    return maps

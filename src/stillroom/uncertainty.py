@@ -1,0 +1,149 @@
+"""What the student does not know: sets of classes, and images that are not of its kind. Fitted on validation, checked on test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillroom.errors import UsageError
+from stillroom.evaluation.conformal import ConformalRule, coverage_report, fit_conformal
+from stillroom.evaluation.ood import (
+    FeatureDensity,
+    ForeignRule,
+    energy,
+    fit_density,
+    fit_foreign_rule,
+    foreign_report,
+    refusal_report,
+)
+from stillroom.files import write_arrays
+from stillroom.inference import BATCH, evaluating, run_over
+from stillroom.models.network import Network
+from stillroom.workbench import Workbench
+
+DENSITY_FILE = "density.npz"
+_DENSITY_IMAGES = 5000  # training images: more make no better mean and covariance
+_FOREIGN_IMAGES = 256
+_TILE = 4  # a shuffled image is cut into so many tiles a side
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The rules, and what they did on the test images.
+
+    Attributes:
+        conformal: which classes go into an image's set.
+        foreign: when an image is foreign; None where it could not be fitted.
+        density: of the pooled features of training images; None likewise.
+        figures: the parts ``conformal`` and ``ood`` of metrics.json.
+    """
+
+    conformal: ConformalRule
+    foreign: ForeignRule | None
+    density: FeatureDensity | None
+    figures: dict[str, Any]
+
+
+def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertainty:
+    """Fit both rules and check them on the test split; the density is written to the run folder.
+
+    Args:
+        bench: its settings say what is promised.
+        student: of which the bundle is made.
+        logits: ``[N, K]`` the student's, of every row.
+    """
+    task, table, wanted = bench.task, bench.dataset.table, bench.settings.evaluation
+    val, test = table.indices("val"), table.indices("test")
+    patients = None if table.patients is None else table.patients[test]
+    drawn: dict[str, Any] = {"resamples": wanted.resamples, "seed": bench.settings.seed}
+    conformal = fit_conformal(
+        task,
+        logits[val],
+        table.targets[val],
+        coverage=wanted.coverage,
+        class_conditional=wanted.class_conditional,
+    )
+    covered = coverage_report(task, conformal, logits[test], table.targets[test], patients=patients, **drawn)
+    figures: dict[str, Any] = {"conformal": covered | {"rule": conformal.to_dict()}}
+
+    def pooled(images: Tensor) -> Tensor:
+        return student.outputs(images).pooled
+
+    train = np.sort(np.random.default_rng(0).permutation(table.indices("train"))[:_DENSITY_IMAGES])
+    try:
+        density = fit_density(task, run_over(student, bench.data.images, train, ask=pooled), table.targets[train])
+    except UsageError as error:  # no class with two images
+        figures["ood"] = {"rule": None, "statement": f"Foreign images are not refused: {error}"}
+        return Uncertainty(conformal, None, None, figures)
+    write_arrays(bench.run.path / DENSITY_FILE, density_arrays(density))
+
+    def scores(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features = run_over(student, bench.data.images, rows, ask=pooled)
+        return energy(task, logits[rows]), density.distances(features)
+
+    foreign = fit_foreign_rule(*scores(val), wanted.refusals)
+    inside = scores(test)
+    report = refusal_report(foreign, *inside, patients=patients, **drawn)
+    chosen = np.sort(np.random.default_rng(0).permutation(test)[:_FOREIGN_IMAGES])
+    images = bench.data.images.batch(chosen)
+    made_up = []
+    for name, changed in made_up_images(images, seed=bench.settings.seed).items():
+        said, features = _asked(student, changed)
+        outside = (energy(task, said), density.distances(features))
+        made_up.append(foreign_report(foreign, inside, outside, name, patients=patients, **drawn))
+    figures["ood"] = report | {"rule": foreign.to_dict(), "made_up": made_up, "against": []}
+    return Uncertainty(conformal, foreign, density, figures)
+
+
+def made_up_images(images: Tensor, *, seed: int) -> dict[str, Tensor]:
+    """Images of no kind, made of real ones: what a refusal should find whatever else it finds.
+
+    Args:
+        images: ``[n, C, S, S]`` in [0, 1].
+        seed: of noise and order.
+
+    Returns:
+        By name: ``noise`` (every pixel at random, with the images' mean and deviation), ``shuffled`` (16 tiles in another
+        order), ``inverted`` (white is black).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(images.shape, generator=generator).to(images) * images.std() + images.mean()
+    side = images.shape[-1] // _TILE
+    cut = images[..., : side * _TILE, : side * _TILE].unfold(2, side, side).unfold(3, side, side)
+    tiles = cut.flatten(2, 3)
+    moved = tiles[:, :, torch.randperm(_TILE**2, generator=generator).to(images.device)].view_as(cut)
+    shuffled = images.clone()
+    shuffled[..., : side * _TILE, : side * _TILE] = moved.permute(0, 1, 2, 4, 3, 5).reshape(
+        *images.shape[:2], side * _TILE, side * _TILE
+    )
+    return {"noise": noise.clamp(0, 1), "shuffled": shuffled, "inverted": 1 - images}
+
+
+def density_arrays(density: FeatureDensity) -> dict[str, np.ndarray]:
+    """What :func:`read_density` reads."""
+    return {
+        "centres": density.centres,
+        "directions": density.directions,
+        "precisions": density.precisions,
+        "residual_precision": np.array(density.residual_precision),
+    }
+
+
+def read_density(path: Path) -> FeatureDensity:
+    """The density that a run left."""
+    with np.load(path, allow_pickle=False) as file:
+        return FeatureDensity(
+            file["centres"], file["directions"], file["precisions"], float(file["residual_precision"])
+        )
+
+
+def _asked(student: Network, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    with evaluating(student):
+        outputs = [student.outputs(part) for part in images.split(BATCH)]
+    logits, pooled = (torch.cat([getattr(part, name) for part in outputs]) for name in ("logits", "pooled"))
+    return logits.float().cpu().numpy(), pooled.float().cpu().numpy()
