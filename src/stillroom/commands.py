@@ -31,34 +31,60 @@ def section(name: str, only: re.Pattern[str] | None = None) -> Parameter:
 
 def evaluate(
     run: Path,
-    source: str,
+    source: str | None = None,
     /,
     *,
     split: Literal["auto", "train", "val", "test", "all"] = "auto",
+    foreign: Annotated[bool, _JSON] = False,
+    corruptions: Annotated[bool, _JSON] = False,
     json: Annotated[bool, _JSON] = False,
     data: Annotated[DataSettings, section("Data", _MODELS_OWN)] = DataSettings(),  # noqa: B008
 ) -> None:
-    """Test a finished run's exported student on another data set.
+    """Test a finished run's exported student on another data set, on foreign images, or on corrupted ones.
 
     Labels are read as the model has them: `auto` takes its task, and its classes need not be given. Images that the run
-    has trained on are counted.
+    has trained on are counted. What `--foreign` and `--corruptions` find joins the run's figures and its report.
 
     ```
     stillroom evaluate runs/first ./other_hospital
     stillroom evaluate runs/first breastmnist --json
+    stillroom evaluate runs/first ./holiday_pictures --foreign
+    stillroom evaluate runs/first --corruptions
     ```
 
     Args:
         run: a run folder.
-        source: the other data set; its labels must be among the model's classes.
+        source: the other data set; its labels must be among the model's classes, unless it is foreign.
         split: which images; `auto` takes the source's own test split, or every image where it has none.
+        foreign: the source holds images that are not of the model's kind: how well does it refuse them? Labels do not
+            matter; a folder without class folders will do.
+        corruptions: test the run's student, control and teacher on its own test images with noise, blur, other light and
+            so on, at five severities.
         json: print JSON alone.
     """
     from stillroom import console
-    from stillroom.external_validation import evaluate as test
     from stillroom.run import Run
 
-    found = test(Run.open(run), source, data, split=split)
+    opened = Run.open(run)
+    if corruptions:
+        if source is not None or foreign:
+            raise UsageError("--corruptions tests on the run's own test images: leave out the source and --foreign.")
+        from stillroom.corruption_test import evaluate_corruptions
+
+        found = evaluate_corruptions(opened)
+        console.print_json(found) if json else console.show_robustness(opened, found)
+        return
+    if source is None:
+        raise UsageError("Say what to test on: `stillroom evaluate RUN SOURCE`, or --corruptions.")
+    if foreign:
+        from stillroom.foreign_test import evaluate_foreign
+
+        found = evaluate_foreign(opened, source, data, split=split)
+        console.print_json(found) if json else console.show_foreign(found)
+        return
+    from stillroom.external_validation import evaluate as test
+
+    found = test(opened, source, data, split=split)
     if json:
         console.print_json(found)
         return
@@ -96,6 +122,50 @@ def predict(
     else:
         console.out().print(prediction_table(found, synthetic=predictor.synthetic))
     if all(prediction.error for prediction in found):
+        raise UsageError("None of the images could be read.")
+
+
+def explain(
+    run: Path,
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    /,
+    *,
+    method: Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] = "score_cam",
+    of: str | None = None,
+    out: Path | None = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show where the model looks: for each image an overlay (.png) and the heat map itself (.npy), and how far to trust it.
+
+    Score-CAM runs on the exported student by ONNX Runtime, without torch; the other maps need the run folder's network.
+
+    ```
+    stillroom explain runs/first image.png
+    stillroom explain runs/first ./new_images --method score_cam_fast --of malignant --json
+    ```
+
+    Args:
+        run: a run folder, or an exported .onnx file.
+        images: image files, or folders of them.
+        method: `score_cam`; `score_cam_fast` estimates it from a seventh of the passes; `grad_cam`, `grad_cam_pp` and
+            `eigen_cam` to compare with.
+        of: the class to explain. Default: for each image its most probable one.
+        out: folder for the files. Default: `explanations` in the run folder, or here for an .onnx file.
+        json: print JSON alone.
+    """
+    from stillroom import console
+    from stillroom.deployment.predictor import Predictor
+    from stillroom.explaining import explain as make
+    from stillroom.explaining import trust
+
+    found = make(run, images, method=method, of=of, out=out)
+    faithful, statement = trust(Predictor.load(run), method)
+    if json:
+        verdict = {"method": method, "faithful": faithful, "statement": statement}
+        console.print_json([explanation.to_dict() | verdict for explanation in found])
+    else:
+        console.show_explanations(found, faithful, statement)
+    if all(explanation.prediction.error for explanation in found):
         raise UsageError("None of the images could be read.")
 
 
@@ -303,5 +373,5 @@ def _as_flag(name: str, value: object) -> str:
     return f"--{flag} {value}"
 
 
-VERBS = (evaluate, predict, export, audit, models, recipes, bench, demo)
+VERBS = (evaluate, predict, explain, export, audit, models, recipes, bench, demo)
 """In the order of `stillroom --help`."""

@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stillroom.explaining import Explanation
     from stillroom.models.catalogue import ModelCard
     from stillroom.run import Run
 
@@ -27,6 +30,7 @@ _SHOWN = {
 
 
 _UNBROKEN = 1000
+_UNDEFINED: dict[str, float | None] = {"value": None}
 _PLAIN: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
 
 
@@ -58,6 +62,13 @@ def show_run(run: Run) -> None:
     show_figures(metrics["test"], "Test", synthetic=run.manifest["synthetic"])
     for comparison in metrics["comparison"].values():
         console.print(escape(comparison["statement"]))
+    for part in ("conformal", "ood"):
+        console.print(escape(metrics[part]["statement"]))
+    explanation = metrics["explanation"] or {}
+    if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
+        faithful = ((explanation.get("faithfulness") or {}).get("student") or {}).get("faithful")
+        mark = "" if faithful else "[yellow]maps not faithful:[/yellow] "
+        console.print(f"{mark}{escape(sentence)}")
     for note in [*metrics["test"]["student"]["notes"], *calibration_notes(metrics["calibration"]["student"])]:
         console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     student, teacher = metrics["efficiency"]["student"], metrics["efficiency"].get("teacher")
@@ -88,6 +99,64 @@ def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: 
     console.print(f"{heading}: {images} images{note}; {reading}; 95 % intervals\n", style="bold", markup=False)
     console.print(table)
     console.print()
+
+
+def show_explanations(found: Sequence[Explanation], faithful: bool | None, statement: str) -> None:
+    """One line per image, and how far the maps can be trusted."""
+    table = Table(**_PLAIN)
+    for heading in ("Image", "Answer", "Explained", "Picture"):
+        table.add_column(heading, overflow="fold")
+    for explanation in found:
+        prediction = explanation.prediction
+        if prediction.error is not None:
+            table.add_row(escape(str(prediction.path)), f"[red]{escape(prediction.error)}[/red]", "", "")
+            continue
+        share = prediction.probabilities[str(explanation.of)]
+        cells = (prediction.path, prediction.answer, f"{explanation.of} ({share:.1%})", explanation.picture)
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console = out()
+    console.print(table)
+    if any(explanation.heat is not None and not explanation.heat.any() for explanation in found):
+        console.print("[yellow]Note:[/yellow] A picture without colour means that nothing speaks for the class.")
+    if faithful:
+        console.print(escape(statement))
+    else:
+        mark = "maps not faithful" if faithful is False else "Note"
+        console.print(f"[yellow]{mark}:[/yellow] {escape(statement)}", soft_wrap=True)
+
+
+def show_foreign(found: dict[str, Any]) -> None:
+    """How well foreign images were refused."""
+    console = out()
+    console.print(f"{found['name']}: {found['images']} images", style="bold", markup=False)
+    for key, words in (
+        ("refused", "Refused"),
+        ("auroc", "Told from the run's test images, AUROC"),
+        ("auroc_energy", "  by energy alone"),
+        ("auroc_distance", "  by feature distance alone"),
+    ):
+        console.print(f"{words}: {_estimate(found[key])}", markup=False)
+    for note in found["notes"]:
+        say(note)
+
+
+def show_robustness(run: Run, found: dict[str, Any]) -> None:
+    """Mean figures on corrupted images, one column per network."""
+    table = Table(**_PLAIN)
+    table.add_column("")
+    summary = found["summary"]
+    for role in summary:
+        table.add_column(role.capitalize())
+    table.add_row("Accuracy, clean", *(_estimate(found["clean"][role]["accuracy"]) for role in summary))
+    rows = {"mean_accuracy": "Accuracy, corrupted", "mean_error": "Balanced error", "be": "BE", "rbe": "rBE"}
+    for key, title in rows.items():
+        table.add_row(title, *(_estimate(summary[role][key] or _UNDEFINED) for role in summary))
+    console = out()
+    console.print(f"{found['images']} test images, 16 corruptions, 5 severities; 95 % intervals\n", style="bold")
+    console.print(table)
+    for note in found["notes"]:
+        say(note)
+    console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
 
 
 def models_table(cards: list[ModelCard]) -> Table:

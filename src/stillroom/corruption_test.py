@@ -37,9 +37,7 @@ def measure(bench: Workbench, networks: Mapping[str, nn.Module], temperatures: M
         with evaluating(network):
             return network(images).float().cpu().numpy()
 
-    asks: dict[str, Callable[[Tensor], np.ndarray]] = {
-        role: partial(ask, network) for role, network in tested.items()
-    }
+    asks: dict[str, Callable[[Tensor], np.ndarray]] = {role: partial(ask, network) for role, network in tested.items()}
     with progress("corrupt", PASSES * len(test), enabled=bench.show_progress) as advance:
         return robustness(
             bench.task,

@@ -89,7 +89,9 @@ def explain(
             f"The model knows no class {of!r}.{nearest(of, predictor.classes)} Classes: {', '.join(predictor.classes)}."
         )
     if method not in _AT_THE_EDGE and not Path(source).is_dir():
-        raise UsageError(f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam.")
+        raise UsageError(
+            f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam."
+        )
     folder = out or (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
     paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
     taken: set[str] = set()

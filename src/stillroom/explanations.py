@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -176,13 +175,16 @@ def _how(
     return methods, layers, notes
 
 
-def _of_a_panel_too(network: nn.Module, images: Tensor, classes: Sequence[int], *, method: Method, **how: Any) -> Tensor:
+def _of_a_panel_too(
+    network: nn.Module, images: Tensor, classes: Sequence[int], *, method: Method, **how: Any
+) -> Tensor:
     """The heat maps of a network; of several teachers, whose answer is the mean of theirs, the mean of their maps."""
     if not isinstance(network, Panel):
         return heat_maps(network, images, classes, method=method, **how)
     advance = how.pop("advance", None)
-    each = partial(heat_maps, images=images, classes=classes, method=method, **how | {"layer": "auto"})
-    maps = torch.stack([each(member) for member in network.networks]).mean(dim=0)
+    how |= {"layer": "auto"}
+    members = [heat_maps(member, images, classes, method=method, **how) for member in network.networks]
+    maps = torch.stack(members).mean(dim=0)
     if advance:
         advance(len(images))
     return maps

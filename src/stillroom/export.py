@@ -13,6 +13,7 @@ from stillroom.data.load import load_data
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.evaluation.ood import FeatureDensity
+from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
 from stillroom.explanations import exported_note, student_layer
 from stillroom.run import Run
@@ -60,7 +61,8 @@ def export_network(
         temperature=figures["calibration"]["student"]["temperature"],
         name=manifest["student"],
         synthetic=manifest["synthetic"],
-        layer=layer and layer.name,
+        layer=layer.name if layer else None,
+        hidden=tuple(hidden_value(network, torch.from_numpy(images[:1])).flatten().tolist()),
         explanation=exported_note(figures.get("explanation"), run.settings),
         conformal=(figures.get("conformal") or {}).get("rule"),
         foreign=(figures.get("ood") or {}).get("rule") if density else None,

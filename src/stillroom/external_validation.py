@@ -65,7 +65,7 @@ def evaluate(
         data = _as_the_model_reads(data, task)
     table = open_source(source, data, seed=run.settings.seed, training=False)
     targets = _renumbered(table, task)
-    rows, chosen = _rows(table, split)
+    rows, chosen = chosen_rows(table, split)
 
     probabilities: list[np.ndarray] = []
     kept: list[int] = []
@@ -163,7 +163,8 @@ def _renumbered(table: Table, task: Task) -> np.ndarray:
     return task.parse(table.task.names(table.targets))
 
 
-def _rows(table: Table, split: Split) -> tuple[np.ndarray, str]:
+def chosen_rows(table: Table, split: Split) -> tuple[np.ndarray, str]:
+    """The rows of a split, and its name. Raises UsageError where it is empty."""
     chosen = ("test" if (table.splits == "test").any() else "all") if split == "auto" else split
     rows = np.arange(len(table)) if chosen == "all" else table.indices(chosen)
     if len(rows) == 0:

@@ -247,9 +247,7 @@ def _teacher(bench: Workbench) -> nn.Module | None:
     return Panel(found) if len(found) > 1 else found[0] if found else None
 
 
-def _evaluate(
-    run: Run, bench: Workbench, networks: dict[str, nn.Module]
-) -> tuple[Assessment, dict[str, np.ndarray]]:
+def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module]) -> tuple[Assessment, dict[str, np.ndarray]]:
     """Figures, and logits ``[N, K]`` by role. Writes predictions.parquet, features.npz and gallery.npz.
 
     Several teachers count as one: the mean of their logits.

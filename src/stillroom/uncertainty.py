@@ -1,4 +1,4 @@
-"""What the student does not know: sets of classes, and images that are not of its kind. Fitted on validation, checked on test."""
+"""What the student does not know: sets of classes, and images not of its kind. Fitted on validation, checked on test."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from stillroom.models.network import Network
 from stillroom.workbench import Workbench
 
 DENSITY_FILE = "density.npz"
+SCORES_FILE = "foreign_scores.npz"
 _DENSITY_IMAGES = 5000  # training images: more make no better mean and covariance
 _FOREIGN_IMAGES = 256
 _TILE = 4  # a shuffled image is cut into so many tiles a side
@@ -88,6 +89,8 @@ def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertain
 
     foreign = fit_foreign_rule(*scores(val), wanted.refusals)
     inside = scores(test)
+    known = np.array([]) if patients is None else patients
+    write_arrays(bench.run.path / SCORES_FILE, {"energy": inside[0], "distance": inside[1], "patients": known})
     report = refusal_report(foreign, *inside, patients=patients, **drawn)
     chosen = np.sort(np.random.default_rng(0).permutation(test)[:_FOREIGN_IMAGES])
     images = bench.data.images.batch(chosen)

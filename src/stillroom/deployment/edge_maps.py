@@ -32,12 +32,13 @@ def edge_map(predictor: Predictor, image: np.ndarray, number: int, *, fast: bool
             "`stillroom export RUN`."
         )
     size = (predictor.size, predictor.size)
+    hidden = np.array(predictor.metadata.hidden, dtype=np.float32).reshape(-1, 1, 1)
 
     def score(channels: np.ndarray) -> np.ndarray:
         scores = []
         for start in range(0, len(channels), _AT_ONCE):
             masks = stretch(enlarge(channels[start : start + _AT_ONCE], size))
-            scores.append(predictor.logits(image * masks[:, None])[:, number])
+            scores.append(predictor.logits(hidden + (image - hidden) * masks[:, None])[:, number])
         return np.concatenate(scores)
 
     channels = predictor.ask(image[None], "map")["map"][0]

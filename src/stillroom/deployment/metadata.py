@@ -36,6 +36,7 @@ class ModelMetadata:
         synthetic: True for a model trained on phantoms: every page that shows its answers must say so.
         layer: the layer whose output is the graph's ``map``, from which heat maps are made; None where there is no such
             output.
+        hidden: the pixel value in [0, 1] of each channel behind which Score-CAM hides parts of the image.
         explanation: how far heat maps were found faithful: ``faithful`` (bool, or None where it was not tested) and
             ``statement``, a sentence for people.
         conformal: the rule for sets of classes, see :class:`~stillroom.evaluation.conformal.ConformalRule`; None where none
@@ -55,6 +56,7 @@ class ModelMetadata:
     temperature: float
     synthetic: bool = False
     layer: str | None = None
+    hidden: tuple[float, ...] = (0.0,)
     explanation: Mapping[str, Any] | None = None
     conformal: Mapping[str, Any] | None = None
     foreign: Mapping[str, Any] | None = None
@@ -76,6 +78,7 @@ class ModelMetadata:
             "temperature": self.temperature,
             "synthetic": self.synthetic,
             "layer": self.layer,
+            "hidden": list(self.hidden),
             "explanation": self.explanation,
             "conformal": self.conformal,
             "foreign": self.foreign,
@@ -112,6 +115,7 @@ class ModelMetadata:
                 temperature=float(values["temperature"]),
                 synthetic=bool(values["synthetic"]),
                 layer=values["layer"],
+                hidden=tuple(map(float, values["hidden"])),
                 explanation=values["explanation"],
                 conformal=values["conformal"],
                 foreign=values["foreign"],

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.data.geometry import Fit
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import RunError
 from stillroom.files import write_atomically
-from stillroom.task import Task
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -204,13 +202,17 @@ def _distance(density: FeatureDensity) -> nn.Module:
     import torch
 
     class Distance(torch.nn.Module):
+        centres: Tensor
+        directions: Tensor
+        precisions: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             for name in ("centres", "directions", "precisions"):
                 self.register_buffer(name, torch.from_numpy(np.asarray(getattr(density, name), dtype=np.float32)))
 
         def forward(self, features: Tensor) -> Tensor:
-            apart = features[:, None] - self.centres[None]  # type: ignore[index]
+            apart = features[:, None] - self.centres[None]
             along = apart @ self.directions
             rest = (apart.square().sum(dim=2) - along.square().sum(dim=2)).clamp(min=0)
             squared = (along.square() * self.precisions).sum(dim=2) + density.residual_precision * rest

@@ -1,7 +1,7 @@
 """Heat maps of any torch network: Score-CAM, exact and fast, Grad-CAM, Grad-CAM++ and Eigen-CAM.
 
-Gradients lie more often than they help (see docs/explanation.md), so Score-CAM is the default; the others are there to
-compare with.
+Score-CAM is the default: it needs no gradients, so the exported model draws it as well. How the others compare stands in
+docs/explanation.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from stillroom.errors import UsageError, nearest
 from stillroom.explanation.layers import Layer, find_layer, watched
 from stillroom.explanation.score_cam import finished, score_cam
 from stillroom.inference import evaluating
+from stillroom.models.network import Network
 from stillroom.progress import Advance
 
 Method = Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"]
@@ -92,6 +93,7 @@ def heat_maps(
 
 def _by_scores(network: nn.Module, layer: Layer, image: Tensor, number: int, *, at_once: int, fast: bool) -> np.ndarray:
     height, width = image.shape[-2:]
+    hidden = hidden_value(network, image)
 
     def score(channels: np.ndarray) -> np.ndarray:
         scores = []
@@ -99,12 +101,25 @@ def _by_scores(network: nn.Module, layer: Layer, image: Tensor, number: int, *, 
             masks = F.interpolate(part[:, None], (height, width), mode="bilinear", align_corners=False)
             low, high = masks.amin(dim=(2, 3), keepdim=True), masks.amax(dim=(2, 3), keepdim=True)
             masks = (masks - low) / torch.where(high > low, high - low, torch.ones_like(high))
-            scores.append(network(image * masks.to(image.dtype))[:, number].float())
+            masked = hidden + (image - hidden) * masks.to(image.dtype)
+            scores.append(network(masked)[:, number].float())
         return torch.cat(scores).cpu().numpy()
 
     channels = _seen(network, layer, image)[0]
     with evaluating(network):
         return score_cam(channels, score, fast=fast)
+
+
+def hidden_value(network: nn.Module, image: Tensor) -> Tensor:
+    """What Score-CAM hides pixels behind, ``[1, C, 1, 1]``: what a network sees as 0.
+
+    A Stillroom network normalises inside, so that is its mean; the paper's masks multiply normalised images.
+    """
+    channels = image.shape[1]
+    if not isinstance(network, Network):
+        return image.new_zeros(1, channels, 1, 1)
+    mean = network.mean if channels == 3 else network.mean.mean(dim=0, keepdim=True)
+    return mean.to(image).view(1, channels, 1, 1)
 
 
 def _by_gradient(network: nn.Module, layer: Layer, image: Tensor, number: int, *, plus: bool) -> np.ndarray:

@@ -75,10 +75,10 @@ def find_layer(
     backbone = network.backbone if isinstance(network, Network) else network
     size = network.input_size if isinstance(network, Network) else (image.shape[-2], image.shape[-1])
 
-    def convert(output: Tensor) -> Tensor:
+    def by_layout(output: Tensor) -> Tensor:
         return layer_map(backbone, output, size)
 
-    convert = as_map or convert
+    convert = as_map or by_layout
     named = dict(backbone.named_modules())
     if isinstance(network, Network):
         named["last"] = network.last
@@ -95,11 +95,13 @@ def find_layer(
         raise UsageError(f"The layer {name} takes no part in the network's answer. Choose another layer.")
     shape = _shape(convert, seen[-1])
     if shape is None:
-        raise UsageError(f"The layer {name} gives no feature map, so no heat map can be made of it. Choose another layer.")
+        raise UsageError(
+            f"The layer {name} gives no feature map, so no heat map can be made of it. Choose another layer."
+        )
     if shape[0] * shape[1] < 2:
         raise UsageError(
-            f"The map of the layer {name} has one place for images of {image.shape[-2]} x {image.shape[-1]} pixels: it cannot "
-            "say where. Choose an earlier layer, or larger images."
+            f"The map of the layer {name} has one place for images of {image.shape[-2]} x {image.shape[-1]} pixels: it "
+            "cannot say where. Choose an earlier layer, or larger images."
         )
     return layer
 

@@ -12,7 +12,8 @@ import numpy as np
 Score = Callable[[np.ndarray], np.ndarray]
 """Channels of a feature map ``[n, h, w]`` to the class's logit on the image under each as a mask, ``[n]``.
 
-The mask is the channel brought to the image's size (:func:`enlarge`) and stretched to [0, 1] (:func:`stretch`)."""
+The mask is the channel brought to the image's size (:func:`enlarge`) and stretched to [0, 1] (:func:`stretch`); where it is 0
+the network sees 0, which is its mean where it normalises images itself."""
 
 FEWEST_CHANNELS = 24
 """With fewer channels the fast mode has nothing to save and is the exact one."""
