@@ -147,7 +147,7 @@ def explain(
     Args:
         run: a run folder, or an exported .onnx file.
         images: image files, or folders of them.
-        method: `score_cam`; `score_cam_fast` estimates it from a seventh of the passes; `grad_cam`, `grad_cam_pp` and
+        method: `score_cam`; `score_cam_fast` estimates it from a sixth of the passes; `grad_cam`, `grad_cam_pp` and
             `eigen_cam` to compare with.
         of: the class to explain. Default: for each image its most probable one.
         out: folder for the files. Default: `explanations` in the run folder, or here for an .onnx file.

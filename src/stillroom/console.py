@@ -63,8 +63,9 @@ def show_run(run: Run) -> None:
     for comparison in metrics["comparison"].values():
         console.print(escape(comparison["statement"]))
     for part in ("conformal", "ood"):
-        console.print(escape(metrics[part]["statement"]))
-    explanation = metrics["explanation"] or {}
+        if part in metrics:  # not in a run of an earlier Stillroom
+            console.print(escape(metrics[part]["statement"]))
+    explanation = metrics.get("explanation") or {}
     if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
         faithful = ((explanation.get("faithfulness") or {}).get("student") or {}).get("faithful")
         mark = "" if faithful else "[yellow]maps not faithful:[/yellow] "

@@ -6,8 +6,9 @@ Score-CAM runs on the exported student through ONNX Runtime; the other maps need
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +28,9 @@ from stillroom.run import Run
 Method = Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"]
 METHODS: tuple[Method, ...] = get_args(Method)
 _AT_THE_EDGE = ("score_cam", "score_cam_fast")
+
+Draw = Callable[[np.ndarray, int], np.ndarray]
+"""``[C, S, S]`` float32 in [0, 1] and the number of a class to the heat map ``[S, S]``."""
 
 UNTESTED = "Whether this model's maps are faithful was not tested."
 
@@ -94,11 +98,15 @@ def explain(
         )
     folder = out or (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
     paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
+    if method in _AT_THE_EDGE:
+        draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")
+    else:
+        draw = _by_torch(Path(source), method, predictor.metadata.layer)
     taken: set[str] = set()
     done = []
     with progress("explain", len(paths), enabled=show_progress) as advance:
         for path in paths:
-            done.append(_explained(predictor, source, path, method, of, folder, taken))
+            done.append(_explained(predictor, draw, path, of, folder, taken))
             advance()
     return done
 
@@ -114,13 +122,7 @@ def trust(predictor: Predictor, method: str) -> tuple[bool | None, str]:
 
 
 def _explained(
-    predictor: Predictor,
-    source: Path | str,
-    path: Path,
-    method: Method,
-    of: str | None,
-    folder: Path,
-    taken: set[str],
+    predictor: Predictor, draw: Draw, path: Path, of: str | None, folder: Path, taken: set[str]
 ) -> Explanation:
     try:
         image = FileReader((path,)).read(0)
@@ -129,11 +131,7 @@ def _explained(
         return Explanation(Prediction(path, error=str(error)))
     prediction = predictor.answers(prepared[None], [path])[0]
     name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
-    number = predictor.classes.index(name)
-    if method in _AT_THE_EDGE:
-        square = edge_map(predictor, prepared, number, fast=method == "score_cam_fast")
-    else:
-        square = _by_torch(Path(source), prepared, number, method, predictor.metadata.layer)
+    square = draw(prepared, predictor.classes.index(name))
     heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
     stem = re.sub(r"[^\w.-]+", "-", f"{path.stem}.{name}")
     numbered = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, 10**9))) if text not in taken)
@@ -144,17 +142,17 @@ def _explained(
     return Explanation(prediction, name, heat, picture, array)
 
 
-def _by_torch(run: Path, image: np.ndarray, number: int, method: Method, layer: str | None) -> np.ndarray:
+def _by_torch(run: Path, method: Method, layer: str | None) -> Draw:
     import torch
 
     from stillroom.explanation.heat_maps import heat_maps
 
     network = Run.open(run).student()
-    by_gradient = method != "eigen_cam"
-    found = heat_maps(
-        network, torch.from_numpy(image[None]), [number], method=method, layer=None if by_gradient else layer
-    )
-    return found[0].numpy()
+
+    def draw(image: np.ndarray, number: int) -> np.ndarray:
+        return heat_maps(network, torch.from_numpy(image[None]), [number], method=method, layer=layer)[0].numpy()
+
+    return draw
 
 
 def _save(target: Path, heat: np.ndarray) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import UsageError
 from stillroom.explanation.evidence import Explained, gather
-from stillroom.explanation.heat_maps import Method, heat_maps
+from stillroom.explanation.faithfulness import randomised
+from stillroom.explanation.heat_maps import BY_GRADIENT, Method, heat_maps
 from stillroom.explanation.layers import Layer, find_layer
 from stillroom.files import write_arrays, write_json
 from stillroom.models.network import Network
@@ -37,10 +38,6 @@ class Explanations:
 
     figures: dict[str, Any] | None
     layer: Layer | None
-
-    def note(self, settings: Settings) -> dict[str, Any] | None:
-        """What the bundle says of its maps."""
-        return exported_note(self.figures, settings)
 
 
 def exported_note(figures: Mapping[str, Any] | None, settings: Settings) -> dict[str, Any] | None:
@@ -70,9 +67,13 @@ def student_layer(student: Network, name: str, images: Tensor) -> Layer | None:
 
 
 def check_layer(student: Network, settings: Settings) -> None:
-    """Raises UsageError, before anything is trained, where the layer that was asked for cannot be explained."""
-    side = settings.data.size
-    student_layer(student, settings.evaluation.explain_layer, torch.zeros(1, 3, side, side))
+    """Raises UsageError, before anything is trained, where the layer that was asked for by its name cannot be explained."""
+    name, side = settings.evaluation.explain_layer, settings.data.size
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    student_layer(student, name, image)
+    if settings.evaluation.explain_method in BY_GRADIENT and name not in ("auto", "last"):
+        # Some untrained heads are all 0 and hand on no gradient.
+        find_layer(randomised(student, image), name, image, by_gradient=True)
 
 
 def make(
@@ -105,6 +106,8 @@ def make(
     explained = _explained(bench, rows, probabilities)
     asked = {role: networks[role] for role in _ROLES if role in networks}
     methods, layers, without = _how(asked, wanted.explain_method, layer, explained.images)
+    if "student" not in layers:
+        return Explanations({"images": 0, "reason": without[0]}, layer)
     shown = {role: network for role, network in asked.items() if role in layers}
 
     def probability(role: str) -> Callable[[Tensor], Tensor]:
@@ -155,7 +158,7 @@ def _how(
 
     A teacher is large, so its Score-CAM is the fast one.
     """
-    by_gradient = method in ("grad_cam", "grad_cam_pp")
+    by_gradient = method in BY_GRADIENT
     methods: dict[str, Method] = dict.fromkeys(asked, method)
     if "teacher" in asked and method == "score_cam":
         methods["teacher"] = "score_cam_fast"
@@ -163,11 +166,9 @@ def _how(
     notes = []
     for role, network in asked.items():
         name = "auto" if role == "teacher" else layer.name
-        # Gradients do not reach every layer; without a name, find_layer takes one that they reach.
-        wanted = None if by_gradient and name in ("auto", "last") else name
         members = list(network.networks) if isinstance(network, Panel) else [network]
         try:
-            found = [find_layer(member, wanted, images[:1], by_gradient=by_gradient).name for member in members]
+            found = [find_layer(member, name, images[:1], by_gradient=by_gradient).name for member in members]
         except UsageError as error:
             notes.append(f"The {role} has no heat maps: {error}")
             continue
@@ -182,7 +183,6 @@ def _of_a_panel_too(
     if not isinstance(network, Panel):
         return heat_maps(network, images, classes, method=method, **how)
     advance = how.pop("advance", None)
-    how |= {"layer": "auto"}
     members = [heat_maps(member, images, classes, method=method, **how) for member in network.networks]
     maps = torch.stack(members).mean(dim=0)
     if advance:

@@ -199,7 +199,7 @@ class EvaluationSettings:
         class_conditional: keep that promise for each class apart, not for all images together.
         refusals: share of images like the validation's that the model may refuse as foreign.
         explain: number of test images that get heat maps, by which the maps are judged; 0 makes none.
-        explain_method: the heat map of student and control; `score_cam_fast` estimates Score-CAM from a seventh of its
+        explain_method: the heat map of student and control; `score_cam_fast` estimates Score-CAM from a sixth of its
             passes. The teacher's is always the fast one where the student's is Score-CAM.
         explain_layer: the student's layer that heat maps are made of: `auto` is the last whose map has four places a side,
             `last` the one that the head reads, or a name such as `layer3`.

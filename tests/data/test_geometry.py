@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from stillroom.data.geometry import as_stored, drop_equal_channels, fit_image, fit_mask, luminance
+from stillroom.data.geometry import as_stored, drop_equal_channels, fit_image, fit_mask, luminance, on_original
 from stillroom.errors import UsageError
 
 
@@ -88,3 +88,37 @@ def test_an_unknown_white_is_refused():
 def test_the_edge_needs_no_torch():
     code = "import sys, stillroom.data.geometry; assert not {'torch', 'pandas', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+@pytest.mark.parametrize("shape", [(90, 201), (201, 90), (33, 33), (64, 64), (70, 300), (65, 64)])
+def test_on_original_undoes_the_fitting(shape, fit):
+    image = smooth(*shape, 60000, np.uint16)
+    back = on_original(fit_image(image, 64, fit), *shape, fit)
+    assert (back.shape, back.dtype) == (shape, np.float32)
+    inside = tuple(slice(round(side / 10), side - round(side / 10)) for side in shape)  # at borders the two filters differ
+    assert np.abs(back - image)[inside].mean() < 0.02 * 60000
+    assert np.corrcoef(back[inside].ravel(), image[inside].ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("shape", [(41, 100), (100, 41), (7, 99), (51, 50)])
+def test_what_lies_on_the_padding_is_left_out_and_all_of_the_image_is_kept(shape):
+    inside = fit_image(np.full(shape, 255, np.uint8), 64, "pad") == 255
+    marked = np.where(inside, 1.0, 1000.0)
+    np.testing.assert_allclose(on_original(marked, *shape, "pad"), 1.0)
+    # A stretched square would have shown the padding.
+    assert on_original(marked, *shape, "resize").max() > 100
+
+
+def test_on_original_puts_each_pixel_back_where_it_was():
+    """One bright block of the square is found again at its place in an image three times as large."""
+    square = np.zeros((20, 20), np.float32)
+    square[5 + 2, 11] = 1  # row 2 of an image that takes rows 5 to 14
+    found = on_original(square, 30, 60, "pad")
+    assert np.unravel_index(found.argmax(), found.shape) == (7, 34)
+
+
+def test_on_original_of_the_squares_own_size_is_bit_for_bit():
+    square = np.random.default_rng(0).random((31, 31)).astype(np.float32)
+    for fit in ("pad", "resize"):
+        np.testing.assert_array_equal(on_original(square, 31, 31, fit), square)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from stillroom.data.table import Table
 from stillroom.evaluation.assess import assess, predictions_frame
+from stillroom.evaluation.conformal import coverage_report, fit_conformal
+from stillroom.evaluation.ood import energy, fit_density, fit_foreign_rule, foreign_report, refusal_report
+from stillroom.explanation.evidence import Explained, gather
+from stillroom.report import write_report
 from stillroom.settings import EvaluationSettings
 from stillroom.task import MultiClass, MultiLabel, Task
 
+VOID = {"meta", "img", "br", "hr", "link", "input"}
 CHEST = (
     "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax",
     "consolidation", "edema", "emphysema", "fibrosis", "pleural thickening", "hernia",
@@ -44,8 +51,14 @@ def build_run(
     side: int = 28,
     channels: int = 1,
     resamples: int = 100,
+    explained: int = 0,
+    lesions: bool = False,
+    uncertain: bool = False,
 ) -> Path:
-    """Write a run folder; two thirds of the images are training and validation, a third is test."""
+    """Write a run folder; two thirds of the images are training and validation, a third is test.
+
+    ``explained`` is how many test images have heat maps; 0 leaves the part out, as ``uncertain`` does with sets and refusals.
+    """
     rng = np.random.default_rng(7)
     task = task or TASKS[kind]
     classes, count = task.classes, len(task.classes)
@@ -97,6 +110,11 @@ def build_run(
         "images": 64, "max_logit_difference": 3.1e-6, "max_probability_difference": 4.7e-7, "tolerance": 1e-4,
         "passed": True,
     }  # fmt: skip
+    if explained:
+        rows = table.indices("test")[:explained]
+        metrics["explanation"] = _explain(folder, table, found.probabilities, rows, roles, side, channels, lesions)
+    if uncertain:
+        metrics |= _uncertain(table, logits["student"], resamples)
     _json(folder / "metrics.json", metrics)
     _json(folder / "manifest.json", _manifest(task, teacher, synthetic))
     _json(folder / "audit.json", _audit(task, table, leaks))
@@ -109,6 +127,75 @@ def build_run(
     lines = [json.dumps(line) for role in roles for line in _history(role, epochs)]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def _explain(
+    folder: Path, table: Table, probabilities: dict[str, np.ndarray], rows: np.ndarray, roles: tuple[str, ...],
+    side: int, channels: int, lesions: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Real evidence about the maps of small random networks, and the file of pictures."""
+    task, rng = table.task, np.random.default_rng(3)
+    pictures = _pictures(rng, len(rows), side, channels)
+    said = probabilities["student"][rows]
+    classes, own = said.argmax(axis=1), (np.arange(len(rows)), said.argmax(axis=1))
+    right = task.one_hot(task.decide(said))[own] == task.one_hot(table.targets[rows])[own]
+    masks = pictures[:, 0] > 150 if lesions else None
+    if masks is not None:
+        masks[0] = False
+    networks = {role: _network(seed, channels, len(task.classes)) for seed, role in enumerate(roles)}
+    evidence = gather(
+        networks,
+        Explained(
+            images=torch.from_numpy(pictures).float() / 255,
+            rows=rows,
+            classes=classes,
+            right=right,
+            masks=masks,
+            has_mask=np.zeros(len(rows), dtype=bool) if masks is None else masks.any(axis=(1, 2)),
+            patients=None if table.patients is None else table.patients[rows],
+        ),
+        probability=lambda role: lambda batch: task.torch_probabilities(networks[role](batch), 1.0),
+        methods=dict.fromkeys(roles, "score_cam"),
+        layers=dict.fromkeys(roles, "1"),
+        resamples=20,
+        seed=0,
+        show_progress=False,
+    )
+    (folder / "explanations").mkdir(exist_ok=True)
+    drawn = {f"map_{role}": maps for role, maps in evidence.maps.items()} | ({} if masks is None else {"masks": masks})
+    np.savez(folder / "explanations" / "maps.npz", index=rows, classes=classes, images=pictures, **drawn)
+    return evidence.figures
+
+
+def _network(seed: int, channels: int, classes: int) -> torch.nn.Sequential:
+    torch.manual_seed(seed)
+    last = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, classes))
+    return torch.nn.Sequential(torch.nn.Conv2d(channels, 6, 5, stride=4), torch.nn.ReLU(), *last)
+
+
+def _uncertain(table: Table, logits: np.ndarray, resamples: int) -> dict[str, Any]:
+    """Sets and refusals as a run measures them; the logits are the features too."""
+    task, val, test = table.task, table.indices("val"), table.indices("test")
+    how: dict[str, Any] = {
+        "patients": None if table.patients is None else table.patients[test], "resamples": resamples, "seed": 0,
+    }  # fmt: skip
+    rule = fit_conformal(task, logits[val], table.targets[val], coverage=0.9, class_conditional=False)
+    covered = coverage_report(task, rule, logits[test], table.targets[test], **how)
+    density = fit_density(task, logits[table.indices("train")], table.targets[table.indices("train")])
+
+    def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return energy(task, values), density.distances(values)
+
+    foreign, inside = fit_foreign_rule(*scores(logits[val]), 0.05), scores(logits[test])
+    shifted = {"noise": -9.0, "shuffled": 9.0, "inverted": 0.0}
+    made_up = [foreign_report(foreign, inside, scores(logits[test] + by), name, **how) for name, by in shifted.items()]
+    other = foreign_report(foreign, inside, scores(logits[test] - 4), "other <clinic>", **how)
+    against = [other | {"source": "/somewhere", "quarantined": [], "notes": ["2 images could not be read."]}]
+    return {
+        "conformal": covered | {"rule": rule.to_dict()},
+        "ood": refusal_report(foreign, *inside, **how)
+        | {"rule": foreign.to_dict(), "made_up": made_up, "against": against},
+    }
 
 
 def _pictures(rng: np.random.Generator, number: int, side: int, channels: int) -> np.ndarray:
@@ -202,3 +289,56 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return build_run(tmp_path / "first run", kind, **parts)
 
     return make
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask for and checks that every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = text
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def page_of() -> Callable[[Path], Page]:
+    """Writes a run's report and reads it."""
+    return lambda run: Page(write_report(run).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def change() -> Callable[[Path, str, Callable[[Any], Any]], None]:
+    """Edits a JSON file of a run in place."""
+
+    def edited(run: Path, name: str, edit: Callable[[Any], Any]) -> None:
+        path = run / name
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+
+    return edited

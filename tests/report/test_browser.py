@@ -31,7 +31,9 @@ def browse(folder, page, *flags):
 @pytest.mark.parametrize("width", [390, 820, 1400])
 def test_page_never_scrolls_sideways(make_run, tmp_path, width):
     classes = (LONG, "x" * 90, *(f"class {number}" for number in range(12)))
-    report = write_report(make_run(task=MultiClass(classes), images=420, epochs=1, featured=16))
+    report = write_report(
+        make_run(task=MultiClass(classes), images=420, epochs=1, featured=16, explained=6, lesions=True, uncertain=True)
+    )
     # A window has a least width; a frame has not.
     frame = tmp_path / "frame.html"
     frame.write_text(

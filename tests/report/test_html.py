@@ -1,6 +1,5 @@
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,56 +10,12 @@ from stillroom.report.numbers import METRICS
 from stillroom.report.templating import TEMPLATES
 from stillroom.task import MultiClass
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Collects what the tests ask for and checks that every element is closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
-            self.text.append(data)
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
-
-
-def change(run, name, edit):
-    path = run / name
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "ordinal", "multilabel"])
-def test_page_is_whole_and_shows_every_test_figure(make_run, kind):
+def test_page_is_whole_and_shows_every_test_figure(make_run, kind, page_of):
     run = make_run(kind, images=600 if kind == "multilabel" else 360, featured=16)
-    path = write_report(run)
-    assert path == run / "report.html"
-    assert path.stat().st_size < 3_000_000
-    page = Page(path.read_text(encoding="utf-8"))
+    page = page_of(run)
+    assert (run / "report.html").stat().st_size < 3_000_000
     metrics = json.loads((run / "metrics.json").read_text())
     for test in metrics["test"].values():
         for key in METRICS:
@@ -71,8 +26,8 @@ def test_page_is_whole_and_shows_every_test_figure(make_run, kind):
     assert len([1 for tag, _ in page.elements if tag == "h1"]) == 1
 
 
-def test_page_loads_nothing_from_outside(make_run):
-    page = Page(write_report(make_run(featured=16)).read_text(encoding="utf-8"))
+def test_page_loads_nothing_from_outside(make_run, page_of):
+    page = page_of(make_run(featured=16))
     for tag, attributes in page.elements:
         assert tag not in ("script", "link", "iframe", "object", "base")
         assert not any(name.startswith("on") for name in attributes)
@@ -86,9 +41,9 @@ def test_page_loads_nothing_from_outside(make_run):
     assert "default-src 'none'" in style["content"]
 
 
-def test_ids_are_unique_and_every_reference_has_its_target(make_run):
-    text = write_report(make_run("multiclass", featured=16)).read_text(encoding="utf-8")
-    page = Page(text)
+def test_ids_are_unique_and_every_reference_has_its_target(make_run, page_of):
+    page = page_of(make_run("multiclass", featured=16))
+    text = page.source
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     wanted = set(re.findall(r"url\(#([^)]+)\)", text))
@@ -115,25 +70,25 @@ def test_drawings_take_the_page_s_colours_and_say_what_they_show(make_run):
         assert f"{variable}:" in dark
 
 
-def test_names_from_the_data_cannot_become_markup(make_run):
+def test_names_from_the_data_cannot_become_markup(make_run, page_of, change):
     bad = "<script>&\"x $a_b$ 'y'"
     run = make_run(task=MultiClass((bad, "</style>", "fine")), images=300, featured=16)
     change(run, "manifest.json", lambda m: m.update(data="<img src=x onerror=alert(1)>", student="a<b>"))
-    text = write_report(run).read_text(encoding="utf-8")
+    page = page_of(run)
+    text = page.source
     assert "<script" not in text
     assert "<img src=x" not in text
     assert text.count("</style>") == 1
-    page = Page(text)
     assert bad in page.words
     assert "<img src=x onerror=alert(1)>" in page.words
 
 
-def test_parts_may_be_missing(make_run):
+def test_parts_may_be_missing(make_run, page_of, change):
     run = make_run()
     for name in ("audit.json", "history.jsonl", "predictions.parquet"):
         (run / name).unlink()
     change(run, "metrics.json", lambda m: [m.pop(key) for key in ("calibration", "comparison", "efficiency", "export")])
-    page = Page(write_report(run).read_text(encoding="utf-8"))
+    page = page_of(run)
     assert "Student and teacher were not compared." in page.words
     assert "This run holds no audit of its data." in page.words
     ids = {attributes.get("id") for _, attributes in page.elements}
@@ -141,7 +96,7 @@ def test_parts_may_be_missing(make_run):
     assert not {"curves", "errors", "features", "mistakes", "efficiency", "calibration"} & ids
 
 
-def test_null_figures_are_shown_as_missing(make_run):
+def test_null_figures_are_shown_as_missing(make_run, page_of, change):
     run = make_run(featured=16)
 
     def edit(metrics):
@@ -151,69 +106,69 @@ def test_null_figures_are_shown_as_missing(make_run):
         metrics["comparison"]["student_vs_teacher"]["difference"] = {"value": None, "low": None, "high": None}
 
     change(run, "metrics.json", edit)
-    page = Page(write_report(run).read_text(encoding="utf-8"))
+    page = page_of(run)
     assert "n/a" in page.words
     assert "Whether the student is as good as its teacher is not known." in page.words
 
 
-def test_a_student_alone_and_a_single_epoch(make_run):
+def test_a_student_alone_and_a_single_epoch(make_run, page_of):
     run = make_run(roles=("student",), epochs=1, patients=False, leaks=0, images=240)
-    page = Page(write_report(run).read_text(encoding="utf-8"))
+    page = page_of(run)
     assert "Trained without a teacher" in page.words
     assert "This run had no teacher." in page.words
     assert "found nothing to warn of" in page.words
     assert "Teacher" not in page.words.replace("This run had no teacher", "")
 
 
-def test_synthetic_data_and_leaks_are_said_first(make_run):
-    words = Page(write_report(make_run(synthetic=True, featured=16)).read_text(encoding="utf-8")).words
+def test_synthetic_data_and_leaks_are_said_first(make_run, page_of):
+    words = page_of(make_run(synthetic=True, featured=16)).words
     assert words.index("Synthetic data") < words.index("These images are synthetic.") < words.index("Measured once")
     assert words.index("The splits leak: 3 test images") < words.index("Measured once")
     assert "images/broken.png" in words
     assert "pneumonia: 3 in test" in words
 
 
-def test_long_lists_of_the_audit_are_cut_and_counted(make_run):
+def test_long_lists_of_the_audit_are_cut_and_counted(make_run, page_of, change):
     run = make_run(leaks=230, featured=16)
     change(run, "audit.json", lambda audit: audit.update(totals={"cross_split_duplicates": 1230}))
-    words = Page(write_report(run).read_text(encoding="utf-8")).words
+    words = page_of(run).words
     assert "The same image in two splits (1,230 pairs)" in words
     assert "The first 200 are listed" in words
     assert "images/case_0199.png train" in words
     assert "images/case_0200.png train" not in words
 
 
-def test_patients_on_two_sides_are_named(make_run):
+def test_patients_on_two_sides_are_named(make_run, page_of, change):
     shared = [{"patient": "P-17", "splits": {"train": 2, "test": 1}, "images": 3}]
     run = make_run(leaks=0, featured=16)
     change(run, "audit.json", lambda audit: audit.update(patients_on_two_sides=shared))
-    words = Page(write_report(run).read_text(encoding="utf-8")).words
+    words = page_of(run).words
     assert "The splits leak: 1 patient is on more than one side." in words
     assert "P-17 (train: 2, test: 1)" in words
 
 
-def test_a_damaged_history_spoils_no_report(make_run):
+def test_a_damaged_history_spoils_no_report(make_run, page_of):
     run = make_run(featured=16)
     lines = (run / "history.jsonl").read_text().splitlines()
     (run / "history.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
-    assert "Training loss" in Page(write_report(run).read_text(encoding="utf-8")).words
+    assert "Training loss" in page_of(run).words
 
 
-def test_positive_class_is_named_in_verdict_and_caption(make_run):
-    page = Page(write_report(make_run(featured=16)).read_text(encoding="utf-8")).words
+def test_positive_class_is_named_in_verdict_and_caption(make_run, page_of):
+    page = page_of(make_run(featured=16)).words
     verdict = page.index("positive class: pneumonia")
     assert verdict < page.index("better than guessing")
     assert "Test figures with 95 % intervals; positive class: pneumonia" in page
 
 
-def test_temperatures_to_mind_stand_with_the_calibration(make_run):
+def test_temperatures_to_mind_stand_with_the_calibration(make_run, page_of, change):
     run = make_run(featured=16)
 
     def edit(metrics):
         metrics["calibration"]["student"].update(temperature=20.0, ece_before=0.03, ece_after=0.05)
 
     change(run, "metrics.json", edit)
-    words = Page(write_report(run).read_text(encoding="utf-8")).words
+    words = page_of(run).words
     assert "Student: The fitted temperature is at its bound of 20" in words
     assert "calibration error 0.030 before, 0.050 after" in words
 

@@ -10,10 +10,12 @@ import torch
 
 from stillroom.evaluation.corruptions import CORRUPTIONS
 from stillroom.evaluation.robustness import robustness
+from stillroom.report import write_model_card
 from stillroom.report.numbers import Estimate
 from stillroom.report.record import load
 from stillroom.report.robustness import robustness_section
 from stillroom.report.templating import environment
+from stillroom.report.wording import findings
 from stillroom.task import MultiClass
 
 ROLES = [("student", "●"), ("control", "■"), ("teacher", "◆")]
@@ -178,3 +180,32 @@ def test_what_a_file_says_is_escaped(section_of):
     found = measured()
     found["notes"] = ["<script>alert(1)</script>"]
     assert "<script>" not in rendered(section_of(found))
+
+
+@pytest.mark.parametrize("kind", ["there", "not there"])
+def test_page_and_card_and_verdict_tell_of_corruptions(make_run, page_of, change, kind):
+    run = make_run(images=90, featured=16)
+    found = measured()
+    if kind == "there":
+        change(run, "metrics.json", lambda metrics: metrics.update(robustness=found))
+    page, card = page_of(run), write_model_card(run).read_text(encoding="utf-8")
+    lost = found["clean"]["student"]["accuracy"]["value"] - found["summary"]["student"]["mean_accuracy"]["value"]
+    said = f"Corrupted images cost the student {lost:.3f} of accuracy."
+    for present in (
+        ("a", {"href": "#robustness"}) in page.elements,
+        "Accuracy, corrupted" in page.words,
+        "BE, rBE" in page.words,
+        said in page.words,
+        said in card,
+        "## Robustness\n\nThe same 40 test images under 16 synthetic corruptions at 5 severities." in card,
+    ):
+        assert present == (kind == "there")
+    assert "\n\n\n" not in card
+
+
+def test_corruption_that_costs_nothing_is_not_said_to_cost(make_run, change):
+    run, found = make_run(images=90), measured()
+    for role in found["summary"]:
+        found["summary"][role]["mean_accuracy"] = found["clean"][role]["accuracy"]
+    change(run, "metrics.json", lambda metrics: metrics.update(robustness=found))
+    assert any("do not lower the student's accuracy" in finding.headline for finding in findings(load(run)))

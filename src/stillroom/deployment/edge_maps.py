@@ -18,7 +18,7 @@ def edge_map(predictor: Predictor, image: np.ndarray, number: int, *, fast: bool
         predictor: of a file that answers ``map``.
         image: ``[C, S, S]`` float32 in [0, 1], see :meth:`Predictor.prepare`.
         number: the class to explain.
-        fast: estimate the map from a seventh of the passes.
+        fast: estimate the map from a sixth of the passes.
 
     Returns:
         ``[S, S]`` float32 in [0, 1]; all 0 where nothing speaks for the class.
@@ -28,8 +28,8 @@ def edge_map(predictor: Predictor, image: np.ndarray, number: int, *, fast: bool
     """
     if predictor.metadata.layer is None:
         raise UsageError(
-            f"The exported {predictor.name} has no feature map, so it cannot explain itself. Export the run again with "
-            "`stillroom export RUN`."
+            f"The exported {predictor.name} has no feature map of more than one place, so it makes no heat maps. Train it on "
+            "larger images, or choose another student."
         )
     size = (predictor.size, predictor.size)
     hidden = np.array(predictor.metadata.hidden, dtype=np.float32).reshape(-1, 1, 1)

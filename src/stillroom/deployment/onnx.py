@@ -227,12 +227,11 @@ def _torch_answers(
     import torch
 
     reference = copy.deepcopy(network).float().cpu().eval()
+    seen: list[Tensor] = []
     answers: dict[str, list[Tensor]] = {"logits": []}
     if layer is not None:
         answers["map"] = []
-        reference.get_submodule(layer.path).register_forward_hook(
-            lambda module, inputs, output: answers["map"].append(layer.as_map(output))
-        )
+        reference.get_submodule(layer.path).register_forward_hook(lambda module, inputs, output: seen.append(output))
     pooled = []
     with torch.inference_mode():
         for batch in torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).split(max(PARITY_BATCHES)):
@@ -242,6 +241,8 @@ def _torch_answers(
                 outputs = reference.outputs(batch)  # type: ignore[operator]
                 answers["logits"].append(outputs.logits)
                 pooled.append(outputs.pooled)
+            if layer is not None:
+                answers["map"].append(layer.as_map(seen[-1]))  # of several calls in a pass the last one counts
     found = {name: torch.cat(parts).numpy() for name, parts in answers.items()}
     if density is not None:
         found["distance"] = density.distances(torch.cat(pooled).numpy())

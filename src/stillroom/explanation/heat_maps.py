@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.errors import UsageError, nearest
-from stillroom.explanation.layers import Layer, find_layer, watched
+from stillroom.explanation.layers import Layer, find_layer, slopes, watched
 from stillroom.explanation.score_cam import finished, score_cam
 from stillroom.inference import evaluating
 from stillroom.models.network import Network
@@ -23,6 +23,7 @@ from stillroom.progress import Advance
 
 Method = Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"]
 METHODS: tuple[Method, ...] = get_args(Method)
+BY_GRADIENT: tuple[Method, ...] = ("grad_cam", "grad_cam_pp")
 
 MEMORY_MB = 512.0
 _MOST_AT_ONCE = {"cpu": 32}  # more gains nothing there: the caches are small
@@ -46,7 +47,7 @@ def heat_maps(
         network: from images ``[B, C, H, W]`` to logits ``[B, K]``; evaluated as it is, where it is.
         images: ``[B, C, H, W]`` float, as the network takes them: in [0, 1] for a Stillroom network.
         classes: ``[B]`` numbers of the classes to explain.
-        method: ``score_cam`` (Wang et al., CVPR 2020), ``score_cam_fast`` (an estimate of it from a seventh of the
+        method: ``score_cam`` (Wang et al., CVPR 2020), ``score_cam_fast`` (an estimate of it from a sixth of the
             passes), ``grad_cam`` (Selvaraju et al., ICCV 2017), ``grad_cam_pp`` (Chattopadhay et al., WACV 2018, with the
             exponential that makes its weights a closed form) or ``eigen_cam`` (Muhammad and Yeasin, IJCNN 2020; the same for
             every class).
@@ -60,7 +61,7 @@ def heat_maps(
         speaks for the class.
 
     Raises:
-        UsageError: an unknown method, layer or class, or a layer that gives no map.
+        UsageError: an unknown method, layer or class, or a layer that gives no map or that gradients do not reach.
     """
     if method not in METHODS:
         raise UsageError(f"There is no heat map {method!r}.{nearest(method, METHODS)} Methods: {', '.join(METHODS)}.")
@@ -71,7 +72,7 @@ def heat_maps(
     numbers = [int(number) for number in classes]
     if not numbers:
         return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
-    by_gradient = method in ("grad_cam", "grad_cam_pp")
+    by_gradient = method in BY_GRADIENT
     place = find_layer(network, layer, images[:1], by_gradient=by_gradient, as_map=as_map)
     _check_classes(network, images[:1], numbers)
     if not by_gradient and method != "eigen_cam":
@@ -123,24 +124,15 @@ def hidden_value(network: nn.Module, image: Tensor) -> Tensor:
 
 
 def _by_gradient(network: nn.Module, layer: Layer, image: Tensor, number: int, *, plus: bool) -> np.ndarray:
-    with evaluating(network), torch.inference_mode(False), torch.enable_grad(), watched(layer) as seen:
-        # Frozen networks have no graph but for an input that asks for one.
-        logit = network(image.detach().clone().requires_grad_())[0, number]
-        output = seen[-1]
-        (slope,) = torch.autograd.grad(logit, output, allow_unused=True)
-    if slope is None or not slope.abs().sum() > 0:
-        raise UsageError(
-            f"No gradient of the class's logit reaches the layer {layer.name}. Choose an earlier layer, or Score-CAM, which "
-            "needs none."
-        )
-    channels, slopes = (layer.as_map(part.detach()).float()[0].cpu().numpy() for part in (output, slope))
+    found = slopes(network, layer, image, lambda logits: logits[0, number])
+    channels, slope = (part[0].float().cpu().numpy() for part in found)
     if plus:
-        second, third = slopes**2, slopes**3
+        second, third = slope**2, slope**3
         below = 2 * second + channels.sum(axis=(1, 2), keepdims=True) * third
-        share = np.divide(second, below, out=np.zeros_like(second), where=(slopes != 0) & (below != 0))
-        weights = (share * np.maximum(slopes, 0)).sum(axis=(1, 2))
+        share = np.divide(second, below, out=np.zeros_like(second), where=(slope != 0) & (below != 0))
+        weights = (share * np.maximum(slope, 0)).sum(axis=(1, 2))
     else:
-        weights = slopes.mean(axis=(1, 2))
+        weights = slope.mean(axis=(1, 2))
     return np.maximum(np.tensordot(weights, channels, axes=1), 0.0)
 
 

@@ -2,11 +2,14 @@
 
 A layer is named as torch names it (``layer3``, ``blocks.5.2``), for a :class:`Network` below its backbone. ``last`` is the
 feature map that a :class:`Network`'s head reads; ``auto`` is the last layer whose map still has four places a side.
+
+A transformer that answers from its class token reads nothing else of the last map, so no gradient reaches the patches
+there. For methods that follow gradients, both names then mean the input of its last block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -65,12 +68,11 @@ def find_layer(
         name: a module's dotted name, ``last`` or ``auto``. None is ``last`` for a :class:`Network`, and elsewhere the
             last module that gives a map of more than one place.
         image: ``[1, C, H, W]``, to try the network with.
-        by_gradient: the method follows gradients. None is then, for a transformer that answers from its class token, the
-            input of its last block: nothing later is on the way from its patches to its answer.
+        by_gradient: the method follows gradients, so they must reach the layer.
         as_map: makes ``[B, C', H', W']`` of the layer's output, for networks whose layout Stillroom cannot know.
 
     Raises:
-        UsageError: no such layer, or its output is no map.
+        UsageError: no such layer, its output is no map of more than one place, or no gradient reaches it.
     """
     backbone = network.backbone if isinstance(network, Network) else network
     size = network.input_size if isinstance(network, Network) else (image.shape[-2], image.shape[-1])
@@ -82,9 +84,13 @@ def find_layer(
     named = dict(backbone.named_modules())
     if isinstance(network, Network):
         named["last"] = network.last
-        name = name or ("last" if not by_gradient or network.features == "mean" else _before_the_class_token(backbone))
+        name = name or "last"
+    if by_gradient and name in (None, "last", "auto"):
+        name = _before_the_class_token(network, backbone) or name
     if name is None or name == "auto":
-        name = _last_of(network, named, convert, image, FEWEST_PLACES if name else 2)
+        if as_map is not None:
+            raise UsageError("as_map reads the output of one layer: name that layer as well.")
+        name = _last_of(network, backbone, named, convert, image, FEWEST_PLACES if name else 2)
     if name not in named or not name:
         raise UsageError(f"The network has no layer {name!r}.{nearest(name, list(named))}")
     path = f"backbone.{name}" if isinstance(network, Network) and name != "last" else name
@@ -103,33 +109,53 @@ def find_layer(
             f"The map of the layer {name} has one place for images of {image.shape[-2]} x {image.shape[-1]} pixels: it "
             "cannot say where. Choose an earlier layer, or larger images."
         )
+    if by_gradient and not _reached(network, layer, image):
+        raise UsageError(
+            f"No gradient of the network's answer reaches the map of the layer {name}. Choose an earlier layer, or "
+            "Score-CAM, which needs none."
+        )
     return layer
 
 
-def _before_the_class_token(backbone: nn.Module) -> str:
+def slopes(network: nn.Module, layer: Layer, image: Tensor, value: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The layer's map of ``[1, C, H, W]`` images, and the gradient of ``value(logits)`` in it: ``[1, C', H', W']`` each."""
+    with evaluating(network), torch.inference_mode(False), torch.enable_grad(), watched(layer) as seen:
+        # Frozen networks have no graph but for an input that asks for one.
+        asked = value(network(image.detach().clone().requires_grad_()))
+        output = seen[-1]
+        found = torch.autograd.grad(asked, output, allow_unused=True)[0] if output.requires_grad else None
+    return layer.as_map(output.detach()), layer.as_map(torch.zeros_like(output) if found is None else found)
+
+
+def _reached(network: nn.Module, layer: Layer, image: Tensor) -> bool:
+    return bool(slopes(network, layer, image, lambda logits: logits.square().sum())[1].any())
+
+
+def _before_the_class_token(network: nn.Module, backbone: nn.Module) -> str | None:
+    """The input of a transformer's last block, where the answer comes from the class token."""
+    if not has_class_token(backbone) or (isinstance(network, Network) and network.features == "mean"):
+        return None
     blocks = getattr(backbone, "blocks", None)
-    if has_class_token(backbone) and isinstance(blocks, nn.Module) and len(list(blocks.children())):
-        last = [name for name, _ in blocks.named_children()][-1]
-        if hasattr(blocks.get_submodule(last), "norm1"):
-            return f"blocks.{last}.norm1"
-    return "last"
+    last = [name for name, _ in blocks.named_children()][-1:] if isinstance(blocks, nn.Module) else []
+    return f"blocks.{last[0]}.norm1" if last and hasattr(blocks.get_submodule(last[0]), "norm1") else None
 
 
 def _last_of(
     network: nn.Module,
+    backbone: nn.Module,
     named: dict[str, nn.Module],
     convert: Callable[[Tensor], Tensor],
     image: Tensor,
     places: int,
 ) -> str:
-    """Of the coarsest maps with so many places a side, the last one of the outermost modules."""
+    """Of the coarsest maps on the trunk with so many places a side, the last one of the outermost modules."""
     found: dict[str, tuple[int, int]] = {}
 
     def note(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
             shape = _shape(convert, output)
             found.pop(name, None)  # of several calls the last one counts
-            if shape is not None and min(shape) >= places:
+            if shape is not None:
                 found[name] = shape
 
         return hook
@@ -139,16 +165,26 @@ def _last_of(
             if name:
                 hooks.callback(module.register_forward_hook(note(name)).remove)
         network(image)
-    if not found:
+    trunk = {"last", *_trunk(backbone, "", found)}
+    large = {name: height * width for name, (height, width) in found.items() if min(height, width) >= places}
+    counts = {name: count for name, count in large.items() if name in trunk}
+    if not counts:
         if "last" in named:
             return "last"
         raise UsageError("No layer of the network gives a feature map. Name one with its own as_map.")
-    coarsest = min(height * width for height, width in found.values())
-    if "last" in found and found["last"][0] * found["last"][1] == coarsest:
-        return "last"
-    candidates = [name for name, (height, width) in found.items() if height * width == coarsest]
-    outermost = min(name.count(".") for name in candidates)
-    return [name for name in candidates if name.count(".") == outermost][-1]
+    coarsest = [name for name, count in counts.items() if count == min(counts.values())]
+    return max(reversed(coarsest), key=lambda name: (name == "last", -name.count(".")))
+
+
+def _trunk(module: nn.Module, path: str, found: Container[str]) -> Iterator[str]:
+    """Names of the modules whose maps follow each other: what happens inside a block, such as its attention's heads or its
+    windows, has the look of a map but other axes."""
+    for name, child in module.named_children():
+        here = f"{path}.{name}" if path else name
+        if here in found:
+            yield here
+        if here not in found or isinstance(child, nn.Sequential):
+            yield from _trunk(child, here, found)
 
 
 def _shape(convert: Callable[[Tensor], Tensor], output: object) -> tuple[int, int] | None:

@@ -63,22 +63,29 @@ def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: i
     if teacher is not None and record.task.exclusive and (choice := int(teacher[row].argmax())) != worst:
         other = f" ({teacher_text})" if len(classes) > 2 else ""
         teacher_text = f"{classes[choice]} {fixed(teacher[row, choice], 2)}{other}"
-    picture, small = _picture(image)
+    picture, small = encoded(as_pixels(image))
     return Mistake(picture, str(predictions.ids[row]), true_text, said, teacher_text, small)
 
 
-def _picture(image: np.ndarray) -> tuple[str, bool]:
-    """``[C, H, W]`` uint8 to a data URI: small ones exact as PNG, larger ones reduced, as JPEG."""
+def as_pixels(image: np.ndarray) -> np.ndarray:
+    """``[C, H, W]`` to ``[H, W]`` of a grey image, or ``[H, W, 3]``."""
+    return np.ascontiguousarray(image[:3].transpose(1, 2, 0) if len(image) >= 3 else image[0])
+
+
+def encoded(pixels: np.ndarray, largest: int = 2 * SIDE) -> tuple[str, bool]:
+    """``[H, W]`` or ``[H, W, 3]`` uint8 as a data URI, and whether it has fewer pixels than it is shown with.
+
+    Small ones are exact, as PNG; larger ones are reduced to ``largest`` pixels a side, as JPEG.
+    """
     from PIL import Image
 
-    pixels = image[:3].transpose(1, 2, 0) if len(image) >= 3 else image[0]
-    drawn = Image.fromarray(np.ascontiguousarray(pixels))
+    drawn = Image.fromarray(pixels)
     small = max(drawn.size) <= SIDE // 2
     buffer = io.BytesIO()
     if small:
         drawn.save(buffer, "PNG", optimize=True)
     else:
-        drawn.thumbnail((2 * SIDE, 2 * SIDE))
+        drawn.thumbnail((largest, largest))
         drawn.save(buffer, "JPEG", quality=85)
     kind = "png" if small else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", small

@@ -10,11 +10,14 @@ from typing import Any
 from stillroom.files import write_atomically
 from stillroom.report import curves, figures, tables
 from stillroom.report.citations import citations
+from stillroom.report.explanation import explanation_section
 from stillroom.report.gallery import mistakes
 from stillroom.report.numbers import estimate
 from stillroom.report.record import Record, load
+from stillroom.report.robustness import robustness_section
 from stillroom.report.style import CLASS_GLYPHS
 from stillroom.report.templating import TEMPLATES, environment
+from stillroom.report.uncertainty import uncertainty_section
 from stillroom.report.wording import (
     audit_warnings,
     claim,
@@ -109,6 +112,9 @@ def _context(record: Record) -> dict[str, Any]:
         "maps": [Panel(*pair) for pair in maps],
         "map_classes": classes,
         "mistakes": mistakes(record),
+        "explanation": explanation_section(record),
+        "uncertainty": uncertainty_section(record),
+        "robustness": robustness_section(record),
         "efficiency": tables.efficiency(record),
         "size": figures.size_and_figure(record),
         "durations": tables.durations(record),

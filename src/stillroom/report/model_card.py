@@ -11,9 +11,12 @@ from typing import Any
 from stillroom.files import write_atomically
 from stillroom.report import tables
 from stillroom.report.citations import citations
+from stillroom.report.explanation import judgements, lesion_table, maps_table, without_maps
 from stillroom.report.numbers import Estimate, count, estimate
 from stillroom.report.record import Record, load
+from stillroom.report.robustness import robustness_table
 from stillroom.report.templating import environment
+from stillroom.report.uncertainty import refusal_notes, refusal_table, sets_table
 from stillroom.report.wording import (
     audit_warnings,
     claim,
@@ -80,8 +83,35 @@ def _context(record: Record) -> dict[str, Any]:
         "calibration": {key: estimate(value) for key, value in record.calibration.get("student", {}).items()},
         "calibration_notes": temperature_notes(record),
         "warnings": audit_warnings(record),
+        "maps": _maps(record.metrics["explanation"]) if "explanation" in record.metrics else None,
+        "conformal": record.metrics.get("conformal"),
+        "sets": sets_table(record.metrics["conformal"]) if record.metrics.get("conformal") else None,
+        "ood": record.metrics.get("ood"),
+        "refusals": refusal_table(record.metrics["ood"]) if record.metrics.get("ood") else None,
+        "refusal_notes": refusal_notes(record.metrics.get("ood") or {}),
+        "robustness": record.metrics.get("robustness"),
+        "corrupted": robustness_table(record.metrics["robustness"]) if record.metrics.get("robustness") else None,
         "efficiency": tables.efficiency(record),
         "citations": citations(record.recipe),
         "command_path": shlex.quote(record.name),
         "python_path": json.dumps(record.name, ensure_ascii=False),
+    }
+
+
+def _maps(found: dict[str, Any] | None) -> dict[str, Any]:
+    """What the card says of heat maps; ``reason`` says why there are none."""
+    if (reason := without_maps(found)) or found is None:
+        return {"reason": reason}
+    return {
+        "reason": None,
+        "judgements": judgements(found),
+        "tables": [
+            (heading, table)
+            for heading, table in (
+                ("Every network asked about its own map and about trivial ones:", maps_table(found)),
+                ("Share of the heat, and of the maps' hottest places, that lie on lesions:", lesion_table(found)),
+            )
+            if table
+        ],
+        "notes": found["notes"],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -67,6 +68,11 @@ def fixed(value: Any, digits: int = 3, signed: bool = False) -> str:
     if float(text) == 0:
         text = text.lstrip("+-")
     return text.replace("-", "−")
+
+
+def true_minus(text: str) -> str:
+    """A sentence with a true minus sign before negative numbers."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
 
 
 def p_value(value: Any) -> str:

@@ -150,6 +150,20 @@ def load(run: Path) -> Record:
     return record
 
 
+def heat_maps(record: Record) -> dict[str, np.ndarray]:
+    """The pictures behind the figures on heat maps; read only when asked for, because they are large.
+
+    Returns:
+        ``index [n]``, rows of the predictions, ``classes [n]`` explained, ``images [n, C, S, S]`` uint8, perhaps ``masks
+        [n, S, S]`` bool, and by role ``map_student`` and the like, ``[n, S, S]`` float16 in [0, 1]. Empty where the run
+        keeps none.
+
+    Raises:
+        RunError: the file contradicts itself or the predictions.
+    """
+    return _arrays(record.folder / "explanations" / "maps.npz", record.predictions)
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

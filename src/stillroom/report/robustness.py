@@ -58,7 +58,7 @@ def robustness_section(record: Record) -> RobustnessSection | None:
         drawings=[
             {"heading": f"{METRICS[key]} by severity", "svg": _by_severity(found, key)} for key in ("accuracy", "ece")
         ],
-        summary=_summary(found),
+        summary=robustness_table(found),
         table=_by_corruption(found),
         differences=[_difference(other, found["difference"][other]) for other in in_order(found["difference"])],
         published=published
@@ -102,7 +102,8 @@ def _by_severity(found: dict[str, Any], key: str) -> str:
     return render(f"robustness-{key}", f"{METRICS[key]} by severity. {ends}.", (400, 265), paint)
 
 
-def _summary(found: dict[str, Any]) -> Grid:
+def robustness_table(found: dict[str, Any]) -> Grid:
+    """Figures over all corruptions, a network per column."""
     roles, reference = in_order(found["summary"]), found["reference"]
     figures = [
         (f"Accuracy, clean{NARROW}↑", found["clean"], "accuracy"),

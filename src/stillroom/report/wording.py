@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from stillroom.evaluation.calibration import calibration_notes, uninformative
+from stillroom.report.finding import Finding, Tone
 from stillroom.report.numbers import (
     CHANCE,
     METRICS,
@@ -20,19 +19,10 @@ from stillroom.report.numbers import (
     p_value,
     plain,
     ratio,
+    true_minus,
 )
 from stillroom.report.record import Record, title
-
-Tone = Literal["good", "neutral", "bad"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the verdict: what was found, and the evidence for it."""
-
-    tone: Tone
-    headline: str
-    evidence: str
+from stillroom.report.trust_findings import trust_findings
 
 
 def network(name: Any) -> str:
@@ -90,7 +80,8 @@ def findings(record: Record) -> list[Finding]:
         finding = judge(record)
         finding = finding and _tempered(finding, record.comparison(other) or {})
         found.append(finding and _sobered(finding, record, other))
-    found += [_uninformative(record), _size(record), _speed(record), _export(record)]
+    found += [_uninformative(record), *trust_findings(record)]
+    found += [_size(record), _speed(record), _export(record)]
     return [finding for finding in found if finding]
 
 
@@ -132,7 +123,7 @@ def audit_total(audit: Mapping[str, Any], key: str) -> int:
 
 
 def _evidence(comparison: Mapping[str, Any], other: str) -> str:
-    statement = re.sub(r"(?<!\w)-(?=\d)", "−", str(comparison.get("statement") or "").strip())
+    statement = true_minus(str(comparison.get("statement") or "").strip())
     figure = estimate(comparison.get("difference"))
     if not statement and figure:
         metric = METRICS.get(str(comparison.get("metric")), str(comparison.get("metric") or "figure"))

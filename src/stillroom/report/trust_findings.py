@@ -1,0 +1,120 @@
+"""Findings on whether the student may be trusted: its heat maps, its sets, its refusals, and corrupted images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillroom.report.explanation import judgements, without_maps
+from stillroom.report.finding import Finding, Tone
+from stillroom.report.numbers import estimate, fixed
+from stillroom.report.record import Record, in_order
+from stillroom.report.uncertainty import MADE_UP
+
+_NAMED = 3
+
+
+def trust_findings(record: Record) -> list[Finding]:
+    """One each on maps, coverage, refusals and corruptions, as far as the run measured them."""
+    metrics = record.metrics
+    found = []
+    if metrics.get("explanation") and not without_maps(metrics["explanation"]):
+        found.append(_maps(metrics["explanation"]))
+    if metrics.get("conformal"):
+        found.append(_coverage(record, metrics["conformal"]))
+    if metrics.get("ood"):
+        found.append(_refusals(metrics["ood"]))
+    if metrics.get("robustness"):
+        found.append(_robustness(metrics["robustness"]))
+    return found
+
+
+def _maps(explanation: dict[str, Any]) -> Finding:
+    judged = judgements(explanation)[0]
+    if not judged.faithful:
+        text = "The student's maps are not shown to be faithful: do not show them as reasons."
+        return Finding("bad", text, " ".join([judged.statement, *judged.reasons]))
+    text = "The student's maps are faithful: they mark what it uses, which need not be the lesion."
+    return Finding("neutral", text, judged.statement)
+
+
+def _coverage(record: Record, conformal: dict[str, Any]) -> Finding:
+    wanted, figure, size = conformal["wanted"], estimate(conformal["coverage"]), estimate(conformal["mean_size"])
+    everything = len(record.task.classes) if record.task.exclusive else 2
+    evidence = conformal["statement"]
+    if size:
+        of = f"{everything} classes" if record.task.exclusive else "2 states"
+        evidence += f" A set holds {fixed(size.value, 2)} of {of} on average."
+    if size and size.value >= everything:
+        return Finding("bad", "The sets say nothing: every one of them holds everything.", evidence)
+    if figure is None or figure.low is None or figure.high is None:
+        return Finding("neutral", "Whether the sets hold the truth as often as promised is not known.", evidence)
+    if figure.high < wanted:
+        return Finding("bad", "The sets hold the truth less often than promised.", evidence)
+    tone: Tone = "good"
+    text = "The sets hold the truth at least as often as promised."
+    if figure.low < wanted:
+        tone, text = "neutral", "The sets keep their promise, as far as these images can tell."
+    if short := _covered_less(conformal):
+        named = ", ".join(short[:_NAMED]) + (f" and {len(short) - _NAMED} more" if len(short) > _NAMED else "")
+        where = "of" if record.task.exclusive else "where the label is present:"
+        return Finding("neutral", f"{text} But less often {where} {named}.", evidence)
+    return Finding(tone, text, evidence)
+
+
+def _covered_less(conformal: dict[str, Any]) -> list[str]:
+    """Classes whose whole interval lies below what is wanted of all; of labels, where they are present."""
+    figures = {
+        name: estimate(values.get("coverage_present", values["coverage"]))
+        for name, values in conformal["per_class"].items()
+    }
+    return [
+        name
+        for name, figure in figures.items()
+        if figure and figure.high is not None and figure.high < conformal["wanted"]
+    ]
+
+
+def _refusals(ood: dict[str, Any]) -> Finding:
+    if ood["rule"] is None:
+        return Finding("neutral", "Foreign images are not refused.", ood["statement"])
+    outside = {MADE_UP.get(found["name"], found["name"]).lower() if found in ood["made_up"] else found["name"]:
+               estimate(found["refused"]) for found in (*ood["made_up"], *ood["against"])}  # fmt: skip
+    shares = {name: figure.value for name, figure in outside.items() if figure}
+    evidence = ood["statement"]
+    if shares:
+        listed = ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares.items())
+        evidence += f" Refused of foreign images: {listed}."
+    missed = [name for name, share in shares.items() if share < 0.5]
+    but = f" But most of these pass: {', '.join(missed)}." if missed else ""
+    figure, wanted = estimate(ood["refused"]), ood["wanted"]
+    if ood["threshold"] is None:
+        return Finding("bad", "No image is ever refused as foreign.", evidence)
+    tone: Tone = "neutral"
+    if figure is None or figure.low is None or figure.high is None:
+        text = "Whether more images are refused as foreign than promised is not known."
+    elif figure.low > wanted:
+        tone, text = "bad", "More images of the right kind are refused as foreign than promised."
+    elif figure.high <= wanted:
+        tone, text = "neutral" if missed else "good", "No more images of the right kind are refused than promised."
+    else:
+        text = "Refusals keep their promise, as far as these images can tell."
+    return Finding(tone, text + but, evidence)
+
+
+def _robustness(found: dict[str, Any]) -> Finding:
+    lost = {}
+    for role in in_order(found["summary"]):
+        clean, corrupted = estimate(found["clean"][role]["accuracy"]), estimate(found["summary"][role]["mean_accuracy"])
+        if clean and corrupted:
+            lost[role] = (clean.value, corrupted.value)
+    if "student" not in lost:
+        return Finding("neutral", "What corrupted images cost is not known.", "The student's accuracy is not defined.")
+    clean_value, corrupted_value = lost.pop("student")
+    text = f"Corrupted images cost the student {fixed(clean_value - corrupted_value)} of accuracy."
+    if clean_value <= corrupted_value:
+        text = "Corrupted images do not lower the student's accuracy."
+    kinds, severities = len(found["corruptions"]), len(found["severities"])
+    evidence = f"Accuracy {fixed(clean_value)} on clean images, {fixed(corrupted_value)} on average over {kinds} "
+    evidence += f"corruptions at {severities} severities."
+    others = ", ".join(f"{role} {fixed(clean - corrupted)}" for role, (clean, corrupted) in lost.items())
+    return Finding("neutral", text, f"{evidence} It costs others: {others}." if others else evidence)
