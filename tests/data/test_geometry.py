@@ -96,7 +96,9 @@ def test_on_original_undoes_the_fitting(shape, fit):
     image = smooth(*shape, 60000, np.uint16)
     back = on_original(fit_image(image, 64, fit), *shape, fit)
     assert (back.shape, back.dtype) == (shape, np.float32)
-    inside = tuple(slice(round(side / 10), side - round(side / 10)) for side in shape)  # at borders the two filters differ
+    inside = tuple(
+        slice(round(side / 10), side - round(side / 10)) for side in shape
+    )  # at borders the two filters differ
     assert np.abs(back - image)[inside].mean() < 0.02 * 60000
     assert np.corrcoef(back[inside].ravel(), image[inside].ravel())[0, 1] > 0.99
 

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import RunError
+from stillroom.evaluation.conformal import ConformalRule
+from stillroom.evaluation.ood import FeatureDensity, ForeignRule, fit_density
+from stillroom.explanation.layers import Layer, find_layer, watched
 from stillroom.models.zoo import create
 from stillroom.task import MultiClass, MultiLabel, Task
 
@@ -49,10 +53,13 @@ class Untraceable(nn.Module):
         return images.mean(dim=(1, 2, 3))[:, None] + self.weight
 
 
-def export(network: nn.Module, path: Path, task: Task = THREE, **changes) -> Path:
+def metadata(task: Task = THREE, **changes) -> ModelMetadata:
     settings = {"size": 16, "channels": 1, "white": 255.0, "fit": "pad", "temperature": 1.7, "name": "toy"}
-    settings |= {"synthetic": False, "details": {"data": "ten lines"}} | changes
-    return export_onnx(network, path, task=task, **settings)
+    return ModelMetadata(task=task, **settings | {"details": {"data": "ten lines"}} | changes)
+
+
+def export(network: nn.Module, path: Path, task: Task = THREE, **changes) -> Path:
+    return export_onnx(network, path, metadata(task, **changes))
 
 
 def images(count: int, channels: int = 1, size: int = 16) -> np.ndarray:
@@ -148,20 +155,10 @@ def test_export_is_quiet_and_leaves_logging_as_it_was(tmp_path, capfd):
 
 
 def test_metadata_round_trip_through_the_file(tmp_path):
-    task = MultiClass(("keine", "Übergang", "schwer"), ordinal=True)
-    path = export(
-        Toy(channels=3),
-        tmp_path / "m.onnx",
-        task,
-        channels=3,
-        white=4095.0,
-        fit="resize",
-        temperature=2.0,
-        synthetic=True,
-        details={"run": "ä/ö", "teacher": "vit"},
-    )
+    conformal = ConformalRule(0.9, True, np.array([0.1, np.inf, 1e-12]), 33)
+    foreign = ForeignRule(-1.25, 0.5, 1.0, 0.125, float("inf"), 0.05, 12)
     expected = ModelMetadata(
-        task=task,
+        task=MultiClass(("keine", "Übergang", "schwer"), ordinal=True),
         name="toy",
         size=16,
         channels=3,
@@ -169,11 +166,22 @@ def test_metadata_round_trip_through_the_file(tmp_path):
         fit="resize",
         temperature=2.0,
         synthetic=True,
+        layer="body.2",
+        hidden=(0.1, 0.25, 1 / 3),
+        explanation={"faithful": None, "statement": "Größe", "method": "score_cam"},
+        conformal=conformal.to_dict(),
+        foreign=foreign.to_dict(),
         details={"run": "ä/ö", "teacher": "vit"},
     )
-    assert Predictor.load(path).metadata == expected
+    path = export_onnx(Toy(channels=3), tmp_path / "m.onnx", expected)
+    predictor = Predictor.load(path)
+    assert predictor.metadata == expected
+    read = ConformalRule.from_dict(predictor.metadata.conformal)
+    np.testing.assert_array_equal(read.thresholds, conformal.thresholds)
+    assert ForeignRule.from_dict(predictor.metadata.foreign) == foreign
     notes = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert notes["stillroom.decision_rule"] == '"the class of highest probability"'
+    assert notes["stillroom.format"] == "2"
 
 
 def test_failed_export_is_one_line_with_the_name_and_keeps_the_old_file(tmp_path, capfd, caplog):
@@ -214,6 +222,116 @@ def test_parity_does_not_pass_on_nan(toy):
     batch = images(3)
     batch[1] = np.nan
     assert not check_parity(path, network, batch)["passed"]
+
+
+# -- what else the file answers -----------------------------------------------------------------------------------
+class Shared(nn.Module):
+    """One activation, changed in place and used twice: its last call is the map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.norm, self.act, self.head = nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Linear(6, 3)
+        self.norm.bias.data.uniform_(-1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.act(self.norm(self.second(self.act(self.first(images))))).mean(dim=(2, 3)))
+
+
+def at(network: nn.Module, name: str, side: int = 16, channels: int = 1) -> Layer:
+    return find_layer(network, name, torch.from_numpy(images(1, channels, side)))
+
+
+@pytest.mark.parametrize("name", ["norm", "act", "second"])
+def test_the_map_is_what_the_layer_answered_last_whatever_comes_after_it(tmp_path, name):
+    network, batch = Shared().eval(), images(5)
+    layer = at(network, name)
+    path = export_onnx(network, tmp_path / "m.onnx", metadata(layer=name), layer=layer)
+    with watched(layer) as seen, torch.inference_mode():
+        network(torch.from_numpy(batch))
+    np.testing.assert_allclose(Predictor.load(path).ask(batch, "map")["map"], seen[-1], atol=1e-5)
+    require_parity(check_parity(path, network, batch, layer=layer), path)
+
+
+def density(network: nn.Module, channels: int, side: int) -> FeatureDensity:
+    with torch.inference_mode():
+        features = network.outputs(torch.from_numpy(images(40, channels, side))).pooled.numpy()
+    return fit_density(THREE, features, np.arange(40) % 3)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """Network, layer, density and file of a student that answers everything."""
+    network = create("resnet10t_050", classes=3, size=32).eval()
+    layer, known = at(network, "auto", 32), density(network, 1, 32)
+    path = tmp_path_factory.mktemp("complete") / "student.onnx"
+    export_onnx(network, path, metadata(size=32, layer=layer.name), layer=layer, density=known)
+    return network, layer, known, path
+
+
+@pytest.mark.parametrize("count", [1, 3, 33])
+def test_map_and_distance_equal_torch_at_any_batch_size(complete, count):
+    network, layer, known, path = complete
+    batch = images(count, size=32)
+    with watched(layer) as seen, torch.inference_mode():
+        outputs = network.outputs(torch.from_numpy(batch))
+    found = Predictor.load(path).ask(batch, "map", "distance", "logits")
+    assert found["map"].shape == (count, 128, 4, 4)
+    np.testing.assert_allclose(found["map"], seen[-1], atol=1e-3)
+    assert found["distance"].shape == (count,)
+    np.testing.assert_allclose(found["distance"], known.distances(outputs.pooled.numpy()), rtol=1e-3)
+    np.testing.assert_allclose(found["logits"], outputs.logits, atol=1e-4)
+
+
+def test_outputs_are_named_and_none_is_frozen_to_a_batch(complete, toy):
+    sizes = {}
+    for output in onnx.load(complete[-1]).graph.output:
+        sizes[output.name] = [part.dim_param or part.dim_value for part in output.type.tensor_type.shape.dim]
+    assert sizes == {"logits": ["batch", 3], "probabilities": ["batch", 3], "map": ["batch", 128, 4, 4]} | {
+        "distance": ["batch"]
+    }
+    assert [output.name for output in onnx.load(toy[1]).graph.output] == ["logits", "probabilities"]
+
+
+def test_parity_counts_maps_and_distances(complete):
+    network, layer, known, path = complete
+    batch = images(9, size=32)
+    parity = check_parity(path, network, batch, layer=layer, density=known)
+    require_parity(parity, path)
+    assert 0 <= parity["max_map_difference"] < 1e-2
+    assert 0 <= parity["max_distance_difference"] < 1e-2
+    without = check_parity(path, network, batch)
+    assert without["passed"]
+    assert without["max_map_difference"] is without["max_distance_difference"] is None
+
+
+@pytest.mark.parametrize("what", ["map", "distance"])
+def test_parity_refuses_a_file_whose_map_or_distance_differs(complete, what):
+    """The file of another layer or density: logits agree all the same."""
+    network, layer, known, path = complete
+    batch = images(9, size=32)
+    if what == "map":
+        layer = replace(layer, as_map=lambda output: output.flip(-1))
+    else:
+        known = replace(known, residual_precision=1.1 * known.residual_precision)
+    parity = check_parity(path, network, batch, layer=layer, density=known)
+    assert not parity["passed"]
+    assert parity["max_logit_difference"] < 1e-3
+    with pytest.raises(RunError, match=rf"{what}s by up to \d.*choose another student"):
+        require_parity(parity, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("mobilenetv3_small_050", 64), ("vit_tiny_patch16_224", 64), ("swin_tiny_patch4_window7_224", 64)],
+)
+@pytest.mark.slow
+def test_real_students_answer_everything(tmp_path, name, size):
+    network = create(name, classes=3, size=size).eval()
+    layer, known = at(network, "auto", size), density(network, 1, size)
+    path = export_onnx(network, tmp_path / "m.onnx", metadata(size=size), layer=layer, density=known)
+    require_parity(check_parity(path, network, images(9, size=size), layer=layer, density=known), path)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from stillroom.data.table import Table
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.predictor import Prediction, Predictor, prediction_table
 from stillroom.errors import UsageError
+from stillroom.evaluation.conformal import ConformalRule
+from stillroom.evaluation.ood import ForeignRule
 from stillroom.task import MultiClass, MultiLabel, Task
 
 TWO = MultiClass(("dark", "bright"))
@@ -30,7 +32,10 @@ SIZE = 8
 
 
 def write_model(path: Path, task: Task = TWO, *, channels: int = 1, white: float = 255, **changes) -> Path:
-    """Two classes: logits [-m, m] with m = 4 * mean - 2. More: class 1 + c says so of channel c alone."""
+    """Two classes: logits [-m, m] with m = 4 * mean - 2. More: class 1 + c says so of channel c alone.
+
+    ``distance`` is how much brighter the image's brightest pixel is than its mean, of the first channel.
+    """
     settings = {"name": "by_hand", "size": SIZE, "fit": "pad", "temperature": 1.0} | changes
     metadata = ModelMetadata(task=task, channels=channels, white=white, **settings)
     count = len(task.classes)
@@ -42,13 +47,17 @@ def write_model(path: Path, task: Task = TWO, *, channels: int = 1, white: float
             helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),
             helper.make_node("Gemm", ["means", "gain", "bias"], ["logits"]),
             activation,
+            helper.make_node("ReduceMax", ["images"], ["brightest"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Sub", ["brightest", "mean"], ["distance"]),
         ],
         "by_hand",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", channels, SIZE, SIZE])],
         [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count])
             for name in ("logits", "probabilities")
-        ],
+        ]
+        + [helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"])],
         [
             numpy_helper.from_array(gain, "gain"),
             numpy_helper.from_array(np.array([2] + [-2] * (count - 1), np.float32), "bias"),
@@ -236,12 +245,110 @@ def test_prediction_is_ready_for_json(predictor, tmp_path):
     assert first["path"] is None
     assert first["decision"] == ["bright"]
     assert first["probabilities"]["bright"] > 0.9
+    assert first["answer"] == "bright"
+    assert (first["possible"], first["foreign"], first["foreign_score"]) == (None, None, None)
     assert second == {
         "path": str(tmp_path / "gone.png"),
+        "answer": None,
         "decision": [],
         "probabilities": {},
+        "possible": None,
+        "unsure": [],
+        "foreign": None,
+        "foreign_score": None,
         "error": "the file does not exist",
     }
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+def answer(**known) -> str | None:
+    return Prediction(None, **known).answer
+
+
+def test_answers_in_words():
+    assert answer(decision=("benign",)) == "benign"
+    assert answer(decision=("benign",), possible=("benign",)) == "benign"
+    assert answer(decision=("benign",), possible=("benign", "malignant")) == "benign or malignant"
+    assert answer(decision=("benign",), possible=("benign",), foreign=True) == "not this kind of image"
+    assert answer(decision=("benign",), possible=("benign",), foreign=False) == "benign"
+    assert answer(decision=("mass", "nodule")) == "mass, nodule"
+    assert answer(decision=("mass", "nodule"), possible=("mass", "nodule")) == "mass, nodule"
+    assert answer(decision=("mass",), possible=("mass", "nodule"), unsure=("nodule",)) == "mass, perhaps nodule"
+    assert answer(decision=("mass",), possible=("mass",), unsure=("mass",)) == "perhaps mass"
+    assert answer() == answer(possible=()) == "no finding"
+    assert answer(error="the file is empty", foreign=None) is None
+
+
+def conformal(*thresholds) -> dict:
+    return ConformalRule(0.9, False, np.array(thresholds, dtype=np.float64), 100).to_dict()
+
+
+def test_a_set_of_classes_holds_those_that_cannot_be_ruled_out(tmp_path):
+    """The rule keeps what has a probability of 0.3 or more before any temperature: at mean 0.5, both."""
+    path = write_model(tmp_path / "student.onnx", temperature=0.1, conformal=conformal(*[-np.log(0.3)] * 2))
+    predictor = Predictor.load(path)
+    dark, half, bright = predictor.predict([flat(0), flat(128), flat(255)])
+    assert [dark.possible, half.possible, bright.possible] == [("dark",), ("dark", "bright"), ("bright",)]
+    assert [dark.answer, half.answer, bright.answer] == ["dark", "dark or bright", "bright"]
+    assert half.decision == ("bright",)
+    assert half.unsure == ()
+    assert json.loads(json.dumps(half.to_dict()))["possible"] == ["dark", "bright"]
+    # What was promised with too few images is everything.
+    everything = Predictor.load(write_model(tmp_path / "few.onnx", conformal=conformal(np.inf, np.inf)))
+    assert everything.predict([flat(0)])[0].answer == "dark or bright"
+
+
+def test_labels_that_may_be_there_or_not_are_said_with_perhaps(tmp_path):
+    task = MultiLabel(("none", "red", "green", "blue"))
+    rule = conformal(*[[-np.log(0.4), -np.log(0.4)]] * 4)
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", task, channels=3, conformal=rule))
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    image[..., 0], image[..., 1] = 255, 130  # green has a probability of about a half
+    found = predictor.predict([image])[0]
+    assert found.decision == ("red", "green")
+    assert found.possible == ("red", "green")
+    assert found.unsure == ("green",)
+    assert found.answer == "red, perhaps green"
+    image[..., 1] = 125
+    found = predictor.predict([image])[0]
+    assert (found.decision, found.possible) == (("red",), ("red", "green"))
+    assert found.answer == "red, perhaps green"
+
+
+def foreign_rule(threshold: float = 2.0) -> dict:
+    return ForeignRule(-1.0, 1.0, 0.0, 0.1, threshold, 0.05, 100).to_dict()
+
+
+def test_images_of_another_kind_are_refused(tmp_path):
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", foreign=foreign_rule()))
+    spot = flat(200)
+    spot[:4] = 255
+    own, odd = predictor.predict([flat(200), spot])
+    assert (own.foreign, own.answer) == (False, "bright")
+    # The larger of both scores: the energy -log(e^-m + e^m) from -1, and the distance in tenths.
+    logit = 4 * 200 / 255 - 2
+    assert own.foreign_score == pytest.approx(max(1 - np.logaddexp(logit, -logit), 0), abs=1e-5)
+    assert odd.foreign_score == pytest.approx(10 * (1 - (200 + 255) / 510), abs=1e-5)
+    assert (odd.foreign, odd.answer) == (odd.foreign_score > 2, "bright")
+    spot[1:] = 0
+    found = predictor.predict([spot])[0]
+    assert (found.foreign, found.answer, found.decision) == (True, "not this kind of image", ("dark",))
+    assert json.loads(json.dumps(found.to_dict()))["foreign"] is True
+    never = Predictor.load(write_model(tmp_path / "never.onnx", foreign=foreign_rule(float("inf"))))
+    assert never.predict([spot])[0].foreign is False
+
+
+def test_a_refusal_is_shown_instead_of_a_class(tmp_path):
+    predictions = [
+        Prediction(Path("a.png"), ("b",), {"a": 0.25, "b": 0.75}, foreign=True),
+        Prediction(Path("b.png"), ("b",), {"a": 0.25, "b": 0.75}, possible=("a", "b")),
+    ]
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(prediction_table(predictions))
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert lines[1].startswith("a.png not this kind of image b 75.0%")
+    assert lines[3].startswith("b.png a or b b 75.0%")
 
 
 def test_wrong_models_are_refused_by_name(tmp_path):
@@ -270,19 +377,25 @@ def test_foreign_newer_and_damaged_metadata_are_refused_by_name(tmp_path):
             Predictor.load(path)
 
     refused({}, "not one that Stillroom exported")
-    refused(good | {"stillroom.format": "2"}, "has format 2, this Stillroom reads format 1")
+    refused(good | {"stillroom.format": "3"}, "has format 3, this Stillroom reads format 2: export the model again")
+    old = {key: value for key, value in good.items() if key not in ("stillroom.layer", "stillroom.hidden")}
+    refused(old | {"stillroom.format": "1"}, "has format 1, this Stillroom reads format 2")
     refused(good | {"stillroom.white": "bright"}, "damaged Stillroom metadata")
     refused({key: value for key, value in good.items() if key != "stillroom.task"}, "damaged .*'task'")
     refused(good | {"stillroom.task": '{"kind": "binary"}'}, "damaged .*'classes'")
+    refused(good | {"stillroom.conformal": '{"coverage": 0.9}'}, "damaged Stillroom metadata .*'thresholds'")
+    refused(good | {"stillroom.foreign": '{"threshold": 1}'}, "damaged Stillroom metadata")
 
 
 def test_predicting_imports_neither_torch_nor_pandas_nor_sklearn(tmp_path):
-    write_model(tmp_path / "student.onnx")
+    rules = {"conformal": conformal(1.0, 1.0), "foreign": foreign_rule()}
+    write_model(tmp_path / "student.onnx", **rules)
     Image.fromarray(flat(255)).save(tmp_path / "a.png")
     script = (
         "import sys\n"
         "import stillroom\n"
         "from stillroom.deployment.predictor import Predictor, prediction_table\n"
+        "import stillroom.deployment.edge_maps\n"
         "assert 'onnxruntime' not in sys.modules\n"
         f"predictions = Predictor.load({str(tmp_path)!r}).predict([{str(tmp_path / 'a.png')!r}])\n"
         "prediction_table(predictions)\n"
@@ -302,7 +415,7 @@ def test_table_shows_the_decision_first_errors_as_they_are_and_synthetic_models_
     with console.capture() as capture:
         console.print(prediction_table(predictions, synthetic=True, top=2))
     lines = [line.rstrip() for line in capture.get().splitlines()]
-    assert lines[1].split() == ["[scan]1.png", "b", "70.0%", "█" * 21]
+    assert lines[1].split() == ["[scan]1.png", "b", "b", "70.0%", "█" * 21]
     assert lines[2].split() == ["a", "25.0%", "█" * 8]
     assert lines[3].split() == ["image", "2", "the", "file", "[is]", "empty"]
     assert "synthetic" in lines[4]

@@ -6,11 +6,11 @@ NONE = {"value": 0.2, "low": None, "high": None}
 
 
 def test_maps_that_win_everywhere_and_depend_on_the_weights_leave_no_doubt():
-    assert doubts({"centre": WON, "edges": WON}, 0.49, 6, "image") == []
+    assert doubts(0.2, {"centre": WON, "edges": WON}, 0.49, 6, "image") == []
 
 
 def test_each_doubt_is_named_with_its_numbers():
-    found = doubts({"centre": OPEN, "edges": WON, "random": NONE}, 0.5, 5, "patient")
+    found = doubts(0.2, {"centre": OPEN, "edges": WON, "random": NONE}, 0.5, 5, "patient")
     assert found == [
         "They are of 5 patients only; nothing is claimed of fewer than 6.",
         "They are not shown to beat the trivial map centre: the difference of the gaps is 0.020 (95 % interval -0.010 to "
@@ -19,7 +19,7 @@ def test_each_doubt_is_named_with_its_numbers():
         "They hardly depend on what the network learnt: with random weights it draws maps that correlate with them by 0.50, "
         "and the limit is 0.5.",
     ]
-    assert doubts({"centre": WON | {"low": 0.0}}, None, 9, "image")[1].startswith("They are flat")
+    assert doubts(0.2, {"centre": WON | {"low": 0.0}}, None, 9, "image")[1].startswith("They are flat")
 
 
 def test_the_statement_names_the_best_trivial_map():
@@ -37,3 +37,9 @@ def test_there_is_a_note_for_whatever_a_reader_must_know():
     loud = notes(9, flat={"student": 2}, checked=8, without_road=(256, 224), undrawn=True, patients=7, unknown=1)
     assert len(loud) == 6
     assert "2 of 9 images" in loud[0]
+
+
+def test_a_map_that_hardly_moves_the_answer_is_not_called_faithful():
+    (reason,) = doubts(0.049, {"centre": WON}, 0.1, 9, "image")
+    assert "0.049" in reason and "limit is 0.05" in reason
+    assert doubts(0.05, {"centre": WON}, 0.1, 9, "image") == []

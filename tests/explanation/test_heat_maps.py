@@ -2,12 +2,12 @@
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,10 +47,13 @@ class Small(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.body = nn.Sequential(
-                nn.Conv2d(3, 12, 3, stride=2, padding=1), nn.ReLU(inplace=True), nn.Conv2d(12, 30, 3, stride=2, padding=1)
+                nn.Conv2d(3, 12, 3, stride=2, padding=1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(12, 30, 3, stride=2, padding=1),
             )
             self.head = nn.Linear(30, 3)
             nn.init.normal_(self.head.weight, std=3)
+            nn.init.constant_(self.body[2].bias, 0.5)
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.head(self.body(batch).relu().mean(dim=(2, 3)))
@@ -74,8 +77,8 @@ def small() -> Small:
 
 def correlation(first: Tensor | np.ndarray, second: Tensor | np.ndarray) -> float:
     first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
-    assert first.std() > 0.02
-    assert second.std() > 0.02
+    assert first.std() > 0.02 * abs(first).max() > 0  # not flat
+    assert second.std() > 0.02 * abs(second).max() > 0
     return float(np.corrcoef(first, second)[0, 1])
 
 
@@ -126,10 +129,13 @@ def by_grad_cam(method: str, network: Network, batch: Tensor, classes: list[int]
 @pytest.mark.parametrize(("name", "side", "layer"), [*CNNS, TRANSFORMER])
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp"])
 def test_gradient_maps_are_those_of_pytorch_grad_cam(name, side, layer, method):
-    """At the image's size: it enlarges as we do."""
-    network = network_of(name, side, sharpness=3.0)  # its Grad-CAM++ adds 1e-6 to squared gradients
-    found = heat_maps(network, images(side), [1, 2], method=method, layer=layer)
-    expected = by_grad_cam(method, network, images(side), [1, 2], layer)
+    """At the image's size: it enlarges as we do. It adds 1e-6 to a denominator of Grad-CAM++ that is made of squared
+    gradients, hence the sharp head. Where features may be negative, as a transformer's, that denominator passes through 0
+    and rounding decides; here it does not."""
+    network = network_of(name, side, sharpness=300.0)
+    classes = [0, 0] if name.startswith("vit") else [0, 2]
+    found = heat_maps(network, images(side), classes, method=method, layer=layer)
+    expected = by_grad_cam(method, network, images(side), classes, layer)
     assert min(map(correlation, found, expected)) > 0.999
 
 
@@ -161,8 +167,8 @@ def test_score_cam_is_that_of_pytorch_grad_cam(name, side, layer, monkeypatch):
     that one difference taken away the maps are the same."""
     monkeypatch.setattr(nn, "UpsamplingBilinear2d", lambda size: nn.Upsample(size=size, mode="bilinear"))
     network = network_of(name, side)
-    found = heat_maps(network, images(side), [1, 2], layer=layer)
-    expected = by_grad_cam("score_cam", network, images(side), [1, 2], layer)
+    found = heat_maps(network, images(side), [0, 2], layer=layer)
+    expected = by_grad_cam("score_cam", network, images(side), [0, 2], layer)
     assert min(map(correlation, found, expected)) > 0.999
 
 
@@ -182,18 +188,18 @@ def test_maps_are_those_of_torchcam(name, side, layer, method, kind):
     """Its Score-CAM stretches a channel before it is enlarged, ours (as the paper) afterwards, which hardly matters. Its
     Grad-CAM++ (0.5.0) never divides by the denominator, so it is no oracle."""
     network = network_of(name, side)
-    found = heat_maps(network, images(side), [1, 2], method=method, layer=layer)
-    expected = [by_torchcam(kind, network, *pair, layer) for pair in zip(images(side), [1, 2], strict=True)]
+    found = heat_maps(network, images(side), [0, 2], method=method, layer=layer)
+    expected = [by_torchcam(kind, network, *pair, layer) for pair in zip(images(side), [0, 2], strict=True)]
     assert min(map(correlation, found, expected)) > 0.999
 
 
 def test_grad_cam_of_a_pooled_linear_head_is_the_heads_own_map():
     """CAM (Zhou et al., 2016) in closed form: the head's weights times the last map."""
     network = network_of("resnet10t_050", 64)
-    found = heat_maps(network, images(64), [1, 2], method="grad_cam")
+    found = heat_maps(network, images(64), [0, 1], method="grad_cam")
     with torch.no_grad():
         maps = network.outputs(images(64)).map
-        raw = torch.einsum("bk,bkhw->bhw", network.classifier().weight[[1, 2]], maps).clamp(min=0)
+        raw = torch.einsum("bk,bkhw->bhw", network.classifier().weight[[0, 1]], maps).clamp(min=0)
     large = F.interpolate(raw[:, None], (64, 64), mode="bilinear", align_corners=False)[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     torch.testing.assert_close(found, (large - low) / (high - low), atol=1e-4, rtol=0)
@@ -227,12 +233,12 @@ FAMILIES = [
     ("convnext_femto", 64, 2, 4),
     ("mobilevitv2_050", 64, 2, 4),
     ("visformer_tiny", 64, 2, 4),
-    ("vgg11_bn", 64, 2, 4),
     ("densenet121", 64, 2, 4),
     ("ofa595", 64, 2, 4),
     ("test_vit", 64, 4, 4),
-    ("vit_tiny_patch16_224", 32, 2, 2),  # no layer has more places
+    ("vit_tiny_patch16_224", 32, 2, 2),  # no layer has more places, but heads have the look of it
     ("resnet18_28", 28, 4, 4),
+    pytest.param("vgg11_bn", 64, 2, 4, marks=pytest.mark.slow),
     pytest.param("mobilevit_xxs", 64, 2, 4, marks=pytest.mark.slow),
     pytest.param("vit_small_patch14_reg4_dinov2", 112, 8, 8, marks=pytest.mark.slow),
     pytest.param("swin_tiny_patch4_window7_224", 64, 2, 4, marks=pytest.mark.slow),
@@ -247,7 +253,9 @@ def test_every_family_gives_a_map_at_last_and_at_auto(name, side, last, auto):
         layer = find_layer(network, wanted, batch)
         with torch.no_grad():
             seen = []
-            handle = network.get_submodule(layer.path).register_forward_hook(lambda *call, kept=seen: kept.append(call[2]))
+            handle = network.get_submodule(layer.path).register_forward_hook(
+                lambda *call, kept=seen: kept.append(call[2])
+            )
             expected = network.outputs(batch).map
             handle.remove()
         found = layer.as_map(seen[-1])
@@ -282,7 +290,8 @@ def test_a_plain_module_is_explained_at_its_last_map(small):
         found = heat_maps(small, images(32), [0, 1], method=method)
         assert found.shape == (2, 32, 32)
         assert found.dtype == torch.float32
-        assert found.max() == pytest.approx(1)
+        assert 0 <= found.min() <= found.max() <= 1
+        assert found.any()
 
 
 def test_a_layout_that_only_the_caller_knows(small):
@@ -462,25 +471,39 @@ def test_how_many_masked_images_go_at_once_follows_the_memory():
 
 
 MEASURE = """
-import resource, sys, torch
+import re, torch
+from pathlib import Path
 from stillroom.explanation.heat_maps import heat_maps
 from stillroom.models.zoo import create
 torch.set_num_threads(1)
 network = create({name!r}, classes=2, size={side}).eval()
 image = torch.rand(1, 3, {side}, {side})
-heat_maps(network, image, [1], layer={layer!r}, memory_mb=1e-6, method="score_cam_fast")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-heat_maps(network, image, [1], layer={layer!r}, memory_mb={memory}, method="score_cam_fast")
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) * (1 if sys.platform == "darwin" else 1024) / 1e6)
+
+def resident(key):
+    return int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
+
+heat_maps(network, image, [1], layer={layer!r}, memory_mb=1e-6)
+Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+before = resident("VmRSS")
+heat_maps(network, image, [1], layer={layer!r}, memory_mb={memory})
+print(resident("VmHWM") - before)
 """
 
 
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
-    ("name", "side", "layer"), [("resnet10t", 256, "layer4"), ("vit_tiny_patch16_224", 224, "blocks.11.norm1")]
+    ("name", "side", "layer"),
+    [
+        ("resnet10t_050", 256, "layer1"),
+        pytest.param("densenet121", 128, "features.pool0", marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16_224", 224, "blocks.0", marks=pytest.mark.slow),
+    ],
 )
-def test_the_real_peak_stays_near_the_memory_that_was_stated(name, side, layer):
+def test_the_real_peak_stays_below_the_memory_that_was_stated(name, side, layer):
     memory = 100
     code = MEASURE.format(name=name, side=side, layer=layer, memory=memory)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert memory / 10 < float(done.stdout) < 1.25 * memory
+    at_once_returned = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=at_once_returned
+    )
+    assert memory / 4 < float(done.stdout) < memory

@@ -43,7 +43,7 @@ def test_the_colours_become_lighter_all_the_way():
     light = coloured(heat)[0] @ LUMINANCE
     assert (np.diff(light) > 0).all()
     assert coloured(heat).shape == (1, 101, 3)
-    assert 0 <= coloured(heat).min()
+    assert coloured(heat).min() >= 0
     assert coloured(heat).max() <= 255
 
 

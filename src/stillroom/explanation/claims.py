@@ -11,15 +11,23 @@ SANITY_LIMIT = 0.5
 FEWEST = 6
 """Images or patients below which nothing is called faithful: 5 agree by chance in 1 of 16 cases, 6 in 1 of 32."""
 
+LEAST_GAP = 0.05
+"""Mean insertion minus deletion, in probability, below which a map moves the answer too little to count as its reason."""
+
 _FEW_PATIENTS = 20
 
 
 def doubts(
-    advantage: Mapping[str, Mapping[str, float | None]], correlation: float | None, units: int, unit: str
+    gap: float | None,
+    advantage: Mapping[str, Mapping[str, float | None]],
+    correlation: float | None,
+    units: int,
+    unit: str,
 ) -> list[str]:
     """Why maps cannot be called faithful, a sentence each; none where they can.
 
     Args:
+        gap: the own maps' mean insertion minus deletion.
         advantage: trivial map to the figure of the own map's gap minus its gap.
         correlation: mean correlation with the maps of the random twin; None where the own maps are flat.
         units: how many images, or patients where they are known, the maps are of.
@@ -28,6 +36,11 @@ def doubts(
     found = []
     if units < FEWEST:
         found.append(f"They are of {units} {unit}{'s' * (units > 1)} only; nothing is claimed of fewer than {FEWEST}.")
+    if gap is not None and gap < LEAST_GAP:
+        found.append(
+            f"What they show moves the answer by too little: insertion minus deletion is {gap:z.3f}, and the limit is "
+            f"{LEAST_GAP:g}."
+        )
     for name, figure in advantage.items():
         value, low, high = figure["value"], figure["low"], figure["high"]
         if low is None:

@@ -274,7 +274,7 @@ def _faithfulness(
     }
     result["advantage"] = {name: mean(gap[0] - gap[place]) for place, name in enumerate(TRIVIAL, start=1)}
     result["sanity"] = {name: mean(values) for name, values in sanity.items()}
-    reasons = doubts(result["advantage"], result["sanity"]["pearson"]["value"], units, unit)
+    reasons = doubts(result["gap"]["value"], result["advantage"], result["sanity"]["pearson"]["value"], units, unit)
     return result | {"faithful": not reasons, "reasons": reasons}
 
 

@@ -171,14 +171,17 @@ def _last_of(
     if not counts:
         if "last" in named:
             return "last"
-        raise UsageError("No layer of the network gives a feature map. Name one with its own as_map.")
+        raise UsageError(
+            f"No layer of the network gives a feature map of {places} places a side. Name one, with its own as_map where "
+            "its layout is unusual."
+        )
     coarsest = [name for name, count in counts.items() if count == min(counts.values())]
-    return max(reversed(coarsest), key=lambda name: (name == "last", -name.count(".")))
+    return max(reversed(coarsest), key=lambda name: (name == "last", -name.count(".")))  # of equal ones the latest
 
 
 def _trunk(module: nn.Module, path: str, found: Container[str]) -> Iterator[str]:
-    """Names of the modules whose maps follow each other: what happens inside a block, such as its attention's heads or its
-    windows, has the look of a map but other axes."""
+    """Names of the modules whose maps follow each other. What happens inside a block may have the look of a map but other
+    axes, such as the heads of its attention."""
     for name, child in module.named_children():
         here = f"{path}.{name}" if path else name
         if here in found:
