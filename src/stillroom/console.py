@@ -117,7 +117,7 @@ def show_explanations(found: Sequence[Explanation], faithful: bool | None, state
         table.add_row(*(escape(str(cell)) for cell in cells))
     console = out()
     console.print(table)
-    if any(explanation.heat is not None and not explanation.heat.any() for explanation in found):
+    if any(explanation.empty for explanation in found):
         console.print("[yellow]Note:[/yellow] A picture without colour means that nothing speaks for the class.")
     if faithful:
         console.print(escape(statement))

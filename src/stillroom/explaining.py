@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -42,14 +43,14 @@ class Explanation:
     Attributes:
         prediction: what the model says of the image, with its path; with an error, all the rest is None.
         of: name of the class explained.
-        heat: ``[H, W]`` float32 in [0, 1] at the image's own size.
+        empty: whether the map is all 0: nothing speaks for the class.
         picture: the written overlay.
-        array: the written map, a .npy file of ``heat``.
+        array: the written map, a .npy file of ``[H, W]`` float32 in [0, 1] at the image's own size.
     """
 
     prediction: Prediction
     of: str | None = None
-    heat: np.ndarray | None = None
+    empty: bool | None = None
     picture: Path | None = None
     array: Path | None = None
 
@@ -57,6 +58,7 @@ class Explanation:
         """Plain values, ready for JSON."""
         return self.prediction.to_dict() | {
             "class": self.of,
+            "empty": self.empty,
             "picture": self.picture and str(self.picture),
             "array": self.array and str(self.array),
         }
@@ -134,12 +136,12 @@ def _explained(
     square = draw(prepared, predictor.classes.index(name))
     heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
     stem = re.sub(r"[^\w.-]+", "-", f"{path.stem}.{name}")
-    numbered = next(text for text in (stem, *(f"{stem}-{n}" for n in range(2, 10**9))) if text not in taken)
+    numbered = next(text for text in chain([stem], (f"{stem}-{n}" for n in count(2))) if text not in taken)
     taken.add(numbered)
     picture, array = folder / f"{numbered}.png", folder / f"{numbered}.npy"
     write_atomically(picture, lambda target: overlay(image, heat).save(target, "PNG"))
     write_atomically(array, lambda target: _save(target, heat))
-    return Explanation(prediction, name, heat, picture, array)
+    return Explanation(prediction, name, not heat.any(), picture, array)
 
 
 def _by_torch(run: Path, method: Method, layer: str | None) -> Draw:

@@ -13,6 +13,8 @@ from typing import Any
 
 from stillroom.data.geometry import Fit
 from stillroom.errors import UsageError
+from stillroom.evaluation.conformal import ConformalRule
+from stillroom.evaluation.ood import ForeignRule
 from stillroom.task import Task, from_description
 
 FORMAT = 2
@@ -105,6 +107,9 @@ class ModelMetadata:
                     f"{source} has format {values['format']}, this Stillroom reads format {FORMAT}: export"
                     f" the model again, or use Stillroom {values.get('version')}, which wrote it."
                 )
+            for rule, stored in ((ConformalRule, values["conformal"]), (ForeignRule, values["foreign"])):
+                if stored is not None:
+                    rule.from_dict(stored)  # a damaged rule is found now, not at the first image
             return cls(
                 task=from_description(values["task"]),
                 name=values["name"],
