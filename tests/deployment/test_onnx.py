@@ -277,7 +277,7 @@ def test_map_and_distance_equal_torch_at_any_batch_size(complete, count):
     with watched(layer) as seen, torch.inference_mode():
         outputs = network.outputs(torch.from_numpy(batch))
     found = Predictor.load(path).ask(batch, "map", "distance", "logits")
-    assert found["map"].shape == (count, 128, 4, 4)
+    assert found["map"].shape == (count, 64, 4, 4)
     np.testing.assert_allclose(found["map"], seen[-1], atol=1e-3)
     assert found["distance"].shape == (count,)
     np.testing.assert_allclose(found["distance"], known.distances(outputs.pooled.numpy()), rtol=1e-3)
@@ -288,7 +288,7 @@ def test_outputs_are_named_and_none_is_frozen_to_a_batch(complete, toy):
     sizes = {}
     for output in onnx.load(complete[-1]).graph.output:
         sizes[output.name] = [part.dim_param or part.dim_value for part in output.type.tensor_type.shape.dim]
-    assert sizes == {"logits": ["batch", 3], "probabilities": ["batch", 3], "map": ["batch", 128, 4, 4]} | {
+    assert sizes == {"logits": ["batch", 3], "probabilities": ["batch", 3], "map": ["batch", 64, 4, 4]} | {
         "distance": ["batch"]
     }
     assert [output.name for output in onnx.load(toy[1]).graph.output] == ["logits", "probabilities"]

@@ -136,8 +136,8 @@ def _before_the_class_token(network: nn.Module, backbone: nn.Module) -> str | No
     if not has_class_token(backbone) or (isinstance(network, Network) and network.features == "mean"):
         return None
     blocks = getattr(backbone, "blocks", None)
-    name, last = (list(blocks.named_children()) or [("", None)])[-1] if isinstance(blocks, nn.Module) else ("", None)
-    return f"blocks.{name}.norm1" if hasattr(last, "norm1") else None
+    parts = list(blocks.named_children()) if isinstance(blocks, nn.Module) else []
+    return f"blocks.{parts[-1][0]}.norm1" if parts and hasattr(parts[-1][1], "norm1") else None
 
 
 def _last_of(
