@@ -118,9 +118,15 @@ def trust(predictor: Predictor, method: str) -> tuple[bool | None, str]:
     tested = predictor.metadata.explanation
     if tested is None or tested.get("faithful") is None:
         return None, UNTESTED
-    if method != tested["method"]:
-        return None, f"{UNTESTED} That was done with {tested['method']}: {tested['statement']}"
-    return bool(tested["faithful"]), str(tested["statement"])
+    statement = str(tested["statement"])
+    agreed = ((tested["fast"] or {}).get("pearson") or {}).get("value")
+    if agreed is not None and method == "score_cam_fast":
+        statement += (
+            f" The fast map's correlation with the exact one is {agreed:.2f} on {tested['fast']['images']} test images."
+        )
+    if method == tested["method"]:
+        return bool(tested["faithful"]), statement
+    return None, f"{UNTESTED} That was done with {tested['method']}: {statement}"
 
 
 def _explained(

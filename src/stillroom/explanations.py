@@ -41,7 +41,11 @@ class Explanations:
 
 
 def exported_note(figures: Mapping[str, Any] | None, settings: Settings) -> dict[str, Any] | None:
-    """``faithful``, ``statement`` and ``method`` of the student's maps, out of metrics.json; None where not tested."""
+    """What the bundle says of its maps, out of metrics.json; None where they were not tested.
+
+    ``faithful``, ``statement`` and ``method`` of the student's maps, and ``fast``: how fast and exact Score-CAM agree, None
+    where that was not tested.
+    """
     tested = ((figures or {}).get("faithfulness") or {}).get("student")
     if not figures or not tested:
         return None
@@ -49,6 +53,7 @@ def exported_note(figures: Mapping[str, Any] | None, settings: Settings) -> dict
         "faithful": tested["faithful"],
         "statement": figures["statement"]["student"],
         "method": settings.evaluation.explain_method,
+        "fast": figures["fast"].get("student"),
     }
 
 

@@ -33,7 +33,10 @@ from stillroom.progress import Advance, progress
 
 _BASELINES: tuple[Baseline, ...] = ("blur", "mean")
 _BLOCK = 16  # images whose changed versions are made together
-_SANITY_IMAGES = 32  # enough for a mean that is compared with a limit; maps may cost thousands of passes each
+_SANITY_IMAGES = 16  # enough for a mean that is compared with a limit; maps may cost thousands of passes each
+_FAST_IMAGES = 16  # fast maps beside exact ones that are drawn anyway
+_EXACT_IMAGES = 4  # exact maps beside fast ones, for six times the price
+_COMPARED = {"score_cam": _FAST_IMAGES, "score_cam_fast": _EXACT_IMAGES}
 _ROAD_SIDE = 224  # px: there ROAD's linear systems take a second per map, and four times that at twice the side
 _PAIRS = (("student", "teacher"), ("student", "control"), ("control", "teacher"))
 
@@ -108,6 +111,8 @@ def gather(
         Figures ready for JSON, each ``{"value", "low", "high"}``, None where not defined:
 
         - ``images``, ``patients`` (number, or None), ``interval``, ``method`` and ``layer`` by role.
+        - ``fast`` by role: mean correlation ``pearson`` of fast and exact Score-CAM on so many ``images``; for roles whose
+          method is one of them.
         - ``faithfulness`` by role: areas and gaps of deletion and insertion on both baselines, ``gap`` (their mean, the
           primary figure), ``drop``, ``increase``, ``road``; the trivial maps' under ``controls``; the map's ``advantage``
           over each in ``gap``; ``sanity``, agreement with maps of the network's random twin; ``faithful`` and, if it is
@@ -130,15 +135,23 @@ def gather(
     unit = "image" if patients is None else "patient"
     mean = partial(mean_with_interval, patients=patients, resamples=resamples, seed=seed)
     trivial = trivial_maps(explained.images, seed=seed)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, _SANITY_IMAGES)).round().astype(np.int64))
+    chosen = _spread(count, _SANITY_IMAGES)
 
     maps: dict[str, Tensor] = {}
-    faithfulness, curves = {}, {}
+    faithfulness, curves, fast = {}, {}, {}
     for role, network in networks.items():
         draw = partial(heat_maps, method=methods[role], layer=layers[role])
-        total = 2 * count + len(chosen)
+        compared = _spread(count, _COMPARED.get(methods[role], 0))
+        total = 2 * count + len(chosen) + len(compared)
         with progress(f"explain {role}", total, enabled=show_progress) as advance:
             maps[role] = draw(network, explained.images, explained.classes.tolist(), advance=advance)
+            if len(compared):
+                other: Method = "score_cam" if methods[role] == "score_cam_fast" else "score_cam_fast"
+                images, classes = explained.images[compared], explained.classes[compared].tolist()
+                others = draw(network, images, classes, method=other, advance=advance)
+                pearson = np.full(count, np.nan)
+                pearson[compared] = _numpy(agreement(maps[role][compared], others))["pearson"]
+                fast[role] = {"pearson": mean(pearson), "images": len(compared)}
             sanity = _sanity(network, explained, maps[role], chosen, draw=partial(draw, advance=advance), seed=seed)
             stack = torch.stack([maps[role], *trivial.values()])
             with evaluating(network):
@@ -163,6 +176,7 @@ def gather(
         },
         "method": {role: methods[role] for role in networks},
         "layer": {role: layers[role] for role in networks},
+        "fast": fast,
         "faithfulness": faithfulness,
         "lesions": lesions,
         "agreement": {
@@ -183,6 +197,11 @@ def gather(
         ),
     }
     return Evidence(figures, {role: found.cpu().numpy().astype(np.float16) for role, found in maps.items()})
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most so many of ``count`` images, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def _checked(networks: Mapping[str, nn.Module], explained: Explained) -> Explained:
