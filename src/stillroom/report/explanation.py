@@ -99,8 +99,18 @@ def explanation_section(record: Record) -> ExplanationSection | None:
         agreement=_agreement(found),
         guidance=tuple(_guidance(found["guidance"] or {})),
         gallery=map_gallery(record),
-        notes=tuple(found["notes"]),
+        notes=(*_fast(found), *found["notes"]),
     )
+
+
+def _fast(found: dict[str, Any]) -> list[str]:
+    """How far the estimated Score-CAM agrees with the exact one, a sentence per network."""
+    agreed = found.get("fast") or {}
+    return [
+        f"{title(role)}: estimated and exact Score-CAM correlate by {figure.text()} on {agreed[role]['images']} images."
+        for role in in_order(agreed)
+        if (figure := estimate(agreed[role]["pearson"]))
+    ]
 
 
 def without_maps(found: dict[str, Any] | None) -> str | None:
