@@ -1,6 +1,8 @@
 """Shared fixtures: a private cache, the real data and weights where they are, and tiny data sets made on the spot."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,57 @@ def picture_folder(tmp_path_factory):
         for number in range(60):
             Image.fromarray(draw(kind, rng)).save(root / name / f"{number:03d}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_run(picture_folder, tmp_path_factory):
+    """A finished run with student, control and teacher on ``picture_folder``, four images explained. To be read only."""
+    import stillroom
+
+    settings = stillroom.Settings(
+        str(picture_folder),
+        data=stillroom.DataSettings(size=32),
+        views=stillroom.ViewSettings(views=2),
+        teacher=stillroom.TeacherSettings("test_vit", pretrained=False, teacher_size=32),
+        student=stillroom.StudentSettings("resnet10t_050"),
+        training=stillroom.TrainingSettings(epochs=3, batch_size=16, lr=3e-3),
+        evaluation=stillroom.EvaluationSettings(resamples=100, latency=False, refusals=0.1, explain=4),
+        device="cpu",
+    )
+    return stillroom.distill(settings, tmp_path_factory.mktemp("tiny") / "run", show_progress=False)
+
+
+@pytest.fixture
+def own_run(tiny_run, tmp_path):
+    """A copy of ``tiny_run`` to be changed."""
+    from stillroom.run import Run
+
+    return Run.open(shutil.copytree(tiny_run.path, tmp_path / "run"))
+
+
+@pytest.fixture
+def old_run(own_run):
+    """What an earlier Stillroom left: format 1, no rules, no maps, and settings that know of none."""
+    import onnx
+    import yaml
+
+    run = own_run
+    shutil.rmtree(run.path / "explanations", ignore_errors=True)
+    for name in ("density.npz", "foreign_scores.npz"):
+        (run.path / name).unlink(missing_ok=True)
+    metrics = {key: part for key, part in run.metrics.items() if key not in ("conformal", "ood", "explanation")}
+    (run.path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    settings = yaml.safe_load((run.path / "settings.yaml").read_text(encoding="utf-8"))
+    old = ("control", "margin", "resamples", "latency")
+    settings["evaluation"] = {key: value for key, value in settings["evaluation"].items() if key in old}
+    (run.path / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    model = onnx.load(run.path / "student.onnx")
+    new = ("layer", "hidden", "explanation", "conformal", "foreign")
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key.removeprefix("stillroom.") not in new}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, kept | {"stillroom.format": "1"})
+    onnx.save(model, run.path / "student.onnx")
+    return type(run).open(run.path)
 
 
 class ArrayReader:
