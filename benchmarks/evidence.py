@@ -117,7 +117,9 @@ OWN = {
 def carry_out(name: str, seed: int, folder: Path) -> Run:
     if (folder / "settings.yaml").exists():
         return resume(folder, show_progress=sys.stderr.isatty())
-    return distill(replace(EXPERIMENTS[name](), seed=seed), folder, show_progress=sys.stderr.isatty())
+    settings = EXPERIMENTS[name]()
+    measured = replace(settings.evaluation, corruptions=seed == 0)  # shown of that seed alone
+    return distill(replace(settings, seed=seed, evaluation=measured), folder, show_progress=sys.stderr.isatty())
 
 
 def figure(value: dict[str, Any] | None, digits: int = 3) -> str:

@@ -130,7 +130,7 @@ def explain(
     images: Annotated[list[Path], Parameter(consume_multiple=True)],
     /,
     *,
-    method: Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] = "score_cam",
+    method: Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] | None = None,
     of: str | None = None,
     out: Path | None = None,
     json: Annotated[bool, _JSON] = False,
@@ -148,20 +148,22 @@ def explain(
         run: a run folder, or an exported .onnx file.
         images: image files, or folders of them.
         method: `score_cam`; `score_cam_fast` estimates it from a sixth of the passes; `grad_cam`, `grad_cam_pp` and
-            `eigen_cam` to compare with.
+            `eigen_cam` to compare with. Default: the one that the run has tested for faithfulness.
         of: the class to explain. Default: for each image its most probable one.
         out: folder for the files. Default: `explanations` in the run folder, or here for an .onnx file.
         json: print JSON alone.
     """
     from stillroom import console
     from stillroom.deployment.predictor import Predictor
+    from stillroom.explaining import default_method, trust
     from stillroom.explaining import explain as make
-    from stillroom.explaining import trust
 
-    found = make(run, images, method=method, of=of, out=out)
-    faithful, statement = trust(Predictor.load(run), method)
+    predictor = Predictor.load(run)
+    chosen = method or default_method(predictor, run)
+    found = make(run, images, method=chosen, of=of, out=out)
+    faithful, statement = trust(predictor, chosen)
     if json:
-        verdict = {"method": method, "faithful": faithful, "statement": statement}
+        verdict = {"method": chosen, "faithful": faithful, "statement": statement}
         console.print_json([explanation.to_dict() | verdict for explanation in found])
     else:
         console.show_explanations(found, faithful, statement)

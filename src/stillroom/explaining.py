@@ -68,7 +68,7 @@ def explain(
     source: Path | str,
     images: Sequence[Path | str],
     *,
-    method: Method = "score_cam",
+    method: Method | None = None,
     of: str | None = None,
     out: Path | None = None,
     show_progress: bool = True,
@@ -78,7 +78,7 @@ def explain(
     Args:
         source: a run folder, or an exported .onnx file, which makes Score-CAM alone.
         images: files, and folders of them.
-        method: see :func:`~stillroom.explanation.heat_maps.heat_maps`.
+        method: see :func:`~stillroom.explanation.heat_maps.heat_maps`. Default: see :func:`default_method`.
         of: name of the class to explain. Default: for each image the most probable.
         out: folder for the files, named after image and class. Default: ``explanations`` in the run folder, or in the
             current folder for an exported file.
@@ -88,6 +88,7 @@ def explain(
         UsageError: an unknown class or method, a model without a map, or a folder without images.
     """
     predictor = Predictor.load(source)
+    method = method or default_method(predictor, source)
     if method not in METHODS:
         raise UsageError(f"There is no heat map {method!r}.{nearest(method, METHODS)} Methods: {', '.join(METHODS)}.")
     if of is not None and of not in predictor.classes:
@@ -111,6 +112,12 @@ def explain(
             done.append(_explained(predictor, draw, path, of, folder, taken))
             advance()
     return done
+
+
+def default_method(predictor: Predictor, source: Path | str) -> Method:
+    """The heat map that the run has tested for faithfulness, where ``source`` can draw it; else Score-CAM."""
+    tested: Method = (predictor.metadata.explanation or {}).get("method", "score_cam")
+    return tested if tested in _AT_THE_EDGE or Path(source).is_dir() else "score_cam"
 
 
 def trust(predictor: Predictor, method: str) -> tuple[bool | None, str]:

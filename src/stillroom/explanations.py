@@ -24,6 +24,9 @@ from stillroom.workbench import Workbench
 
 FOLDER = "explanations"
 _FIGURES, _MAPS = "explanation.json", "maps.npz"
+_MOST_CHANNELS = 256
+"""A layer of more is explained by the fast Score-CAM, where nothing else is asked for."""
+
 _ROLES = ("student", "control", "teacher")
 
 
@@ -40,7 +43,7 @@ class Explanations:
     layer: Layer | None
 
 
-def exported_note(figures: Mapping[str, Any] | None, settings: Settings) -> dict[str, Any] | None:
+def exported_note(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What the bundle says of its maps, out of metrics.json; None where they were not tested.
 
     ``faithful``, ``statement`` and ``method`` of the student's maps, and ``fast``: how fast and exact Score-CAM agree, None
@@ -52,7 +55,7 @@ def exported_note(figures: Mapping[str, Any] | None, settings: Settings) -> dict
     return {
         "faithful": tested["faithful"],
         "statement": figures["statement"]["student"],
-        "method": settings.evaluation.explain_method,
+        "method": figures["method"]["student"],
         "fast": figures["fast"].get("student"),
     }
 
@@ -110,7 +113,10 @@ def make(
 
     explained = _explained(bench, rows, probabilities)
     asked = {role: networks[role] for role in _ROLES if role in networks}
-    methods, layers, without = _how(asked, wanted.explain_method, layer, explained.images)
+    method = wanted.explain_method
+    if method == "auto":
+        method = "score_cam" if layer.channels <= _MOST_CHANNELS else "score_cam_fast"
+    methods, layers, without = _how(asked, method, layer, explained.images)
     if "student" not in layers:
         return Explanations({"images": 0, "reason": without[0]}, layer)
     shown = {role: network for role, network in asked.items() if role in layers}

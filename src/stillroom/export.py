@@ -63,7 +63,7 @@ def export_network(
         synthetic=manifest["synthetic"],
         layer=layer.name if layer else None,
         hidden=tuple(hidden_value(network, torch.from_numpy(images[:1])).flatten().tolist()),
-        explanation=exported_note(figures.get("explanation"), run.settings),
+        explanation=exported_note(figures.get("explanation")),
         conformal=(figures.get("conformal") or {}).get("rule"),
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
         details={"data": manifest["data"], "recipe": manifest["recipe"]},

@@ -199,8 +199,9 @@ class EvaluationSettings:
         class_conditional: keep that promise for each class apart, not for all images together.
         refusals: share of images like the validation's that the model may refuse as foreign.
         explain: number of test images that get heat maps, by which the maps are judged; 0 makes none.
-        explain_method: the heat map of student and control; `score_cam_fast` estimates Score-CAM from a sixth of its
-            passes. The teacher's is always the fast one where the student's is Score-CAM.
+        explain_method: the heat map. `score_cam_fast` estimates Score-CAM from a sixth of its passes; `auto` is Score-CAM
+            for a layer of up to 256 channels and the fast one beyond. The teacher's is the fast one where the student's
+            is Score-CAM.
         explain_layer: the student's layer that heat maps are made of: `auto` is the last whose map has four places a side,
             `last` the one that the head reads, or a name such as `layer3`.
         corruptions: also test student, control and teacher on corrupted test images, as
@@ -215,7 +216,7 @@ class EvaluationSettings:
     class_conditional: bool = False
     refusals: float = 0.05
     explain: int = 32
-    explain_method: Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] = "score_cam"
+    explain_method: Literal["auto", "score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] = "auto"
     explain_layer: str = "auto"
     corruptions: bool = False
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +34,14 @@ class Layer:
         path: the module's dotted name in the network itself.
         module: whose output is watched.
         as_map: that output as ``[B, C', H', W']``.
+        channels: ``C'``.
     """
 
     name: str
     path: str
     module: nn.Module
     as_map: Callable[[Tensor], Tensor]
+    channels: int
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def find_layer(
     if name not in named or not name:
         raise UsageError(f"The network has no layer {name!r}.{nearest(name, list(named))}")
     path = f"backbone.{name}" if isinstance(network, Network) and name != "last" else name
-    layer = Layer(name, path, named[name], convert)
+    layer = Layer(name, path, named[name], convert, channels=0)
     with watched(layer) as seen, evaluating(network):
         network(image)
     if not seen:
@@ -109,6 +111,7 @@ def find_layer(
             f"The map of the layer {name} has one place for images of {image.shape[-2]} x {image.shape[-1]} pixels: it "
             "cannot say where. Choose an earlier layer, or larger images."
         )
+    layer = replace(layer, channels=convert(seen[-1]).shape[1])
     if by_gradient and not _reached(network, layer, image):
         raise UsageError(
             f"No gradient of the network's answer reaches the map of the layer {name}. Choose an earlier layer, or "
