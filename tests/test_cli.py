@@ -6,16 +6,19 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from stillroom.cli import main
 
 QUICK = [
     *("--student", "test_resnet", "--teacher", "test_vit", "--teacher-size", "32", "--no-pretrained", "--size", "32"),
     *("--epochs", "2", "--views", "2", "--batch-size", "16", "--resamples", "100", "--no-latency", "--device", "cpu"),
+    *("--explain", "4"),
 ]
-VERBS = ("distill", "evaluate", "predict", "export", "audit", "models", "recipes", "demo")
+VERBS = ("distill", "evaluate", "predict", "explain", "export", "audit", "models", "recipes", "demo")
 
 
 class Answer:
@@ -112,7 +115,7 @@ def test_help_of_a_verb_fits_80_columns_and_shows_no_names_of_python(stillroom, 
         assert f"--{name} " not in text
 
 
-@pytest.mark.parametrize("verb", ["distill", "evaluate", "predict", "export", "audit", "models"])
+@pytest.mark.parametrize("verb", ["distill", "evaluate", "predict", "explain", "export", "audit", "models"])
 def test_each_example_stands_on_a_line_of_its_own(stillroom, verb):
     lines = [line.rstrip() for line in stillroom(verb, "--help").out.splitlines()]
     assert sum(line.startswith(f" stillroom {verb}") for line in lines) >= 1
@@ -142,6 +145,9 @@ def test_version_and_completion(stillroom):
         (["--epohs", "3"], "Unknown option: --epohs. Did you mean --epochs?"),
         (["--alpha"], "--alpha requires an argument"),
         (["more"], "Nothing is known of the argument 'more'"),
+        (["--explain", "-1"], "explain must be at least 0, got -1"),
+        (["--explain-method", "gradcam"], "--explain-method"),
+        ([*QUICK, "--explain-layer", "nonsense"], "The network has no layer 'nonsense'"),
         (["--recipe", "medalmigty"], "no recipe 'medalmigty'. Did you mean medalmighty?"),
         (["--settings", "none.yaml"], "none.yaml cannot be read: No such file or directory"),
     ],
@@ -238,11 +244,21 @@ def test_figures_are_not_broken_over_lines(stillroom, finished):
         (["models", "test_res*"], {"name", "parameters"}),
         (["recipes"], {"name", "settings", "tasks"}),
         (["evaluate", "{run}", "{pictures}"], {"test", "split"}),
-        (["predict", "{run}", "{pictures}/left/000.png"], {"decision", "probabilities"}),
+        (
+            ["predict", "{run}", "{pictures}/left/000.png"],
+            {"decision", "probabilities", "answer", "possible", "foreign"},
+        ),
+        (
+            ["explain", "{run}", "{pictures}/left/000.png"],
+            {"answer", "class", "picture", "array", "faithful", "statement"},
+        ),
+        (["evaluate", "{copy}", "{pictures}/left", "--foreign"], {"auroc", "refused", "images"}),
+        (["evaluate", "{copy}", "--corruptions"], {"summary", "clean"}),
     ],
 )
-def test_json_stands_alone(stillroom, finished, picture_folder, command, keys):
-    arguments = [part.format(run=finished, pictures=picture_folder) for part in command]
+def test_json_stands_alone(stillroom, finished, picture_folder, tmp_path, command, keys):
+    copy = shutil.copytree(finished, tmp_path / "copy") if "{copy}" in command else None
+    arguments = [part.format(run=finished, copy=copy, pictures=picture_folder) for part in command]
     answer = stillroom(*arguments, "--json")
     assert answer.code == 0
     found = json.loads(answer.out)
@@ -258,11 +274,15 @@ def test_json_stands_alone(stillroom, finished, picture_folder, command, keys):
         ["predict", "{run}", "{pictures}/left/000.png"],
         ["audit", "{pictures}"],
         ["evaluate", "{run}", "{pictures}"],
+        ["evaluate", "{copy}", "{pictures}/left", "--foreign"],
+        ["explain", "{run}/student.onnx", "{pictures}/left/000.png", "--out", "{copy}"],
+        ["explain", "{run}", "{pictures}/left/000.png", "--method", "score_cam_fast", "--out", "{copy}"],
     ],
 )
-def test_what_needs_no_torch_imports_none(finished, picture_folder, command):
-    arguments = [part.format(run=finished, pictures=picture_folder) for part in command]
-    code = f"import sys; from stillroom.cli import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
+def test_what_needs_no_torch_imports_none(finished, picture_folder, tmp_path, command):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    arguments = [part.format(run=finished, copy=copy, pictures=picture_folder) for part in command]
+    code = f"import sys; from stillroom.cli import main; main({arguments!r}); sys.exit(4 * ('torch' in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -298,6 +318,99 @@ def test_predict_of_nothing(stillroom, refuse, finished, picture_folder, tmp_pat
     assert "no image in the folder" in refuse("predict", finished, tmp_path / "bare")
     assert "There is no model at nowhere" in refuse("predict", "nowhere", picture_folder)
     assert "is not an ONNX model" in refuse("predict", picture_folder / "left" / "000.png", picture_folder)
+
+
+def test_explain_writes_a_picture_and_a_map_of_the_images_own_size(stillroom, finished, tmp_path):
+    Image.new("L", (51, 23), 90).save(tmp_path / "scan.png")
+    (tmp_path / "note.png").write_text("no image")
+    answer = stillroom("explain", finished, tmp_path / "note.png", tmp_path / "scan.png", "--of", "left", "--json")
+    assert answer.code == 0
+    bad, good = json.loads(answer.out)
+    assert "no PNG" in bad["error"]
+    assert bad["picture"] is bad["array"] is bad["class"] is None
+    assert good["class"] == "left"
+    assert good["picture"] == str(finished / "explanations" / "scan.left.png")
+    assert Image.open(good["picture"]).size == (51, 23)
+    assert np.load(good["array"]).shape == (23, 51)
+    assert good["statement"] == bad["statement"]
+    answer = stillroom("explain", finished / "student.onnx", tmp_path / "scan.png", "--method", "score_cam_fast")
+    assert answer.code == 0
+    assert "scan.png" in answer.out
+    assert "explanations/scan." in answer.out
+    assert sorted(path.suffix for path in (tmp_path / "here" / "explanations").iterdir()) == [".npy", ".png"]
+
+
+def test_explain_says_how_far_to_trust_it(stillroom, finished, picture_folder, tmp_path):
+    image = picture_folder / "left" / "000.png"
+    tested = json.loads((finished / "metrics.json").read_text())["explanation"]
+    shown = stillroom("explain", finished, image, "--out", tmp_path).out
+    mark = "" if tested["faithfulness"]["student"]["faithful"] else "maps not faithful: "
+    assert mark + tested["statement"]["student"] in shown
+    other = stillroom("explain", finished, image, "--method", "grad_cam", "--out", tmp_path)
+    assert other.code == 0
+    assert "Note: Whether this model's maps are faithful was not tested. That was done with score_cam: " in other.out
+    written = json.loads(
+        stillroom("explain", finished, image, "--method", "eigen_cam", "--out", tmp_path, "--json").out
+    )
+    assert (written[0]["method"], written[0]["faithful"]) == ("eigen_cam", None)
+
+
+def test_explain_refuses_what_cannot_be_explained(stillroom, refuse, finished, picture_folder, tmp_path):
+    image = picture_folder / "left" / "000.png"
+    assert "There is no model at nowhere" in refuse("explain", "nowhere", image)
+    assert "no class 'lfet'. Did you mean left?" in refuse("explain", finished, image, "--of", "lfet")
+    assert '"score_cam"' in refuse("explain", finished, image, "--method", "lime")
+    assert "grad_cam needs gradients or torch" in refuse(
+        "explain", finished / "student.onnx", image, "--method", "grad_cam"
+    )
+    (tmp_path / "bare").mkdir()
+    assert "no image in the folder" in refuse("explain", finished, tmp_path / "bare")
+    (tmp_path / "note.png").write_text("no image")
+    answer = stillroom("explain", finished, tmp_path / "note.png")
+    assert answer.code == 2
+    assert answer.error == "None of the images could be read."
+
+
+def test_evaluate_on_nothing_foreign_images_and_corruptions(stillroom, refuse, finished, picture_folder, tmp_path):
+    assert "stillroom evaluate RUN SOURCE" in refuse("evaluate", finished)
+    assert "stillroom evaluate RUN SOURCE" in refuse("evaluate", finished, "--foreign")
+    for more in ([picture_folder], ["--foreign"]):
+        assert "leave out the source and --foreign" in refuse("evaluate", finished, *more, "--corruptions")
+    (tmp_path / "bare").mkdir()
+    assert "no image in the folder" in refuse("evaluate", finished, tmp_path / "bare", "--foreign")
+
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    answer = stillroom("evaluate", copy, picture_folder, "--foreign")  # class folders, whose classes it knows
+    assert answer.code == 0
+    assert answer.out.startswith(f"{picture_folder.name}: 120 images")
+    assert re.search(r"^Refused: \d\.\d{3}", answer.out, re.MULTILINE)
+    (tmp_path / "plain").mkdir()
+    shutil.copy(picture_folder / "left" / "000.png", tmp_path / "plain")
+    (tmp_path / "plain" / "note.png").write_text("no image")
+    answer = stillroom("evaluate", copy, tmp_path / "plain", "--foreign")
+    assert answer.code == 0
+    assert answer.out.startswith("plain: 1 images")
+    assert "1 images could not be read; the first is" in answer.err
+    answer = stillroom("evaluate", copy, "--corruptions")
+    assert answer.code == 0
+    assert re.search(r"^Accuracy, corrupted .*\d\.\d{3} \(", answer.out, re.MULTILINE)
+    assert answer.out.splitlines()[-1] == f"Report: {copy}/report.html"
+
+
+def test_a_run_of_an_earlier_stillroom(stillroom, refuse, old_run, picture_folder):
+    """Nothing of it fails but in words, and after an export all goes on."""
+    image = picture_folder / "left" / "000.png"
+    for command in (["predict"], ["explain"], ["evaluate"]):
+        message = refuse(*command, old_run.path, image if command != ["evaluate"] else picture_folder)
+        assert "has format 1, this Stillroom reads format 2: export the model again" in message
+    assert stillroom("distill", "--resume", old_run.path).code == 0
+    assert stillroom("export", old_run.path).code == 0
+    assert "left" in stillroom("predict", old_run.path, image).out
+    assert stillroom("evaluate", old_run.path, picture_folder).code == 0
+    assert "Train it again" in refuse("evaluate", old_run.path, picture_folder, "--foreign")
+    shown = stillroom("explain", old_run.path, image)
+    assert shown.code == 0
+    assert "was not tested" in shown.out
 
 
 def test_evaluate_refuses_what_cannot_be_compared(refuse, finished, picture_folder, broken, tmp_path):

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 import stillroom
 from stillroom import (
+    CAMKD,
     Baseline,
     DataSettings,
     EvaluationSettings,
@@ -34,7 +35,7 @@ QUICK = {
     "views": ViewSettings(views=2),
     "student": StudentSettings("test_resnet"),
     "training": TrainingSettings(epochs=3, batch_size=16, lr=3e-3),
-    "evaluation": EvaluationSettings(resamples=100, latency=False),
+    "evaluation": EvaluationSettings(resamples=100, latency=False, explain=4),
     "device": "cpu",
 }
 FROZEN = TeacherSettings("test_vit", pretrained=False, teacher_size=32)
@@ -203,19 +204,23 @@ def test_multilabel_from_a_table(picture_folder, tmp_path):
 
 
 def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, monkeypatch):
-    from stillroom import export
+    from stillroom import explanations, export
 
     settings = Settings(str(picture_folder), recipe=Baseline(), **QUICK)
+    gather, explained = explanations.gather, []
+    monkeypatch.setattr(explanations, "gather", lambda *asked, **how: explained.append(1) or gather(*asked, **how))
     with monkeypatch.context() as broken:
         broken.setattr(
             export,
             "check_parity",
-            lambda *_: {
+            lambda *_, **__: {
                 "passed": False,
                 "images": 1,
                 "tolerance": 1e-3,
                 "max_logit_difference": 1.0,
                 "max_probability_difference": 1.0,
+                "max_map_difference": 1.0,
+                "max_distance_difference": None,
                 "decisions_equal": 0.0,
             },
         )
@@ -227,6 +232,32 @@ def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, 
     done = stillroom.resume(tmp_path / "run", show_progress=False)
     assert done.finished
     assert len(done.history()) == epochs
+    assert len(explained) == 1  # heat maps that are done are not drawn again
+    assert done.metrics["explanation"]["images"] == 4
+
+
+@pytest.mark.slow
+def test_several_teachers_are_explained_together(picture_folder, tmp_path):
+    recipe = CAMKD(teachers=("test_vit", "test_resnet"))
+    settings = Settings(str(picture_folder), recipe=recipe, teacher=FROZEN, **QUICK)
+    run = stillroom.distill(settings, tmp_path / "run", show_progress=False)
+    assert set(run.metrics["explanation"]["faithfulness"]) == {"student", "control", "teacher"}
+    assert run.metrics["explanation"]["layer"]["teacher"] == "auto"
+    assert run.predictor().metadata.explanation["statement"] == run.metrics["explanation"]["statement"]["student"]
+
+
+def test_a_student_of_one_place_is_exported_without_a_map(picture_folder, tmp_path):
+    settings = Settings(
+        str(picture_folder),
+        recipe=Baseline(),
+        **QUICK | {"data": DataSettings(size=16), "student": StudentSettings("test_vit")},
+    )
+    run = stillroom.distill(settings, tmp_path / "run", show_progress=False)
+    assert "no feature map of more than one place" in run.metrics["explanation"]["reason"]
+    assert run.metrics["export"]["max_map_difference"] is None
+    assert run.predictor().metadata.layer is None
+    with pytest.raises(UsageError, match="has no feature map of more than one place"):
+        stillroom.explain(run.path, [picture_folder / "left"], show_progress=False)
 
 
 def _command(folder):

@@ -78,6 +78,23 @@ def test_asking_for_shapes_leaves_modes_and_statistics_alone():
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"), [("resnet10t_050", {}), ("resnet10t_050", {"attention": True}), ("test_vit", {})]
+)
+def test_what_the_head_reads_passes_through_last(name, settings):
+    network, seen = create(name, classes=2, size=64, **settings).eval(), []
+    handle = network.last.register_forward_hook(lambda module, given, out: seen.append(out))
+    with torch.no_grad():
+        logits, outputs = network(images(64)), network.outputs(images(64))
+    handle.remove()
+    assert torch.equal(seen[0], seen[1])
+    patches = seen[0] if seen[0].ndim == 4 else seen[0][:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    assert torch.equal(patches, outputs.map)
+    with torch.no_grad():
+        assert torch.equal(network.backbone.forward_head(seen[0]), logits)
+    assert not any(key.startswith("last") for key in network.state_dict())
+
+
 @pytest.mark.parametrize(("features", "width"), [("cls", 64), ("mean", 64), ("both", 128)])
 def test_the_classifier_sees_the_features_asked_for(features, width):
     network = create("test_vit", classes=3, size=32, features=features).eval()
