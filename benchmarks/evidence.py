@@ -51,7 +51,7 @@ def phantoms() -> Settings:
         teacher=TeacherSettings("resnet10t", teacher_mode="finetune", pretrained=False, teacher_epochs=12),
         student=StudentSettings("resnet10t_050"),
         training=TrainingSettings(epochs=12, batch_size=32, lr=2e-3),
-        evaluation=EvaluationSettings(explain=64, corruptions=True, latency=False),
+        evaluation=EvaluationSettings(explain=48, corruptions=True, latency=False),
         device="cpu",
     )
 
@@ -118,7 +118,9 @@ def carry_out(name: str, seed: int, folder: Path) -> Run:
     if (folder / "settings.yaml").exists():
         return resume(folder, show_progress=sys.stderr.isatty())
     settings = EXPERIMENTS[name]()
-    measured = replace(settings.evaluation, corruptions=seed == 0)  # shown of that seed alone
+    measured = settings.evaluation
+    if seed:  # of the other seeds, guidance alone is shown
+        measured = replace(measured, corruptions=False, explain=24)
     return distill(replace(settings, seed=seed, evaluation=measured), folder, show_progress=sys.stderr.isatty())
 
 

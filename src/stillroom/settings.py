@@ -196,7 +196,8 @@ class EvaluationSettings:
         resamples: bootstrap resamples behind every interval.
         latency: time the networks on this machine.
         coverage: how often the set of classes that the model names should hold the true one (split-conformal prediction).
-        class_conditional: keep that promise for each class apart, not for all images together.
+        class_conditional: keep that promise for each class apart, not for all images together. With several labels per
+            image it is always kept for each label, present and absent apart.
         refusals: share of images like the validation's that the model may refuse as foreign.
         explain: number of test images that get heat maps, by which the maps are judged; 0 makes none.
         explain_method: the heat map. `score_cam_fast` estimates Score-CAM from a sixth of its passes; `auto` is Score-CAM

@@ -68,7 +68,8 @@ class Prediction:
         if self.possible is None:
             sure = list(self.decision)
         elif not self.unsure and len(self.possible) > 1 and len(self.decision) == 1:
-            return " or ".join(self.possible)
+            several = len(self.possible) == len(self.probabilities) > 2
+            return f"any of the {len(self.possible)} classes" if several else " or ".join(self.possible)
         words = [*sure, *(f"perhaps {name}" for name in self.unsure)]
         return ", ".join(words) or "no finding"
 
@@ -310,7 +311,7 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
             table.add_row(image, Text(prediction.error, style="red"))
             continue
         answer = Text(prediction.answer or "", "yellow" if prediction.foreign else "bold")
-        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:top]
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[: 1 if prediction.foreign else top]
         for name, probability in ranked:
             style = "bold" if name in prediction.decision and not prediction.foreign else "dim"
             bar = "█" * round(_BAR * probability)
