@@ -20,12 +20,18 @@ import stillroom
 from stillroom.cli import make_app
 from stillroom.data.audit import Audit
 from stillroom.data.findings import ClassCount, Finding, Pair, SharedPatient
+from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.distillation.step import Objective, Step, TeacherOutputs
 from stillroom.distillation.teachers import Teacher
 from stillroom.evaluation.comparison import compare
+from stillroom.evaluation.conformal import ConformalRule, coverage_report
 from stillroom.evaluation.efficiency import profile
 from stillroom.evaluation.metrics import score
+from stillroom.evaluation.ood import ForeignRule, foreign_report, refusal_report
+from stillroom.evaluation.robustness import robustness
+from stillroom.explanation import layers
+from stillroom.explanation.evidence import gather
 from stillroom.models.network import Network
 from stillroom.models.taps import Outputs
 from stillroom.recipes import RECIPES, Recipe
@@ -49,8 +55,15 @@ FILES = {
     "`teacher [M, D2]`, and `index [M]`, rows of predictions.parquet.",
     "gallery.npz": "The student's worst mistakes on the test split: `images [G, C, H, W]` uint8 and `index [G]`.",
     "metrics.json": "Every figure of the report; see [below](#metricsjson).",
-    "student.onnx": "The student with its preprocessing, calibrated probabilities and class names; see "
-    "[below](#studentonnx).",
+    "explanations/": "Heat maps. Of the run itself: `explanation.json`, that part of metrics.json, and `maps.npz`, see "
+    "[below](#explanationsmapsnpz). `stillroom explain` adds an overlay (.png) and a map (.npy) per image, named after "
+    "image and class.",
+    "density.npz": "What the student's pooled features of training images look like, for the distance that the exported "
+    "file answers: `centres [C, D]`, `directions [D, r]`, `precisions [r]` and `residual_precision`.",
+    "foreign_scores.npz": "What `stillroom evaluate --foreign` compares foreign images with: `energy [M]` and "
+    "`distance [M]` of the `M` test images, and `patients [M]`, empty where unknown.",
+    "student.onnx": "The student with its preprocessing, calibrated probabilities, class names, what heat maps are made "
+    "of, and the rules for sets and refusals; see [below](#studentonnx).",
     "report.html": "The report: one file that opens offline.",
     "MODEL_CARD.md": "The model card.",
     "evaluations/": "One JSON file per `stillroom evaluate`, named after the source, its split and a hash of "
@@ -78,9 +91,15 @@ METRICS = {
     "calibration": "per role `temperature` (fitted on validation), `ece_before` and `ece_after` (calibration error on "
     "test), and the bins of the reliability diagrams, `bins_before` and `bins`",
     "comparison": "`student_vs_control` and `student_vs_teacher`, as described below",
+    "conformal": "whether the sets of classes hold the truth as often as promised, as described below",
+    "ood": "which images are refused as foreign, as described below",
+    "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",
+    "robustness": "figures on corrupted test images, as described below; only where `--corruptions` was asked for, of the "
+    "run or of `stillroom evaluate` later",
     "efficiency": "per network (`student`, `teacher`, `onnx`), as described below",
     "export": "the ONNX file against torch on validation images: `images`, `max_logit_difference`, "
-    "`max_probability_difference`, `decisions_equal`, `tolerance`, `passed`",
+    "`max_probability_difference`, `max_map_difference`, `max_distance_difference` (null where the file does not answer "
+    "these), `decisions_equal`, `tolerance`, `passed`",
 }
 
 ENVIRONMENT = {
@@ -202,7 +221,7 @@ def _recipes() -> Iterator[str]:
         yield f"### {recipe.name}"
         facts = [f"{recipe.title}.", _summary(recipe)]
         if recipe.citation:
-            facts.append(f"After: {recipe.citation}.")
+            facts.append(f"After: {recipe.citation.removeprefix('after ')}.")
         facts.append(f"Tasks: {', '.join(sorted(recipe.kinds))}. In Python `stillroom.{recipe.__name__}`.")
         yield " ".join(facts)
         yield _fields(recipe, _flags(recipe)) if fields(recipe) else "It has no settings of its own."
@@ -277,7 +296,33 @@ def _run_folder() -> Iterator[str]:
         f"{_body(score)}"
     )
     yield f"**Comparison.** {_returns(compare)}"
+    yield f"**Conformal.** {_returns(coverage_report)} `rule`: see [student.onnx](#studentonnx)."
+    yield (
+        f"**Ood.** Of the test images: {_returns(refusal_report)} `rule`: see [student.onnx](#studentonnx); null where none "
+        "could be fitted, and then only `statement` is beside it, which says why. `made_up` holds figures on `noise`, "
+        "`shuffled` and `inverted`, which are made of test images, and `against` those of every set that "
+        f"`stillroom evaluate --foreign` has shown, in the order of time. Of each set: {_returns(foreign_report)} Those "
+        "under `against` also have `source`, `quarantined` and `notes`."
+    )
+    yield (
+        "**Explanation.** What the words mean, and what may be concluded, stands in [explanation](explanation.md). Where "
+        f"the student can make no map, `images` is 0 and `reason` says why. {_returns(gather)}"
+    )
+    yield _list(gather)
+    yield (
+        "By name, a role's part of `faithfulness` holds `deletion_blur`, `insertion_blur` and `gap_blur`, "
+        "`deletion_mean`, `insertion_mean` and `gap_mean`, then `gap`, `drop`, `increase`, `road` (of images up to 224 px), `controls`, `advantage`, `sanity`, "
+        "`faithful` and `reasons`. The trivial maps are `centre`, `edges` and `random`."
+    )
+    yield f"**Robustness.** {_returns(robustness)}"
+    yield _list(robustness)
     yield f"**Efficiency.** {_returns(profile)} Of `onnx`: `size_mb`, `latency_ms`, `threads` and `machine` alone."
+    yield "### explanations/maps.npz"
+    yield (
+        "Of the `n` test images that were explained: `index [n]` (rows of predictions.parquet), `classes [n]` (number of the "
+        "class explained: the most probable one), `images [n, C, S, S]` uint8, `map_<role> [n, S, S]` float16 in [0, 1] for "
+        "each role, and where there are lesion masks `masks [n, S, S]` bool."
+    )
     yield "### history.jsonl"
     yield _table(("Key", "Meaning"), [(f"`{key}`", text) for key, text in HISTORY.items()])
     yield "### audit.json"
@@ -290,8 +335,9 @@ def _run_folder() -> Iterator[str]:
     )
     yield "### student.onnx"
     yield (
-        "One file, opset 18. Input `images [B, C, S, S]` float32 in [0, 1]; outputs `logits [B, K]` and calibrated "
-        "`probabilities [B, K]`. Metadata properties, each a JSON text:"
+        "One file, opset 18. Input `images [B, C, S, S]` float32 in [0, 1]; outputs, all float32: `logits [B, K]`, "
+        "calibrated `probabilities [B, K]`, `map [B, C', H', W']` where the student has a feature map of more than one "
+        "place, and `distance [B]` where foreign images can be told. Metadata properties, each a JSON text:"
     )
     texts = sections(ModelMetadata)["Attributes"] | {
         "format": "version of this contract",
@@ -300,8 +346,21 @@ def _run_folder() -> Iterator[str]:
         "task": "`kind`, `classes` and what else describes the task: what the outputs mean",
     }
     keys = ("format", "version", "task", "decision_rule", "name", "size", "channels", "white", "fit")
-    keys += ("temperature", "synthetic", "details")
+    keys += ("temperature", "synthetic", "layer", "hidden", "explanation", "conformal", "foreign", "details")
     yield _table(("Property", "Meaning"), [(f"`stillroom.{key}`", texts[key]) for key in keys])
+    yield (
+        "**`conformal`.** A class is in an image's set where minus the logarithm of its probability, of the logits as they "
+        "are, without the temperature, is at most its threshold; the class decided for always is. Of several labels, "
+        "`present` is judged by the label's probability and `absent` by one minus it. Infinite thresholds are null: always "
+        "in the set."
+    )
+    yield _attributes(ConformalRule)
+    yield (
+        "**`foreign`.** With `energy` = -log of the sum of exp(logits) (of several labels: -sum of log(1 + exp(logit))), an "
+        "image is foreign where the larger of (energy - `energy_location`) / `energy_scale` and (distance - "
+        "`distance_location`) / `distance_scale` is above the threshold. A threshold of null refuses nothing."
+    )
+    yield _attributes(ForeignRule)
 
 
 # -- Python -------------------------------------------------------------------------------------------------------
@@ -313,9 +372,16 @@ def _python() -> Iterator[str]:
         for name in stillroom.__all__
     ]
     yield _table(("Name", "What it is"), rows)
-    for cls in (stillroom.Run, stillroom.Predictor, stillroom.Prediction):
+    for cls in (stillroom.Run, stillroom.Predictor, stillroom.Prediction, stillroom.Explanation):
         yield f"### {cls.__name__}"
         yield _members(cls)
+    yield "### Heat maps in a program"
+    for function, home in ((stillroom.heat_maps, ""), (edge_map, ", from `stillroom.deployment.edge_maps`")):
+        yield f"`{function.__name__}{_signature(function)}`{home}. {_summary(function)} Returns {_returns(function)}"
+        yield _table(
+            ("Argument", "Meaning"), [(f"`{name}`", text) for name, text in sections(function)["Args"].items()]
+        )
+    yield f"**Layers.** {_body(layers)}"
     yield "### For authors of recipes"
     yield (
         "What a recipe and an objective work with; see [how-to](how-to.md#add-a-recipe-of-your-own). From "
@@ -400,8 +466,24 @@ def _blocks(thing: Any) -> Iterator[tuple[str, list[str]]]:
 
 
 def _returns(thing: Any) -> str:
-    lines = next((block for heading, block in _blocks(thing) if heading == "Returns"), [])
-    return _markdown(" ".join(line.strip() for line in lines))
+    """What a docstring says under ``Returns``, before its list."""
+    return _markdown(" ".join(" ".join(_returned(thing)[0]).split()))
+
+
+def _list(thing: Any) -> str:
+    """The list under a docstring's ``Returns``."""
+    items = [_markdown(" ".join(" ".join(item).split())) for item in _returned(thing)[1:]]
+    return "\n".join(textwrap.fill(item, 120, subsequent_indent="  ", break_on_hyphens=False) for item in items)
+
+
+def _returned(thing: Any) -> list[list[str]]:
+    """Lines under ``Returns``: those before a list, then those of each of its items."""
+    found: list[list[str]] = [[]]
+    for line in next((block for heading, block in _blocks(thing) if heading == "Returns"), []):
+        if line.startswith("- "):
+            found.append([])
+        found[-1].append(line)
+    return found
 
 
 def _summary(thing: Any) -> str:

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from stillroom import (
@@ -79,7 +81,7 @@ def test_the_reference_names_every_setting_and_verb():
     for cls in SECTIONS.values():
         for field in fields(cls):
             assert f"`--{field.name.replace('_', '-')}`" in page
-    for verb in ("distill", "evaluate", "predict", "export", "audit", "models", "recipes", "bench", "demo"):
+    for verb in ("distill", "evaluate", "predict", "explain", "export", "audit", "models", "recipes", "bench", "demo"):
         assert f"### `stillroom {verb}`" in page
 
 
@@ -198,24 +200,30 @@ def test_the_defaults_on_the_recipes_page_are_the_codes(recipe):
 
 
 # -- architecture.md ------------------------------------------------------------------------------------------------
-def imports(path: Path) -> set[str]:
-    """Names of Stillroom's parts that a file imports, wherever in it, but not for type checking alone."""
+def modules(path: Path) -> set[str]:
+    """Modules that a file imports names from, wherever in it, but not for type checking alone."""
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body = [ast.Pass()]
-    found = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    return {name.split(".")[1] for name in found if name.startswith("stillroom.")}
+    return {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
 
 
+def imports(path: Path) -> set[str]:
+    """Names of Stillroom's parts that a file imports."""
+    return {name.split(".")[1] for name in modules(path) if name.startswith("stillroom.")}
+
+
+ABOVE = {"training", "workbench", "pipeline", "explanations", "uncertainty", "foreign_test", "corruption_test"}
 FORBIDDEN = {
-    "data": {"models", "distillation", "recipes", "training", "workbench", "pipeline", "evaluation", "deployment"},
-    "models": {"data", "distillation", "recipes", "training", "workbench", "pipeline", "evaluation", "run"},
-    "distillation": {"recipes", "training", "workbench", "pipeline", "evaluation", "run"},
-    "evaluation": {"models", "distillation", "recipes", "training", "workbench", "pipeline", "run"},
-    "deployment": {"models", "distillation", "recipes", "training", "workbench", "pipeline", "run"},
-    "report": {"models", "distillation", "training", "workbench", "pipeline"},
-    "recipes": {"models", "data", "training", "workbench", "pipeline", "evaluation", "run"},
+    "data": ABOVE | {"models", "distillation", "recipes", "evaluation", "explanation", "deployment"},
+    "models": ABOVE | {"data", "distillation", "recipes", "evaluation", "explanation", "run"},
+    "distillation": ABOVE | {"recipes", "evaluation", "explanation", "run"},
+    "evaluation": ABOVE | {"models", "distillation", "recipes", "explanation", "run"},
+    "explanation": ABOVE | {"data", "distillation", "recipes", "deployment", "report", "settings", "run"},
+    "deployment": ABOVE | {"models", "distillation", "recipes", "run"},
+    "report": ABOVE | {"models", "distillation"},
+    "recipes": ABOVE | {"models", "data", "evaluation", "explanation", "run"},
 }
 
 
@@ -223,6 +231,14 @@ FORBIDDEN = {
 def test_no_arrow_points_back(part):
     for file in (ROOT / "src/stillroom" / part).rglob("*.py"):
         assert not imports(file) & (FORBIDDEN[part] | {"cli"}), file
+
+
+@pytest.mark.parametrize("part", ["deployment", "report"])
+def test_only_the_numpy_part_of_explanation_is_used_where_torch_is_not(part):
+    files = (ROOT / "src/stillroom" / part).rglob("*.py")
+    used = {name for file in files for name in modules(file) if name.startswith("stillroom.explanation.")}
+    assert used
+    assert used <= {"stillroom.explanation.score_cam", "stillroom.explanation.overlay"}
 
 
 def test_nobody_imports_the_command_line():
@@ -238,15 +254,33 @@ def test_files_that_the_pages_name_exist():
             assert written_by_runs or (ROOT / name).exists() or (package / name).exists(), f"{page.name}: {name}"
 
 
-@pytest.mark.parametrize("verb", ["--help", "audit"])
-def test_light_verbs_load_no_torch(verb, picture_folder):
-    arguments = [verb] if verb == "--help" else [verb, str(picture_folder), "--size", "16"]
+def loads_torch(arguments: list[str]) -> bool:
+    """Whether a command that succeeds has loaded torch."""
     program = (
-        "import sys\nfrom stillroom.cli import main\n"
-        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
-        "sys.exit('torch' in sys.modules)"
+        "import sys\nfrom stillroom.cli import main\ncode = 0\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    code = end.code or 0\n"
+        "assert code == 0, code\nprint('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1] == "True"
+
+
+def test_light_verbs_load_no_torch(picture_folder):
+    assert not loads_torch(["--help"])
+    assert not loads_torch(["audit", str(picture_folder), "--size", "16"])
+
+
+def test_verbs_that_use_the_exported_file_load_no_torch(run, picture_folder, tmp_path):
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    settings = yaml.safe_load((copy / "settings.yaml").read_text("utf-8"))
+    settings["recipe"] = {"name": "baseline"}  # the run's own is not known by name
+    (copy / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    image = str(next(picture_folder.rglob("*.png")))
+    for verb in (["predict", image], ["explain", image], ["evaluate", str(picture_folder)]):
+        assert not loads_torch([verb[0], str(copy), *verb[1:]]), verb
+    assert not loads_torch(["evaluate", str(copy), str(picture_folder), "--foreign"])
+    assert loads_torch(["explain", str(copy), image, "--method", "grad_cam"]), "the check must be able to fail"
 
 
 # -- examples -------------------------------------------------------------------------------------------------------
@@ -305,13 +339,21 @@ def test_the_run_folder_is_as_the_reference_describes_it(run):
     left = {path.name for path in run.path.iterdir()}
     assert left - described == {"warm_up"}, "files that the reference does not name"
     assert described - left == {"evaluations", "checkpoints"}, "files that the reference promises"
-    assert set(run.metrics) == set(make_reference.METRICS)
+    assert set(make_reference.METRICS) - set(run.metrics) == {"robustness"}, "it was not asked for"
+    assert not set(run.metrics) - set(make_reference.METRICS)
     assert set(run.history()[0]) == set(make_reference.HISTORY)
     page = (DOCS / "reference.md").read_text("utf-8")
     student = run.metrics["test"]["student"]
-    parts = (student, run.metrics["comparison"]["student_vs_control"], run.metrics["efficiency"]["student"], run.audit)
+    parts = [student, run.metrics["comparison"]["student_vs_control"], run.metrics["efficiency"]["student"], run.audit]
+    for name in ("conformal", "ood", "explanation"):
+        parts += [run.metrics[name], run.metrics[name].get("rule", {})]
+    parts += [run.metrics["ood"]["made_up"][0], run.metrics["explanation"]["faithfulness"]["student"]]
     missing = [key for part in parts for key in part if f"`{key}`" not in page]
     assert not missing
+    for name in ("explanations/maps.npz", "density.npz", "foreign_scores.npz"):
+        with np.load(run.path / name) as arrays:
+            known = {"map_student", "map_control", "map_teacher"}  # written `map_<role>`
+            assert not [key for key in set(arrays.files) - known if f"`{key}" not in page], name
     properties = run.predictor()._session.get_modelmeta().custom_metadata_map
     assert not [name for name in properties if f"`{name}`" not in page]
 
