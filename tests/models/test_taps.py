@@ -6,6 +6,7 @@ from torch import nn
 from stillroom.errors import UsageError
 from stillroom.models.network import Network
 from stillroom.models.normalisation import HALF
+from stillroom.models.taps import layer_map
 from stillroom.models.zoo import create
 
 # name, side, last feature map, pooled features
@@ -82,6 +83,31 @@ def test_patch_tokens_lie_on_their_grid_also_when_it_is_not_square(name):
         oracle = backbone.forward_intermediates((batch - 0.5) / 0.5, indices=1, norm=True, output_fmt="NCHW")
     assert got.shape[-2:] == (2, 5)
     torch.testing.assert_close(got, oracle[1][-1])
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_small_patch14_reg4_dinov2"])
+def test_any_layer_of_a_transformer_lies_on_its_grid_with_and_without_the_class_token(name):
+    patch = 14 if "14" in name else 16
+    size = (2 * patch, 5 * patch)
+    backbone = timm.create_model(name, img_size=size, num_classes=2).eval()
+    with torch.no_grad():
+        tokens = backbone.patch_embed(torch.rand(1, 3, *size))
+        grid = layer_map(backbone, tokens, size)
+        whole = backbone._pos_embed(tokens)
+        behind = layer_map(backbone, whole, size)
+    assert grid.shape[-2:] == behind.shape[-2:] == (2, 5)
+    assert torch.equal(grid[0, :, 1, 3], tokens[0, 8] if tokens.ndim == 3 else tokens[0, 1, 3])
+    assert torch.equal(behind[0, :, 1, 3], whole[0, backbone.num_prefix_tokens + 8])
+    with pytest.raises(UsageError, match="no last feature map"):
+        layer_map(backbone, whole[:, 0], size)
+
+
+def test_layers_in_other_layouts_are_turned():
+    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, num_classes=2).eval()
+    features = torch.rand(1, 4, 6, 192)
+    assert torch.equal(layer_map(swin, features, (64, 64)), features.permute(0, 3, 1, 2))
+    resnet = timm.create_model("test_resnet", num_classes=2)
+    assert layer_map(resnet, features, (64, 64)) is features
 
 
 def test_densenet_map_is_after_the_final_norm_and_relu():

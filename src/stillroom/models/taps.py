@@ -69,10 +69,12 @@ def layer_map(backbone: nn.Module, output: Tensor, aspect: tuple[int, int]) -> T
     Raises:
         UsageError: the output has no spatial layout.
     """
-    if output.ndim == 3 and _prefix_tokens(backbone):
-        grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
-        if grid is not None and output.shape[1] == grid[0] * grid[1]:  # before the class token is put in front
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if grid is not None and _prefix_tokens(backbone):  # before the class token is put in front
+        if output.ndim == 3 and output.shape[1] == grid[0] * grid[1]:
             return output.transpose(1, 2).reshape(len(output), output.shape[2], *grid)
+        if output.ndim == 4 and tuple(output.shape[1:3]) == tuple(grid):  # networks that take images of any size
+            return output.permute(0, 3, 1, 2)
     return feature_map(backbone, output, aspect)
 
 
