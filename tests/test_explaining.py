@@ -174,6 +174,24 @@ def test_trust_repeats_what_was_tested_and_says_where_nothing_was(tiny_run, monk
         assert trust(predictor, "score_cam") == (None, UNTESTED)
 
 
+@pytest.mark.parametrize("tested", ["score_cam_fast", "eigen_cam"])
+def test_the_method_that_was_tested_is_the_one_that_is_drawn(own_run, pictures, tmp_path, tested):
+    model, image = onnx.load(own_run.path / "student.onnx"), [pictures / "wide.png"]
+    for entry in model.metadata_props:
+        if entry.key == "stillroom.explanation":
+            entry.value = json.dumps(json.loads(entry.value) | {"method": tested})
+    onnx.save(model, own_run.path / "student.onnx")
+
+    def drawn(source, **settings):
+        (found,) = explained(source, image, of="left", out=tmp_path / "out", **settings)
+        return np.load(found.array)
+
+    np.testing.assert_array_equal(drawn(own_run.path), drawn(own_run.path, method=tested))
+    file = own_run.path / "student.onnx"
+    at_the_edge = "score_cam" if tested == "eigen_cam" else tested
+    np.testing.assert_array_equal(drawn(file), drawn(file, method=at_the_edge))
+
+
 def test_an_old_run_is_explained_once_it_is_exported_anew(old_run, pictures, tmp_path):
     run = old_run
     with pytest.raises(UsageError, match="has format 1, this Stillroom reads format 2: export"):

@@ -100,11 +100,11 @@ def test_none_are_made_where_none_are_wanted(bench):
 
 @pytest.mark.parametrize(("name", "side", "wanted"), [("mobilenetv3_small_050", 28, "last"), ("test_vit", 16, "auto")])
 def test_a_student_of_one_place_makes_none_and_says_why(bench, name, side, wanted):
-    found = made(bench(size=max(side, 16), explain_layer=wanted), network(name, side))
+    found = made(bench(size=side, explain_layer=wanted), network(name, side))
     assert found.layer is None
     assert found.figures["images"] == 0
     assert "no feature map of more than one place" in found.figures["reason"]
-    assert exported_note(found.figures, bench(name="other").settings) is None
+    assert exported_note(found.figures) is exported_note(None) is None
 
 
 def test_images_of_28_pixels_are_explained(bench):
@@ -139,9 +139,9 @@ def test_labels_are_explained_one_by_one(bench, picture_folder, tmp_path, monkey
     assert found.figures["faithfulness"]["student"]["faithful"] is False  # of three images nothing is claimed
     assert right.tolist() == truths
     assert found.figures["images"] == 3
-    made_of = exported_note(found.figures, place.settings)
-    assert made_of["method"] == "score_cam"
-    assert made_of["statement"] == found.figures["statement"]["student"]
+    note = exported_note(found.figures)
+    assert (note["faithful"], note["method"]) == (False, "score_cam")
+    assert note["statement"] == found.figures["statement"]["student"]
 
 
 @pytest.mark.parametrize("method", ["score_cam", "grad_cam", "eigen_cam"])
@@ -156,6 +156,22 @@ def test_several_teachers_are_explained_by_the_mean_of_their_maps(bench, method)
     np.testing.assert_allclose(kept["map_teacher"], torch.stack(members).mean(dim=0), atol=2e-3)
     assert found.figures["layer"]["teacher"] == "auto"
     assert found.figures["notes"] == [note for note in found.figures["notes"] if "no heat maps" not in note]
+
+
+@pytest.mark.parametrize(("wanted", "drawn"), [("auto", "score_cam_fast"), ("score_cam", "score_cam")])
+def test_wide_layers_are_explained_fast_unless_asked_otherwise(bench, monkeypatch, wanted, drawn):
+    seen = {}
+    monkeypatch.setattr("stillroom.explanations.gather", lambda *asked, **how: seen.update(how) or 1 / 0)
+    place = bench(explain_method=wanted)
+    with pytest.raises(ZeroDivisionError):
+        made(place, network("resnet10t"), control=network("resnet10t", seed=1), teacher=network("test_vit"))
+    assert seen["layers"]["student"] == "layer2"  # of 128 channels
+    assert seen["methods"] == dict.fromkeys(("student", "control"), "score_cam") | {"teacher": "score_cam_fast"}
+    place = bench(size=64, explain_method=wanted, name="larger")
+    with pytest.raises(ZeroDivisionError):
+        made(place, network("resnet18", 128), control=network("resnet18", 128, seed=1))
+    assert seen["layers"]["student"] == "last"  # of 512
+    assert seen["methods"] == dict.fromkeys(("student", "control"), drawn)
 
 
 def test_a_teacher_without_a_map_is_left_out_with_a_note(bench):

@@ -269,6 +269,9 @@ def test_answers_in_words():
     assert answer(decision=("benign",)) == "benign"
     assert answer(decision=("benign",), possible=("benign",)) == "benign"
     assert answer(decision=("benign",), possible=("benign", "malignant")) == "benign or malignant"
+    three = dict.fromkeys(("benign", "malignant", "normal"), 1 / 3)
+    assert answer(decision=("benign",), possible=("benign", "normal"), probabilities=three) == "benign or normal"
+    assert answer(decision=("benign",), possible=tuple(three), probabilities=three) == "any of the 3 classes"
     assert answer(decision=("benign",), possible=("benign",), foreign=True) == "not this kind of image"
     assert answer(decision=("benign",), possible=("benign",), foreign=False) == "benign"
     assert answer(decision=("mass", "nodule")) == "mass, nodule"
@@ -348,7 +351,7 @@ def test_a_refusal_is_shown_instead_of_a_class(tmp_path):
         console.print(prediction_table(predictions))
     lines = [" ".join(line.split()) for line in capture.get().splitlines()]
     assert lines[1].startswith("a.png not this kind of image b 75.0%")
-    assert lines[3].startswith("b.png a or b b 75.0%")
+    assert lines[2].startswith("b.png a or b b 75.0%")  # of a refused image only the likeliest class is shown
 
 
 def test_wrong_models_are_refused_by_name(tmp_path):
