@@ -221,7 +221,7 @@ def _recipes() -> Iterator[str]:
         yield f"### {recipe.name}"
         facts = [f"{recipe.title}.", _summary(recipe)]
         if recipe.citation:
-            facts.append(f"After: {recipe.citation.removeprefix('after ')}.")
+            facts.append(f"After: {recipe.citation}.")
         facts.append(f"Tasks: {', '.join(sorted(recipe.kinds))}. In Python `stillroom.{recipe.__name__}`.")
         yield " ".join(facts)
         yield _fields(recipe, _flags(recipe)) if fields(recipe) else "It has no settings of its own."

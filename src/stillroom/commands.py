@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from stillroom.errors import RunError, UsageError
+from stillroom.explanation.methods import Method
 from stillroom.recipes import RECIPES, Recipe
 from stillroom.settings import DataSettings
 
@@ -80,7 +81,7 @@ def evaluate(
         from stillroom.foreign_test import evaluate_foreign
 
         found = evaluate_foreign(opened, source, data, split=split)
-        console.print_json(found) if json else console.show_foreign(found)
+        console.print_json(found) if json else console.show_foreign(opened, found)
         return
     from stillroom.external_validation import evaluate as test
 
@@ -89,6 +90,8 @@ def evaluate(
         console.print_json(found)
         return
     console.show_figures(found["test"], found["source"], synthetic=found["synthetic"])
+    for part in filter(None, (found["conformal"], found["ood"])):
+        console.out().print(part["statement"], markup=False)
     for note in found["notes"]:
         console.say(note)
 
@@ -130,7 +133,7 @@ def explain(
     images: Annotated[list[Path], Parameter(consume_multiple=True)],
     /,
     *,
-    method: Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] | None = None,
+    method: Method | None = None,
     of: str | None = None,
     out: Path | None = None,
     json: Annotated[bool, _JSON] = False,

@@ -126,7 +126,7 @@ def show_explanations(found: Sequence[Explanation], faithful: bool | None, state
         console.print(f"[yellow]{mark}:[/yellow] {escape(statement)}", soft_wrap=True)
 
 
-def show_foreign(found: dict[str, Any]) -> None:
+def show_foreign(run: Run, found: dict[str, Any]) -> None:
     """How well foreign images were refused."""
     console = out()
     console.print(f"{found['name']}: {found['images']} images", style="bold", markup=False)
@@ -139,6 +139,7 @@ def show_foreign(found: dict[str, Any]) -> None:
         console.print(f"{words}: {_estimate(found[key])}", markup=False)
     for note in found["notes"]:
         say(note)
+    console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
 
 
 def show_robustness(run: Run, found: dict[str, Any]) -> None:
@@ -189,4 +190,5 @@ def _estimate(figure: dict[str, float | None]) -> str:
         return "undefined"
     if figure["low"] is None or figure["high"] is None:
         return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+    between = " to " if figure["low"] < 0 else "-"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}{between}{figure['high']:.3f})"

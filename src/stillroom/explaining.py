@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,12 @@ from stillroom.data.table import UnreadableImage
 from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.predictor import Prediction, Predictor, expand
 from stillroom.errors import UsageError, nearest
+from stillroom.explanation.methods import METHODS, Method
 from stillroom.explanation.overlay import overlay
 from stillroom.files import write_atomically
 from stillroom.progress import progress
 from stillroom.run import Run
 
-Method = Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"]
-METHODS: tuple[Method, ...] = get_args(Method)
 _AT_THE_EDGE = ("score_cam", "score_cam_fast")
 
 Draw = Callable[[np.ndarray, int], np.ndarray]
@@ -80,8 +79,8 @@ def explain(
         images: files, and folders of them.
         method: see :func:`~stillroom.explanation.heat_maps.heat_maps`. Default: see :func:`default_method`.
         of: name of the class to explain. Default: for each image the most probable.
-        out: folder for the files, named after image and class. Default: ``explanations`` in the run folder, or in the
-            current folder for an exported file.
+        out: folder for the files, which are named after image and class, and after the method where it is not the default
+            one. Default: ``explanations`` in the run folder, or in the current folder for an exported file.
         show_progress: show a bar.
 
     Raises:
@@ -105,11 +104,12 @@ def explain(
         draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")
     else:
         draw = _by_torch(Path(source), method, predictor.metadata.layer)
+    suffix: list[str] = [] if method == default_method(predictor, source) else [method]
     taken: set[str] = set()
     done = []
     with progress("explain", len(paths), enabled=show_progress) as advance:
         for path in paths:
-            done.append(_explained(predictor, draw, path, of, folder, taken))
+            done.append(_explained(predictor, draw, path, of, folder, suffix, taken))
             advance()
     return done
 
@@ -137,7 +137,7 @@ def trust(predictor: Predictor, method: str) -> tuple[bool | None, str]:
 
 
 def _explained(
-    predictor: Predictor, draw: Draw, path: Path, of: str | None, folder: Path, taken: set[str]
+    predictor: Predictor, draw: Draw, path: Path, of: str | None, folder: Path, suffix: list[str], taken: set[str]
 ) -> Explanation:
     try:
         image = FileReader((path,)).read(0)
@@ -148,7 +148,7 @@ def _explained(
     name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
     square = draw(prepared, predictor.classes.index(name))
     heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
-    stem = re.sub(r"[^\w.-]+", "-", f"{path.stem}.{name}")
+    stem = re.sub(r"[^\w.-]+", "-", ".".join([path.stem, name, *suffix]))
     numbered = next(text for text in chain([stem], (f"{stem}-{n}" for n in count(2))) if text not in taken)
     taken.add(numbered)
     picture, array = folder / f"{numbered}.png", folder / f"{numbered}.npy"

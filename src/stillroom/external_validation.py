@@ -17,7 +17,9 @@ from stillroom.data.load import is_named_set, open_source
 from stillroom.data.table import Table, UnreadableImage
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import reliability
+from stillroom.evaluation.conformal import coverage_report
 from stillroom.evaluation.metrics import score
+from stillroom.evaluation.ood import energy, refusal_report
 from stillroom.files import write_json
 from stillroom.progress import progress
 from stillroom.run import Run
@@ -48,7 +50,8 @@ def evaluate(
 
     Returns:
         ``source`` (a line for people), ``location`` (the name or absolute path), ``data`` (how it was read), ``split``,
-        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``quarantined`` (path and reason of what
+        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``conformal`` and ``ood`` (whether sets and
+        refusals keep their promises here; None where the model has no such rule), ``quarantined`` (path and reason of what
         could not be read), ``seen_in_training`` (``images``, the number of images that are in the run's training or
         validation split pixel for pixel, ``of`` how many; None for a run that kept no digests) and ``notes``.
 
@@ -67,7 +70,8 @@ def evaluate(
     targets = _renumbered(table, task)
     rows, chosen = chosen_rows(table, split)
 
-    probabilities: list[np.ndarray] = []
+    asked = ["logits", "probabilities", *(["distance"] if predictor.foreign else [])]
+    parts: list[dict[str, np.ndarray]] = []
     kept: list[int] = []
     digests: list[str] = []
     quarantined: list[dict[str, str]] = []
@@ -82,17 +86,18 @@ def evaluate(
             except (UnreadableImage, UsageError) as error:  # the latter: brighter than the model's white
                 quarantined.append({"path": str(table.ids[row]), "reason": str(error)})
             if len(pending) == _BATCH:
-                probabilities.append(predictor.probabilities(np.stack(pending)))
+                parts.append(predictor.ask(np.stack(pending), *asked))
                 pending = []
             advance()
     if pending:
-        probabilities.append(predictor.probabilities(np.stack(pending)))
+        parts.append(predictor.ask(np.stack(pending), *asked))
     if not kept:
         raise UsageError(
             f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason'].rstrip('.')}."
         )
 
-    found = np.concatenate(probabilities).astype(np.float64)
+    answers = {name: np.concatenate([part[name] for part in parts]) for name in asked}
+    found = answers["probabilities"].astype(np.float64)
     truth = targets[kept]
     patients = None if table.patients is None else table.patients[kept]
     figures = score(
@@ -103,6 +108,17 @@ def evaluate(
         resamples=run.settings.evaluation.resamples,
         seed=run.settings.seed,
     )
+    drawn: dict[str, Any] = {
+        "patients": patients,
+        "resamples": run.settings.evaluation.resamples,
+        "seed": run.settings.seed,
+    }
+    conformal = refused = None
+    if predictor.conformal:
+        conformal = coverage_report(task, predictor.conformal, answers["logits"], truth, **drawn)
+    if predictor.foreign:
+        scores = energy(task, answers["logits"]), answers["distance"].astype(np.float64)
+        refused = refusal_report(predictor.foreign, *scores, **drawn)
     seen, notes = _seen_in_training(run, digests)
     notes += figures["notes"]
     if quarantined:
@@ -115,6 +131,8 @@ def evaluate(
         "synthetic": table.synthetic or predictor.synthetic,
         "test": {"student": figures},
         "calibration": {"student": {"bins": reliability(task, found, truth)}},
+        "conformal": conformal,
+        "ood": refused,
         "quarantined": quarantined,
         "seen_in_training": seen,
         "notes": notes,

@@ -15,18 +15,16 @@ from stillroom.data.load import is_named_set, open_source
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
-from stillroom.evaluation.ood import ForeignRule, energy, foreign_report
+from stillroom.evaluation.ood import energy, foreign_report
 from stillroom.external_validation import Split, chosen_rows
 from stillroom.files import write_json
 from stillroom.progress import progress
-from stillroom.run import Run
+from stillroom.run import FOREIGN_SCORES, Run
 from stillroom.settings import DataSettings
 
 _BATCH = 32
 _Image = tuple[str, Callable[[], np.ndarray]]
 """Where an image stands, and what reads it."""
-
-SCORES = "foreign_scores.npz"
 
 
 def evaluate_foreign(
@@ -49,7 +47,7 @@ def evaluate_foreign(
         UsageError: the run has no rule for foreign images, or there is no readable image.
     """
     predictor, metrics = run.predictor(), run.metrics
-    if predictor.metadata.foreign is None or not (run.path / SCORES).exists():
+    if predictor.foreign is None or not (run.path / FOREIGN_SCORES).exists():
         raise UsageError(f"{run.path} has no rule for foreign images: {_why(metrics)}")
     images, name, description = _images(source, data, split, predictor, run)
     found: list[tuple[np.ndarray, np.ndarray]] = []
@@ -74,10 +72,10 @@ def evaluate_foreign(
     ask()
     if not found:
         raise UsageError(f"None of the images of {source} could be read: {quarantined[0]['reason'].rstrip('.')}.")
-    with np.load(run.path / SCORES, allow_pickle=False) as file:
+    with np.load(run.path / FOREIGN_SCORES, allow_pickle=False) as file:
         inside, patients = (file["energy"], file["distance"]), file["patients"]
     report = foreign_report(
-        ForeignRule.from_dict(predictor.metadata.foreign),
+        predictor.foreign,
         inside,
         (np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])),
         name,

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from stillroom.deployment.predictor import Predictor
     from stillroom.models.network import Network
 
+FOREIGN_SCORES = "foreign_scores.npz"
+"""Energy and feature distance of a run's test images, which foreign ones are compared with."""
+
 _PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "onnx", "onnxruntime", "pillow")
 
 

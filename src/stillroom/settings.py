@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from stillroom.errors import UsageError, nearest
+from stillroom.explanation.methods import Method
 from stillroom.recipes import MedAlmighty, Recipe, recipe_named
 
 
@@ -217,7 +218,7 @@ class EvaluationSettings:
     class_conditional: bool = False
     refusals: float = 0.05
     explain: int = 32
-    explain_method: Literal["auto", "score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"] = "auto"
+    explain_method: Literal["auto", Method] = "auto"
     explain_layer: str = "auto"
     corruptions: bool = False
 

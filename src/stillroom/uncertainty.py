@@ -24,10 +24,10 @@ from stillroom.evaluation.ood import (
 from stillroom.files import write_arrays
 from stillroom.inference import BATCH, evaluating, run_over
 from stillroom.models.network import Network
+from stillroom.run import FOREIGN_SCORES
 from stillroom.workbench import Workbench
 
 DENSITY_FILE = "density.npz"
-SCORES_FILE = "foreign_scores.npz"
 _DENSITY_IMAGES = 5000  # training images: more make no better mean and covariance
 _FOREIGN_IMAGES = 256
 _TILE = 4  # a shuffled image is cut into so many tiles a side
@@ -91,7 +91,7 @@ def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertain
     foreign = fit_foreign_rule(*scores(val), wanted.refusals)
     inside = scores(test)
     known = np.array([]) if patients is None else patients
-    write_arrays(bench.run.path / SCORES_FILE, {"energy": inside[0], "distance": inside[1], "patients": known})
+    write_arrays(bench.run.path / FOREIGN_SCORES, {"energy": inside[0], "distance": inside[1], "patients": known})
     report = refusal_report(foreign, *inside, patients=patients, **drawn)
     chosen = np.sort(np.random.default_rng(0).permutation(test)[:_FOREIGN_IMAGES])
     images = bench.data.images.batch(chosen)

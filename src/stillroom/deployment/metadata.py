@@ -130,5 +130,5 @@ class ModelMetadata:
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{source} carries damaged Stillroom metadata ({type(error).__name__}: {error})."
-                " Export the model again."
+                " Export the model again with `stillroom export RUN`."
             ) from error

@@ -93,13 +93,15 @@ class Predictor:
 
     Attributes:
         metadata: all that the file says about itself.
+        conformal: its rule for sets of classes, or None.
+        foreign: its rule for foreign images, or None.
     """
 
     def __init__(self, session: InferenceSession, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self._session = session
-        self._conformal = metadata.conformal and ConformalRule.from_dict(metadata.conformal)
-        self._foreign = metadata.foreign and ForeignRule.from_dict(metadata.foreign)
+        self.conformal = ConformalRule.from_dict(metadata.conformal) if metadata.conformal else None
+        self.foreign = ForeignRule.from_dict(metadata.foreign) if metadata.foreign else None
 
     @classmethod
     def load(cls, source: Path | str, *, threads: int = 0) -> Predictor:
@@ -258,14 +260,14 @@ class Predictor:
             batch: ``[N, C, S, S]`` float32 in [0, 1].
             paths: ``[N]`` the files they come from, or None.
         """
-        names = ["logits", "probabilities", *(["distance"] if self._foreign else [])]
+        names = ["logits", "probabilities", *(["distance"] if self.foreign else [])]
         found = self.ask(batch, *names)
         logits, probabilities = found["logits"], found["probabilities"]
         decided = self.task.one_hot(self.task.decide(probabilities)).astype(bool)
         scores = None
-        if self._foreign:
-            scores = self._foreign.scores(energy(self.task, logits), found["distance"])
-        sets = self._conformal.sets(self.task, logits) if self._conformal else None
+        if self.foreign:
+            scores = self.foreign.scores(energy(self.task, logits), found["distance"])
+        sets = self.conformal.sets(self.task, logits) if self.conformal else None
         predictions = []
         for row, path in enumerate(paths):
             possible, unsure = None, np.zeros(len(self.classes), dtype=bool)
@@ -280,7 +282,7 @@ class Predictor:
                     probabilities={name: float(p) for name, p in zip(self.classes, probabilities[row], strict=True)},
                     possible=None if possible is None else self._named(possible),
                     unsure=self._named(unsure),
-                    foreign=None if score is None or not self._foreign else score > self._foreign.threshold,
+                    foreign=None if score is None or not self.foreign else score > self.foreign.threshold,
                     foreign_score=score,
                 )
             )

@@ -7,7 +7,6 @@ docs/explanation.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.layers import Layer, find_layer, slopes, watched
+from stillroom.explanation.methods import METHODS, Method
 from stillroom.explanation.score_cam import finished, score_cam
 from stillroom.inference import evaluating
 from stillroom.models.network import Network
 from stillroom.progress import Advance
 
-Method = Literal["score_cam", "score_cam_fast", "grad_cam", "grad_cam_pp", "eigen_cam"]
-METHODS: tuple[Method, ...] = get_args(Method)
 BY_GRADIENT: tuple[Method, ...] = ("grad_cam", "grad_cam_pp")
 
 MEMORY_MB = 512.0

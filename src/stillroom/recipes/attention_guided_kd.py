@@ -30,7 +30,7 @@ class AttentionGuidedKD(Recipe):
     name: ClassVar[str] = "attention_guided_kd"
     title: ClassVar[str] = "One teacher, and the student is also asked to look where the teacher looks"
     citation: ClassVar[str] = (
-        "after attention transfer (Zagoruyko and Komodakis, ICLR, 2017) and class attention transfer (Guo, CVPR, 2023)"
+        "Attention transfer (Zagoruyko and Komodakis, ICLR, 2017), class attention transfer (Guo, CVPR, 2023)"
     )
     default_teacher: ClassVar[str] = "resnet50"
     default_teacher_mode: ClassVar[Literal["frozen", "finetune"]] = "finetune"
