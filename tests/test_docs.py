@@ -214,7 +214,7 @@ def imports(path: Path) -> set[str]:
     return {name.split(".")[1] for name in modules(path) if name.startswith("stillroom.")}
 
 
-ABOVE = {"training", "workbench", "pipeline", "explanations", "uncertainty", "foreign_test", "corruption_test"}
+ABOVE = {"training", "workbench", "pipeline", "explanations", "uncertainty", "foreign_images", "corrupted_images"}
 FORBIDDEN = {
     "data": ABOVE | {"models", "distillation", "recipes", "evaluation", "explanation", "deployment"},
     "models": ABOVE | {"data", "distillation", "recipes", "evaluation", "explanation", "run"},

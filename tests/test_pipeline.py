@@ -204,11 +204,11 @@ def test_multilabel_from_a_table(picture_folder, tmp_path):
 
 
 def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, monkeypatch):
-    from stillroom import explanations, export
+    from stillroom import explain_run, export
 
     settings = Settings(str(picture_folder), recipe=Baseline(), **QUICK)
-    gather, explained = explanations.gather, []
-    monkeypatch.setattr(explanations, "gather", lambda *asked, **how: explained.append(1) or gather(*asked, **how))
+    gather, explained = explain_run.gather, []
+    monkeypatch.setattr(explain_run, "gather", lambda *asked, **how: explained.append(1) or gather(*asked, **how))
     with monkeypatch.context() as broken:
         broken.setattr(
             export,

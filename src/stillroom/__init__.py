@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stillroom.bench import run_bench
-    from stillroom.corruption_test import evaluate_corruptions
+    from stillroom.corrupted_images import evaluate_corruptions
     from stillroom.data.load import Dataset, load_data
     from stillroom.deployment.predictor import Prediction, Predictor
     from stillroom.errors import RunError, StillroomError, UsageError
-    from stillroom.explaining import Explanation, explain
+    from stillroom.explain_images import Explanation, explain
     from stillroom.explanation.heat_maps import heat_maps
     from stillroom.export import export_student
     from stillroom.external_validation import evaluate
-    from stillroom.foreign_test import evaluate_foreign
+    from stillroom.foreign_images import evaluate_foreign
     from stillroom.pipeline import distill, resume
     from stillroom.recipes import (
         CAMKD,
@@ -60,10 +60,10 @@ _HOMES = {
     "StillroomError": "errors",
     "UsageError": "errors",
     "evaluate": "external_validation",
-    "evaluate_corruptions": "corruption_test",
-    "evaluate_foreign": "foreign_test",
-    "Explanation": "explaining",
-    "explain": "explaining",
+    "evaluate_corruptions": "corrupted_images",
+    "evaluate_foreign": "foreign_images",
+    "Explanation": "explain_images",
+    "explain": "explain_images",
     "heat_maps": "explanation.heat_maps",
     "export_student": "export",
     "distill": "pipeline",

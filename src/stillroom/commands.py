@@ -70,7 +70,7 @@ def evaluate(
     if corruptions:
         if source is not None or foreign:
             raise UsageError("--corruptions tests on the run's own test images: leave out the source and --foreign.")
-        from stillroom.corruption_test import evaluate_corruptions
+        from stillroom.corrupted_images import evaluate_corruptions
 
         found = evaluate_corruptions(opened)
         console.print_json(found) if json else console.show_robustness(opened, found)
@@ -78,7 +78,7 @@ def evaluate(
     if source is None:
         raise UsageError("Say what to test on: `stillroom evaluate RUN SOURCE`, or --corruptions.")
     if foreign:
-        from stillroom.foreign_test import evaluate_foreign
+        from stillroom.foreign_images import evaluate_foreign
 
         found = evaluate_foreign(opened, source, data, split=split)
         console.print_json(found) if json else console.show_foreign(opened, found)
@@ -158,18 +158,23 @@ def explain(
     """
     from stillroom import console
     from stillroom.deployment.predictor import Predictor
-    from stillroom.explaining import default_method, trust
-    from stillroom.explaining import explain as make
+    from stillroom.explain_images import default_method, trust
+    from stillroom.explain_images import explain as make
 
     predictor = Predictor.load(run)
     chosen = method or default_method(predictor, run)
     found = make(run, images, method=chosen, of=of, out=out)
-    faithful, statement = trust(predictor, chosen)
+    verdicts = [trust(predictor, chosen, explanation) for explanation in found]
     if json:
-        verdict = {"method": chosen, "faithful": faithful, "statement": statement}
-        console.print_json([explanation.to_dict() | verdict for explanation in found])
+        pairs = zip(found, verdicts, strict=True)
+        console.print_json(
+            [
+                explanation.to_dict() | {"method": chosen, "faithful": faithful, "statement": statement}
+                for explanation, (faithful, statement) in pairs
+            ]
+        )
     else:
-        console.show_explanations(found, faithful, statement)
+        console.show_explanations(found, list(dict.fromkeys([trust(predictor, chosen), *verdicts])))
     if all(explanation.prediction.error for explanation in found):
         raise UsageError("None of the images could be read.")
 

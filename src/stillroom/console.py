@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stillroom.explaining import Explanation
+    from stillroom.explain_images import Explanation
     from stillroom.models.catalogue import ModelCard
     from stillroom.run import Run
 
@@ -68,7 +68,7 @@ def show_run(run: Run) -> None:
     explanation = metrics.get("explanation") or {}
     if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
         faithful = ((explanation.get("faithfulness") or {}).get("student") or {}).get("faithful")
-        mark = "" if faithful else "[yellow]maps not faithful:[/yellow] "
+        mark = "[yellow]maps not faithful:[/yellow] " if faithful is False else ""
         console.print(f"{mark}{escape(sentence)}")
     for note in [*metrics["test"]["student"]["notes"], *calibration_notes(metrics["calibration"]["student"])]:
         console.print(f"[yellow]Note:[/yellow] {escape(note)}")
@@ -102,8 +102,8 @@ def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: 
     console.print()
 
 
-def show_explanations(found: Sequence[Explanation], faithful: bool | None, statement: str) -> None:
-    """One line per image, and how far the maps can be trusted."""
+def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[bool | None, str]]) -> None:
+    """One line per image, and how far the maps can be trusted: whether they are faithful, and a sentence."""
     table = Table(**_PLAIN)
     for heading in ("Image", "Answer", "Explained", "Picture"):
         table.add_column(heading, overflow="fold")
@@ -118,12 +118,11 @@ def show_explanations(found: Sequence[Explanation], faithful: bool | None, state
     console = out()
     console.print(table)
     if any(explanation.empty for explanation in found):
-        console.print("[yellow]Note:[/yellow] A picture without colour means that nothing speaks for the class.")
-    if faithful:
-        console.print(escape(statement))
-    else:
-        mark = "maps not faithful" if faithful is False else "Note"
-        console.print(f"[yellow]{mark}:[/yellow] {escape(statement)}", soft_wrap=True)
+        text = "A picture without colour means that nothing speaks for the class, or everything alike."
+        console.print(f"[yellow]Note:[/yellow] {text}")
+    for faithful, statement in verdicts:
+        mark = {True: "", False: "[yellow]maps not faithful:[/yellow] ", None: "[yellow]Note:[/yellow] "}[faithful]
+        console.print(f"{mark}{escape(statement)}", soft_wrap=True)
 
 
 def show_foreign(run: Run, found: dict[str, Any]) -> None:
@@ -154,7 +153,8 @@ def show_robustness(run: Run, found: dict[str, Any]) -> None:
     for key, title in rows.items():
         table.add_row(title, *(_estimate(summary[role][key] or _UNDEFINED) for role in summary))
     console = out()
-    console.print(f"{found['images']} test images, 16 corruptions, 5 severities; 95 % intervals\n", style="bold")
+    counts = f"{len(found['families'])} corruptions, {len(found['severities'])} severities"
+    console.print(f"{found['images']} test images, {counts}; 95 % intervals\n", style="bold")
     console.print(table)
     for note in found["notes"]:
         say(note)

@@ -13,9 +13,9 @@ from stillroom.data.load import load_data
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.evaluation.ood import FeatureDensity
+from stillroom.explain_run import exported_note, student_layer
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
-from stillroom.explanations import exported_note, student_layer
 from stillroom.run import Run
 from stillroom.uncertainty import DENSITY_FILE, read_density
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillroom import corruption_test, explanations, uncertainty
+from stillroom import corrupted_images, explain_run, uncertainty
 from stillroom.data.load import Dataset, is_named_set, open_source, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
@@ -119,7 +119,7 @@ def check_settings(settings: Settings, task: Task) -> None:
         locate_weights(student.student, student.student_weights or teacher.weights)
     if settings.evaluation.explain_layer not in ("auto", "last"):
         drawn = create(student.student, classes=len(task.classes), size=student.student_size or side)
-        explanations.check_layer(drawn, settings)
+        explain_run.check_layer(drawn, settings)
 
 
 def _anchored(settings: Settings) -> Settings:
@@ -182,7 +182,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     if teacher := _teacher(bench):
         networks["teacher"] = teacher
     with run.stage("explain"):
-        explained = explanations.make(bench, networks, found.probabilities[STUDENT], found.temperatures)
+        explained = explain_run.make(bench, networks, found.probabilities[STUDENT], found.temperatures)
         figures["explanation"] = explained.figures
     with run.stage("export"):
         onnx, figures["export"] = export_network(
@@ -198,7 +198,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
         figures["efficiency"] = _profile(bench, networks, onnx)
     if wanted.corruptions:
         with run.stage("corrupt"):
-            figures["robustness"] = corruption_test.measure(bench, networks, found.temperatures)
+            figures["robustness"] = corrupted_images.measure(bench, networks, found.temperatures)
     write_json(run.path / "metrics.json", figures)
     run.finish()  # first, so that the report can say when
     write_pages(run)
@@ -216,9 +216,11 @@ def reopen(run: Run, *, show_progress: bool = True) -> tuple[Workbench, dict[str
     """
     if not run.finished:
         raise UsageError(f"{run.path} has not finished. {run.how_to_resume}")
+    as_made = run.manifest
     bench = Workbench(run, _same_data(run, show_progress), show_progress=show_progress)
     networks = _trained(bench)
     teacher = _teacher(bench)
+    run.note(**as_made)  # its durations are those of the run
     return bench, networks | ({"teacher": teacher} if teacher else {})
 
 

@@ -78,7 +78,9 @@ def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertain
 
     train = np.sort(np.random.default_rng(0).permutation(table.indices("train"))[:_DENSITY_IMAGES])
     try:
-        density = fit_density(task, run_over(student, bench.data.images, train, ask=pooled), table.targets[train])
+        # Grouped by what the student says: labels outside the run's budget must not be read.
+        said = task.decide(task.probabilities(logits[train]))
+        density = fit_density(task, run_over(student, bench.data.images, train, ask=pooled), said)
     except UsageError as error:  # no class with two images
         figures["ood"] = {"rule": None, "statement": f"Foreign images are not refused: {error}"}
         return Uncertainty(conformal, None, None, figures)
@@ -99,7 +101,9 @@ def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertain
     for name, changed in made_up_images(images, seed=bench.settings.seed).items():
         said, features = _asked(student, changed)
         outside = (energy(task, said), density.distances(features))
-        made_up.append(foreign_report(foreign, inside, outside, name, patients=patients, **drawn))
+        theirs = None if table.patients is None else table.patients[chosen]
+        report_of = foreign_report(foreign, inside, outside, name, patients=patients, outside_patients=theirs, **drawn)
+        made_up.append(report_of)
     figures["ood"] = report | {"rule": foreign.to_dict(), "made_up": made_up, "against": []}
     return Uncertainty(conformal, foreign, density, figures)
 

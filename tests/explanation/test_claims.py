@@ -41,5 +41,5 @@ def test_there_is_a_note_for_whatever_a_reader_must_know():
 
 def test_a_map_that_hardly_moves_the_answer_is_not_called_faithful():
     (reason,) = doubts(0.049, {"centre": WON}, 0.1, 9, "image")
-    assert "0.049" in reason and "limit is 0.05" in reason
+    assert "is 0.049, and the limit is 0.05" in reason
     assert doubts(0.05, {"centre": WON}, 0.1, 9, "image") == []

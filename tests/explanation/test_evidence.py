@@ -314,7 +314,7 @@ def test_large_images_do_without_road():
 
 def test_of_many_images_a_sample_is_checked_against_random_weights():
     figures = gathered({"student": Looking(torch.rand(12, 12))}, plain(34, 12), resamples=10).figures
-    assert figures["notes"] == ["The check against random weights is of 32 of the 34 images."]
+    assert figures["notes"] == ["The check against random weights is of 16 of the 34 images."]
 
 
 def test_real_maps_of_a_real_network_are_measured(explained):

@@ -276,7 +276,7 @@ def _networks(
 
 
 def _merged(*layers: Parts) -> Parts:
-    merged: Parts = {"evaluation": {"control": False}}
+    merged: Parts = {"evaluation": {"control": False, "explain": 0}}
     for layer in layers:
         for part, values in layer.items():
             merged[part] = merged.get(part, {}) | values

@@ -121,7 +121,7 @@ class ModelMetadata:
                 synthetic=bool(values["synthetic"]),
                 layer=values["layer"],
                 hidden=tuple(map(float, values["hidden"])),
-                explanation=values["explanation"],
+                explanation=_tested(values["explanation"]),
                 conformal=values["conformal"],
                 foreign=values["foreign"],
                 details=values["details"],
@@ -132,3 +132,8 @@ class ModelMetadata:
                 f"{source} carries damaged Stillroom metadata ({type(error).__name__}: {error})."
                 " Export the model again with `stillroom export RUN`."
             ) from error
+
+
+def _tested(explanation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The same. Raises KeyError where a part that its readers rely on is missing."""
+    return explanation and {key: explanation[key] for key in ("faithful", "statement", "method", "fast")}

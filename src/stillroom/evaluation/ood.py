@@ -22,8 +22,9 @@ from stillroom.task import Task
 MOST_DIRECTIONS = 64
 # Share of the mean variance that every direction gets: features that never varied stay finitely precise.
 SHRINKAGE = 0.01
-# Smallest variance, as a share of the mean squared feature: ten times what float32 rounding does to a deviation.
-ROUNDING = 1e-12
+# Smallest variance, as a share of the mean squared feature: float32 rounding, which differs between runtimes, must not
+# show in the distances of features that hardly vary.
+ROUNDING = 1e-6
 # The median absolute deviation of a normal distribution times this is its standard deviation.
 MAD_TO_STD = 1.4826
 
@@ -219,7 +220,13 @@ def fit_foreign_rule(energy: np.ndarray, distance: np.ndarray, refusals: float) 
 
 
 def auroc(
-    inside: np.ndarray, outside: np.ndarray, *, resamples: int, seed: int, groups: np.ndarray | None = None
+    inside: np.ndarray,
+    outside: np.ndarray,
+    *,
+    resamples: int,
+    seed: int,
+    groups: np.ndarray | None = None,
+    outside_groups: np.ndarray | None = None,
 ) -> Figure:
     """The chance that a foreign image scores higher than one of the right kind, ties counting half.
 
@@ -233,6 +240,7 @@ def auroc(
         resamples: 0 gives no interval.
         seed: of the resamples.
         groups: ``[n]`` str patients of the inside images; whole patients are then resampled.
+        outside_groups: ``[m]`` likewise of the foreign ones. That both sides may be the same patients is not used.
 
     Raises:
         UsageError: no image on one side.
@@ -241,14 +249,15 @@ def auroc(
     inside, outside = _finite(inside, "scores"), _finite(outside, "scores")
     drawn = [
         resample_weights(len(inside), resamples, seed, groups),
-        resample_weights(len(outside), resamples, seed + 1),
+        resample_weights(len(outside), resamples, seed + 1, outside_groups),
     ]
     ranking = Ranking.of(np.concatenate([inside, outside]), np.repeat([0, 1], [len(inside), len(outside)]))
     value = float(ranking.auc_and_ap(np.ones((1, len(inside) + len(outside))))[0][0])
     spread = [ranking.auc_and_ap(block)[0] for block in blocks(np.concatenate(drawn, axis=1))]
     low, high = percentile(np.concatenate(spread), LEVEL)
     if low is not None and high is not None and low == high:
-        units = min(len(inside) if groups is None else len(np.unique(group_indices(groups))), len(outside))
+        sides = ((inside, groups), (outside, outside_groups))
+        units = min(len(side) if of is None else len(np.unique(group_indices(of))) for side, of in sides)
         doubt = 1 - wilson(units, units, LEVEL)[0]
         low, high = max(0.0, low - doubt), min(1.0, high + doubt)
     return {"value": value, "low": low, "high": high}
@@ -307,17 +316,19 @@ def foreign_report(
     patients: np.ndarray | None,
     resamples: int,
     seed: int,
+    outside_patients: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """How well one set of foreign images is told from the test images, ready for JSON. Other foreign images may
     be harder or easier.
 
     Args:
         inside: energies and feature distances of the test images, ``([N], [N])``.
-        outside: the same of the foreign images, ``([M], [M])``, taken as independent of each other.
+        outside: the same of the foreign images, ``([M], [M])``.
         name: of the foreign set.
         patients: ``[N]`` str, of the test images. ``""`` where unknown.
         resamples: bootstrap resamples; 0 gives no intervals.
         seed: of the resamples.
+        outside_patients: ``[M]`` str, of the foreign images; without, they are taken as independent of each other.
 
     Returns:
         ``name``; ``images`` (the ``M``); ``auroc`` of the combined score, ``auroc_energy``, ``auroc_distance`` and
@@ -332,12 +343,13 @@ def foreign_report(
         "auroc_energy": (inside[0], outside[0]),
         "auroc_distance": (inside[1], outside[1]),
     }
-    groups = known_patients(patients)
+    groups, outside_groups = known_patients(patients), known_patients(outside_patients)
+    drawn: dict[str, Any] = {"resamples": resamples, "seed": seed, "groups": groups, "outside_groups": outside_groups}
     return {
         "name": name,
         "images": len(outside[0]),
-        **{key: auroc(*pair, resamples=resamples, seed=seed, groups=groups) for key, pair in sides.items()},
-        "refused": _refused(rule, *outside, None, resamples, seed),
+        **{key: auroc(*pair, **drawn) for key, pair in sides.items()},
+        "refused": _refused(rule, *outside, outside_patients, resamples, seed),
     }
 
 

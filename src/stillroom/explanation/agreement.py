@@ -26,7 +26,7 @@ def agreement(first: Tensor, second: Tensor) -> dict[str, Tensor]:
     """
     if first.ndim != 3 or first.shape != second.shape:
         raise UsageError(f"Expected two maps for every image, got {list(first.shape)} and {list(second.shape)}.")
-    first, second = first.double(), second.double()
+    first, second = first.cpu().double(), second.cpu().double()  # MPS has no float64
     flat = _flat(first) | _flat(second)
     found = {"pearson": _pearson(first, second), "ssim": _ssim(first, second), "iou": _iou(first, second)}
     return {name: values if name == "ssim" else values.masked_fill(flat, torch.nan) for name, values in found.items()}

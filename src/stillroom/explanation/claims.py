@@ -6,58 +6,70 @@ from collections.abc import Mapping
 from typing import Any
 
 SANITY_LIMIT = 0.5
-"""Maps of a network with random weights may correlate with the network's own by less than this."""
+"""The correlation of a network's maps with those of its random twin must lie below this in size, with its whole interval."""
 
-FEWEST = 6
-"""Images or patients below which nothing is called faithful: 5 agree by chance in 1 of 16 cases, 6 in 1 of 32."""
+FEWEST = 20
+"""Images or patients below which nothing is called faithful: intervals of fewer are too narrow for skewed gaps."""
 
-LEAST_GAP = 0.05
-"""Mean insertion minus deletion, in probability, below which a map moves the answer too little to count as its reason."""
+FEWEST_CHECKED = 6
+"""Maps that are not flat which the check against random weights needs."""
+
+LEAST_GAP = 0.02
+"""Insertion minus deletion, in probability, below which a map moves the answer too little to count as its reason."""
 
 _FEW_PATIENTS = 20
 
+Figure = Mapping[str, float | None]
+
 
 def doubts(
-    gap: float | None,
-    advantage: Mapping[str, Mapping[str, float | None]],
-    correlation: float | None,
+    gap: Figure,
+    advantage: Mapping[str, Figure],
+    correlation: Figure | None,
     units: int,
     unit: str,
 ) -> list[str]:
     """Why maps cannot be called faithful, a sentence each; none where they can.
 
     Args:
-        gap: the own maps' mean insertion minus deletion.
+        gap: the own maps' insertion minus deletion.
         advantage: trivial map to the figure of the own map's gap minus its gap.
-        correlation: mean correlation with the maps of the random twin; None where the own maps are flat.
+        correlation: with the maps of the random twin; None where too few maps could be compared.
         units: how many images, or patients where they are known, the maps are of.
         unit: ``image`` or ``patient``.
     """
     found = []
     if units < FEWEST:
         found.append(f"They are of {units} {unit}{'s' * (units > 1)} only; nothing is claimed of fewer than {FEWEST}.")
-    if gap is not None and gap < LEAST_GAP:
+    if gap["low"] is None or gap["low"] < LEAST_GAP:
         found.append(
-            f"What they show moves the answer by too little: insertion minus deletion is {gap:z.3f}, and the limit is "
-            f"{LEAST_GAP:g}."
+            f"What they show may move the answer by too little: insertion minus deletion is {_text(gap)}, and its interval "
+            f"must lie above {LEAST_GAP:g}."
         )
     for name, figure in advantage.items():
-        value, low, high = figure["value"], figure["low"], figure["high"]
+        low = figure["low"]
         if low is None:
             found.append(f"Their advantage over the trivial map {name} has no interval.")
         elif low <= 0:
             found.append(
-                f"They are not shown to beat the trivial map {name}: the difference of the gaps is {value:z.3f} (95 % "
-                f"interval {low:z.3f} to {high:z.3f})."
+                f"They are not shown to beat the trivial map {name}: the difference of the gaps is {_text(figure)}."
             )
-    if correlation is None:
-        found.append("They are flat, so whether they depend on what the network learnt cannot be told.")
-    elif correlation >= SANITY_LIMIT:
+    if correlation is None or correlation["low"] is None or correlation["high"] is None:
+        found.append("Too few of them are not flat, so whether they depend on what the network learnt cannot be told.")
+    elif max(abs(correlation["low"]), abs(correlation["high"])) >= SANITY_LIMIT:
         found.append(
-            "They hardly depend on what the network learnt: with random weights it draws maps that correlate with them by "
-            f"{correlation:.2f}, and the limit is {SANITY_LIMIT:g}."
+            "They may hardly depend on what the network learnt: with random weights it draws maps that correlate with them "
+            f"by {_text(correlation)}, and the limit is {SANITY_LIMIT:g}."
         )
     return found
+
+
+def _text(figure: Figure) -> str:
+    if figure["value"] is None:
+        return "not defined"
+    if figure["low"] is None:
+        return f"{figure['value']:z.3f} (no interval)"
+    return f"{figure['value']:z.3f} (95 % interval {figure['low']:z.3f} to {figure['high']:z.3f})"
 
 
 def statement(role: str, found: Mapping[str, Any]) -> str:
@@ -92,9 +104,10 @@ def notes(
         patients: number of patients, those alone included; None where none is known.
         unknown: images of unknown patient.
     """
-    found = [
-        f"The {role}'s map is flat for {empty} of {count} images: nothing in them speaks for the class, and their pixels "
-        "come and go in random order."
+    found = ["The class explained is the one that the student decides for, for every network."] if len(flat) > 1 else []
+    found += [
+        f"The {role}'s map is flat for {empty} of {count} images: nothing in them speaks for the class, or everything alike, "
+        "and their pixels come and go in random order."
         for role, empty in flat.items()
         if empty
     ]

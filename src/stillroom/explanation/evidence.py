@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import UsageError
 from stillroom.explanation.agreement import agreement
-from stillroom.explanation.claims import doubts, notes, statement
+from stillroom.explanation.claims import FEWEST_CHECKED, doubts, notes, statement
 from stillroom.explanation.controls import TRIVIAL, trivial_maps
 from stillroom.explanation.faithfulness import (
     Baseline,
@@ -27,7 +27,7 @@ from stillroom.explanation.faithfulness import (
 )
 from stillroom.explanation.heat_maps import Method, heat_maps
 from stillroom.explanation.lesions import mask_energy, mask_share, pointing
-from stillroom.explanation.means import count_units, mean_with_interval
+from stillroom.explanation.means import count_units, mean_with_interval, mean_with_t_interval
 from stillroom.inference import evaluating
 from stillroom.progress import Advance, progress
 
@@ -112,11 +112,11 @@ def gather(
 
         - ``images``, ``patients`` (number, or None), ``interval``, ``method`` and ``layer`` by role.
         - ``fast`` by role: mean correlation ``pearson`` of fast and exact Score-CAM on so many ``images``; for roles whose
-          method is one of them.
+          method is one of them, but for the teacher.
         - ``faithfulness`` by role: areas and gaps of deletion and insertion on both baselines, ``gap`` (their mean, the
           primary figure), ``drop``, ``increase``, ``road``; the trivial maps' under ``controls``; the map's ``advantage``
-          over each in ``gap``; ``sanity``, agreement with maps of the network's random twin; ``faithful`` and, if it is
-          not, the ``reasons``.
+          over each in ``gap`` (t-intervals); ``sanity``, agreement with maps of the network's random twin; ``faithful`` and,
+          if it is not, the ``reasons``.
         - ``lesions``: ``energy`` and ``pointing`` by role and trivial map, ``share`` (what a flat map scores in ``energy``)
           and ``images``; None without masks.
         - ``agreement`` by pair of roles: over ``all`` images and those where the student is ``right`` and ``wrong``, with
@@ -141,7 +141,8 @@ def gather(
     faithfulness, curves, fast = {}, {}, {}
     for role, network in networks.items():
         draw = partial(heat_maps, method=methods[role], layer=layers[role])
-        compared = _spread(count, _COMPARED.get(methods[role], 0))
+        # A teacher is large: exact maps of it would cost more than all else.
+        compared = _spread(count, 0 if role == "teacher" else _COMPARED.get(methods[role], 0))
         total = 2 * count + len(chosen) + len(compared)
         with progress(f"explain {role}", total, enabled=show_progress) as advance:
             maps[role] = draw(network, explained.images, explained.classes.tolist(), advance=advance)
@@ -156,7 +157,7 @@ def gather(
             stack = torch.stack([maps[role], *trivial.values()])
             with evaluating(network):
                 measured = _measured(probability(role), explained, stack, seed=seed, advance=advance)
-        faithfulness[role] = _faithfulness(measured, sanity, mean, units, unit)
+        faithfulness[role] = _faithfulness(measured, sanity, mean, patients, units, unit)
         curves[role] = _mean_curves(measured["blur"])
 
     agreements = {
@@ -269,7 +270,12 @@ def _measured(
 
 
 def _faithfulness(
-    measured: Mapping[str, Any], sanity: Mapping[str, np.ndarray], mean: Mean, units: int, unit: str
+    measured: Mapping[str, Any],
+    sanity: Mapping[str, np.ndarray],
+    mean: Mean,
+    patients: np.ndarray | None,
+    units: int,
+    unit: str,
 ) -> dict[str, Any]:
     gaps = _numpy({baseline: measured[baseline].gap for baseline in _BASELINES})
     gap = np.mean(list(gaps.values()), axis=0)
@@ -291,14 +297,18 @@ def _faithfulness(
         }
         for place, name in enumerate(TRIVIAL, start=1)
     }
-    result["advantage"] = {name: mean(gap[0] - gap[place]) for place, name in enumerate(TRIVIAL, start=1)}
+    result["advantage"] = {
+        name: mean_with_t_interval(gap[0] - gap[place], patients) for place, name in enumerate(TRIVIAL, start=1)
+    }
     result["sanity"] = {name: mean(values) for name, values in sanity.items()}
-    reasons = doubts(result["gap"]["value"], result["advantage"], result["sanity"]["pearson"]["value"], units, unit)
+    few = np.isfinite(sanity["pearson"]).sum() < FEWEST_CHECKED
+    correlation = None if few else result["sanity"]["pearson"]
+    reasons = doubts(result["gap"], result["advantage"], correlation, units, unit)
     return result | {"faithful": not reasons, "reasons": reasons}
 
 
 def _mean_curves(curves: Curves) -> dict[str, Any]:
-    deletion, insertion = curves.deletion.double().mean(dim=1), curves.insertion.double().mean(dim=1)
+    deletion, insertion = (part.cpu().double().mean(dim=1) for part in (curves.deletion, curves.insertion))
     own, *others = (
         {"deletion": gone.tolist(), "insertion": come.tolist()} for gone, come in zip(deletion, insertion, strict=True)
     )
@@ -358,4 +368,4 @@ def _varied(maps: Tensor) -> np.ndarray:
 
 
 def _numpy(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.double().cpu().numpy() for name, value in values.items()}
+    return {name: value.cpu().double().numpy() for name, value in values.items()}

@@ -12,7 +12,7 @@ from PIL import Image
 from stillroom import UsageError
 from stillroom.data.geometry import on_original
 from stillroom.deployment.edge_maps import edge_map
-from stillroom.explaining import METHODS, UNTESTED, explain, trust
+from stillroom.explain_images import METHODS, UNTESTED, explain, trust
 from stillroom.explanation.heat_maps import heat_maps
 from stillroom.explanation.overlay import overlay
 from stillroom.export import export_student

@@ -11,7 +11,7 @@ from PIL import Image
 
 import stillroom
 from stillroom import RunError, UsageError
-from stillroom.corruption_test import evaluate_corruptions, measure
+from stillroom.corrupted_images import evaluate_corruptions, measure
 from stillroom.evaluation.corruptions import CORRUPTIONS
 from stillroom.pipeline import reopen
 

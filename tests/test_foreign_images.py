@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from stillroom import UsageError
 from stillroom.export import export_student
-from stillroom.foreign_test import evaluate_foreign
+from stillroom.foreign_images import evaluate_foreign
 
 
 @pytest.fixture

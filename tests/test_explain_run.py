@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import stillroom
-import stillroom.explanations
+import stillroom.explain_run
 from stillroom import DataSettings, EvaluationSettings, Settings, StudentSettings, UsageError
 from stillroom.data.load import load_data
 from stillroom.distillation.teachers import Panel
+from stillroom.explain_run import check_layer, exported_note, make, student_layer
 from stillroom.explanation.heat_maps import heat_maps
-from stillroom.explanations import check_layer, exported_note, make, student_layer
 from stillroom.models.zoo import create
 from stillroom.run import Run
 from stillroom.workbench import Workbench
@@ -71,7 +71,7 @@ def test_a_sample_of_test_images_is_explained_and_kept(bench, monkeypatch):
     def again(*arguments, **settings):
         raise AssertionError("explained twice")
 
-    monkeypatch.setattr("stillroom.explanations.gather", again)
+    monkeypatch.setattr("stillroom.explain_run.gather", again)
     second = made(place, student, chances, teacher=teacher)
     assert second.figures == found.figures
     assert second.layer.name == "layer2"
@@ -80,7 +80,7 @@ def test_a_sample_of_test_images_is_explained_and_kept(bench, monkeypatch):
 def test_the_student_is_right_where_its_decision_is_the_truth(bench, monkeypatch):
     place = bench(explain=24)
     seen = []
-    monkeypatch.setattr("stillroom.explanations.gather", lambda *asked, **how: seen.append(asked) or 1 / 0)
+    monkeypatch.setattr("stillroom.explain_run.gather", lambda *asked, **how: seen.append(asked) or 1 / 0)
     chances = np.random.default_rng(1).dirichlet([1, 1], len(place.dataset.table))
     with pytest.raises(ZeroDivisionError):
         made(place, network(), chances)
@@ -124,13 +124,13 @@ def test_labels_are_explained_one_by_one(bench, picture_folder, tmp_path, monkey
     place = bench(table)
     assert place.task.kind == "multilabel"
     chances, truths = np.random.default_rng(1).random((len(names), 2)), []
-    gather = stillroom.explanations.gather
+    gather = stillroom.explain_run.gather
 
     def spied(networks, explained, **how):
         truths.extend(explained.right)
         return gather(networks, explained, **how)
 
-    monkeypatch.setattr("stillroom.explanations.gather", spied)
+    monkeypatch.setattr("stillroom.explain_run.gather", spied)
     found = made(place, network(), chances)
     kept = np.load(place.run.path / "explanations" / "maps.npz")
     np.testing.assert_array_equal(kept["classes"], chances[kept["index"]].argmax(axis=1))
@@ -161,7 +161,7 @@ def test_several_teachers_are_explained_by_the_mean_of_their_maps(bench, method)
 @pytest.mark.parametrize(("wanted", "drawn"), [("auto", "score_cam_fast"), ("score_cam", "score_cam")])
 def test_wide_layers_are_explained_fast_unless_asked_otherwise(bench, monkeypatch, wanted, drawn):
     seen = {}
-    monkeypatch.setattr("stillroom.explanations.gather", lambda *asked, **how: seen.update(how) or 1 / 0)
+    monkeypatch.setattr("stillroom.explain_run.gather", lambda *asked, **how: seen.update(how) or 1 / 0)
     place = bench(explain_method=wanted)
     with pytest.raises(ZeroDivisionError):
         made(place, network("resnet10t"), control=network("resnet10t", seed=1), teacher=network("test_vit"))

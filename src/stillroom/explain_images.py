@@ -69,7 +69,7 @@ def explain(
     *,
     method: Method | None = None,
     of: str | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     show_progress: bool = True,
 ) -> list[Explanation]:
     """Explain images, and write an overlay and a map for each; one that cannot be read stops no other.
@@ -98,7 +98,7 @@ def explain(
         raise UsageError(
             f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam."
         )
-    folder = out or (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
+    folder = Path(out) if out else (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
     paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
     if method in _AT_THE_EDGE:
         draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")
@@ -120,8 +120,11 @@ def default_method(predictor: Predictor, source: Path | str) -> Method:
     return tested if tested in _AT_THE_EDGE or Path(source).is_dir() else "score_cam"
 
 
-def trust(predictor: Predictor, method: str) -> tuple[bool | None, str]:
-    """Whether this model's maps were found faithful, and a sentence that says so."""
+def trust(predictor: Predictor, method: str, explanation: Explanation | None = None) -> tuple[bool | None, str]:
+    """Whether this model's maps were found faithful, and a sentence that says so.
+
+    Tested were maps of the class decided for, of images of the model's kind: of another ``explanation`` nothing is known.
+    """
     tested = predictor.metadata.explanation
     if tested is None or tested.get("faithful") is None:
         return None, UNTESTED
@@ -132,6 +135,11 @@ def trust(predictor: Predictor, method: str) -> tuple[bool | None, str]:
             f" The fast map's correlation with the exact one is {agreed:.2f} on {tested['fast']['images']} test images."
         )
     if method == tested["method"]:
+        prediction = explanation and explanation.prediction
+        if tested["faithful"] and prediction and prediction.foreign:
+            return None, "Maps of images of another kind were not tested."
+        if tested["faithful"] and explanation and prediction and explanation.of not in (*prediction.decision, None):
+            return None, "Maps of classes that the model does not decide for were not tested."
         return bool(tested["faithful"]), statement
     return None, f"{UNTESTED} That was done with {tested['method']}: {statement}"
 
