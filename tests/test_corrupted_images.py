@@ -42,10 +42,7 @@ def test_clean_figures_are_those_of_the_run(tested):
 def test_nothing_is_trained_or_changed_by_it(tested):
     run, _, before = tested
     assert (run.path / "history.jsonl").read_bytes() == before["history.jsonl"]
-    old, new = json.loads(before["manifest.json"]), run.manifest
-    assert {key: value for key, value in new.items() if key != "durations_s"} == {
-        key: value for key, value in old.items() if key != "durations_s"
-    }
+    assert (run.path / "manifest.json").read_bytes() == before["manifest.json"]
     assert run.finished
 
 
@@ -65,6 +62,29 @@ def test_each_network_is_asked_about_every_corruption(tested):
     measure(bench, {"student": networks["student"]}, {"student": 1.0})
     tests = len(bench.dataset.table.indices("test"))
     assert sum(counts) == (5 * len(CORRUPTIONS) + 1) * tests
+
+
+def test_of_many_test_images_a_sample_is_corrupted_and_the_reader_told(tested, monkeypatch):
+    run, found, _ = tested
+    bench, networks = reopen(run, show_progress=False)
+    tests = len(bench.dataset.table.indices("test"))
+    assert not any("random sample" in note for note in found["notes"])
+    monkeypatch.setattr("stillroom.corrupted_images._MOST_IMAGES", 5)
+    shown = []
+    networks["student"].register_forward_pre_hook(lambda module, given: shown.append(given[0]))
+    sample = measure(bench, {"student": networks["student"]}, {"student": 1.0})
+    assert sample["images"] == 5
+    assert sample["notes"][-1] == f"Of the {tests} test images a random sample of 5 was corrupted."
+    assert sum(map(len, shown)) == 5 * (5 * len(CORRUPTIONS) + 1)
+    assert measure(bench, {"student": networks["student"]}, {"student": 1.0}) == sample
+
+
+def test_a_manifest_stays_as_it_was_where_a_network_is_gone(own_run):
+    before = (own_run.path / "manifest.json").read_bytes()
+    (own_run.path / "student" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(stillroom.StillroomError):
+        evaluate_corruptions(own_run, show_progress=False)
+    assert (own_run.path / "manifest.json").read_bytes() == before
 
 
 def test_reopened_networks_are_those_that_were_evaluated(tested):

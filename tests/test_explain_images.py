@@ -174,6 +174,45 @@ def test_trust_repeats_what_was_tested_and_says_where_nothing_was(tiny_run, monk
         assert trust(predictor, "score_cam") == (None, UNTESTED)
 
 
+def test_trust_ends_where_the_test_of_faithfulness_ended(tiny_run, picture_folder, tmp_path, monkeypatch):
+    """Tested were maps of the class decided for, of images of the model's kind."""
+    predictor, image = tiny_run.predictor(), picture_folder / "left" / "000.png"
+    Image.fromarray(np.indices((64, 64)).sum(axis=0).astype(np.uint8) % 2 * 255).save(tmp_path / "odd.png")
+    odd = explained(tiny_run.path, [tmp_path / "odd.png"], out=tmp_path / "out")[0]
+    pair = {name: explained(tiny_run.path, [image], of=name, out=tmp_path / "out")[0] for name in ("left", "right")}
+    assert odd.prediction.foreign
+    own = pair["left"].prediction
+    assert not own.foreign
+    (decided,) = own.decision
+    other = next(name for name in pair if name != decided)
+    gone = explained(tiny_run.path, [tmp_path / "gone.png"], out=tmp_path / "out")[0]
+
+    tested = dict(predictor.metadata.explanation)
+    yes, no = ({**tested, "faithful": faithful, "statement": "Tested."} for faithful in (True, False))
+    monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=yes))
+    assert trust(predictor, tested["method"]) == (True, "Tested.")
+    assert trust(predictor, tested["method"], pair[decided]) == (True, "Tested.")
+    assert trust(predictor, tested["method"], gone) == (True, "Tested.")
+    assert trust(predictor, tested["method"], odd) == (None, "Maps of images of another kind were not tested.")
+    assert trust(predictor, tested["method"], pair[other]) == (
+        None,
+        "Maps of classes that the model does not decide for were not tested.",
+    )
+    # What is not faithful on the model's own images is not to be trusted on others.
+    monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=no))
+    for explanation in (None, pair[decided], pair[other], odd, gone):
+        assert trust(predictor, tested["method"], explanation) == (False, "Tested.")
+
+
+def test_files_are_named_after_a_method_that_is_not_the_default(tiny_run, pictures, tmp_path):
+    image = [pictures / "wide.png"]
+    names = {
+        method: explained(tiny_run.path, image, method=method, of="left", out=tmp_path / "out")[0].picture.name
+        for method in (None, "score_cam", "eigen_cam")
+    }
+    assert names == {None: "wide.left.png", "score_cam": "wide.left.png", "eigen_cam": "wide.left.eigen_cam.png"}
+
+
 @pytest.mark.parametrize("tested", ["score_cam_fast", "eigen_cam"])
 def test_the_method_that_was_tested_is_the_one_that_is_drawn(own_run, pictures, tmp_path, tested):
     model, image = onnx.load(own_run.path / "student.onnx"), [pictures / "wide.png"]

@@ -1,7 +1,7 @@
 """Sets of classes and refusals of a run: fitted on validation, checked on test, and the same in the exported file."""
 
 import shutil
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import FeatureDensity, ForeignRule
 from stillroom.pipeline import reopen
 from stillroom.uncertainty import density_arrays, made_up_images, measure, read_density
+from stillroom.workbench import Workbench
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +63,14 @@ def test_refusals_are_those_of_the_exported_file(tiny_run, picture_folder):
 
 
 def test_the_density_is_that_of_the_training_images_features(tiny_run, reopened):
-    """The nearest centre by a covariance that is written out in full."""
+    """The nearest centre by a covariance that is written out in full. Classes are what the student decides."""
     bench, networks = reopened
     density = read_density(tiny_run.path / "density.npz")
     table = bench.dataset.table
     with torch.no_grad():
-        pooled = networks["student"].outputs(bench.data.images.batch(table.indices("train"))).pooled.numpy()
-    targets = table.targets[table.indices("train")]
+        said = networks["student"].outputs(bench.data.images.batch(table.indices("train")))
+    pooled, targets = said.pooled.numpy(), said.logits.argmax(dim=1).numpy()
+    assert set(targets) == {0, 1}
     centres = np.array([pooled[targets == k].mean(axis=0) for k in (0, 1)])
     np.testing.assert_allclose(density.centres, centres, rtol=1e-3, atol=1e-4)
     away = np.concatenate([pooled[targets == k] - centres[k] for k in (0, 1)]).astype(np.float64)
@@ -92,16 +94,54 @@ def test_a_density_comes_back_from_its_file(tmp_path):
 
 def test_measuring_once_more_finds_the_same(tiny_run, reopened):
     bench, networks = reopened
-    logits = np.concatenate(
-        [networks["student"](part).detach().numpy() for part in bench.data.images.batch(np.arange(120)).split(40)]
-    )
-    found = measure(bench, networks["student"], logits)
+    found = measure(bench, networks["student"], student_logits(bench, networks["student"]))
     for part in ("conformal", "ood"):
         assert found.figures[part]["statement"] == tiny_run.metrics[part]["statement"]
     rule = ForeignRule.from_dict(tiny_run.metrics["ood"]["rule"])
     assert astuple(found.foreign) == pytest.approx(astuple(rule), rel=1e-2)
     stored = ConformalRule.from_dict(tiny_run.metrics["conformal"]["rule"])
     np.testing.assert_allclose(found.conformal.thresholds, stored.thresholds, rtol=1e-3)
+
+
+def student_logits(bench, student):
+    with torch.no_grad():
+        return torch.cat([student(part) for part in bench.data.images.batch(np.arange(120)).split(40)]).numpy()
+
+
+def test_no_label_of_a_training_image_is_read(reopened, tmp_path):
+    """Training labels outside a run's budget may be wrong, or be unknown: rules and figures must not depend on any."""
+    bench, networks = reopened
+    logits = student_logits(bench, networks["student"])
+    table = bench.dataset.table
+    scrambled, train = table.targets.copy(), table.indices("train")
+    scrambled[train] = np.random.default_rng(0).permutation(scrambled[train])
+    assert (scrambled != table.targets).any()
+    dataset = replace(bench.dataset, table=replace(table, targets=scrambled))
+    other = Workbench(Run.create(tmp_path / "other", bench.settings), dataset, show_progress=False)
+    found, expected = (measure(place, networks["student"], logits) for place in (other, bench))
+    for name, array in density_arrays(expected.density).items():
+        np.testing.assert_array_equal(density_arrays(found.density)[name], array)
+    assert found.foreign == expected.foreign
+    assert found.figures == expected.figures
+
+
+def test_made_up_images_are_of_the_patients_that_they_are_made_of(reopened, tmp_path):
+    bench, networks = reopened
+    logits = student_logits(bench, networks["student"])
+    table = bench.dataset.table
+    tests = table.indices("test")
+    names = np.array([f"p{number}" for number in range(len(table))])
+    names[tests] = [f"t{number // 4}" for number in range(len(tests))]
+
+    def report(name, patients):
+        dataset = replace(bench.dataset, table=replace(table, patients=patients))
+        place = Workbench(Run.create(tmp_path / name, bench.settings), dataset, show_progress=False)
+        return measure(place, networks["student"], logits).figures["ood"]["made_up"]
+
+    images, patients = report("images", None), report("patients", names)
+    for first, second in zip(images, patients, strict=True):
+        assert first["refused"]["value"] == second["refused"]["value"]
+    assert [entry["refused"] for entry in images] != [entry["refused"] for entry in patients]
 
 
 def test_made_up_images_are_asked_about(tiny_run):

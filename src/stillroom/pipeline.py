@@ -218,9 +218,11 @@ def reopen(run: Run, *, show_progress: bool = True) -> tuple[Workbench, dict[str
         raise UsageError(f"{run.path} has not finished. {run.how_to_resume}")
     as_made = run.manifest
     bench = Workbench(run, _same_data(run, show_progress), show_progress=show_progress)
-    networks = _trained(bench)
+    try:
+        networks = _trained(bench)
+    finally:
+        write_json(run.path / "manifest.json", as_made)  # its durations are those of the run
     teacher = _teacher(bench)
-    run.note(**as_made)  # its durations are those of the run
     return bench, networks | ({"teacher": teacher} if teacher else {})
 
 

@@ -64,6 +64,8 @@ def test_layers_of_settings(grid, tmp_path):
     assert settings.teacher.weights == tmp_path / "weights"
     assert (settings.seed, settings.device) == (2, "cpu")
     assert not settings.evaluation.control
+    assert settings.evaluation.explain == 0
+    assert grid(settings=GRID["settings"] | {"evaluation": {"explain": 5}})[0].settings.evaluation.explain == 5
     other = next(c for c in cells if c.data == "phantoms:120")
     assert (other.settings.data.size, other.settings.training.epochs) == (32, 2)
     assert from_dict(to_dict(settings)) == settings

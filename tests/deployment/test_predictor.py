@@ -388,6 +388,7 @@ def test_foreign_newer_and_damaged_metadata_are_refused_by_name(tmp_path):
     refused(good | {"stillroom.task": '{"kind": "binary"}'}, "damaged .*'classes'")
     refused(good | {"stillroom.conformal": '{"coverage": 0.9}'}, "damaged Stillroom metadata .*'thresholds'")
     refused(good | {"stillroom.foreign": '{"threshold": 1}'}, "damaged Stillroom metadata")
+    refused(good | {"stillroom.explanation": '{"faithful": true, "statement": "", "method": "x"}'}, "damaged .*'fast'")
 
 
 def test_predicting_imports_neither_torch_nor_pandas_nor_sklearn(tmp_path):

@@ -177,10 +177,11 @@ def test_auroc_equals_scikit_learn_on_every_resample(decimals):
     inside, outside = generator.normal(size=60).round(decimals), generator.normal(0.8, size=40).round(decimals)
     groups = np.repeat(np.arange(20).astype(str), 3)
     truth, scores = np.repeat([0, 1], [60, 40]), np.concatenate([inside, outside])
-    for chosen in (None, groups):
-        result = auroc(inside, outside, resamples=80, seed=3, groups=chosen)
+    others = np.repeat(np.arange(8).astype(str), 5)
+    for chosen, theirs in ((None, None), (groups, None), (None, others), (groups, others)):
+        result = auroc(inside, outside, resamples=80, seed=3, groups=chosen, outside_groups=theirs)
         assert result["value"] == pytest.approx(roc_auc_score(truth, scores))
-        weights = np.concatenate([resample_weights(60, 80, 3, chosen), resample_weights(40, 80, 4)], axis=1)
+        weights = np.concatenate([resample_weights(60, 80, 3, chosen), resample_weights(40, 80, 4, theirs)], axis=1)
         spread = [roc_auc_score(truth, scores, sample_weight=row) for row in weights]
         assert (result["low"], result["high"]) == pytest.approx(tuple(np.quantile(spread, [0.025, 0.975])))
 
@@ -192,6 +193,9 @@ def test_full_separation_leaves_the_doubt_of_the_smaller_side():
     patients = np.repeat(["p", "q", "r"], 10)
     oracle = binomtest(3, 3).proportion_ci(method="wilson").low
     assert auroc(inside, outside, resamples=50, seed=0, groups=patients)["low"] == pytest.approx(oracle)
+    theirs, oracle = np.repeat(["p", "q"], 6), binomtest(2, 2).proportion_ci(method="wilson").low
+    found = auroc(inside, outside, resamples=50, seed=0, groups=patients, outside_groups=theirs)
+    assert found["low"] == pytest.approx(oracle)
     assert auroc(inside, outside, resamples=0, seed=0) == {"value": 1.0, "low": None, "high": None}
 
 
@@ -266,6 +270,43 @@ def test_foreign_images_are_reported_by_every_score():
     assert grouped["auroc"]["value"] == report["auroc"]["value"]
     assert grouped["auroc"] != report["auroc"]
     assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_foreign_images_of_a_patient_stand_or_fall_together():
+    """Made of test images, foreign ones are of their patients: eight copies of an image are no eight images."""
+    generator = np.random.default_rng(0)
+    inside = (generator.normal(size=200), generator.normal(size=200))
+    outside = tuple(np.repeat(generator.normal(2.5, 1.5, size=(2, 12)), 8, axis=1))
+    rule = fit_foreign_rule(*inside, 0.05)
+    theirs = np.repeat(np.arange(12).astype(str), 8)
+    alone, unknown, together = (
+        foreign_report(rule, inside, outside, "made up", outside_patients=chosen, **DRAWS)
+        for chosen in (None, np.full(96, ""), theirs)
+    )
+    assert unknown == alone
+    for key in ("auroc", "auroc_energy", "auroc_distance", "refused"):
+        widths = [report[key]["high"] - report[key]["low"] for report in (alone, together)]
+        assert together[key]["value"] == alone[key]["value"]
+        assert widths[1] > 1.5 * widths[0], key
+    weights = resample_weights(96, DRAWS["resamples"], DRAWS["seed"], theirs)
+    foreign = rule.foreign(*outside)
+    spread = np.quantile(weights @ foreign / weights.sum(axis=1), [0.025, 0.975])
+    assert [together["refused"]["low"], together["refused"]["high"]] == pytest.approx(spread.tolist())
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+def test_rounding_does_not_show_in_the_distances_of_features_that_hardly_vary(scale):
+    """Torch and ONNX Runtime sum in other orders: some last digits of a float32 differ."""
+    generator = np.random.default_rng(0)
+    level = scale * generator.uniform(0.5, 1.5, size=32)
+    digits = np.spacing(level.astype(np.float32))
+    features = (level + digits * generator.integers(-2, 3, size=(200, 32))).astype(np.float32)
+    density = fit_density(THREE, features, np.arange(200) % 3)
+    other = features + (digits * generator.integers(-4, 5, size=features.shape)).astype(np.float32)
+    assert (other != features).mean() > 0.5
+    assert density.distances(other) == pytest.approx(density.distances(features), abs=2e-3)
+    # An image that differs by a hundredth still stands out.
+    assert (density.distances(features * 1.01) > density.distances(features) + 1).all()
 
 
 @pytest.mark.parametrize("threshold", [2.5, np.inf])

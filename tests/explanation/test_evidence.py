@@ -13,7 +13,7 @@ from stillroom.explanation.controls import TRIVIAL, stretched, trivial_maps
 from stillroom.explanation.evidence import Explained, gather
 from stillroom.explanation.faithfulness import deletion_insertion
 
-SIDE, COUNT = 24, 12
+SIDE, COUNT = 24, 24
 CORNER = torch.zeros(SIDE, SIDE)
 CORNER[:10, :10] = 1
 OTHER_CORNER = CORNER.flip(0, 1)
@@ -114,9 +114,12 @@ def test_no_other_map_is_faithful(explained, name):
     faithfulness = found["faithfulness"]["student"]
     assert faithfulness["faithful"] is False
     assert "are not shown to be faithful" in found["statement"]["student"]
-    # The trivial maps tie with themselves. All of these maps also survive random weights, but for the flat one.
+    # The trivial maps tie with themselves. All of these maps also survive random weights, but for the flat one, and the
+    # random one, which is another one whenever it is drawn of other images.
     if name in TRIVIAL:
         assert any(f"beat the trivial map {name}" in reason for reason in faithfulness["reasons"])
+    if name == "random":
+        return
     assert any("flat" if name == "flat" else "random weights" in reason for reason in faithfulness["reasons"])
     assert faithfulness["sanity"]["pearson"]["value"] == (None if name == "flat" else pytest.approx(1))
 
@@ -126,7 +129,7 @@ def test_a_good_map_that_random_weights_do_not_change_is_not_faithful(explained)
     assert all(figure["low"] > 0 for figure in found["advantage"].values())
     assert found["faithful"] is False
     (reason,) = found["reasons"]
-    assert "correlate with them by 1.00, and the limit is 0.5" in reason
+    assert "correlate with them by 1.000 (95 % interval 1.000 to 1.000), and the limit is 0.5" in reason
 
 
 def test_a_network_that_ignores_its_input_has_no_faithful_map(explained):
@@ -146,9 +149,9 @@ def test_a_twin_that_sees_nothing_has_kept_nothing(explained):
 
 
 def test_figures_are_those_of_the_functions_behind_them(explained):
-    networks = {"student": Looking()}
+    networks, explained = {"student": Looking()}, first(explained, 12)
     evidence = gathered(networks, explained)
-    maps = CORNER.expand(COUNT, -1, -1)
+    maps = CORNER.expand(12, -1, -1)
     curves = deletion_insertion(
         probabilities(networks)("student"), explained.images, maps, explained.classes, baseline="mean"
     )
@@ -205,7 +208,7 @@ def test_without_masks_there_is_nothing_on_lesions(explained):
     undrawn = gathered({"student": Looking()}, replace(explained, has_mask=np.zeros(COUNT, dtype=bool))).figures
     assert undrawn["lesions"] is None
     assert any("No explained image has a lesion" in note for note in undrawn["notes"])
-    assert figures["notes"] == []
+    assert figures["notes"] == ["The check against random weights is of 16 of the 24 images."]
 
 
 def test_agreement_between_networks_by_whether_the_student_is_right(explained):
@@ -215,7 +218,7 @@ def test_agreement_between_networks_by_whether_the_student_is_right(explained):
     figures = gathered(networks, explained).figures
     assert set(figures["agreement"]) == {"student_vs_teacher", "student_vs_control", "control_vs_teacher"}
     pair = figures["agreement"]["student_vs_teacher"]
-    assert pair["images"] == {"all": 12, "right": 8, "wrong": 4}
+    assert pair["images"] == {"all": 24, "right": 8, "wrong": 16}
     expected = agreement(half[None], CORNER[None])
     for part in ("all", "right", "wrong"):
         for name, value in expected.items():
@@ -242,13 +245,13 @@ def test_without_a_teacher_only_what_is_there_is_compared(explained):
 
 
 def test_patients_are_the_unit_where_they_are_known(explained):
-    patients = np.array(["a", "a", "a", "a", "b", "b", "b", "b", "c", "c", "", "c"])
+    patients = np.array([*("a" * 8), *("b" * 8), *("c" * 7), ""])
     figures = gathered({"student": Looking()}, replace(explained, patients=patients)).figures
     assert figures["patients"] == 4
     assert figures["interval"]["unit"] == "patient"
     found = figures["faithfulness"]["student"]
     assert found["faithful"] is False
-    assert found["reasons"] == ["They are of 4 patients only; nothing is claimed of fewer than 6."]
+    assert found["reasons"] == ["They are of 4 patients only; nothing is claimed of fewer than 20."]
     assert "1 images of unknown patient are resampled as a patient each." in figures["notes"]
     unknown = gathered({"student": Looking()}, replace(explained, patients=np.full(COUNT, ""))).figures
     assert unknown == gathered({"student": Looking()}, explained).figures
@@ -282,7 +285,63 @@ def test_without_resamples_nothing_is_claimed(explained):
     found = gathered({"student": Looking()}, explained, resamples=0).figures["faithfulness"]["student"]
     assert found["gap"]["low"] is None
     assert found["faithful"] is False
-    assert "Their advantage over the trivial map edges has no interval." in found["reasons"]
+    too_little, unchecked = found["reasons"]
+    assert "(no interval), and its interval must lie above 0.02" in too_little
+    assert unchecked == "Their correlation with the maps that it draws with random weights has no interval."
+
+
+def test_advantages_have_t_intervals_over_patients(explained):
+    """A patient's images say the same twice: of eight images each, three patients have two degrees of freedom."""
+    patients = np.repeat(["a", "b", "c"], 8)
+    single = gathered({"student": Looking()}, explained, resamples=0).figures["faithfulness"]["student"]["advantage"]
+    known = replace(explained, patients=patients)
+    grouped = gathered({"student": Looking()}, known, resamples=0).figures["faithfulness"]["student"]["advantage"]
+    for name in TRIVIAL:
+        assert single[name]["low"] < single[name]["value"] < single[name]["high"]
+        assert grouped[name]["value"] == single[name]["value"]
+        assert grouped[name] != single[name]
+
+
+def test_of_few_maps_that_are_not_flat_nothing_is_claimed(explained):
+    def draw(drawn_of, network, images, classes, *, method, layer, advance):
+        drawn = honest(network, images, classes, method=method, layer=layer, advance=advance)
+        keep = torch.arange(len(images)) < drawn_of
+        return drawn * keep[:, None, None]
+
+    # The check looks at 16 of the 24 images, spread evenly: rows 0, 2, 3, 5, 6, 8, 9 ...
+    for drawn_of, told in ((8, False), (9, True)):
+        found = gathered({"student": Looking()}, explained, partial(draw, drawn_of)).figures["faithfulness"]["student"]
+        assert any("Too few of them are not flat" in reason for reason in found["reasons"]) != told
+
+
+def test_fast_and_exact_maps_are_compared_but_for_the_teachers(explained):
+    networks = {"student": Looking(), "control": Looking(), "teacher": Looking()}
+    methods = {"student": "score_cam", "control": "eigen_cam", "teacher": "score_cam_fast"}
+    drawn = []
+
+    def draw(network, images, classes, *, method, layer, advance):
+        drawn.append((network, method))
+        return honest(network, images, classes, method=method, layer=layer, advance=advance)
+
+    figures = gather(
+        networks,
+        explained,
+        probability=probabilities(networks),
+        methods=methods,
+        layers=dict.fromkeys(networks),
+        resamples=10,
+        seed=0,
+        show_progress=False,
+        heat_maps=draw,
+    ).figures
+    assert {role: part["images"] for role, part in figures["fast"].items()} == {"student": 16}
+    assert figures["fast"]["student"]["pearson"]["value"] == pytest.approx(1)
+    asked = {role: {method for network, method in drawn if network is networks[role]} for role in networks}
+    assert asked == {
+        "student": {"score_cam", "score_cam_fast"},
+        "control": {"eigen_cam"},
+        "teacher": {"score_cam_fast"},
+    }
 
 
 def test_the_same_seed_gives_the_same_figures(explained):
@@ -308,7 +367,8 @@ def test_large_images_do_without_road():
     assert "road" not in figures["faithfulness"]["student"]
     assert figures["notes"] == ["ROAD is left out: it takes too long above 224 px, and these images have 226."]
     assert (
-        "They are of 1 image only; nothing is claimed of fewer than 6." in figures["faithfulness"]["student"]["reasons"]
+        "They are of 1 image only; nothing is claimed of fewer than 20."
+        in figures["faithfulness"]["student"]["reasons"]
     )
 
 
@@ -349,7 +409,7 @@ def test_real_maps_of_a_real_network_are_measured(explained):
 def test_what_does_not_fit_together_is_refused(explained):
     with pytest.raises(UsageError, match="student's network, got teacher"):
         gathered({"teacher": Looking()}, explained)
-    with pytest.raises(UsageError, match="12 images, 5 classes"):
+    with pytest.raises(UsageError, match="24 images, 5 classes"):
         gathered({"student": Looking()}, replace(explained, classes=explained.classes[:5]))
     with pytest.raises(UsageError, match="no image to explain"):
         gathered({"student": Looking()}, first(explained, 0))

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from stillroom.evaluation.intervals import wilson
-from stillroom.explanation.means import count_units, mean_with_interval
+from stillroom.explanation.means import count_units, mean_with_interval, mean_with_t_interval
 
 
 def test_the_interval_is_that_of_a_bootstrap_by_repetition():
@@ -47,3 +48,85 @@ def test_units_are_images_or_patients():
     chosen = np.array([True, True, True, False])
     assert count_units(None, chosen) == 3
     assert count_units(np.array(["a", "a", "", "b"]), chosen) == 2
+
+
+# -- t-intervals --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_the_t_interval_of_images_is_the_textbooks(count):
+    values = np.random.default_rng(count).normal(0.3, 1.0, count)
+    found = mean_with_t_interval(values, None)
+    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((values.mean(), low, high))
+    confidence = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((confidence.low, confidence.high))
+
+
+def test_the_t_interval_by_hand():
+    """Mean 2, standard deviation 1, standard error 1 / sqrt(3), and 4.303 is the table's value at two degrees."""
+    found = mean_with_t_interval(np.array([1.0, 2.0, 3.0]), None)
+    assert found["value"] == 2
+    assert found["high"] - 2 == pytest.approx(4.303 / 3**0.5, rel=1e-4)
+    assert 2 - found["low"] == pytest.approx(found["high"] - 2)
+
+
+def test_of_patients_with_as_many_images_each_it_is_that_of_their_means():
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(9, 1)) + 0.5 * rng.normal(size=(9, 4))).ravel()
+    found = mean_with_t_interval(values, np.repeat([f"p{k}" for k in range(9)], 4))
+    means = values.reshape(9, 4).mean(axis=1)
+    low, high = stats.t.interval(0.95, 8, loc=means.mean(), scale=stats.sem(means))
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((means.mean(), low, high))
+
+
+def test_of_patients_with_unequal_numbers_it_is_the_cluster_robust_regression_on_a_constant():
+    """The sandwich written out: bread (X'X)^-1, meat the sum over patients of X'u u'X, and G / (G - 1)."""
+    rng = np.random.default_rng(1)
+    sizes = [1, 2, 3, 7, 7, 12]
+    patients = np.repeat([f"p{k}" for k in range(6)], sizes)
+    values = np.repeat(rng.normal(size=6), sizes) + rng.normal(size=32)
+    order = rng.permutation(32)
+    found = mean_with_t_interval(values[order], patients[order])
+    design = np.ones((32, 1))
+    bread = np.linalg.inv(design.T @ design)
+    rest = values - values.mean()
+    meat = np.zeros((1, 1))
+    for name in np.unique(patients):
+        score = design[patients == name].T @ rest[patients == name]
+        meat += np.outer(score, score)
+    error = np.sqrt((6 / 5 * bread @ meat @ bread).item())
+    assert found["value"] == pytest.approx(values.mean())
+    assert found["high"] - found["value"] == pytest.approx(stats.t.ppf(0.975, 5) * error)
+
+
+def test_copies_of_an_image_say_nothing_new():
+    values = np.random.default_rng(2).normal(size=10)
+    copies = mean_with_t_interval(np.repeat(values, 8), np.repeat([f"p{k}" for k in range(10)], 8))
+    assert copies == pytest.approx(mean_with_t_interval(values, None))
+
+
+def test_images_of_unknown_patient_and_without_a_value():
+    values = np.array([1.0, np.nan, 3.0, 5.0, np.nan])
+    alone = mean_with_t_interval(np.array([1.0, 3.0, 5.0]), None)
+    assert mean_with_t_interval(values, None) == alone
+    assert mean_with_t_interval(values, np.array(["", "a", "", "", "a"])) == pytest.approx(alone)
+
+
+def test_of_one_image_or_patient_there_is_no_t_interval():
+    assert mean_with_t_interval(np.full(3, np.nan), None) == {"value": None, "low": None, "high": None}
+    assert mean_with_t_interval(np.array([0.5, np.nan]), None) == {"value": 0.5, "low": None, "high": None}
+    one = mean_with_t_interval(np.array([0.2, 0.4]), np.array(["a", "a"]))
+    assert one == {"value": pytest.approx(0.3), "low": None, "high": None}
+
+
+def test_of_few_patients_it_holds_the_truth_as_often_as_it_says_and_the_bootstrap_does_not():
+    rng, patients = np.random.default_rng(3), np.repeat([f"p{k}" for k in range(5)], 3)
+    held = {"t": 0, "bootstrap": 0}
+    for _ in range(400):
+        values = np.repeat(rng.normal(size=5), 3) + rng.normal(size=15)
+        for name, found in (
+            ("t", mean_with_t_interval(values, patients)),
+            ("bootstrap", mean_with_interval(values, patients, 200, seed=0)),
+        ):
+            held[name] += found["low"] <= 0 <= found["high"]
+    assert stats.binomtest(held["t"], 400, 0.95).pvalue > 0.01
+    assert held["bootstrap"] < 0.9 * 400

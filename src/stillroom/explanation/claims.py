@@ -54,8 +54,10 @@ def doubts(
             found.append(
                 f"They are not shown to beat the trivial map {name}: the difference of the gaps is {_text(figure)}."
             )
-    if correlation is None or correlation["low"] is None or correlation["high"] is None:
+    if correlation is None:
         found.append("Too few of them are not flat, so whether they depend on what the network learnt cannot be told.")
+    elif correlation["low"] is None or correlation["high"] is None:
+        found.append("Their correlation with the maps that it draws with random weights has no interval.")
     elif max(abs(correlation["low"]), abs(correlation["high"])) >= SANITY_LIMIT:
         found.append(
             "They may hardly depend on what the network learnt: with random weights it draws maps that correlate with them "
