@@ -355,6 +355,35 @@ def test_explain_says_how_far_to_trust_it(stillroom, finished, picture_folder, t
     assert (written[0]["method"], written[0]["faithful"]) == ("eigen_cam", None)
 
 
+def test_explain_trusts_a_map_only_where_it_was_tested(stillroom, finished, picture_folder, tmp_path):
+    """Every image has a verdict of its own; people see each of them once."""
+    import onnx
+
+    copy, image = shutil.copytree(finished, tmp_path / "copy"), picture_folder / "left" / "000.png"
+    model = onnx.load(copy / "student.onnx")
+    for entry in model.metadata_props:
+        if entry.key == "stillroom.explanation":
+            tested = json.loads(entry.value) | {"faithful": True, "statement": "The maps are faithful."}
+            entry.value = json.dumps(tested)
+    onnx.save(model, copy / "student.onnx")
+    Image.new("L", (40, 40), 255).save(tmp_path / "odd.png")
+    images = [image, tmp_path / "odd.png"]
+    own, _ = json.loads(stillroom("predict", copy, *images, "--json").out)
+    (decided,) = own["decision"]
+    other = {"left": "right", "right": "left"}[decided]
+    verdicts = {}
+    for name in (decided, other):
+        found = json.loads(stillroom("explain", copy, *images, "--of", name, "--out", tmp_path, "--json").out)
+        verdicts[name] = [(entry["faithful"], entry["statement"]) for entry in found]
+    untested = (None, "Maps of classes that the model does not decide for were not tested.")
+    assert verdicts[decided][0] == (True, "The maps are faithful.")
+    assert verdicts[other][0] == untested
+    assert len({*verdicts[decided], *verdicts[other]}) > 1
+    shown = stillroom("explain", copy, image, image, "--of", other, "--out", tmp_path).out
+    assert shown.count("The maps are faithful.") == shown.count(f"Note: {untested[1]}") == 1
+    assert "maps not faithful" not in shown
+
+
 def test_explain_refuses_what_cannot_be_explained(stillroom, refuse, finished, picture_folder, tmp_path):
     image = picture_folder / "left" / "000.png"
     assert "There is no model at nowhere" in refuse("explain", "nowhere", image)

@@ -1,11 +1,15 @@
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from stillroom.console import models_table, show_figures, show_run
+from stillroom.console import models_table, show_explanations, show_figures, show_run
+from stillroom.deployment.predictor import Prediction
 from stillroom.evaluation.metrics import score
+from stillroom.explain_images import Explanation
 from stillroom.models.catalogue import ModelCard
 from stillroom.task import MultiClass
 
@@ -43,6 +47,22 @@ def test_the_title_says_what_the_figures_are_of(capsys, classes, said):
     title = capsys.readouterr().out.splitlines()[0]
     assert title.startswith("Test: 48 images; ")
     assert said in title
+
+
+def test_maps_are_shown_with_what_is_known_of_them(capsys):
+    prediction = Prediction(Path("[b]a.png"), ("ill",), {"ill": 0.9, "healthy": 0.1})
+    found = [
+        Explanation(prediction, "ill", False, Path("a.ill.png"), Path("a.ill.npy")),
+        Explanation(Prediction(Path("b.png"), error="the file is empty")),
+    ]
+    show_explanations(found, [(True, "Good."), (False, "Bad [b]."), (None, "Unknown.")])
+    printed = capsys.readouterr().out
+    assert printed.endswith("Good.\nmaps not faithful: Bad [b].\nNote: Unknown.\n")
+    assert "[b]a.png" in printed
+    assert "the file is empty" in printed
+    assert "without colour" not in printed
+    show_explanations([replace(found[0], empty=True)], [(None, "Unknown.")])
+    assert "without colour means that nothing speaks for the class, or everything alike." in capsys.readouterr().out
 
 
 def test_the_figures_of_networks_stay_whole_on_80_columns():

@@ -21,6 +21,7 @@ from stillroom import (
     ViewSettings,
 )
 from stillroom.data.load import load_data
+from stillroom.export import export_student
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def run(picture_folder, tmp_path_factory):
         views=ViewSettings(views=2),
         student=StudentSettings("test_resnet"),
         training=TrainingSettings(epochs=1, batch_size=16),
-        evaluation=EvaluationSettings(resamples=100, latency=False),
+        evaluation=EvaluationSettings(resamples=100, latency=False, refusals=0.1, explain=0),
         device="cpu",
     )
     return stillroom.distill(settings, tmp_path_factory.mktemp("runs") / "first", show_progress=False)
@@ -63,6 +64,31 @@ def test_figures_are_those_of_the_predictor(run, pictures):
     assert found["quarantined"] == []
     (written,) = (run.path / "evaluations").glob("other-clinic-all-*.json")
     assert json.loads(written.read_text("utf-8")) == json.loads(json.dumps(found))
+
+
+def test_whether_sets_and_refusals_keep_their_promises_there(run, pictures):
+    """Half of the pictures are inverted: they are foreign, and the sets need not hold their class."""
+    for path in sorted(pictures.rglob("*.png"))[::2]:
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    found = evaluate(run, pictures)
+    images = [pictures / side / f"{number:03d}.png" for side in ("left", "right") for number in range(60)]
+    said, truth = run.predictor().predict(images), ["left"] * 60 + ["right"] * 60
+    held = [name in answer.possible for name, answer in zip(truth, said, strict=True)]
+    refused = [answer.foreign for answer in said]
+    assert 0 < np.mean(refused) < 1
+    assert found["conformal"]["coverage"]["value"] == pytest.approx(np.mean(held))
+    assert found["conformal"]["mean_size"]["value"] == pytest.approx(np.mean([len(answer.possible) for answer in said]))
+    assert found["ood"]["refused"]["value"] == pytest.approx(np.mean(refused))
+    assert found["ood"]["refused"]["low"] <= np.mean(refused) <= found["ood"]["refused"]["high"]
+    assert found["ood"]["wanted"] == run.settings.evaluation.refusals
+    assert found["conformal"]["statement"]
+    assert found["ood"]["statement"] != run.metrics["ood"]["statement"]
+
+
+def test_a_model_without_rules_makes_no_promises(old_run, picture_folder):
+    export_student(old_run)
+    found = evaluate(old_run, picture_folder)
+    assert found["conformal"] is found["ood"] is None
 
 
 def test_classes_in_another_order_or_fewer_of_them(run, pictures):
@@ -215,7 +241,7 @@ def test_labels_are_read_as_the_model_has_them(tmp_path, picture_folder):
         views=ViewSettings(views=1),
         student=StudentSettings("test_resnet"),
         training=TrainingSettings(epochs=1, batch_size=16),
-        evaluation=EvaluationSettings(resamples=100, latency=False),
+        evaluation=EvaluationSettings(resamples=100, latency=False, explain=0),
         device="cpu",
     )
     run = stillroom.distill(settings, tmp_path / "run", show_progress=False)

@@ -35,9 +35,10 @@ QUICK = {
     "views": ViewSettings(views=2),
     "student": StudentSettings("test_resnet"),
     "training": TrainingSettings(epochs=3, batch_size=16, lr=3e-3),
-    "evaluation": EvaluationSettings(resamples=100, latency=False, explain=4),
+    "evaluation": EvaluationSettings(resamples=100, latency=False, explain=0),
     "device": "cpu",
 }
+MAPS = {"evaluation": EvaluationSettings(resamples=100, latency=False, explain=4)}
 FROZEN = TeacherSettings("test_vit", pretrained=False, teacher_size=32)
 TUNED = TeacherSettings("test_resnet", teacher_mode="finetune", pretrained=False, teacher_epochs=2)
 
@@ -197,6 +198,7 @@ def test_multilabel_from_a_table(picture_folder, tmp_path):
     settings = Settings(str(tmp_path / "labels.csv"), recipe=MedAlmighty(), teacher=FROZEN, **QUICK)
     run = stillroom.distill(settings, tmp_path / "run", show_progress=False)
     assert run.task.kind == "multilabel"
+    assert run.metrics["conformal"]["rule"]["class_conditional"]  # without being asked: absent labels are most
     frame = run.predictions()
     assert frame.groupby("patient")["split"].nunique().max() == 1
     assert set(frame.columns[5:8]) == {"student:left", "student:right", "student:third"}
@@ -206,7 +208,7 @@ def test_multilabel_from_a_table(picture_folder, tmp_path):
 def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, monkeypatch):
     from stillroom import explain_run, export
 
-    settings = Settings(str(picture_folder), recipe=Baseline(), **QUICK)
+    settings = Settings(str(picture_folder), recipe=Baseline(), **QUICK | MAPS)
     gather, explained = explain_run.gather, []
     monkeypatch.setattr(explain_run, "gather", lambda *asked, **how: explained.append(1) or gather(*asked, **how))
     with monkeypatch.context() as broken:
@@ -239,7 +241,7 @@ def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, 
 @pytest.mark.slow
 def test_several_teachers_are_explained_together(picture_folder, tmp_path):
     recipe = CAMKD(teachers=("test_vit", "test_resnet"))
-    settings = Settings(str(picture_folder), recipe=recipe, teacher=FROZEN, **QUICK)
+    settings = Settings(str(picture_folder), recipe=recipe, teacher=FROZEN, **QUICK | MAPS)
     run = stillroom.distill(settings, tmp_path / "run", show_progress=False)
     assert set(run.metrics["explanation"]["faithfulness"]) == {"student", "control", "teacher"}
     assert run.metrics["explanation"]["layer"]["teacher"] == "auto"
@@ -250,7 +252,7 @@ def test_a_student_of_one_place_is_exported_without_a_map(picture_folder, tmp_pa
     settings = Settings(
         str(picture_folder),
         recipe=Baseline(),
-        **QUICK | {"data": DataSettings(size=16), "student": StudentSettings("test_vit")},
+        **QUICK | MAPS | {"data": DataSettings(size=16), "student": StudentSettings("test_vit")},
     )
     run = stillroom.distill(settings, tmp_path / "run", show_progress=False)
     assert "no feature map of more than one place" in run.metrics["explanation"]["reason"]
@@ -263,7 +265,7 @@ def test_a_student_of_one_place_is_exported_without_a_map(picture_folder, tmp_pa
 def _command(folder):
     command = [sys.executable, "-m", "stillroom", "distill", str(folder), "--size", "32", "--student", "test_resnet"]
     command += ["--teacher", "test_resnet", "--teacher-mode", "finetune", "--no-pretrained", "--epochs", "8"]
-    return [*command, "--batch-size", "8", "--resamples", "100", "--no-latency"]
+    return [*command, "--batch-size", "8", "--resamples", "100", "--no-latency", "--explain", "0"]
 
 
 @pytest.fixture(scope="module")

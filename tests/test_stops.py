@@ -39,7 +39,7 @@ def settings(source, **changes):
         "teacher": FROZEN,
         "student": StudentSettings("test_resnet"),
         "training": TrainingSettings(epochs=2, batch_size=16),
-        "evaluation": EvaluationSettings(resamples=100, latency=False),
+        "evaluation": EvaluationSettings(resamples=100, latency=False, explain=0),
         "device": "cpu",
     }
     return Settings(str(source), **quick | changes)
@@ -171,7 +171,8 @@ def undisturbed(picture_folder, tmp_path_factory):
 def test_ctrl_c_names_the_command_that_goes_on(picture_folder, tmp_path):
     folder = tmp_path / "a run"
     flags = "--recipe baseline --student test_resnet --size 32 --views 2 --batch-size 8 --epochs 20 --resamples 100"
-    command = [sys.executable, "-m", "stillroom", "distill", str(picture_folder), *flags.split(), "--no-latency"]
+    flags += " --no-latency --explain 0"
+    command = [sys.executable, "-m", "stillroom", "distill", str(picture_folder), *flags.split()]
     # A job started in the background of a script would hand down that Ctrl-C is to be ignored.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
     with subprocess.Popen([*command, "--out", str(folder)], stderr=subprocess.PIPE, text=True, **heed) as process:

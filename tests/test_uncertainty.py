@@ -36,6 +36,7 @@ def test_the_promise_is_kept_on_the_images_it_was_made_on(tiny_run, picture_fold
     rule = tiny_run.metrics["conformal"]["rule"]
     assert rule["images"] == len(frame) == tiny_run.metrics["conformal"]["calibration_images"]
     assert tiny_run.predictor().metadata.conformal == rule
+    assert not rule["class_conditional"]
 
 
 def test_coverage_is_that_of_the_exported_files_sets(tiny_run, picture_folder):

@@ -26,7 +26,7 @@ QUICK = {
     "views": ViewSettings(views=2),
     "student": StudentSettings("test_resnet", student_size=64),
     "training": TrainingSettings(epochs=2, batch_size=8, lr=3e-3),
-    "evaluation": EvaluationSettings(resamples=100, latency=False),
+    "evaluation": EvaluationSettings(resamples=100, latency=False, explain=0),
     "device": "cpu",
 }
 
