@@ -51,7 +51,7 @@ def phantoms() -> Settings:
         teacher=TeacherSettings("resnet10t", teacher_mode="finetune", pretrained=False, teacher_epochs=12),
         student=StudentSettings("resnet10t_050"),
         training=TrainingSettings(epochs=12, batch_size=32, lr=2e-3),
-        evaluation=EvaluationSettings(explain=32, corruptions=True, latency=False),
+        evaluation=EvaluationSettings(explain=32, latency=False),
         device="cpu",
     )
 

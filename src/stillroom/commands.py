@@ -68,8 +68,10 @@ def evaluate(
 
     opened = Run.open(run)
     if corruptions:
-        if source is not None or foreign:
-            raise UsageError("--corruptions tests on the run's own test images: leave out the source and --foreign.")
+        if source is not None or foreign or split != "auto":
+            raise UsageError(
+                "--corruptions tests on the run's own test images: leave out the source, --foreign and --split."
+            )
         from stillroom.corrupted_images import evaluate_corruptions
 
         found = evaluate_corruptions(opened)
@@ -174,9 +176,12 @@ def explain(
             ]
         )
     else:
-        console.show_explanations(found, list(dict.fromkeys([trust(predictor, chosen), *verdicts])))
+        drawn = any(explanation.picture for explanation in found)
+        said = dict.fromkeys([trust(predictor, chosen), *verdicts] if drawn else [])
+        console.show_explanations(found, list(said))
     if all(explanation.prediction.error for explanation in found):
-        raise UsageError("None of the images could be read.")
+        first = found[0].prediction
+        raise UsageError(f"None of the images could be read. {first.path}: {str(first.error).rstrip('.')}.")
 
 
 def export(run: Path, /, *, out: Path | None = None) -> None:

@@ -63,13 +63,18 @@ def show_run(run: Run) -> None:
     for comparison in metrics["comparison"].values():
         console.print(escape(comparison["statement"]))
     for part in ("conformal", "ood"):
-        if part in metrics:  # not in a run of an earlier Stillroom
-            console.print(escape(metrics[part]["statement"]))
+        found = metrics.get(part) or {}  # not in a run of an earlier Stillroom
+        if found:
+            console.print(escape(found["statement"]))
+        for note in found.get("notes") or []:
+            if note.startswith(("Too few", "With ")):  # the promise cannot be made at all
+                console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     explanation = metrics.get("explanation") or {}
     if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
         faithful = ((explanation.get("faithfulness") or {}).get("student") or {}).get("faithful")
         mark = "[yellow]maps not faithful:[/yellow] " if faithful is False else ""
-        console.print(f"{mark}{escape(sentence)}")
+        reasons = explanation["faithfulness"]["student"]["reasons"][:1] if faithful is False else []
+        console.print(f"{mark}{escape(' '.join([sentence, *reasons]))}")
     for note in [*metrics["test"]["student"]["notes"], *calibration_notes(metrics["calibration"]["student"])]:
         console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     student, teacher = metrics["efficiency"]["student"], metrics["efficiency"].get("teacher")

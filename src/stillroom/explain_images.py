@@ -32,7 +32,7 @@ _AT_THE_EDGE = ("score_cam", "score_cam_fast")
 Draw = Callable[[np.ndarray, int], np.ndarray]
 """``[C, S, S]`` float32 in [0, 1] and the number of a class to the heat map ``[S, S]``."""
 
-UNTESTED = "Whether this model's maps are faithful was not tested."
+UNTESTED = "Whether this model's maps are faithful was not tested: its run made none (--explain 0)."
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Explanation:
 
 def explain(
     source: Path | str,
-    images: Sequence[Path | str],
+    images: Path | str | Sequence[Path | str],
     *,
     method: Method | None = None,
     of: str | None = None,
@@ -99,6 +99,8 @@ def explain(
             f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam."
         )
     folder = Path(out) if out else (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: name a folder for the pictures.")
     paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
     if method in _AT_THE_EDGE:
         draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")
@@ -141,7 +143,7 @@ def trust(predictor: Predictor, method: str, explanation: Explanation | None = N
         if tested["faithful"] and explanation and prediction and explanation.of not in (*prediction.decision, None):
             return None, "Maps of classes that the model does not decide for were not tested."
         return bool(tested["faithful"]), statement
-    return None, f"{UNTESTED} That was done with {tested['method']}: {statement}"
+    return None, f"Maps by {method} were not tested. Of those by {tested['method']}, which were: {statement}"
 
 
 def _explained(

@@ -54,10 +54,15 @@ def exported_note(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     return {
         "faithful": tested["faithful"],
-        "statement": figures["statement"]["student"],
+        "statement": in_a_sentence(figures),
         "method": figures["method"]["student"],
         "fast": figures["fast"].get("student"),
     }
+
+
+def in_a_sentence(figures: Mapping[str, Any]) -> str:
+    """What is said of the student's maps, and where they are not faithful, the first reason."""
+    return " ".join([figures["statement"]["student"], *figures["faithfulness"]["student"]["reasons"][:1]])
 
 
 def student_layer(student: Network, name: str, images: Tensor) -> Layer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from stillroom.run import FOREIGN_SCORES, Run
 from stillroom.settings import DataSettings
 
 _BATCH = 32
+_MASK = re.compile(r"_mask(_\d+)?$")  # drawn lesions beside their images
 _Image = tuple[str, Callable[[], np.ndarray]]
 """Where an image stands, and what reads it."""
 
@@ -102,8 +104,8 @@ def _images(
 ) -> tuple[list[_Image], str, str]:
     """Place and reader of each image, the source's short name, and a line on it for people."""
     path = Path(source).expanduser()
-    if not is_named_set(str(source)) and path.is_dir() and not any(child.is_dir() for child in path.iterdir()):
-        files = list_images(path)
+    if not is_named_set(str(source)) and path.is_dir() and _without_classes(path):
+        files = [file for file in list_images(path) if not _MASK.search(file.stem)]
         if not files:
             raise UsageError(f"There is no image in the folder {source}.")
         reader = FileReader(tuple(files))
@@ -113,6 +115,12 @@ def _images(
     rows, _ = chosen_rows(table, split)
     places: list[_Image] = [(str(table.ids[row]), partial(table.reader.read, int(table.rows[row]))) for row in rows]
     return places, table.name, table.source
+
+
+def _without_classes(folder: Path) -> bool:
+    """Whether images lie in the folder itself, so that its folders are no classes; also true of an empty one."""
+    inside = list_images(folder)
+    return not inside or any(file.parent == folder for file in inside)
 
 
 def _why(metrics: dict[str, Any]) -> str:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MODEL_FILE = "student.onnx"
 """Name of the exported model in a run's folder."""
 
+Source = Path | str | np.ndarray
+"""An image file, a folder of them, or a decoded image."""
+
 _BAR = 30  # characters of a bar at probability 1
 
 
@@ -215,7 +218,7 @@ class Predictor:
         stored = as_stored(image, self.size, self.metadata.fit, self.channels == 3, white)
         return stored.astype(np.float32) / np.float32(white)
 
-    def predict(self, images: Sequence[Path | str | np.ndarray], batch_size: int = 32) -> list[Prediction]:
+    def predict(self, images: Source | Sequence[Source], batch_size: int = 32) -> list[Prediction]:
         """Predict images; one that cannot be read is answered with its error and stops no other.
 
         Args:
@@ -322,9 +325,9 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
     return table
 
 
-def expand(images: Iterable[Path | str | np.ndarray]) -> Iterator[Path | np.ndarray]:
-    """Files and arrays as they are, folders as the images in them."""
-    for image in images:
+def expand(images: Source | Iterable[Source]) -> Iterator[Path | np.ndarray]:
+    """Files and arrays as they are, folders as the images in them. One alone is taken for a list of one."""
+    for image in [images] if isinstance(images, str | Path | np.ndarray) else images:
         if isinstance(image, np.ndarray):
             yield image
         elif Path(image).is_dir():

@@ -31,7 +31,7 @@ _COPIES = 4  # a layer's input, its output and what it needs in between, with so
 def heat_maps(
     network: nn.Module,
     images: Tensor,
-    classes: Sequence[int] | Tensor,
+    classes: int | Sequence[int] | Tensor,
     *,
     method: Method = "score_cam",
     layer: str | None = None,
@@ -44,7 +44,7 @@ def heat_maps(
     Args:
         network: from images ``[B, C, H, W]`` to logits ``[B, K]``; evaluated as it is, where it is.
         images: ``[B, C, H, W]`` float, as the network takes them: in [0, 1] for a Stillroom network.
-        classes: ``[B]`` numbers of the classes to explain.
+        classes: ``[B]`` numbers of the classes to explain, or one for all images.
         method: ``score_cam`` (Wang et al., CVPR 2020), ``score_cam_fast`` (an estimate of it from a sixth of the
             passes), ``grad_cam`` (Selvaraju et al., ICCV 2017), ``grad_cam_pp`` (Chattopadhay et al., WACV 2018, with the
             exponential that makes its weights a closed form) or ``eigen_cam`` (Muhammad and Yeasin, IJCNN 2020; the same for
@@ -63,11 +63,13 @@ def heat_maps(
     """
     if method not in METHODS:
         raise UsageError(f"There is no heat map {method!r}.{nearest(method, METHODS)} Methods: {', '.join(METHODS)}.")
-    if images.ndim != 4 or len(images) != len(classes):
-        raise UsageError(
-            f"Heat maps need images [B, C, H, W] and B classes, got {list(images.shape)} and {len(classes)} classes."
-        )
-    numbers = [int(number) for number in classes]
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise UsageError("Heat maps need images as a tensor [B, C, H, W] of floating-point numbers.")
+    if not images.isfinite().all():
+        raise UsageError("Heat maps need images without NaN and infinite values.")
+    numbers = [int(classes)] * len(images) if isinstance(classes, int) else [int(number) for number in classes]
+    if len(numbers) != len(images):
+        raise UsageError(f"Heat maps need a class for every image: {len(images)} images, {len(numbers)} classes.")
     if not numbers:
         return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
     by_gradient = method in BY_GRADIENT
