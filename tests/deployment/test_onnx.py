@@ -168,7 +168,7 @@ def test_metadata_round_trip_through_the_file(tmp_path):
         synthetic=True,
         layer="body.2",
         hidden=(0.1, 0.25, 1 / 3),
-        explanation={"faithful": None, "statement": "Größe", "method": "score_cam"},
+        explanation={"faithful": None, "statement": "Größe", "method": "score_cam", "fast": None},
         conformal=conformal.to_dict(),
         foreign=foreign.to_dict(),
         details={"run": "ä/ö", "teacher": "vit"},
