@@ -345,10 +345,11 @@ def test_explain_says_how_far_to_trust_it(stillroom, finished, picture_folder, t
     tested = json.loads((finished / "metrics.json").read_text())["explanation"]
     shown = stillroom("explain", finished, image, "--out", tmp_path).out
     mark = "" if tested["faithfulness"]["student"]["faithful"] else "maps not faithful: "
-    assert mark + tested["statement"]["student"] in shown
+    reasons = tested["faithfulness"]["student"]["reasons"]
+    assert " ".join([mark + tested["statement"]["student"], *reasons[:1]]) in shown
     other = stillroom("explain", finished, image, "--method", "grad_cam", "--out", tmp_path)
     assert other.code == 0
-    assert "Note: Whether this model's maps are faithful was not tested. That was done with score_cam: " in other.out
+    assert "Note: Maps by grad_cam were not tested. Of those by score_cam, which were: " in other.out
     written = json.loads(
         stillroom("explain", finished, image, "--method", "eigen_cam", "--out", tmp_path, "--json").out
     )
@@ -397,14 +398,16 @@ def test_explain_refuses_what_cannot_be_explained(stillroom, refuse, finished, p
     (tmp_path / "note.png").write_text("no image")
     answer = stillroom("explain", finished, tmp_path / "note.png")
     assert answer.code == 2
-    assert answer.error == "None of the images could be read."
+    assert answer.error.startswith(f"None of the images could be read. {tmp_path / 'note.png'}: ")
+    assert "not faithful" not in answer.out  # of no map nothing is said
+    assert "is a file: name a folder" in refuse("explain", finished, image, "--out", tmp_path / "note.png")
 
 
 def test_evaluate_on_nothing_foreign_images_and_corruptions(stillroom, refuse, finished, picture_folder, tmp_path):
     assert "stillroom evaluate RUN SOURCE" in refuse("evaluate", finished)
     assert "stillroom evaluate RUN SOURCE" in refuse("evaluate", finished, "--foreign")
-    for more in ([picture_folder], ["--foreign"]):
-        assert "leave out the source and --foreign" in refuse("evaluate", finished, *more, "--corruptions")
+    for more in ([picture_folder], ["--foreign"], ["--split", "test"]):
+        assert "leave out the source, --foreign and --split" in refuse("evaluate", finished, *more, "--corruptions")
     (tmp_path / "bare").mkdir()
     assert "no image in the folder" in refuse("evaluate", finished, tmp_path / "bare", "--foreign")
 

@@ -122,6 +122,12 @@ def test_what_cannot_be_read_stops_no_other(tiny_run, pictures, tmp_path):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_one_image_is_taken_for_a_list_of_one(tiny_run, pictures, tmp_path):
+    (alone,) = explained(tiny_run.path, str(pictures / "wide.png"), out=tmp_path / "out")
+    assert alone == explained(tiny_run.path, [pictures / "wide.png"], out=tmp_path / "out")[0]
+    assert len(explained(tiny_run.path, pictures, out=tmp_path / "out")) == 3
+
+
 def test_wrong_use_is_refused_before_anything_is_written(tiny_run, pictures, tmp_path):
     out = tmp_path / "out"
 
@@ -163,12 +169,13 @@ def test_a_foreign_image_is_explained_and_called_foreign(tiny_run, tmp_path):
 
 
 def test_trust_repeats_what_was_tested_and_says_where_nothing_was(tiny_run, monkeypatch):
-    predictor, statement = tiny_run.predictor(), tiny_run.metrics["explanation"]["statement"]["student"]
+    predictor, figures = tiny_run.predictor(), tiny_run.metrics["explanation"]
+    statement = f"{figures['statement']['student']} {figures['faithfulness']['student']['reasons'][0]}"
     faithful = tiny_run.metrics["explanation"]["faithfulness"]["student"]["faithful"]
     assert trust(predictor, "score_cam") == (faithful, statement)
     other = trust(predictor, "eigen_cam")
     assert other[0] is None
-    assert other[1] == f"{UNTESTED} That was done with score_cam: {statement}"
+    assert other[1] == f"Maps by eigen_cam were not tested. Of those by score_cam, which were: {statement}"
     for untested in (None, {"faithful": None, "statement": "", "method": "score_cam"}):
         monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=untested))
         assert trust(predictor, "score_cam") == (None, UNTESTED)

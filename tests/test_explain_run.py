@@ -141,7 +141,8 @@ def test_labels_are_explained_one_by_one(bench, picture_folder, tmp_path, monkey
     assert found.figures["images"] == 3
     note = exported_note(found.figures)
     assert (note["faithful"], note["method"]) == (False, "score_cam")
-    assert note["statement"] == found.figures["statement"]["student"]
+    reason = found.figures["faithfulness"]["student"]["reasons"][0]
+    assert note["statement"] == f"{found.figures['statement']['student']} {reason}"
 
 
 @pytest.mark.parametrize("method", ["score_cam", "grad_cam", "eigen_cam"])

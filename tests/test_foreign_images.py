@@ -84,6 +84,16 @@ def test_a_folder_with_class_folders_is_read_whatever_its_classes(unwritten, hol
     assert sorted_["auroc"]["value"] == pytest.approx(plain["auroc"]["value"], abs=1e-6)
 
 
+def test_images_beside_folders_are_read_with_those_in_the_folders_and_without_masks(unwritten, holiday):
+    (holiday / "more").mkdir()
+    for number in (3, 4):
+        (holiday / f"{number:02d}.png").rename(holiday / "more" / f"{number:02d}.png")
+    for name in ("05_mask.png", "05_mask_1.png", "more/03_mask.png"):
+        Image.new("L", (40, 40), 255).save(holiday / name)
+    found = asked(unwritten, holiday)
+    assert (found["images"], found["quarantined"]) == (12, [])
+
+
 def test_a_named_set_and_a_split(unwritten):
     found = asked(unwritten, "phantoms:30")
     assert found["images"] > 0

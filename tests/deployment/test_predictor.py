@@ -169,6 +169,13 @@ def test_prepared_files_are_the_rows_of_the_store_that_a_network_trains_on(tmp_p
         np.testing.assert_array_equal(predictor.prepare(FileReader((path,)).read(0)), expected)
 
 
+def test_one_image_is_taken_for_a_list_of_one(predictor, tmp_path):
+    Image.fromarray(flat(255)).save(tmp_path / "a.png")
+    for alone in (tmp_path / "a.png", str(tmp_path / "a.png"), tmp_path, flat(255)):
+        assert predictor.predict(alone) == predictor.predict([alone])
+        assert len(predictor.predict(alone)) == 1
+
+
 def test_unreadable_images_get_their_reason_and_stop_no_other(predictor, tmp_path):
     good, broken = tmp_path / "good.png", tmp_path / "broken.png"
     Image.fromarray(flat(255)).save(good)

@@ -349,6 +349,10 @@ def test_a_student_of_one_place_everywhere_has_no_map():
         find_layer(network, "auto", images(16, 1))
 
 
+def test_one_class_serves_all_images(small):
+    assert torch.equal(heat_maps(small, images(32), 2), heat_maps(small, images(32), [2, 2]))
+
+
 # -- wrong use ----------------------------------------------------------------------------------------------------
 def test_unknown_names_are_refused_with_the_nearest_ones(small):
     with pytest.raises(UsageError, match=r"no layer 'bodi'\. Did you mean body"):
@@ -361,8 +365,14 @@ def test_unknown_names_are_refused_with_the_nearest_ones(small):
     for number in (3, -1):
         with pytest.raises(UsageError, match=f"no class {number}: the network has 3, numbered from 0"):
             heat_maps(small, images(32), [0, number])
-    with pytest.raises(UsageError, match=r"B classes, got \[2, 3, 32, 32\] and 1 classes"):
+    with pytest.raises(UsageError, match="a class for every image: 2 images, 1 classes"):
         heat_maps(small, images(32), [0])
+    for wrong in (images(32)[0], images(32).numpy(), (images(32) * 255).to(torch.uint8)):
+        with pytest.raises(UsageError, match=r"tensor \[B, C, H, W\] of floating-point numbers"):
+            heat_maps(small, wrong, [0, 1])
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="without NaN and infinite values"):
+            heat_maps(small, torch.where(images(32) > 0.99, value, images(32)), [0, 1])
     with pytest.raises(UsageError, match="memory_mb must be above 0, got 0"):
         heat_maps(small, images(32), [0, 1], memory_mb=0)
     assert heat_maps(small, images(32, 0), []).shape == (0, 32, 32)
