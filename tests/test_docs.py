@@ -313,7 +313,7 @@ def run(labels_first, picture_folder, tmp_path_factory):
         teacher=TeacherSettings("test_vit", pretrained=False, teacher_size=32),
         student=StudentSettings("test_resnet"),
         training=TrainingSettings(epochs=3, batch_size=16, lr=3e-3),
-        evaluation=EvaluationSettings(resamples=100, latency=False, explain=0),
+        evaluation=EvaluationSettings(resamples=100, latency=False, explain=2),
         device="cpu",
     )
     return distill(settings, tmp_path_factory.mktemp("runs") / "labels-first", show_progress=False)
