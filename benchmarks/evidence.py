@@ -144,8 +144,10 @@ def figure(value: dict[str, Any] | None, digits: int = 3) -> str:
 
 
 def over_seeds(values: list[float]) -> str:
-    """Mean with a t-interval over seeds."""
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else float("nan")
+    """Mean with a t-interval over seeds; of one seed the value alone."""
+    if len(values) < 2:
+        return f"{values[0]:+.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{np.mean(values):+.3f} ({np.mean(values) - half:+.3f} to {np.mean(values) + half:+.3f})"
 
 
@@ -260,7 +262,7 @@ def tables(runs: dict[str, list[Run]]) -> Iterator[str]:
             continue
         published = found["published"]
         for role, summary in found["summary"].items():
-            ratio = figure((published or {}).get("ratio", {}).get(role)) if published else ""
+            ratio = f"{published['ratio'][role]:.2f}" if published else ""
             clean = figure(found["clean"][role]["accuracy"])
             kept = (figure(summary[key]) for key in ("mean_accuracy", "mean_error", "be", "rbe"))
             rows.append([name, role, clean, *kept, ratio])
@@ -296,8 +298,9 @@ def main() -> None:
         ]
         if found:
             runs[name] = found
-            for label, (source, data) in FOREIGN.items():
-                if label not in OWN[name]:
+            wanted = [shown for label, shown in FOREIGN.items() if label not in OWN[name]]
+            if len(found[0].metrics["ood"]["against"]) < len(wanted):
+                for source, data in wanted:
                     evaluate_foreign(found[0], source, data, show_progress=sys.stderr.isatty())
     text = "\n".join(tables(runs))
     (arguments.out / "evidence.md").write_text(text)
