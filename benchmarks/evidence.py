@@ -82,7 +82,7 @@ def breast() -> Settings:
         student=StudentSettings("mobilenetv2_100", student_pretrained=True),
         training=TrainingSettings(epochs=12, batch_size=16, lr=1e-3),
         # 1,280 channels: the exact map would cost six times as much.
-        evaluation=EvaluationSettings(explain=40, explain_method="score_cam_fast", corruptions=True, latency=False),
+        evaluation=EvaluationSettings(explain=40, explain_method="score_cam_fast", latency=False),
         device="cpu",
     )
 
