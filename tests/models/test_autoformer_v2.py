@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import export_onnx
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
@@ -288,9 +289,7 @@ def test_onnx_answers_as_torch_at_any_batch_size(tmp_path):
     network = create(TINY, classes=3, size=64).eval()
     with torch.no_grad():
         network.classifier().weight.mul_(20)
-    path = export_onnx(
-        network,
-        tmp_path / "teacher.onnx",
+    metadata = ModelMetadata(
         task=MultiClass(("benign", "malignant", "normal")),
         size=64,
         channels=1,
@@ -301,6 +300,7 @@ def test_onnx_answers_as_torch_at_any_batch_size(tmp_path):
         synthetic=True,
         details={},
     )
+    path = export_onnx(network, tmp_path / "teacher.onnx", metadata)
     predictor = Predictor.load(path)
     for count in (1, 3):
         batch = np.random.default_rng(count).random((count, 1, 64, 64), dtype=np.float32)

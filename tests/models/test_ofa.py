@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx
 from stillroom.errors import UsageError
 from stillroom.models.catalogue import describe, find
@@ -128,9 +129,7 @@ def test_points_are_found_by_their_name_alone():
 @pytest.mark.parametrize("name", [SMALLEST, pytest.param("ofa595", marks=pytest.mark.slow)])
 def test_the_exported_file_answers_alike_at_any_batch_size(tmp_path, name):
     network = create(name, classes=3, size=32, seed=2).eval()
-    path = export_onnx(
-        network,
-        tmp_path / "student.onnx",
+    metadata = ModelMetadata(
         task=MultiClass(("benign", "malignant", "normal")),
         size=32,
         channels=1,
@@ -141,6 +140,7 @@ def test_the_exported_file_answers_alike_at_any_batch_size(tmp_path, name):
         synthetic=False,
         details={},
     )
+    path = export_onnx(network, tmp_path / "student.onnx", metadata)
     images = np.random.default_rng(0).random((9, 1, 32, 32), dtype=np.float32)
     parity = check_parity(path, network, images, tolerance=1e-4)
     assert parity["passed"]
