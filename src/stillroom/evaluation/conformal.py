@@ -247,6 +247,15 @@ def ratio_figures(
     return figures
 
 
+def share(chosen: np.ndarray, patients: np.ndarray | None, resamples: int, seed: int) -> Figure:
+    """The share of ``[N]`` bool images that are chosen, with its interval over images or whole patients."""
+    groups = known_patients(patients)
+    units = np.arange(len(chosen)) if groups is None else group_indices(groups)
+    weights = resample_weights(len(chosen), resamples, seed, groups)
+    (figure,) = ratio_figures(chosen[:, None], np.ones((len(chosen), 1)), weights, units)
+    return figure
+
+
 def known_patients(patients: np.ndarray | None) -> np.ndarray | None:
     """``[N]`` str patients as they are, or None where not one is known: images are then resampled."""
     return patients if patients is not None and (np.asarray(patients) != "").any() else None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
-from stillroom.evaluation.conformal import LEVEL, Figure, conformal_quantile, in_percent, known_patients, ratio_figures
+from stillroom.evaluation.conformal import LEVEL, Figure, conformal_quantile, in_percent, known_patients, share
 from stillroom.evaluation.intervals import Ranking, blocks, group_indices, percentile, resample_weights, wilson
 from stillroom.task import Task
 
@@ -289,7 +289,7 @@ def refusal_report(
         UsageError: no images, or different numbers of them.
         RunError: a score that is not a number.
     """
-    refused = _refused(rule, energy, distance, patients, resamples, seed)
+    refused = share(rule.foreign(energy, distance), patients, resamples, seed)
     notes = []
     if not isfinite(rule.threshold):
         enough = ceil(round(1 / rule.refusals - 1, 9))
@@ -349,24 +349,8 @@ def foreign_report(
         "name": name,
         "images": len(outside[0]),
         **{key: auroc(*pair, **drawn) for key, pair in sides.items()},
-        "refused": _refused(rule, *outside, outside_patients, resamples, seed),
+        "refused": share(rule.foreign(*outside), outside_patients, resamples, seed),
     }
-
-
-def _refused(
-    rule: ForeignRule,
-    energy: np.ndarray,
-    distance: np.ndarray,
-    patients: np.ndarray | None,
-    resamples: int,
-    seed: int,
-) -> Figure:
-    foreign = rule.foreign(energy, distance)[:, None]
-    groups = known_patients(patients)
-    units = np.arange(len(foreign)) if groups is None else group_indices(groups)
-    weights = resample_weights(len(foreign), resamples, seed, groups)
-    (figure,) = ratio_figures(foreign, np.ones_like(foreign), weights, units)
-    return figure
 
 
 def _statement(refused: Figure, rule: ForeignRule) -> str:
