@@ -170,7 +170,7 @@ def test_wrong_commands_and_no_source(refuse):
         ("", "expected settings by name, got NoneType"),
         ("seed: 1", "`source` is missing"),
         ("source: x\nepochs: 3", "no setting 'epochs'"),
-        ("source: x\ntraining: {epohs: 3}", "training: there is no setting 'epohs'. Did you mean epochs?"),
+        ("source: x\ntraining: {epohs: 3}", "training: there is no setting 'epohs'. Did you mean epochs"),
         ("source: x\ntraining: 5", "training must hold settings by name, got 5"),
         ("source: x\ntraining: {epochs: soon}", "training: epochs: Input should be a valid integer"),
         ("source: x\ntraining: {epochs: 0}", "epochs must be at least 1, got 0"),

@@ -1,0 +1,292 @@
+"""The parts of a run's settings, one dataclass each. The command line's flags and the reference pages are derived from them.
+
+Light on purpose: importing this module imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stillroom.errors import UsageError
+from stillroom.explanation.methods import Method
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What to read and how to turn it into arrays.
+
+    Attributes:
+        size: side of the square training image, in pixels.
+        fit: how a non-square image becomes square: `pad` keeps its shape and adds black borders, `resize` stretches it.
+        resolution: side of the MedMNIST file to read (28, 64, 128 or 224). Default: the one that equals `size`, else
+            the next larger one.
+        data_dir: folder of MedMNIST .npz files. Default: $STILLROOM_DATA/medmnist, then ~/.medmnist.
+        task: what the labels mean; `auto` reads it off the source. `ordinal` takes the classes as ordered grades.
+        classes: class names in the order wanted, e.g. grades from mild to severe; of two, the second is the positive one.
+        positive: of two classes, the one that counts as positive, like `--classes` with this one last.
+        drop_class: classes whose images are left out.
+        merge: classes to join, each as `old=new`: images of class `old` count as `new`, which may be new or there already.
+        path_column: column of a table that holds the image path, relative to the table's folder or absolute.
+        label_column: column that holds the label; several labels are joined by `;` or `|`.
+        patient_column: column that holds the patient (group) id, used where the table has it.
+        split_column: column that holds train, val or test, used where the table has it.
+        mask_column: column that holds the lesion mask's path, used where the table has it.
+        val_fraction: share of the training images put aside for validation where the source has no validation split.
+        test_fraction: share of all images put aside for the test where the source has no test split.
+        group_duplicates: keep near-identical images on one side when Stillroom makes the split.
+        drop_leaks: leave out training and validation images that the audit finds again in the test split, and training
+            images that it finds again in validation. Patients on two sides are not touched.
+    """
+
+    size: int = 64
+    fit: Literal["pad", "resize"] = "pad"
+    resolution: Literal[28, 64, 128, 224] | None = None
+    data_dir: Path | None = None
+    task: Literal["auto", "multiclass", "ordinal", "multilabel"] = "auto"
+    classes: tuple[str, ...] = ()
+    positive: str = ""
+    drop_class: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
+    path_column: str = "path"
+    label_column: str = "label"
+    patient_column: str = "patient"
+    split_column: str = "split"
+    mask_column: str = "mask"
+    val_fraction: float = 0.15
+    test_fraction: float = 0.2
+    group_duplicates: bool = True
+    drop_leaks: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("size", self.size, 16)
+        between("val_fraction", self.val_fraction, 0.9)
+        between("test_fraction", self.test_fraction, 0.9)
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How training images are varied. Every view is a pure function of seed, image and view number, so a teacher's
+    answer to it can be stored and replayed exactly.
+
+    Attributes:
+        augment: `none`; `light` shifts, scales, rotates a little and varies brightness and contrast; `strong` does more
+            of it and hides a patch.
+        views: number of different views per image; epoch e trains on view e modulo this number, and the teacher is
+            asked once for each. 0 makes a new view every epoch, for which the teacher is asked online: slow.
+        flips: mirror images left to right at random. Off, because it destroys laterality (heart, eye, ear side).
+        crop: smallest share of an image's area that a random crop keeps; 1 crops nothing.
+        mix: mix two training images and their labels: `mixup` blends them, `cutmix` pastes a rectangle of one into the
+            other, `both` takes one or the other at random. The teacher is asked about the very same mixture.
+    """
+
+    augment: Literal["none", "light", "strong"] = "light"
+    views: int = 8
+    flips: bool = False
+    crop: float = 1.0
+    mix: Literal["none", "mixup", "cutmix", "both"] = "none"
+
+    def __post_init__(self) -> None:
+        at_least("views", self.views, 0)
+        if not 0 < self.crop <= 1:
+            raise UsageError(f"crop must be above 0 and at most 1, got {self.crop}.")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is fitted.
+
+    Attributes:
+        epochs: passes over the training images.
+        steps: optimiser steps instead of epochs: as many whole passes as come nearest, at least one.
+        batch_size: images per step.
+        lr: peak learning rate of what starts from random weights.
+        pretrained_lr: peak learning rate of weights that are pretrained, as a share of `lr`.
+        layer_decay: factor on the rate of pretrained weights for every layer further from the head. Default: 0.75 for
+            transformers, 1 for others.
+        optimizer: `adamw`, `adam` or `sgd` (momentum 0.9, Nesterov).
+        schedule: `cosine` with a short warm-up, `step` (x0.1 at 50 % and 75 %, as MedMNIST's script does) or `constant`.
+        weight_decay: decoupled for adamw, L2 otherwise; never on biases and norms.
+        class_weights: weigh the labels' loss against class imbalance.
+        patience: stop after this many epochs without a better validation figure; 0 never stops early.
+        label_fraction: share of the training images whose labels are used, every class kept. A smaller share's images are
+            among a larger one's.
+        teach_rest: let the teacher also teach the training images whose labels are not used, in recipes with a teacher.
+        unlabelled: folder of more images, without labels, from which the student learns the teacher's answers. What the
+            validation or test images show again is left out.
+        precision: `32`, or `bf16` for bfloat16 autocast.
+    """
+
+    epochs: int = 30
+    steps: int | None = None
+    batch_size: int = 64
+    lr: float = 1e-3
+    pretrained_lr: float = 0.3
+    layer_decay: float | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    weight_decay: float = 0.05
+    class_weights: bool = False
+    patience: int = 0
+    label_fraction: float = 1.0
+    teach_rest: bool = True
+    unlabelled: Path | None = None
+    precision: Literal["32", "bf16"] = "32"
+
+    def __post_init__(self) -> None:
+        at_least("epochs", self.epochs, 1)
+        if self.steps is not None:
+            at_least("steps", self.steps, 1)
+        at_least("batch_size", self.batch_size, 2)
+        at_least("patience", self.patience, 0)
+        if not 0 < self.label_fraction <= 1:
+            raise UsageError(f"label_fraction must be above 0 and at most 1, got {self.label_fraction}.")
+        if not 0 < self.lr < math.inf:
+            raise UsageError(f"lr must be above 0 and finite, got {self.lr}.")
+        for name, value in (("pretrained_lr", self.pretrained_lr), ("layer_decay", self.layer_decay)):
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(f"{name} is a share above 0 and at most 1, got {value}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay must not be negative and must be finite, got {self.weight_decay}.")
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """Who teaches.
+
+    Attributes:
+        teacher: a timm model name; see `stillroom models`. Default: the recipe's.
+        teacher_mode: `frozen` fits a linear head on the backbone's cached features; `finetune` trains all of it. Default:
+            the recipe's.
+        teacher_size: side of the teacher's input in pixels. Default: the network's own, where it is fixed, else `size`.
+        features: what the linear head sees of a transformer: its class token, the mean of its patches, or both.
+            A convolutional network has one pooled vector and ignores this.
+        head_solver: `lbfgs` finds the best linear head with its L2 penalty chosen on validation; `adam` trains it as
+            the MedAlmighty paper does (lr 1e-3, best validation epoch).
+        teacher_epochs: epochs of fine-tuning, or of the adam head. Default: as many as the student's.
+        teacher_lr: peak learning rate of fine-tuning. Default: the student's.
+        weights: a file or a folder of pretrained weights (.safetensors or weights-only .pth), named like the model.
+            Default: timm's hub.
+        pretrained: whether the teacher starts from pretrained weights. `--no-pretrained` starts from random ones.
+    """
+
+    teacher: str = ""
+    teacher_mode: Literal["frozen", "finetune"] | None = None
+    teacher_size: int | None = None
+    features: Literal["cls", "mean", "both"] = "cls"
+    head_solver: Literal["lbfgs", "adam"] = "lbfgs"
+    teacher_epochs: int | None = None
+    teacher_lr: float | None = None
+    weights: Path | None = None
+    pretrained: bool = True
+
+    def __post_init__(self) -> None:
+        if self.teacher_epochs is not None:
+            at_least("teacher_epochs", self.teacher_epochs, 1)
+        if self.teacher_lr is not None and not 0 < self.teacher_lr < math.inf:
+            raise UsageError(f"teacher_lr must be above 0 and finite, got {self.teacher_lr}.")
+        if self.teacher_size is not None:
+            at_least("teacher_size", self.teacher_size, 16)
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """What is taught.
+
+    Attributes:
+        student: a timm model name; see `stillroom models`. Default: the recipe's.
+        student_size: side of the student's input in pixels; images of another size are resized inside the network.
+            Default: `size`.
+        student_pretrained: start the student from pretrained weights, not random ones.
+        student_weights: a file or a folder of the student's pretrained weights. Default: `weights`, else timm's hub.
+    """
+
+    student: str = ""
+    student_size: int | None = None
+    student_pretrained: bool = False
+    student_weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.student_size is not None:
+            at_least("student_size", self.student_size, 16)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is measured.
+
+    Attributes:
+        control: also train the same student on the same budget without a teacher.
+        rivals: also measure what is simpler: a linear probe on the frozen teacher and on the student's pretrained start,
+            and always answering the commonest class.
+        repeats: trainings of student and control, which differ in luck alone; bank and teacher are shared. With one, no
+            claim is made that the luck of training could explain.
+        folds: cuts of the data, each with a training of its own, so that every image is tested once; for small sets. Never
+            through a patient or near-identical images.
+        keep: which network is exported: `student`; `best` of student, control and simple rivals, chosen on validation, within
+            `max_mb`; `average` of the repeats' students in weights, or `ensemble`, in answers.
+        max_mb: largest size in MB of float32 parameters that `--keep best` may hand over.
+        margin: non-inferiority margin on the selection metric: how much worse the student may be.
+        resamples: bootstrap resamples behind every interval.
+        latency: time the networks on this machine.
+        coverage: how often the set of classes that the model names should hold the true one (split-conformal prediction).
+        class_conditional: keep that promise for each class apart, not for all images together. With several labels per
+            image it is always kept for each label, present and absent apart.
+        refusals: share of images like the validation's that the model may refuse as foreign.
+        explain: number of test images that get heat maps, by which the maps are judged; 0 makes none.
+        explain_method: the heat map. `score_cam_fast` estimates Score-CAM from a sixth of its passes; `auto` is Score-CAM
+            for a layer of up to 256 channels and the fast one beyond. The teacher's is the fast one where the student's
+            is Score-CAM.
+        explain_layer: the student's layer that heat maps are made of: `auto` is the last whose map has four places a side,
+            `last` the one that the head reads, or a name such as `layer3`.
+        corruptions: also test student, control and teacher on corrupted test images, as
+            `stillroom evaluate RUN --corruptions` does later.
+    """
+
+    control: bool = True
+    rivals: bool = True
+    repeats: int = 1
+    folds: int = 1
+    keep: Literal["student", "best", "average", "ensemble"] = "student"
+    max_mb: float | None = None
+    margin: float = 0.02
+    resamples: int = 1000
+    latency: bool = True
+    coverage: float = 0.9
+    class_conditional: bool = False
+    refusals: float = 0.05
+    explain: int = 32
+    explain_method: Literal["auto", Method] = "auto"
+    explain_layer: str = "auto"
+    corruptions: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("repeats", self.repeats, 1)
+        at_least("folds", self.folds, 1)
+        if self.repeats > 1 and self.folds > 1:
+            raise UsageError(
+                "--folds trains once for every cut of the data already: give --folds or --repeats, not both."
+            )
+        if self.keep in ("average", "ensemble") and self.repeats < 2:
+            raise UsageError(f"--keep {self.keep} joins several trainings of one student: give --repeats 2 or more.")
+        if self.max_mb is not None and not 0 < self.max_mb < math.inf:
+            raise UsageError(f"max_mb must be above 0 and finite, got {self.max_mb}.")
+        between("margin", self.margin)
+        at_least("resamples", self.resamples, 100)
+        between("coverage", self.coverage)
+        between("refusals", self.refusals)
+        at_least("explain", self.explain, 0)
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Raises UsageError where a setting is below the least it may be."""
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}, got {value}.")
+
+
+def between(name: str, value: float, upper: float = 1.0) -> None:
+    """Raises UsageError where a setting is not between 0 and ``upper``, both left out."""
+    if not 0 < value < upper:
+        raise UsageError(f"{name} must lie between 0 and {upper:g}, got {value}.")
