@@ -83,6 +83,14 @@ def refuse(tmp_path, monkeypatch):
         ({"teacher": TeacherSettings("test_vit", weights=Path("nowhere"))}, "there is no such file or folder"),
         ({"teacher": TeacherSettings("resnet18_28")}, "timm's hub has no weights for resnet18_28"),
         ({"student": StudentSettings("resnet18_28", student_pretrained=True)}, "has no weights for resnet18_28"),
+        (
+            {
+                "student": StudentSettings(
+                    "mobilenetv2_035", student_from="mobilenetv2_050", student_weights=Path("none")
+                )
+            },
+            "No weights at none",
+        ),
         ({"recipe": MedAlmighty(paper_softmax=True)}, "paper_softmax reproduces a multi-label choice"),
         ({"recipe": GradesOnly()}, "Recipe grades supports ordinal tasks; this data set's is binary"),
     ],

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stillroom import (
     Baseline,
@@ -14,10 +15,12 @@ from stillroom import (
     StudentSettings,
     TeacherSettings,
     TrainingSettings,
+    UsageError,
     ViewSettings,
 )
 from stillroom.data.load import load_data
 from stillroom.distillation.objectives.labels import LabelLoss
+from stillroom.models.zoo import create
 from stillroom.run import Run
 from stillroom.workbench import Workbench
 
@@ -106,3 +109,25 @@ def test_fewer_labels_are_part_of_the_training_images(bench):
     assert abs(len(made.data.train) - 0.25 * len(made.training_rows)) <= 2
     made.fit("student", made.student(), LabelLoss(), epochs=1)
     assert made.labels_read == set(made.data.train.tolist())
+
+
+def test_a_student_cut_out_of_a_larger_network_starts_as_that_networks_channels(bench, tmp_path):
+    large = create("mobilenetv2_050", classes=7, seed=5)
+    wide = {name: torch.randn_like(value) for name, value in large.backbone.named_parameters()}  # every number once
+    large.backbone.load_state_dict(wide, strict=False)
+    save_file(large.backbone.state_dict(), tmp_path / "mobilenetv2_050.safetensors")
+    chosen = {"student": "mobilenetv2_035", "student_from": "mobilenetv2_050", "student_weights": tmp_path}
+    made = bench(student=chosen)
+    first, second = made.student().state_dict(), made.student().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)  # a control starts alike
+    vectors = {
+        name: first[f"backbone.{name}"] for name, value in wide.items() if value.ndim == 1 and name[:4] != "clas"
+    }
+    assert any(len(vector) < len(wide[name]) for name, vector in vectors.items())
+    assert all(torch.isin(vector, wide[name]).all() for name, vector in vectors.items())
+    assert made.run.manifest["student_cut_out"]["large"] == "mobilenetv2_050"
+
+
+def test_a_student_starts_from_its_own_weights_or_is_cut_out():
+    with pytest.raises(UsageError, match="both say where the student starts"):
+        StudentSettings("mobilenetv2_035", student_pretrained=True, student_from="mobilenetv2_050")

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from stillroom import corrupted_images, explain_run, uncertainty
-from stillroom.data.load import Dataset, is_named_set, open_source, prepare
+from stillroom.data.load import Dataset, open_source, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
+from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import RunError, StillroomError, StorageError, UsageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
@@ -25,7 +26,7 @@ from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.zoo import create, locate_weights, resolve_size
 from stillroom.run import Run, require_vacant
-from stillroom.settings import Settings
+from stillroom.settings import Settings, anchored
 from stillroom.task import Task
 from stillroom.workbench import Workbench, pick_device
 
@@ -47,7 +48,7 @@ def distill(settings: Settings, out: Path | str | None = None, *, show_progress:
         RunError: the run failed in another way, such as a loss that diverged.
     """
     path = Path(out) if out else _free_folder(settings)
-    settings = _anchored(settings)
+    settings = anchored(settings)
     require_vacant(path)
     table = open_source(settings.source, settings.data, seed=settings.seed)
     check_settings(settings, table.task)  # what can be refused is refused before anything takes long
@@ -115,30 +116,17 @@ def check_settings(settings: Settings, task: Task) -> None:
             locate_weights(name, teacher.weights)
     if settings.training.unlabelled:
         list_unlabelled(settings.training.unlabelled)
-    if student.student_pretrained:
-        locate_weights(student.student, student.student_weights or teacher.weights)
+    if student.starts_pretrained:
+        locate_weights(student.student_from or student.student, student.student_weights or teacher.weights)
+    if student.student_from:
+        pair = [
+            create(name, classes=2, size=student.student_size or side)
+            for name in (student.student, student.student_from)
+        ]
+        cut_out(*pair, layers="first", elements="uniform", seed=0)
     if settings.evaluation.explain_layer not in ("auto", "last"):
         drawn = create(student.student, classes=len(task.classes), size=student.student_size or side)
         explain_run.check_layer(drawn, settings)
-
-
-def _anchored(settings: Settings) -> Settings:
-    """The settings with absolute paths, so that the run can be resumed or repeated from any folder."""
-    source, data, training = settings.source, settings.data, settings.training
-    teacher, student = settings.teacher, settings.student
-    path = Path(source).expanduser()
-    return replace(
-        settings,
-        source=source if is_named_set(source) or not path.exists() else str(path.absolute()),
-        data=replace(data, data_dir=_absolute(data.data_dir)),
-        training=replace(training, unlabelled=_absolute(training.unlabelled)),
-        teacher=replace(teacher, weights=_absolute(teacher.weights)),
-        student=replace(student, student_weights=_absolute(student.student_weights)),
-    )
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return path and path.expanduser().absolute()
 
 
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:

@@ -200,17 +200,27 @@ class StudentSettings:
         student_size: side of the student's input in pixels; images of another size are resized inside the network.
             Default: `size`.
         student_pretrained: start the student from pretrained weights, not random ones.
+        student_from: a larger pretrained network of the same family, out of which the student is cut by weight selection
+            before it is trained.
         student_weights: a file or a folder of the student's pretrained weights. Default: `weights`, else timm's hub.
     """
 
     student: str = ""
     student_size: int | None = None
     student_pretrained: bool = False
+    student_from: str = ""
     student_weights: Path | None = None
 
     def __post_init__(self) -> None:
         if self.student_size is not None:
             at_least("student_size", self.student_size, 16)
+        if self.student_from and self.student_pretrained:
+            raise UsageError("--student-pretrained and --student-from both say where the student starts: give one.")
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether it starts from pretrained weights, its own or those it is cut out of."""
+        return self.student_pretrained or bool(self.student_from)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,27 @@ def read_settings(path: Path) -> Settings:
     return from_dict(content, str(path))
 
 
+def anchored(settings: Settings) -> Settings:
+    """The settings with absolute paths, so that the run can be resumed or repeated from any folder."""
+    from stillroom.data.load import is_named_set
+
+    source, data, training = settings.source, settings.data, settings.training
+    teacher, student = settings.teacher, settings.student
+    path = Path(source).expanduser()
+    return replace(
+        settings,
+        source=source if is_named_set(source) or not path.exists() else str(path.absolute()),
+        data=replace(data, data_dir=_absolute(data.data_dir)),
+        training=replace(training, unlabelled=_absolute(training.unlabelled)),
+        teacher=replace(teacher, weights=_absolute(teacher.weights)),
+        student=replace(student, student_weights=_absolute(student.student_weights)),
+    )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.expanduser().absolute()
+
+
 Section = TypeVar("Section")
 
 

@@ -17,6 +17,7 @@ import torch
 from stillroom.data.images import Images
 from stillroom.data.load import Dataset
 from stillroom.data.slices import stratified_slices
+from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.step import Objective
 from stillroom.distillation.teachers import Teacher
 from stillroom.errors import UsageError
@@ -73,7 +74,7 @@ class Workbench:
             seed: other than the run's, for a second student that starts elsewhere.
         """
         seed = self.settings.seed if seed is None else seed
-        return self._student_network(self.settings.student.student_pretrained, seed, attention=attention)
+        return self._student_network(self.settings.student.starts_pretrained, seed, attention=attention)
 
     def pretrained(self) -> Network:
         """The network that the teacher's settings describe, before any training, at the student's input size."""
@@ -278,17 +279,24 @@ class Workbench:
     def _student_network(
         self, pretrained: bool, seed: int, *, features: FeatureKind | None = None, attention: bool = False
     ) -> Network:
-        chosen = self.settings.student
-        return create(
+        chosen, classes = self.settings.student, len(self.task.classes)
+        size = chosen.student_size or self.settings.data.size
+        weights = chosen.student_weights or self.settings.teacher.weights
+        network = create(
             chosen.student,
-            classes=len(self.task.classes),
-            size=chosen.student_size or self.settings.data.size,
-            pretrained=pretrained,
-            weights=chosen.student_weights or self.settings.teacher.weights,
+            classes=classes,
+            size=size,
+            pretrained=pretrained and not chosen.student_from,
+            weights=weights,
             seed=seed,
             features=features,
             attention=attention,
-        ).to(self.data.images.device)
+        )
+        if pretrained and chosen.student_from:
+            large = create(chosen.student_from, classes=classes, size=size, pretrained=True, weights=weights)
+            taken = cut_out(network, large, layers="first", elements="uniform", seed=seed)
+            self.run.note(student_cut_out=taken)
+        return network.to(self.data.images.device)
 
     def _teacher_network(self, name: str, size: int, seed: int) -> Network:
         chosen = self.settings.teacher

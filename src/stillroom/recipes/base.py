@@ -101,7 +101,7 @@ class Recipe(ABC):
 
     def _idle_teacher(self, settings: Settings, *read: str) -> list[str]:
         """The teacher's settings that are not at their default, though nothing but ``read`` is read of them."""
-        if settings.student.student_pretrained:
+        if settings.student.starts_pretrained:
             read = (*read, "weights")  # where the student's are looked for
         defaults = {f.name: f.default for f in fields(settings.teacher)}
         defaults |= {"teacher": self.default_teacher, "teacher_mode": self.default_teacher_mode}

@@ -153,10 +153,10 @@ class DualModelSKD(Recipe):
 
     def check(self, settings: Settings) -> None:
         super().check(settings)
-        if settings.student.student_pretrained:
+        if settings.student.starts_pretrained:
             raise UsageError(
                 "--initial decides the weights that the student of this recipe starts from: leave out "
-                "--student-pretrained, or give --recipe baseline."
+                "--student-pretrained and --student-from, or give --recipe baseline."
             )
         if self.initial != "scratch" and not settings.teacher.pretrained:
             raise UsageError("Weights are selected from a pretrained network: leave out --no-pretrained.")
