@@ -87,10 +87,12 @@ HISTORY = {
 
 METRICS = {
     "task": "`kind`, `classes`, and for each kind what else describes it",
-    "test": "per role (`student`, `control`, `teacher`) the figures on the test split, as described below",
+    "test": "per role (`student`, `control`, `teacher`, the simple rivals `probe_of_teacher`, `probe_of_student` and "
+    "`majority`, and networks on the way) the figures on the test split, as described below",
+    "validation": "per role the same figures on the validation split, with at most 200 resamples",
     "calibration": "per role `temperature` (fitted on validation), `ece_before` and `ece_after` (calibration error on "
     "test), and the bins of the reliability diagrams, `bins_before` and `bins`",
-    "comparison": "`student_vs_control` and `student_vs_teacher`, as described below",
+    "comparison": "`student_vs_control`, `student_vs_teacher` and so on for every role, as described below",
     "conformal": "whether the sets of classes hold the truth as often as promised, as described below",
     "ood": "which images are refused as foreign, as described below",
     "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",
@@ -284,8 +286,8 @@ def _run_folder() -> Iterator[str]:
     yield (
         "One row per image of every split: `id` (as in the source), `patient` (empty where unknown), `split`, `target` "
         "(class names; several are joined by `;`), `digest` (equal for equal pixels at native size, whatever the file; "
-        "`stillroom evaluate` knows the run's own images by it), then `<role>:<class>` for each role (`student`, "
-        "`control`, `teacher`) and class: the calibrated probability. Every figure can be computed again from it."
+        "`stillroom evaluate` knows the run's own images by it), then `<role>:<class>` for each role of "
+        "metrics.json and class: the calibrated probability. Every figure can be computed again from it."
     )
     yield "### metrics.json"
     yield _table(("Key", "What it holds"), [(f"`{key}`", text) for key, text in METRICS.items()])

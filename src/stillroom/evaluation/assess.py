@@ -9,15 +9,18 @@ import numpy as np
 
 from stillroom.data.table import Table
 from stillroom.evaluation.calibration import expected_calibration_error, fit_temperature, reliability
-from stillroom.evaluation.comparison import compare
-from stillroom.evaluation.metrics import score
+from stillroom.evaluation.comparison import compare_measured
+from stillroom.evaluation.intervals import draw
+from stillroom.evaluation.metrics import measure, score_of
+from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.settings import EvaluationSettings
 from stillroom.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STUDENT = "student"
+VALIDATION_RESAMPLES = 200
+"""At most so many resamples stand behind an interval on validation, which decides nothing finer than a warning."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Assessment:
     Attributes:
         probabilities: role to ``[N, K]`` calibrated probabilities of every row.
         temperatures: role to the temperature fitted on validation.
-        figures: the parts ``test``, ``calibration`` and ``comparison`` of metrics.json.
+        figures: the parts ``test``, ``validation``, ``calibration`` and ``comparison`` of metrics.json.
     """
 
     probabilities: dict[str, np.ndarray]
@@ -43,7 +46,7 @@ def assess(
     Args:
         task: what the logits mean.
         table: targets, splits and patients, row for row.
-        logits: role (``student``, ``control``, ``teacher``) to ``[N, K]`` logits of every row.
+        logits: role (see :mod:`stillroom.evaluation.roles`; any other name will do) to ``[N, K]`` logits of every row.
         settings: margin and number of resamples.
         seed: of the bootstrap.
     """
@@ -51,11 +54,15 @@ def assess(
     temperatures = {role: fit_temperature(task, raw[val], table.targets[val]) for role, raw in logits.items()}
     probabilities = {role: task.probabilities(raw, temperatures[role]) for role, raw in logits.items()}
     targets = table.targets[test]
-    patients = None if table.patients is None else table.patients[test]
-    scores = {
-        role: score(task, p[test], targets, patients=patients, resamples=settings.resamples, seed=seed)
-        for role, p in probabilities.items()
-    }
+    drawn = draw(len(test), settings.resamples, seed, _of(table.patients, test))
+    measured = {role: measure(task, p[test], targets, drawn) for role, p in probabilities.items()}
+    validation = {}
+    if len(val):
+        again = draw(len(val), min(settings.resamples, VALIDATION_RESAMPLES), seed, _of(table.patients, val))
+        validation = {
+            role: score_of(task, measure(task, p[val], table.targets[val], again), table.targets[val], again)
+            for role, p in probabilities.items()
+        }
     calibration = {}
     for role, raw in logits.items():
         before = task.probabilities(raw[test])
@@ -67,25 +74,26 @@ def assess(
             "bins": reliability(task, probabilities[role][test], targets),
         }
     comparison = {
-        f"{STUDENT}_vs_{other}": compare(
-            task,
-            probabilities[STUDENT][test],
-            probabilities[other][test],
-            targets,
-            patients=patients,
-            margin=settings.margin,
-            resamples=settings.resamples,
-            seed=seed,
-            names=(STUDENT, other),
+        f"{STUDENT}_vs_{other}": compare_measured(
+            task, measured[STUDENT], found, targets, drawn, margin=settings.margin, names=(STUDENT, noun(other))
         )
-        for other in probabilities
+        for other, found in measured.items()
         if other != STUDENT
     }
     return Assessment(
         probabilities,
         temperatures,
-        {"test": scores, "calibration": calibration, "comparison": comparison},
+        {
+            "test": {role: score_of(task, found, targets, drawn) for role, found in measured.items()},
+            "validation": validation,
+            "calibration": calibration,
+            "comparison": comparison,
+        },
     )
+
+
+def _of(patients: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if patients is None else patients[rows]
 
 
 def predictions_frame(

@@ -20,7 +20,8 @@ def fit_temperature(task: Task, logits: np.ndarray, targets: np.ndarray) -> floa
 
     Returns 1.0, which changes nothing, where the images cannot determine a temperature: fewer than 10 of
     them, no class both present and absent among them, or labels so well separated that ever sharper
-    probabilities fit ever better.
+    probabilities fit ever better. So it does for logits that are the same for every image (the majority class): they
+    state shares, and there is nothing in them to sharpen.
 
     Args:
         logits: ``[N, K]`` logits of the validation images, never of the test.
@@ -29,7 +30,7 @@ def fit_temperature(task: Task, logits: np.ndarray, targets: np.ndarray) -> floa
     from scipy.optimize import minimize_scalar
 
     truth = task.one_hot(targets)
-    if len(truth) < FEWEST_IMAGES or not (truth != truth[0]).any():
+    if len(truth) < FEWEST_IMAGES or not (truth != truth[0]).any() or not (logits != logits[0]).any():
         return 1.0
     # The likelihood has a single valley along the temperature; its logarithm spreads the range evenly.
     found = minimize_scalar(

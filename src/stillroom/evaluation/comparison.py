@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import UsageError
-from stillroom.evaluation.intervals import group_indices, percentile, resample_weights, wilson
-from stillroom.evaluation.metrics import checked, figures
+from stillroom.evaluation.intervals import Resamples, draw, percentile, wilson
+from stillroom.evaluation.metrics import Measured, measure
 from stillroom.task import Task
 
 LEVEL = 0.95
@@ -55,18 +55,29 @@ def compare(
         UsageError: no images, shapes that do not fit together, or a negative margin.
         RunError: a probability that is not a number.
     """
+    drawn = draw(len(targets), resamples, seed, patients)
+    measured = [measure(task, model, targets, drawn) for model in (first, second)]
+    return compare_measured(task, measured[0], measured[1], targets, drawn, margin=margin, names=names)
+
+
+def compare_measured(
+    task: Task,
+    first: Measured,
+    second: Measured,
+    targets: np.ndarray,
+    drawn: Resamples,
+    *,
+    margin: float,
+    names: tuple[str, str],
+) -> dict[str, Any]:
+    """:func:`compare` of what was measured on the same resamples already."""
     if margin < 0:
         raise UsageError(f"margin must be 0 or more, got {margin}.")
-    first, second = checked(task, first, targets), checked(task, second, targets)
-    groups = patients if patients is not None and (np.asarray(patients) != "").any() else None
-    weights = resample_weights(len(targets), resamples, seed, groups)
-    ones = np.ones((1, len(targets)))
-    values = [figures(task, model, targets, ones).overall for model in (first, second)]
-    spreads = [figures(task, model, targets, weights).overall for model in (first, second)]
-
+    values = [model.value.overall for model in (first, second)]
+    spreads = [model.spread.overall for model in (first, second)]
     metric = task.selection_metric
-    units = len(targets) if groups is None else len(np.unique(group_indices(groups)))
-    same = np.array_equal(first, second)
+    units = drawn.units
+    same = np.array_equal(first.probabilities, second.probabilities)
     difference = _difference(values, spreads, metric, None if same else min(units, _rarest(task, targets)))
     result: dict[str, Any] = {
         "metric": metric,
@@ -75,7 +86,7 @@ def compare(
         "difference": difference,
         "p_value": None if difference["low"] is None else bootstrap_p(spreads[0][metric] - spreads[1][metric]),
         "accuracy_difference": _difference(values, spreads, "accuracy", None if same else units),
-        "mcnemar_p": mcnemar(task.correct(first, targets) == 1, task.correct(second, targets) == 1),
+        "mcnemar_p": mcnemar(*(task.correct(model.probabilities, targets) == 1 for model in (first, second))),
         "margin": margin,
         "non_inferior": difference["low"] is not None and difference["low"] > -margin,
         "superior": difference["low"] is not None and difference["low"] > 0,
@@ -84,7 +95,7 @@ def compare(
     }
     if len(task.scored) == 1:
         k = task.scored[0]
-        result["delong_p"] = delong(first[:, k], second[:, k], task.one_hot(targets)[:, k])
+        result["delong_p"] = delong(first.probabilities[:, k], second.probabilities[:, k], task.one_hot(targets)[:, k])
     if units < len(targets):
         tests = "DeLong's and McNemar's tests take" if "delong_p" in result else "McNemar's test takes"
         result["notes"].append(

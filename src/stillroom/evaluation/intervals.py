@@ -53,6 +53,28 @@ def resample_weights(n: int, resamples: int, seed: int, groups: np.ndarray | Non
     return weights
 
 
+@dataclass(frozen=True)
+class Resamples:
+    """The resamples of one set of images, drawn once and shared by all that is measured on it.
+
+    Attributes:
+        weights: ``[R, N]`` how often each image is drawn; see :func:`resample_weights`.
+        groups: ``[N]`` str patients, or None where none is known.
+        units: number of what is drawn: of images, or of patients where they are known.
+    """
+
+    weights: np.ndarray
+    groups: np.ndarray | None
+    units: int
+
+
+def draw(n: int, resamples: int, seed: int, patients: np.ndarray | None = None) -> Resamples:
+    """Resamples of ``n`` images, of whole patients where any of ``[n]`` patients is known; see :func:`resample_weights`."""
+    groups = patients if patients is not None and (np.asarray(patients) != "").any() else None
+    weights = resample_weights(n, resamples, seed, groups)
+    return Resamples(weights, groups, n if groups is None else len(np.unique(group_indices(groups))))
+
+
 def blocks(weights: np.ndarray) -> Iterator[np.ndarray]:
     """The ``[R, N]`` weights as float64 in blocks of bounded memory; one empty block where ``R`` is 0."""
     rows = max(1, BLOCK_CELLS // weights.shape[1])

@@ -16,12 +16,13 @@ from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.calibration import calibration_gaps
 from stillroom.evaluation.intervals import (
     Ranking,
+    Resamples,
     blocks,
     divide,
+    draw,
     group_indices,
     percentile,
     pivot,
-    resample_weights,
     wilson,
 )
 from stillroom.task import Task
@@ -46,6 +47,31 @@ class Figures:
 
     overall: dict[str, np.ndarray]
     per_class: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One classifier on one set of images: all figures, and how they move when the images are drawn again.
+
+    Attributes:
+        probabilities: ``[N, K]`` float64.
+        value: figures under the weighting of ones, so ``R`` is 1.
+        spread: figures on every resample.
+    """
+
+    probabilities: np.ndarray
+    value: Figures
+    spread: Figures
+
+
+def measure(task: Task, probabilities: np.ndarray, targets: np.ndarray, drawn: Resamples) -> Measured:
+    """Measure ``[N, K]`` probabilities once, for their own figures and every comparison; raises what :func:`score` does."""
+    probabilities = checked(task, probabilities, targets)
+    return Measured(
+        probabilities,
+        figures(task, probabilities, targets, np.ones((1, len(probabilities)))),
+        figures(task, probabilities, targets, drawn.weights),
+    )
 
 
 def score(
@@ -78,21 +104,25 @@ def score(
         level: of the intervals, in (0, 1).
 
     Returns:
-        Each overall figure as ``{"value", "low", "high"}``; ``per_class`` with the same per class and its
-        ``support``; ``positive_class`` (of a binary task, else None: means over classes); ``images``,
-        ``patients`` (number, or None), ``interval`` (how the intervals were made) and ``notes``. What is not
-        defined is None, and a note says why.
+        Each overall figure as ``{"value", "low", "high"}``; ``per_class`` with the same per class, its ``support`` and
+        ``patients`` (numbers; the latter None where patients are not known); ``positive_class`` (of a binary task, else
+        None: means over classes); ``images``, ``patients`` (number, or None), ``interval`` (how the intervals were made)
+        and ``notes``. What is not defined is None, and a note says why.
 
     Raises:
         UsageError: no images, or shapes that do not fit together.
         RunError: a probability that is not a number.
     """
-    probabilities = checked(task, probabilities, targets)
-    groups = patients if patients is not None and (np.asarray(patients) != "").any() else None
-    value = figures(task, probabilities, targets, np.ones((1, len(probabilities))))
-    weights = resample_weights(len(probabilities), resamples, seed, groups)
-    spread = figures(task, probabilities, targets, weights)
+    drawn = draw(len(targets), resamples, seed, patients)
+    return score_of(task, measure(task, probabilities, targets, drawn), targets, drawn, level=level)
 
+
+def score_of(
+    task: Task, measured: Measured, targets: np.ndarray, drawn: Resamples, *, level: float = 0.95
+) -> dict[str, Any]:
+    """:func:`score` of what was measured on these resamples already."""
+    probabilities, groups, value, spread = measured.probabilities, drawn.groups, measured.value, measured.spread
+    bases = _bases(task, probabilities, targets, groups)
     result: dict[str, Any] = {
         name: _figure(name, value.overall[name][0], spread.overall[name], level) for name in value.overall
     }
@@ -102,20 +132,20 @@ def score(
             figure: _figure(figure, value.per_class[figure][0, k], spread.per_class[figure][:, k], level)
             for figure in CLASS_FIGURES
         }
-        | {"support": int(support[k])}
+        | {"support": int(support[k]), "patients": None if groups is None else int(bases["sensitivity"][k])}
         for k, name in enumerate(task.classes)
     }
     result["positive_class"] = task.positive_class
     result["images"] = len(probabilities)
-    result["patients"] = None if groups is None else len(np.unique(group_indices(groups)))
+    result["patients"] = None if groups is None else drawn.units
     result["interval"] = {
         "method": "percentile bootstrap (calibration error: pivot bootstrap; shares on which all resamples agree: "
         "Wilson)",
         "level": level,
-        "resamples": resamples,
+        "resamples": len(drawn.weights),
         "unit": "image" if groups is None else "patient",
     }
-    widened = _widen(task, result, _bases(task, probabilities, targets, groups), level)
+    widened = _widen(task, result, bases, level)
     result["notes"] = [
         *_class_notes(task, probabilities, targets),
         *_figure_notes(result, list(value.overall)),

@@ -1,0 +1,101 @@
+"""Every role is measured once, on the same resamples, with the figures that scoring and comparing it alone would give."""
+
+import numpy as np
+import pytest
+
+from stillroom.data.table import Table
+from stillroom.evaluation import intervals
+from stillroom.evaluation.assess import VALIDATION_RESAMPLES, assess
+from stillroom.evaluation.calibration import calibration_notes, fit_temperature
+from stillroom.evaluation.comparison import compare
+from stillroom.evaluation.metrics import score
+from stillroom.settings import EvaluationSettings
+from stillroom.task import MultiClass
+
+TASK = MultiClass(("benign", "malignant", "normal"))
+ROLES = ("student", "control", "teacher", "probe_of_teacher", "probe_of_student", "majority")
+SETTINGS = EvaluationSettings(resamples=300)
+
+
+@pytest.fixture
+def table() -> Table:
+    rng = np.random.default_rng(5)
+    return Table(
+        name="fixture", source="fixture", task=TASK, ids=np.arange(240).astype(str), targets=rng.integers(3, size=240),
+        splits=np.array(["train", "val", "test"])[np.arange(240) % 3], rows=np.arange(240),
+        reader=None,  # type: ignore[arg-type]
+        patients=np.array([f"p{number // 6}" for number in range(240)]),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def logits(table: Table) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(6)
+    truth = TASK.one_hot(table.targets).astype(float)
+    found = {role: 1.5 * truth + rng.normal(size=truth.shape) for role in ROLES[:-1]}
+    shares = np.bincount(table.targets[table.indices("train")], minlength=3) / 80
+    return found | {"majority": np.tile(np.log(shares), (240, 1))}
+
+
+def test_figures_are_those_of_each_role_alone(table, logits):
+    found = assess(TASK, table, logits, SETTINGS, seed=3)
+    test = table.indices("test")
+    how = {"patients": table.patients[test], "resamples": 300, "seed": 3}
+    for role in ROLES:
+        assert found.figures["test"][role] == score(TASK, found.probabilities[role][test], table.targets[test], **how)
+    for role in ROLES[1:]:
+        alone = compare(
+            TASK, found.probabilities["student"][test], found.probabilities[role][test], table.targets[test],
+            margin=SETTINGS.margin, **how,
+        )  # fmt: skip
+        pair = found.figures["comparison"][f"student_vs_{role}"]
+        told = ("statement", "second")  # they name the other
+        assert {k: v for k, v in pair.items() if k not in told} == {k: v for k, v in alone.items() if k not in told}
+    assert (
+        "linear probe on the frozen teacher" in found.figures["comparison"]["student_vs_probe_of_teacher"]["statement"]
+    )
+
+
+def test_validation_has_figures_of_its_own_images(table, logits):
+    found = assess(TASK, table, logits, SETTINGS, seed=3).figures["validation"]
+    val = table.indices("val")
+    assert list(found) == list(ROLES)
+    for role in ROLES:
+        assert found[role]["images"] == len(val)
+        assert found[role]["interval"]["resamples"] == VALIDATION_RESAMPLES
+        assert found[role]["accuracy"]["low"] <= found[role]["accuracy"]["value"] <= found[role]["accuracy"]["high"]
+    # The temperature cannot change the order of one class's images against each other by much, nor any decision.
+    decided = logits["student"][val].argmax(axis=1) == table.targets[val]
+    assert found["student"]["accuracy"]["value"] == pytest.approx(decided.mean())
+
+
+def test_resamples_are_drawn_once_for_all_roles(table, logits, monkeypatch):
+    drawn = []
+    original = intervals.resample_weights
+    monkeypatch.setattr(intervals, "resample_weights", lambda *given: drawn.append(given[:3]) or original(*given))
+    assess(TASK, table, logits, SETTINGS, seed=3)
+    assert drawn == [(80, 300, 3), (80, VALIDATION_RESAMPLES, 3)]
+
+
+def test_the_majority_class_scores_its_share_and_is_not_blamed_for_its_temperature(table, logits):
+    found = assess(TASK, table, logits, SETTINGS, seed=3)
+    test = table.targets[table.indices("test")]
+    commonest = np.bincount(table.targets[table.indices("train")]).argmax()
+    majority = found.figures["test"]["majority"]
+    assert majority["accuracy"]["value"] == pytest.approx((test == commonest).mean())
+    assert majority["auc"]["value"] == 0.5
+    assert found.temperatures["majority"] == 1.0
+    assert calibration_notes(found.figures["calibration"]["majority"]) == []
+
+
+def test_constant_logits_keep_their_shares_where_validation_would_have_them_flatter():
+    # Training shares of 9 to 1 on an even validation split: the likelihood alone would flatten them without end.
+    even = np.arange(40) % 2
+    assert fit_temperature(MultiClass(("a", "b")), np.tile(np.log([0.9, 0.1]), (40, 1)), even) == 1.0
+
+
+def test_a_class_says_how_many_patients_it_has(table, logits):
+    test = table.indices("test")
+    found = assess(TASK, table, logits, SETTINGS, seed=3).figures["test"]["student"]["per_class"]
+    for k, name in enumerate(TASK.classes):
+        assert found[name]["patients"] == len(set(table.patients[test][table.targets[test] == k]))
