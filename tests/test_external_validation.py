@@ -20,7 +20,7 @@ from stillroom import (
     UsageError,
     ViewSettings,
 )
-from stillroom.data.load import load_data
+from stillroom.data.load import load_data, open_source
 from stillroom.export import export_student
 
 
@@ -271,3 +271,53 @@ def test_sites_of_one_name_have_files_of_their_own(run, picture_folder, tmp_path
     assert {entry["location"] for entry in written} == set(found)
     evaluate(run, tmp_path / "h1" / "images")
     assert len(list((run.path / "evaluations").glob("images-all-*.json"))) == 3
+
+
+def test_classes_are_joined_and_dropped_to_the_models(run, pictures):
+    """Another site has a third class, and calls one of the model's by two names."""
+    shutil.copytree(pictures / "left", pictures / "blurred")
+    (pictures / "leftish").mkdir()
+    for number in range(20):
+        shutil.move(pictures / "left" / f"{number:03d}.png", pictures / "leftish")
+    with pytest.raises(UsageError, match=r"'blurred', .*--merge blurred=NAME, or leave it out by --drop-class"):
+        evaluate(run, pictures)
+    data = DataSettings(merge=("leftish=left",), drop_class=("blurred",), positive="left")
+    found = evaluate(run, pictures, data=data)
+    figures = found["test"]["student"]
+    assert figures["images"] == 120
+    assert figures["positive_class"] == "right"  # the model's own
+    images = [pictures / side / f"{number:03d}.png" for side in ("left", "right") for number in range(60)]
+    images[:20] = [pictures / "leftish" / path.name for path in images[:20]]
+    assert figures["auc"]["value"] == pytest.approx(
+        roc_auc_score(np.repeat([0, 1], 60), chances(run, images)), abs=1e-9
+    )
+    assert "Classes left out by --drop-class: blurred (60 images)." in found["notes"]
+    assert "Classes that count as others by --merge: leftish as left (20 images)." in found["notes"]
+    with pytest.raises(UsageError, match=r"no class 'blured', which drop_class names.*Did you mean blurred\?"):
+        evaluate(run, pictures, data=replace(data, drop_class=("blured", "blurred")))
+    with pytest.raises(UsageError, match=r"no class 'lift', which merge names"):
+        evaluate(run, pictures, data=replace(data, merge=("leftish=left", "lift=left")))
+
+
+def test_a_named_set_is_joined_to_the_models_classes(run):
+    names = open_source("phantoms:40", DataSettings()).task.classes
+    merge = (f"{names[0]}=left", *(f"{name}=right" for name in names[1:-1]))
+    found = evaluate(run, "phantoms:40", data=DataSettings(merge=merge, drop_class=(names[-1],)))
+    table = open_source("phantoms:40", DataSettings(), seed=run.settings.seed)
+    supports = {name: found["test"]["student"]["per_class"][name]["support"] for name in ("left", "right")}
+    assert supports == {"left": int((table.targets == 0).sum()), "right": int(np.isin(table.targets, (1, 2)).sum())}
+
+
+def test_what_the_run_joined_and_dropped_is_so_elsewhere(run, pictures, monkeypatch):
+    shutil.copytree(pictures / "left", pictures / "blurred")
+    (pictures / "left").rename(pictures / "links")
+    own = replace(
+        run.settings, data=replace(run.settings.data, merge=("links=left", "gauche=left"), drop_class=("blurred",))
+    )
+    monkeypatch.setattr(run, "settings", own)
+    found = evaluate(run, pictures)
+    assert found["test"]["student"]["images"] == 120
+    assert found["data"]["merge"] == ["links=left", "gauche=left"]
+    assert "Classes left out by --drop-class: blurred (60 images)." in found["notes"]
+    with pytest.raises(UsageError, match="'blurred', which is not among the model's classes"):
+        evaluate(run, pictures, data=DataSettings(merge=("links=left",)))

@@ -15,7 +15,7 @@ from stillroom.recipes import RECIPES, Recipe
 from stillroom.settings import DataSettings
 
 _JSON = Parameter(negative="")
-_MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks)$)")
+_MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks|positive)$)")
 """Data settings that a trained model has decided already are no flags of `evaluate`."""
 
 
@@ -43,11 +43,13 @@ def evaluate(
 ) -> None:
     """Test a finished run's exported student on another data set, on foreign images, or on corrupted ones.
 
-    Labels are read as the model has them: `auto` takes its task, and its classes need not be given. Images that the run
-    has trained on are counted. What `--foreign` and `--corruptions` find joins the run's figures and its report.
+    Labels are read as the model has them: `auto` takes its task, its classes need not be given, and what the run was told
+    to join or drop is joined or dropped here, unless `--merge` or `--drop-class` say otherwise. Images that the run has
+    trained on are counted. What `--foreign` and `--corruptions` find joins the run's figures and its report.
 
     ```
     stillroom evaluate runs/first ./other_hospital
+    stillroom evaluate runs/first ./third_hospital --merge bening=benign --drop-class unclear
     stillroom evaluate runs/first breastmnist --json
     stillroom evaluate runs/first ./holiday_pictures --foreign
     stillroom evaluate runs/first --corruptions

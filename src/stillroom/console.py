@@ -82,9 +82,9 @@ def show_run(run: Run) -> None:
     if teacher:
         line += f"; teacher {teacher['size_mb']:.1f} MB, {teacher['macs'] / 1e6:.0f} M"
     console.print(line + ".")
-    warnings = [found for found in run.audit["warnings"] if found["level"] == "warning"]
-    for found in warnings:
-        console.print(f"[yellow]Audit:[/yellow] {escape(found['text'])}")
+    for found in run.audit["warnings"]:
+        if found["level"] == "warning" or found["code"] == "dropped_classes":
+            console.print(f"[yellow]Audit:[/yellow] {escape(found['text'])}")
     console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from stillroom.cache import fingerprint
 from stillroom.data.decoding import pixel_digest
+from stillroom.data.findings import on_changes
 from stillroom.data.geometry import drop_equal_channels
 from stillroom.data.load import is_named_set, open_source
+from stillroom.data.sources.relabelling import refuse_absent
 from stillroom.data.table import Table, UnreadableImage
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import reliability
@@ -43,8 +45,9 @@ def evaluate(
     Args:
         run: a finished run.
         source: see :func:`stillroom.data.load.open_source`.
-        data: how to read the source. Size, fit and intensity are the model's own; so are task and classes, unless
-            given here.
+        data: how to read the source. Size, fit, intensity and the positive class are the model's own; so are task and
+            classes, unless given here. Classes are joined and dropped as said here; where nothing is said, as the run did,
+            if the source has them.
         split: which images; ``auto`` takes the source's test split where it has one, else every image.
         show_progress: show a bar.
 
@@ -60,13 +63,18 @@ def evaluate(
     """
     predictor = run.predictor()
     task = predictor.task
-    data = replace(data or DataSettings(), size=predictor.size)  # picks MedMNIST's file
+    given = data or DataSettings()
+    data = _as_the_run_reads(given, run.settings.data)
+    data = replace(data, size=predictor.size, positive="")  # the size picks MedMNIST's file
     if is_named_set(str(source)):  # which knows its own task
         location = str(source)
+        if data.merge or data.drop_class:
+            data = replace(data, classes=data.classes or task.classes)
     else:
         location = str(Path(source).expanduser().absolute())
         data = _as_the_model_reads(data, task)
     table = open_source(source, data, seed=run.settings.seed, training=False)
+    refuse_absent(table, given)
     targets = _renumbered(table, task)
     rows, chosen = chosen_rows(table, split)
 
@@ -121,6 +129,7 @@ def evaluate(
         refused = refusal_report(predictor.foreign, *scores, **drawn)
     seen, notes = _seen_in_training(run, digests)
     notes += figures["notes"]
+    notes += [finding.text if chosen == "all" else f"Of all splits: {finding.text}" for finding in on_changes(table)]
     if quarantined:
         notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
     result = {
@@ -141,6 +150,13 @@ def evaluate(
     name = re.sub(r"[^\w.-]+", "-", f"{table.name}-{chosen}-{reading}")
     write_json(run.path / "evaluations" / f"{name}.json", result)
     return result
+
+
+def _as_the_run_reads(data: DataSettings, own: DataSettings) -> DataSettings:
+    """The settings with the run's joined and dropped classes where the user names none."""
+    if data.merge or data.drop_class:
+        return data
+    return replace(data, merge=own.merge, drop_class=own.drop_class)
 
 
 def _as_the_model_reads(data: DataSettings, task: Task) -> DataSettings:

@@ -13,6 +13,7 @@ import numpy as np
 
 from stillroom.data.files import FileReader, list_images
 from stillroom.data.load import is_named_set, open_source
+from stillroom.data.sources.relabelling import refuse_absent
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
@@ -112,6 +113,7 @@ def _images(
         return [(str(file), partial(reader.read, place)) for place, file in enumerate(files)], path.name, str(path)
     read_as = replace(data or DataSettings(), size=predictor.size)  # picks MedMNIST's file
     table = open_source(source, read_as, seed=run.settings.seed, training=False)
+    refuse_absent(table, read_as)
     rows, _ = chosen_rows(table, split)
     places: list[_Image] = [(str(table.ids[row]), partial(table.reader.read, int(table.rows[row]))) for row in rows]
     return places, table.name, table.source

@@ -27,7 +27,8 @@ class DataSettings:
         task: what the labels mean; `auto` reads it off the source. `ordinal` takes the classes as ordered grades.
         classes: class names in the order wanted, e.g. grades from mild to severe; of two, the second is the positive one.
         positive: of two classes, the one that counts as positive, like `--classes` with this one last.
-        drop_class: classes whose images are left out.
+        drop_class: classes whose images are left out. With several labels per image the label is taken off, and only images
+            that have no other are left out.
         merge: classes to join, each as `old=new`: images of class `old` count as `new`, which may be new or there already.
         path_column: column of a table that holds the image path, relative to the table's folder or absolute.
         label_column: column that holds the label; several labels are joined by `;` or `|`.
@@ -64,6 +65,12 @@ class DataSettings:
         at_least("size", self.size, 16)
         between("val_fraction", self.val_fraction, 0.9)
         between("test_fraction", self.test_fraction, 0.9)
+        _check_wishes(self)
+
+    @property
+    def merges(self) -> dict[str, str]:
+        """Class to what its images count as."""
+        return {old: new for old, _, new in (text.partition("=") for text in self.merge)}
 
 
 @dataclass(frozen=True)
@@ -288,6 +295,32 @@ class EvaluationSettings:
         between("coverage", self.coverage)
         between("refusals", self.refusals)
         at_least("explain", self.explain, 0)
+
+
+def _check_wishes(data: DataSettings) -> None:
+    """Raises UsageError where what is asked of the classes contradicts itself, whatever the source holds."""
+    seen: dict[str, str] = {}
+    for text in data.merge:
+        old, equals, new = text.partition("=")
+        if not (old and equals and new) or "=" in new:
+            raise UsageError(f"merge takes old=new, such as mild=ill, got {text!r}.")
+        if old == new:
+            raise UsageError(f"merge {text}: a class cannot be joined to itself.")
+        if seen.setdefault(old, new) != new:
+            raise UsageError(f"merge: {old!r} cannot count both as {seen[old]!r} and as {new!r}.")
+    for old, new in seen.items():
+        if new in seen:
+            raise UsageError(
+                f"merge {old}={new} and {new}={seen[new]} make a chain: write {old}={seen[new]} and {new}={seen[new]}."
+            )
+        for name in (old, new):
+            if name in data.drop_class:
+                raise UsageError(f"merge {old}={new} and drop_class {name} contradict each other: leave one out.")
+    if data.positive and data.classes and (len(data.classes) != 2 or data.classes[-1] != data.positive):
+        raise UsageError(
+            f"positive {data.positive} and classes {' '.join(data.classes)} contradict each other: of two classes the last "
+            "is the positive one. Give only one of these settings."
+        )
 
 
 def at_least(name: str, value: int, least: int) -> None:

@@ -16,6 +16,7 @@ from stillroom.data.findings import (
     SharedPatient,
     counted,
     on_broken,
+    on_changes,
     on_classes,
     on_conflicts,
     on_leaks,
@@ -141,6 +142,7 @@ def audit_data(
         *on_broken(broken, len(table)),
         *on_classes(missing, small),
         *on_pixels(store, sizes),
+        *on_changes(table),
         *on_repeats(within, dropped),
     ]
     return Audit(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stillroom.data.store import Store
-from stillroom.data.table import Table
+from stillroom.data.table import Change, Table
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,23 @@ def on_pixels(store: Store, sizes: dict[str, Any]) -> list[Finding]:
         text = f"{counted(sizes['enlarged'], 'image')} are smaller than {store.size}x{store.size} and are enlarged."
         found.append(Finding("note", "enlarged", text))
     return found
+
+
+def on_changes(table: Table) -> list[Finding]:
+    found = []
+    if dropped := [change for change in table.changes if change.new is None]:
+        where = ", ".join(f"{change.old} ({_left_out(change)})" for change in dropped)
+        found.append(Finding("note", "dropped_classes", f"Classes left out by --drop-class: {where}."))
+    if joined := [change for change in table.changes if change.new is not None]:
+        where = ", ".join(f"{change.old} as {change.new} ({counted(change.images, 'image')})" for change in joined)
+        found.append(Finding("note", "merged_classes", f"Classes that count as others by --merge: {where}."))
+    return found
+
+
+def _left_out(change: Change) -> str:
+    images = counted(change.images, "image")
+    rest = change.images - change.left_out
+    return f"{images}, of which {rest:,} with other labels are kept" if rest else images
 
 
 def on_repeats(within: dict[str, dict[str, int]], dropped: int) -> list[Finding]:

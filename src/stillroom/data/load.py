@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +64,14 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0, tr
     from stillroom.data.sources.manifest import read_manifest
     from stillroom.data.sources.medmnist import medmnist_flags, read_medmnist
     from stillroom.data.sources.phantoms import read_phantoms
+    from stillroom.data.sources.relabelling import relabel_table
 
     text, path = str(source), Path(source).expanduser()
     if is_named_set(text):
-        return read_medmnist(text, settings) if text in medmnist_flags() else read_phantoms(text, settings, seed)
+        changes = settings.merge or settings.drop_class or settings.positive
+        read_as = replace(settings, classes=(), positive="") if changes else settings
+        table = read_medmnist(text, read_as) if text in medmnist_flags() else read_phantoms(text, read_as, seed)
+        return relabel_table(table, settings, training=training) if changes else table
     if path.is_dir():
         return read_folder(path, settings, training=training)
     if path.suffix.lower() in TABLE_SUFFIXES:

@@ -33,6 +33,23 @@ class ImageReader(Protocol):
 
 
 @dataclass(frozen=True)
+class Change:
+    """What was done to a class of the source.
+
+    Attributes:
+        old: its name.
+        new: what its images count as; None where it was dropped.
+        images: how many had it.
+        left_out: how many of them are no longer in the table.
+    """
+
+    old: str
+    new: str | None
+    images: int
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of one data set. Immutable: stages return a new table.
 
@@ -48,6 +65,7 @@ class Table:
         patients: ``[N]`` str patient (group) ids; ``""`` where unknown for a row. None when the source has none at all.
         synthetic: True for phantoms: every page that shows them must say so.
         has_masks: whether the reader may return a lesion mask for some row.
+        changes: the source's classes that were joined to others or dropped.
     """
 
     name: str
@@ -61,6 +79,7 @@ class Table:
     patients: np.ndarray | None = None
     synthetic: bool = False
     has_masks: bool = False
+    changes: tuple[Change, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -43,10 +43,9 @@ def order_classes(
     if settings.classes:
         for name in names:
             if name not in settings.classes:
-                hint = nearest(name, settings.classes)
                 raise UsageError(
                     f"{where} has the class {name!r}, which is not among {whose(training)}: "
-                    f"{', '.join(settings.classes)}.{hint}"
+                    f"{', '.join(settings.classes)}.{what_to_do(name, settings.classes)}"
                 )
         if not training:
             return settings.classes
@@ -58,7 +57,8 @@ def order_classes(
             )
     if len(names) < 2:
         only = f"only one class, {names[0]!r}" if names else "no class"
-        raise UsageError(f"{where} has {only}; a classifier needs two or more.")
+        then = " once classes are joined and dropped" if settings.merge or settings.drop_class else ""
+        raise UsageError(f"{where} has {only}{then}; a classifier needs two or more.")
     if settings.classes:
         return settings.classes
     by_case: dict[str, str] = {}
@@ -79,6 +79,13 @@ def order_classes(
     return tuple(names)
 
 
+def what_to_do(name: str, classes: tuple[str, ...]) -> str:
+    """A hint on a class that is not among those wanted."""
+    return (
+        f"{nearest(name, classes)} Let it count as one of them by --merge {name}=NAME, or leave it out by --drop-class."
+    )
+
+
 def whose(training: bool) -> str:
     """The settings' classes in words: a user gives them for training, afterwards they are the model's."""
     return "the classes given" if training else "the model's classes"
@@ -87,7 +94,28 @@ def whose(training: bool) -> str:
 def exclusive_task(found: Sequence[str], settings: DataSettings, where: str, *, training: bool = True) -> MultiClass:
     """The task of a source with one class per image; see :func:`order_classes`."""
     classes = order_classes(found, settings, where, training=training)
-    return MultiClass(classes, ordinal=settings.task == "ordinal")
+    return MultiClass(positive_last(classes, settings, where), ordinal=settings.task == "ordinal")
+
+
+def positive_last(classes: tuple[str, ...], settings: DataSettings, where: str) -> tuple[str, ...]:
+    """Two classes in the order that makes the settings' positive one positive; as they are where the settings name none.
+
+    Raises:
+        UsageError: it is not one of the classes, or they are not two.
+    """
+    wanted = settings.positive
+    if not wanted:
+        return classes
+    if wanted not in classes:
+        raise UsageError(
+            f"{where} has no class {wanted!r} to be the positive one; it has {', '.join(classes)}.{nearest(wanted, classes)}"
+        )
+    if len(classes) != 2:
+        raise UsageError(
+            f"{where} has {len(classes)} classes ({', '.join(classes)}), and only of two one is positive: join or leave out "
+            "the others by --merge and --drop-class, or do without --positive."
+        )
+    return tuple(sorted(classes, key=lambda name: name == wanted))
 
 
 def check_training_classes(task: Task, targets: np.ndarray, splits: np.ndarray, where: str) -> None:

@@ -16,6 +16,7 @@ from stillroom.data.files import (
     natural_key,
 )
 from stillroom.data.sources.conventions import check_training_classes, exclusive_task, parse_split
+from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
 from stillroom.settings import DataSettings
@@ -34,7 +35,7 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
 
     Args:
         path: the root. Ids are POSIX paths below it.
-        settings: ``classes`` and ``task`` are used.
+        settings: ``classes``, ``positive``, ``drop_class``, ``merge`` and ``task`` are used.
         training: see :func:`stillroom.data.load.open_source`.
 
     Raises:
@@ -57,22 +58,26 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
 
     masks_of = _pair_masks(images)
     mask_files = {mask for masks in masks_of.values() for mask in masks}
-    kept = [i for i, image in enumerate(images) if image not in mask_files]
-    paths = tuple(images[i] for i in kept)
-    masks = tuple(tuple(masks_of.get(path, ())) for path in paths) if mask_files else ()
-
     where = f"The folder {root}"
-    task = exclusive_task([labels[i] for i in kept], settings, where, training=training)
+    pictures = [i for i, image in enumerate(images) if image not in mask_files]
+    wanted = relabel([[labels[i]] for i in pictures], settings, where, training=training)
+    kept, names = [pictures[place] for place in wanted.kept], [name for (name,) in wanted.labels]
+    paths = tuple(images[i] for i in kept)
+    masks = tuple(tuple(masks_of.get(path, ())) for path in paths)
+    has_masks = any(masks)
+
+    task = exclusive_task(names, settings, where, training=training)
     table = Table(
         name=root.resolve().name,
         source=f"image folder {root.resolve().name}",
         task=task,
         ids=np.array([path.relative_to(root).as_posix() for path in paths]),
-        targets=task.parse([labels[i] for i in kept]),
+        targets=task.parse(names),
         splits=np.array([splits[i] for i in kept], dtype="<U5"),
         rows=np.arange(len(kept)),
-        reader=FileReader(paths, masks),
-        has_masks=bool(mask_files),
+        reader=FileReader(paths, masks if has_masks else ()),
+        has_masks=has_masks,
+        changes=wanted.changes,
     )
     if training:
         check_training_classes(task, table.targets, table.splits, where)

@@ -14,11 +14,13 @@ from stillroom.data.sources.conventions import (
     exclusive_task,
     order_classes,
     parse_split,
+    what_to_do,
     whose,
 )
+from stillroom.data.sources.relabelling import refuse_positive, relabel
 from stillroom.data.sources.sheet import Sheet, read_sheet
-from stillroom.data.table import SPLITS, Table
-from stillroom.errors import UsageError, nearest
+from stillroom.data.table import SPLITS, Change, Table
+from stillroom.errors import UsageError
 from stillroom.settings import DataSettings
 from stillroom.task import MultiLabel, Task
 
@@ -39,21 +41,21 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
 
     Args:
         path: the file. Ids are the images' POSIX paths relative to its folder.
-        settings: columns, ``classes`` and ``task`` are used.
+        settings: columns, ``classes``, ``positive``, ``drop_class``, ``merge`` and ``task`` are used.
         training: see :func:`stillroom.data.load.open_source`.
 
     Raises:
         UsageError: names the file, the row as a spreadsheet numbers it, and the column.
     """
     sheet = read_sheet(Path(path))
+    sheet.required(settings.path_column, "path_column")
+    sheet, task, targets, changes = _targets(sheet, settings, training)
     places = sheet.required(settings.path_column, "path_column")
-    labels = _plain_integers(sheet.required(settings.label_column, "label_column"))
     patients = _optional(sheet, "patient_column", settings)
     split_words = _optional(sheet, "split_column", settings)
     mask_places = _optional(sheet, "mask_column", settings)
 
     paths = _image_paths(sheet, places, settings.path_column)
-    task, targets = _targets(sheet, labels, settings, training)
     splits = _splits(sheet, split_words, settings.split_column)
     masks = tuple(
         tuple(_resolve(sheet, part.strip()) for part in _JOINTS.split(cell) if part.strip())
@@ -73,6 +75,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         reader=FileReader(paths, masks if any(masks) else ()),
         patients=None if patients is None or not any(patients) else np.array(patients),
         has_masks=any(masks),
+        changes=changes,
     )
 
 
@@ -122,24 +125,39 @@ def _require_files(sheet: Sheet, paths: list[Path], column: str) -> None:
         )
 
 
-def _targets(sheet: Sheet, labels: list[str], settings: DataSettings, training: bool) -> tuple[Task, np.ndarray]:
+def _targets(
+    sheet: Sheet, settings: DataSettings, training: bool
+) -> tuple[Sheet, Task, np.ndarray, tuple[Change, ...]]:
+    """The rows that are kept, what their labels mean, the targets, and what was done to which class."""
     where = f"The table {sheet.path}"
+    labels = _plain_integers(sheet.required(settings.label_column, "label_column"))
     joined = settings.task == "auto" and any(_JOINTS.search(label) for label in labels)
-    if settings.task == "multilabel" or joined:
+    several = settings.task == "multilabel" or joined
+    if several:
+        refuse_positive(settings, where)
         parts = [[part.strip() for part in _JOINTS.split(label) if part.strip()] for label in labels]
-        _require_known(sheet, parts, settings, training)
-        names = [name for row in parts for name in row]
-        multi = MultiLabel(order_classes(names, settings, where, training=training))
-        return multi, multi.parse([";".join(row) for row in parts])
+    else:
+        _require_filled(sheet, labels, settings)
+        parts = [[label] for label in labels]
+    found = relabel(parts, settings, where, training=training)
+    sheet = sheet.take(found.kept)
+    _require_known(sheet, found.labels, settings, training)
+    names = [name for row in found.labels for name in row]
+    task: Task
+    if several:
+        task = MultiLabel(order_classes(names, settings, where, training=training))
+    else:
+        task = exclusive_task(names, settings, where, training=training)
+    return sheet, task, task.parse([";".join(row) for row in found.labels]), found.changes
+
+
+def _require_filled(sheet: Sheet, labels: list[str], settings: DataSettings) -> None:
     for label, number in zip(labels, sheet.numbers, strict=True):
         if not label:
             raise UsageError(
                 f"{sheet.path}, row {number}: the column {settings.label_column!r} is empty; fill it, remove "
                 "the row, or set `task` to multilabel if an empty cell means no finding."
             )
-    _require_known(sheet, [[label] for label in labels], settings, training)
-    task = exclusive_task(labels, settings, where, training=training)
-    return task, task.parse(labels)
 
 
 def _require_known(sheet: Sheet, labels: list[list[str]], settings: DataSettings, training: bool) -> None:
@@ -150,7 +168,7 @@ def _require_known(sheet: Sheet, labels: list[list[str]], settings: DataSettings
                 raise UsageError(
                     f"{sheet.path}, row {number}, column {settings.label_column!r}: the label {name!r} is "
                     f"not among {whose(training)}: {', '.join(settings.classes)}."
-                    f"{nearest(name, settings.classes)}"
+                    f"{what_to_do(name, settings.classes)}"
                 )
 
 

@@ -30,6 +30,11 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...]
 
+    def take(self, places: Iterable[int]) -> Sheet:
+        """The same sheet with only these rows, under their own numbers."""
+        chosen = [(self.rows[place], self.numbers[place]) for place in places]
+        return Sheet(self.path, self.columns, tuple(row for row, _ in chosen), tuple(number for _, number in chosen))
+
     def column(self, name: str) -> list[str] | None:
         """The cells of a column, found by its name in any case, or None where there is no such column.
 
