@@ -13,10 +13,11 @@ from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.step import Objective
 from stillroom.errors import RunError
 from stillroom.inference import run_over
+from stillroom.learning_rates import learning_rate
 from stillroom.models.zoo import create
 from stillroom.settings import TrainingSettings
 from stillroom.task import MultiClass, MultiLabel
-from stillroom.training import fit, learning_rate
+from stillroom.training import fit
 
 QUICK = TrainingSettings(epochs=4, batch_size=16, lr=3e-3)
 
@@ -44,7 +45,8 @@ def test_it_learns(toy, tmp_path, task):
     after = task.rank(run_over(net, data.images, data.val), data.targets[data.val])
     assert after > before
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
-    assert after[0] == pytest.approx(max(line["val"]["value"] for line in lines))
+    assert [line["kept"] for line in lines if "kept" in line] == [8]
+    assert sum(line["images"] for line in lines) == 8 * len(data.train)
     assert json.loads(json.dumps(lines)) == lines
 
 
@@ -89,22 +91,84 @@ def test_the_seed_decides(toy, tmp_path):
     assert not same_weights(first, other)
 
 
-def test_the_best_validation_epoch_is_kept(toy, tmp_path, monkeypatch):
+def losses_by_epoch(monkeypatch, *means, noise=0.01):
+    """Let validation find these mean losses in turn, of 40 images each."""
+    spread = noise * np.random.default_rng(0).standard_normal((len(means), 40))
+    found = iter(np.array(means)[:, None] + spread)
+    monkeypatch.setattr("stillroom.training.calibrated_losses", lambda *_: next(found))
+
+
+def weights_by_epoch(data, folder, settings):
+    """The weights handed over, those at the end of every epoch, and the lines of the log."""
+    states, lines, net = [], [], network()
+    state = lambda: {k: v.clone() for k, v in net.state_dict().items() if "running" not in k and "num_b" not in k}  # noqa: E731
+
+    def log(line):
+        states.append(state())
+        lines.append(line)
+
+    fit(net, LabelLoss(), data, settings, folder=folder, role="student", log=log, show_progress=False)
+    return state(), states, lines
+
+
+def equal(first, second):
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_the_end_is_kept_where_an_earlier_epoch_was_better_by_luck(toy, tmp_path, monkeypatch):
+    losses_by_epoch(monkeypatch, 0.6, 0.300, 0.301, 0.302)
+    kept, states, lines = weights_by_epoch(toy(), tmp_path, QUICK)
+    assert equal(kept, states[3])
+    assert not equal(kept, states[1])
+    assert lines[-1]["kept"] == 4
+
+
+def test_an_epoch_that_was_clearly_better_is_kept(toy, tmp_path, monkeypatch):
+    losses_by_epoch(monkeypatch, 0.6, 0.3, 0.5, 0.7)
+    kept, states, lines = weights_by_epoch(toy(), tmp_path, QUICK)
+    assert equal(kept, states[1])
+    assert lines[-1]["kept"] == 2
+
+
+def test_patience_waits_while_validation_is_clearly_worse(toy, tmp_path, monkeypatch):
+    losses_by_epoch(monkeypatch, 0.3, 0.5, 0.301, 0.5, 0.5, 0.3)
+    settings = TrainingSettings(epochs=6, batch_size=16, patience=2)
+    kept, states, lines = weights_by_epoch(toy(), tmp_path, settings)
+    assert len(lines) == 5
+    assert lines[-1]["kept"] == 1
+    assert equal(kept, states[0])
+
+
+def test_patience_is_endless_where_validation_is_too_small_to_say(toy, tmp_path):
+    lines = []  # 16 validation images
+    train(toy(), tmp_path, TrainingSettings(epochs=6, batch_size=16, patience=1, lr=1e-5), lines.append)
+    assert len(lines) == 6
+
+
+def test_steps_are_whole_epochs(toy, tmp_path):
+    for steps, epochs in ((9, 2), (1, 1), (16, 4)):  # 64 images: 4 steps an epoch
+        lines = []
+        settings = TrainingSettings(epochs=99, steps=steps, batch_size=16)
+        train(toy(), tmp_path / str(steps), settings, lines.append)
+        assert [line["epochs"] for line in lines] == [epochs] * epochs
+
+
+def test_a_long_training_of_short_epochs_looks_at_validation_now_and_then(toy, tmp_path):
+    lines = []
+    train(toy(count=24), tmp_path, TrainingSettings(epochs=90, batch_size=16), lines.append)
+    looks = [line["epoch"] for line in lines if line["val"]]
+    assert looks == list(range(3, 91, 3))
+
+
+def test_batch_norm_describes_the_weights_that_are_handed_over(toy, tmp_path):
     data = toy()
-    ranks = iter([(0.6, -1.0), (0.9, -2.0), (0.9, -1.5), (0.7, -0.1)])
-    states = []
-    monkeypatch.setattr(MultiClass, "rank", lambda self, logits, targets: next(ranks))
-    net = network()
-    log = lambda line: states.append({k: v.clone() for k, v in net.state_dict().items()})  # noqa: E731
-    fit(net, LabelLoss(), data, QUICK, folder=tmp_path, role="student", log=log, show_progress=False)
-    assert all(torch.equal(value, states[2][key]) for key, value in net.state_dict().items())
-
-
-def test_patience_ends_training(toy, tmp_path, monkeypatch):
-    data, lines = toy(), []
-    monkeypatch.setattr(MultiClass, "rank", lambda self, logits, targets: (0.5, -1.0))
-    train(data, tmp_path, TrainingSettings(epochs=20, batch_size=16, patience=2), lines.append)
-    assert len(lines) == 3
+    net = train(data, tmp_path, TrainingSettings(epochs=1, batch_size=64, lr=1e-2))
+    first = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    first.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    net(data.images.batch(data.train))
+    assert torch.allclose(first.running_mean, seen[0].mean(dim=(0, 2, 3)), atol=1e-4)
+    assert torch.allclose(first.running_var, seen[0].var(dim=(0, 2, 3)), rtol=1e-3)
 
 
 def test_divergence_is_said_in_one_line(toy, tmp_path):
@@ -198,9 +262,10 @@ def test_two_views_of_every_image_are_new_in_every_epoch(toy, tmp_path):
 def test_without_labels_the_last_epoch_is_kept(toy, tmp_path):
     lines, data = [], toy()
     net = train(data, tmp_path, TrainingSettings(epochs=3, batch_size=64), lines.append, Spy(label_free=True))
-    assert all(line["val"] is None and line["best"] for line in lines)
+    assert all(line["val"] is None for line in lines)
+    assert lines[-1]["kept"] == 3
     last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["student"]
-    assert all(torch.equal(value, last[name]) for name, value in net.state_dict().items())
+    assert all(torch.equal(value, last[name]) for name, value in net.named_parameters())
 
 
 def taught(data, count=20, seed=1):
@@ -235,14 +300,33 @@ def test_images_without_labels_come_beside_the_others(toy, tmp_path):
     settings = TrainingSettings(epochs=2, batch_size=16)
     job = {"folder": tmp_path, "role": "student", "teachers": [teacher], "show_progress": False}
     fit(network(), spy, data, settings, **job)
-    assert len(spy.free) == len(spy.steps) == 8
+    assert len(spy.free) == len(spy.steps) == 12  # 84 images that teach, 16 at a time
     for number, (labelled, free) in enumerate(zip(spy.steps, spy.free, strict=True)):
         assert len(free.targets) == 0
-        assert len(free.images) == len(labelled.images) == 16
-        rows, view = endless(20, 16, number, 0), number // 4 % 2
+        assert (len(labelled.images), len(free.images)) == (12, 4)
+        rows, view = endless(20, 4, number, 0), number // 6 % 2
         assert torch.equal(free.images, data.unlabelled.batch(rows, view))
         assert torch.equal(free.teachers.logits[0], teacher.unlabelled.logits(rows, view))
         assert torch.allclose(free.teachers.logits[0], teacher.network(free.images), atol=2e-2)
+
+
+def test_images_whose_labels_are_not_used_are_taught_with_the_others(toy, tmp_path):
+    data, teacher = taught(toy())
+    few, rest = data.train[:8], data.train[8:]
+    data = dataclasses.replace(data, train=few, rest=rest)
+    spy, lines = Spy(needs={"teacher_logits"}), []
+    job = {"folder": tmp_path, "role": "student", "teachers": [teacher], "log": lines.append, "show_progress": False}
+    fit(network(), spy, data, TrainingSettings(epochs=2, batch_size=16), **job)
+    sizes = {(len(labelled.images), len(free.images)) for labelled, free in zip(spy.steps, spy.free, strict=True)}
+    assert sizes == {(4, 12)}  # a quarter at least has labels
+    assert len(spy.steps) == 2 * 7  # 56 + 20 images without, 12 at a time
+    assert sum(line["images"] for line in lines) == 14 * 16
+    shown = [batch for step in spy.free[:7] for batch in step.images]
+    everything = [*data.images.batch(rest, 0), *data.unlabelled.batch(np.arange(20), 0)]
+    first = {image.numpy().tobytes() for image in shown}
+    assert len({image.numpy().tobytes() for image in everything} - first) == 0  # every one
+    for step in spy.free:
+        assert torch.allclose(step.teachers.logits[0], teacher.network(step.images), atol=2e-2)
 
 
 def test_a_stopped_run_with_images_without_labels_goes_on_to_the_same_weights(toy, tmp_path):

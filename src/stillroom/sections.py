@@ -106,7 +106,7 @@ class TrainingSettings:
     """How a network is fitted.
 
     Attributes:
-        epochs: passes over the training images.
+        epochs: passes over all images that teach: those with labels and, in recipes with a teacher, the others too.
         steps: optimiser steps instead of epochs: as many whole passes as come nearest, at least one.
         batch_size: images per step.
         lr: peak learning rate of what starts from random weights.
@@ -117,7 +117,8 @@ class TrainingSettings:
         schedule: `cosine` with a short warm-up, `step` (x0.1 at 50 % and 75 %, as MedMNIST's script does) or `constant`.
         weight_decay: decoupled for adamw, L2 otherwise; never on biases and norms.
         class_weights: weigh the labels' loss against class imbalance.
-        patience: stop after this many epochs without a better validation figure; 0 never stops early.
+        patience: stop after this many epochs in a row whose validation likelihood is clearly worse than the best one's; 0
+            never stops early.
         label_fraction: share of the training images whose labels are used, every class kept. A smaller share's images are
             among a larger one's.
         teach_rest: let the teacher also teach the training images whose labels are not used, in recipes with a teacher.
@@ -141,6 +142,10 @@ class TrainingSettings:
     teach_rest: bool = True
     unlabelled: Path | None = None
     precision: Literal["32", "bf16"] = "32"
+
+    def epochs_of(self, steps_in_an_epoch: int) -> int:
+        """How many epochs to train: `epochs`, or what comes nearest to `steps`."""
+        return self.epochs if self.steps is None else max(1, round(self.steps / steps_in_an_epoch))
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)

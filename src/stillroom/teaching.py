@@ -22,6 +22,7 @@ from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.teachers import Teacher, question
 from stillroom.distillation.tuned import keep, recall
+from stillroom.evaluation.intervals import group_indices
 from stillroom.files import write_atomically
 from stillroom.models.network import Network
 from stillroom.models.weights import weights_digest
@@ -29,7 +30,7 @@ from stillroom.models.weights import weights_digest
 if TYPE_CHECKING:
     from stillroom.workbench import Workbench
 
-_TRAINING_VERSION = 1
+_TRAINING_VERSION = 2
 """Raised whenever a change of the loop alters what training gives: teachers kept from before are then not found."""
 
 
@@ -58,7 +59,8 @@ def fine_tune(bench: Workbench, role: str, network: Network, seed: int, class_we
     chosen, data = bench.settings.teacher, bench.data
     training = replace(
         bench.settings.training,
-        epochs=chosen.teacher_epochs or bench.settings.training.epochs,
+        epochs=chosen.teacher_epochs or bench.epochs(data.train),
+        steps=None,
         lr=chosen.teacher_lr or bench.settings.training.lr,
         class_weights=bench.settings.training.class_weights if class_weights is None else class_weights,
     )
@@ -97,7 +99,7 @@ def ask(
     Args:
         names: which outputs, see :func:`~stillroom.distillation.teachers.question`.
         label: for progress bars and the log.
-        rows: the only images that are asked for. Default: all as they are, and the views of ``data.train``.
+        rows: the only images that are asked for. Default: all as they are, and the views of those that are taught.
     """
     question_, views = question(network, names), view_numbers(bench.settings.views)
     digest, asks = weights_digest(network), " ".join(sorted(names))
@@ -119,7 +121,8 @@ def ask(
     with bench.run.stage(f"ask {label}"):
         banks = [bank(images, np.arange(len(images)) if rows is None else rows, [None], "as is")]
         if views and views != [None]:
-            banks.append(bank(images, bench.data.train if rows is None else rows, views, "views"))
+            taught = np.union1d(bench.data.train, bench.data.rest) if rows is None else rows
+            banks.append(bank(images, taught, views, "views"))
         unlabelled = None
         if more is not None:
             also = (bank(more, np.arange(len(more)), views, "unlabelled"),) if views else ()
@@ -128,14 +131,15 @@ def ask(
 
 
 def _fit_head(bench: Workbench, plain: Bank) -> FittedHead:
-    data, chosen = bench.data, bench.settings.teacher
+    data, chosen, patients = bench.data, bench.settings.teacher, bench.dataset.table.patients
     found = HeadData(
         plain.at("pooled", data.train, None),
         data.targets[data.train],
         plain.at("pooled", data.val, None),
         data.targets[data.val],
+        None if patients is None else group_indices(patients[data.train]),
     )
     if chosen.head_solver == "lbfgs":
         return fit_by_lbfgs(bench.task, found)
-    epochs = chosen.teacher_epochs or bench.settings.training.epochs
+    epochs = chosen.teacher_epochs or bench.epochs(data.train)
     return fit_by_adam(bench.task, found, epochs=epochs, seed=bench.settings.seed)

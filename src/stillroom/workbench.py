@@ -14,13 +14,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from stillroom.data.images import Images
+from stillroom.data.images import Images, batches
 from stillroom.data.load import Dataset
 from stillroom.data.slices import stratified_slices
 from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.step import Objective
 from stillroom.distillation.teachers import Teacher
+from stillroom.ending import calibrated_losses
 from stillroom.errors import UsageError
+from stillroom.feeding import TrainingData
 from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
@@ -28,7 +30,7 @@ from stillroom.models.taps import FeatureKind
 from stillroom.models.zoo import create, resolve_size
 from stillroom.run import Run
 from stillroom.teaching import ask, fine_tune, freeze
-from stillroom.training import TrainingData, fit
+from stillroom.training import fit
 
 
 class Workbench:
@@ -38,7 +40,8 @@ class Workbench:
         run: the run folder.
         settings: the run's settings.
         task: what the labels mean, as the recipe trains it.
-        data: images, targets and split rows; ``data.train`` holds the training images whose labels may be used.
+        data: images, targets and split rows; ``data.train`` holds the training images whose labels may be used, ``data.rest``
+            those that teachers alone tell about.
         training_rows: ``[n]`` every training image, for what reads no labels.
         teachers: every teacher made so far, in order.
         milestones: networks on the recipe's way that are evaluated beside the student, by role.
@@ -53,12 +56,15 @@ class Workbench:
         table, views = dataset.table, self.settings.views
         self.training_rows = table.indices("train")
         labelled = self.slices(1, self.settings.training.label_fraction, self.training_rows)[0]
+        training, taught = self.settings.training, self.settings.recipe.has_teacher
+        rest = np.setdiff1d(self.training_rows, labelled)
         self.data = TrainingData(
             Images(dataset.store, device, views, seed),
             table.targets,
             self.task,
             labelled,
             table.indices("val"),
+            rest if training.teach_rest and taught else rest[:0],
             Images(dataset.unlabelled.store, device, views, seed) if dataset.unlabelled else None,
         )
         self.teachers: list[Teacher] = []
@@ -104,7 +110,7 @@ class Workbench:
         class_weights: bool | None = None,
         seed: int | None = None,
     ) -> Network:
-        """Train ``network`` on the run's budget; the best epoch's weights are saved under the role's name.
+        """Train ``network`` on the run's budget; the weights of its end are saved under the role's name.
 
         Args:
             role: ``student``, ``control``, ``teacher`` or a name of the recipe's own; also the folder's name.
@@ -138,14 +144,39 @@ class Workbench:
         rows: np.ndarray | None = None,
         lr: float | None = None,
     ) -> float:
-        """Like :meth:`fit`, but nothing is kept; returns the best validation figure, higher is better."""
+        """Like :meth:`fit`, but nothing is kept; returns validation's calibrated log-likelihood, higher is better."""
         self._forget(role)  # a trial that was stopped is not gone on with: the next one is another point
         try:
             network = self._fitted(role, network, objective, teachers, epochs, rows, lr)
         finally:
             self._forget(role)
         data = self.data
-        return data.task.rank(run_over(network, data.images, data.val), data.targets[data.val])[0]
+        logits = run_over(network, data.images, data.val)
+        return -float(calibrated_losses(data.task, logits, data.targets[data.val]).mean())
+
+    def epochs(self, rows: np.ndarray) -> int:
+        """How many epochs the run's budget gives a network that is trained on these images with their labels."""
+        training = self.settings.training
+        return training.epochs_of(len(batches(rows, training.batch_size)))
+
+    def control_epochs(self, rows: np.ndarray | None = None) -> int:
+        """Epochs that show a control as many images as the student has seen on its whole way, by the run's own count.
+
+        Args:
+            rows: what an epoch of the control passes over. Default: ``data.train``.
+        """
+        rows = self.data.train if rows is None else rows
+        apart = ("teacher", "control", "tuning", "probe")
+        seen = sum(line.get("images", 0) for line in self.run.history() if not line["role"].startswith(apart))
+        return max(1, round(seen / len(rows))) if seen else self.epochs(rows)
+
+    def epochs_alone(self) -> int:
+        """Epochs on the labels alone that show as many images as a teacher would teach in the run's budget."""
+        training = self.settings.training
+        epochs = self.epochs(self.data.train)
+        if training.steps is not None or not training.teach_rest:
+            return epochs
+        return max(1, round(epochs * len(self.training_rows) / len(self.data.train)))
 
     def teacher(
         self,
@@ -236,6 +267,7 @@ class Workbench:
         settings = replace(
             chosen,
             epochs=epochs or chosen.epochs,
+            steps=None if epochs else chosen.steps,
             lr=lr or chosen.lr,
             class_weights=chosen.class_weights if class_weights is None else class_weights,
         )
@@ -243,7 +275,7 @@ class Workbench:
             return fit(
                 network,
                 objective,
-                self.data if rows is None else replace(self.data, train=rows),
+                self.data if rows is None else replace(self.data, train=rows, rest=self.data.rest[:0]),
                 settings,
                 folder=self.run.path / "checkpoints" / role,
                 role=role,

@@ -1,5 +1,7 @@
 """The linear head against scikit-learn's logistic regression, and its choice on validation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -47,9 +49,32 @@ def test_it_separates_what_can_be_separated(task, fit):
     assert task.rank(logits(found.linear, data.val), data.val_targets)[0] == pytest.approx(found.value)
 
 
-def test_the_penalty_is_picked_on_validation():
+def penalty(found):
+    return float(found.chosen.split()[2].rstrip(","))
+
+
+@pytest.mark.parametrize("count", [60, 600], ids=["by cross-validation", "on validation"])
+def test_noise_is_penalised_more_than_signal(count):
     task = MultiClass(("a", "b"))
-    noisy = make(task, count=60, width=200, signal=0.15)
-    easy = make(task, count=600, width=4, signal=3.0)
-    penalty = {name: float(fit_by_lbfgs(task, data).chosen.split()[-1]) for name, data in (("n", noisy), ("e", easy))}
-    assert penalty["n"] > penalty["e"]
+    noisy = fit_by_lbfgs(task, make(task, count=count, width=200, signal=0.15))
+    easy = fit_by_lbfgs(task, make(task, count=count, width=4, signal=3.0))
+    assert penalty(noisy) > penalty(easy)
+    assert all(("validation" in found.chosen) and ("cross" in found.chosen) == (count == 60) for found in (noisy, easy))
+
+
+def test_few_validation_images_do_not_choose():
+    task = MultiClass(("a", "b"))
+    data = make(task, count=60, width=50, signal=0.5)
+    lucky = dataclasses.replace(data, val=data.val[:4] * 50, val_targets=data.val_targets[:4])
+    assert penalty(fit_by_lbfgs(task, lucky)) == penalty(fit_by_lbfgs(task, data))
+
+
+def test_images_of_one_patient_are_on_one_side_when_the_penalty_is_chosen():
+    """Each patient's images are copies, and the labels are noise: only torn patients would make noise look learnable."""
+    task = MultiClass(("a", "b"))
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(20), 5)
+    train, targets = rng.normal(size=(20, 40)).astype(np.float32)[patients], rng.integers(0, 2, 20)[patients]
+    data = HeadData(train, targets, train[:5], targets[:5])
+    torn, whole = fit_by_lbfgs(task, data), fit_by_lbfgs(task, dataclasses.replace(data, groups=patients))
+    assert penalty(whole) > penalty(torn)

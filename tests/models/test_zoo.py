@@ -1,10 +1,14 @@
+import math
+
 import pytest
 import timm
 import torch
 
 from stillroom.errors import UsageError
 from stillroom.models import hub
+from stillroom.models.catalogue import short_list
 from stillroom.models.normalisation import HALF, Normalisation
+from stillroom.models.taps import classifiers
 from stillroom.models.zoo import check_size, create, native_size, outline, resolve_size, specification
 
 
@@ -130,3 +134,59 @@ def test_cached_weights_need_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(file_download.constants, "HF_HUB_CACHE", str(tmp_path))
     network = create("test_vit", classes=2, pretrained=True)
     assert torch.equal(network.backbone.blocks[0].mlp.fc1.weight, published.blocks[0].mlp.fc1.weight)
+
+
+# -- where a network starts ---------------------------------------------------------------------------------------
+def first_losses(network, images, features_of=lambda pooled: pooled):
+    """Mean cross-entropy over every class, in units of ln K, of an untrained head on the network's own features."""
+    network.train()
+    with torch.no_grad():
+        pooled = network.outputs(images).pooled
+        logits = classifiers(network.backbone)[0](features_of(pooled))
+    losses = [torch.nn.functional.cross_entropy(logits, torch.full((len(logits),), k)) for k in range(network.classes)]
+    return torch.stack(losses).mean().item() / math.log(network.classes)
+
+
+def pictures(size):
+    return torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def pretrained_size(pooled):
+    """As large as features of published weights are at the most: DINOv2's have a mean square of 4, convolutions' less."""
+    return 2 * pooled / pooled.square().mean().sqrt().clamp(min=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2_100", "mobilenetv4_conv_small", "efficientnet_b0", "vit_tiny_patch16_224"]
+)
+def test_the_first_loss_is_ln_k(name, classes):
+    network = create(name, classes=classes, size=64)
+    assert first_losses(network, pictures(64)) == pytest.approx(1, abs=0.05)
+    assert first_losses(network, pictures(64), pretrained_size) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", short_list())
+def test_the_first_loss_is_ln_k_for_every_name_of_the_catalogue(name):
+    spec = specification(name)
+    size = 56 if "dinov2" in name else spec.native_size if spec.fixed_size and "vit_" not in name else 64
+    network = create(name, classes=4, size=size)
+    assert first_losses(network, pictures(size)) == pytest.approx(1, abs=0.05)
+    assert first_losses(network, pictures(size), pretrained_size) == pytest.approx(1, abs=0.05)
+
+
+def test_the_first_loss_is_ln_2_for_each_of_several_labels():
+    network = create("mobilenetv2_050", classes=5, size=64).train()
+    with torch.no_grad():
+        logits = network(pictures(64))
+    for truth in (torch.zeros_like(logits), torch.ones_like(logits)):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth).item()
+        assert loss == pytest.approx(math.log(2), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "mobilenet_edgetpu_100"])
+def test_the_first_loss_is_ln_k_from_real_pretrained_weights(real_weights, name):
+    network = create(name, classes=4, size=64, pretrained=True, weights=real_weights())
+    assert network.start == "pretrained"
+    assert first_losses(network, pictures(64)) == pytest.approx(1, abs=0.05)

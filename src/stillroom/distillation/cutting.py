@@ -25,6 +25,7 @@ def cut_out(student: Network, large: Network, *, layers: Layers, elements: Eleme
     Raises:
         UsageError: the two do not match; the message names the first tensor that does not.
     """
+    student.start = "cut"
     found = select_weights(large, student, layers=layers, elements=elements, seed=seed)
     return {
         "large": large.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ from stillroom.models.taps import (
     token_features,
     unmapped,
 )
+
+Start = Literal["random", "pretrained", "cut"]
 
 
 class Network(nn.Module):
@@ -43,6 +46,8 @@ class Network(nn.Module):
             pooled. Refused for a network that sees its class token alone.
 
     Attributes:
+        start: where its weights come from before it is trained: ``random``, ``pretrained``, or ``cut`` out of a larger
+            network. Training moves pretrained weights more slowly.
         last: the features that the head reads pass through here, so that a hook can watch them in any network.
         mean: buffer ``[3]``.
         std: buffer ``[3]``.
@@ -71,6 +76,7 @@ class Network(nn.Module):
                 "that pools its feature map, or do without attention (--no-attention)."
             )
         self.name = name
+        self.start: Start = "random"
         self.classes = classes
         self.input_size = input_size
         self.features = features if has_class_token(backbone) else None

@@ -138,6 +138,14 @@ def linear_classifier(backbone: nn.Module) -> tuple[str, nn.Linear] | None:
     return next((name, classifier) for name, module in backbone.named_modules() if module is classifier)
 
 
+def classifiers(backbone: nn.Module) -> list[nn.Module]:
+    """The layers that end in logits: one, or two where a network has a second head for distillation (DeiT)."""
+    found = backbone.get_classifier()  # type: ignore[operator]
+    heads = list(found) if isinstance(found, tuple | list) else [found]
+    weighted = [[m for m in head.modules() if getattr(m, "weight", None) is not None] for head in heads]
+    return [layers[-1] for layers in weighted if layers]
+
+
 def _prefix_tokens(backbone: nn.Module) -> int:
     """Class and register tokens in front of the patches."""
     stated = getattr(backbone, "num_prefix_tokens", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,13 +23,17 @@ from stillroom.models.ofa import Ofa
 from stillroom.models.ofa_space import PREFIX as OFA_PREFIX
 from stillroom.models.ofa_space import config_of
 from stillroom.models.resnets import resnet10t_050, resnet18_28, resnet50_28
-from stillroom.models.taps import FeatureKind
+from stillroom.models.taps import FeatureKind, classifiers
 from stillroom.models.weights import find_weights, load_weights
 
 Size = tuple[int, int]
 
 DINOV2_SIZE = 224
 """DINOv2's last training phase ran at 518 px; its published probes, and those of the papers here, use 224."""
+
+
+_FIRST_LOGITS = 0.1
+"""Standard deviation of an untrained head's logits, where the features it reads have a mean square of 1."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,10 @@ def create(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _network(name, classes, (size, size), features, attention)
+        _start_undecided(network)
     if file is not None:
         load_weights(network, file, name)
+        network.start = "pretrained"
     if normalisation is not None:
         network.normalise_by(normalisation)
     return network
@@ -259,6 +266,19 @@ def _network(name: str, classes: int, input_size: Size, features: FeatureKind | 
         features=features,
         attention=attention,
     )
+
+
+def _start_undecided(network: Network) -> None:
+    """Draw the head so small that the first answers are undecided and the first loss is ln K, whatever the network.
+
+    timm's MobileNets and EfficientNets draw theirs as wide as their 1,000 classes wanted it: with 4 classes the logits start
+    with a deviation of 3 to 7, and a short training unlearns that before it learns anything.
+    """
+    for layer in classifiers(network.backbone):
+        weight = layer.weight
+        nn.init.normal_(weight, std=_FIRST_LOGITS / math.sqrt(weight[0].numel()))  # type: ignore[arg-type, index]
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 def _backbone(name: str, classes: int | None, input_size: Size) -> nn.Module:

@@ -118,10 +118,10 @@ class Recipe(ABC):
         """Train what the system trains and return the student."""
 
     def control(self, bench: Workbench) -> Network:
-        """The same student on the same budget without what the system adds: on the labels alone."""
+        """The same student without what the system adds: on the labels alone, for as many image passes."""
         from stillroom.distillation.objectives.labels import LabelLoss
 
-        return bench.fit("control", bench.student(), LabelLoss())
+        return bench.fit("control", bench.student(), LabelLoss(), epochs=bench.control_epochs())
 
 
 def require_places(role: str, network: Network, otherwise: str) -> None:

@@ -25,4 +25,4 @@ class Baseline(Recipe):
     def run(self, bench: Workbench) -> Network:
         from stillroom.distillation.objectives.labels import LabelLoss
 
-        return bench.fit("student", bench.student(), LabelLoss())
+        return bench.fit("student", bench.student(), LabelLoss(), epochs=bench.epochs_alone())

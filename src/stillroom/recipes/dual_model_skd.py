@@ -186,15 +186,11 @@ class DualModelSKD(Recipe):
     def control(self, bench: Workbench) -> Network:
         """The same student from random weights, on the labels, for as many image passes as all its stages have together.
 
-        An epoch of self-distillation passes two views of every image that it sees.
+        An epoch of self-distillation passes two views of every image that it sees, those without labels too.
         """
         from stillroom.distillation.objectives.labels import LabelLoss
 
-        epochs = bench.settings.training.epochs
-        if self.skd != "none":
-            seen = len(bench.training_rows if self.skd in _LABEL_FREE else bench.data.train)
-            epochs += round(2 * self.skd_epochs * seen / len(bench.data.train))
-        return bench.fit("control", bench.student(), LabelLoss(), epochs=epochs)
+        return bench.fit("control", bench.student(), LabelLoss(), epochs=bench.control_epochs())
 
     def networks(self, bench: Workbench) -> tuple[Network, Network]:
         """The main and the auxiliary network as they start; what was cut out goes into the run's manifest.

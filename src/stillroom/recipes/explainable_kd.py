@@ -74,7 +74,8 @@ class ExplainableKD(Recipe):
     def control(self, bench: Workbench) -> Network:
         from stillroom.distillation.objectives.imbalance import FocalLoss
 
-        return bench.fit("control", bench.student(), FocalLoss(self._gamma), class_weights=self._weighted)
+        loss, epochs = FocalLoss(self._gamma), bench.control_epochs()
+        return bench.fit("control", bench.student(), loss, epochs=epochs, class_weights=self._weighted)
 
     @property
     def _gamma(self) -> float:

@@ -140,11 +140,13 @@ class WeCKD(Recipe):
             if number == 1:
                 network = bench.fit(role, network, LabelLoss(), rows=rows)
             else:
-                teacher = bench.asked(network, needs=tuned._loss(bench).needs, rows=rows, label=f"stage_{number - 1}")
+                teacher = bench.asked(
+                    network, needs=tuned._loss(bench, rows).needs, rows=rows, label=f"stage_{number - 1}"
+                )
                 if number == 2 and self.tune:
                     tuned, lr = self._search(bench, teacher, rows)
                 network = bench.fit(
-                    role, self._start(bench, network), tuned._loss(bench), teachers=[teacher], rows=rows, lr=lr
+                    role, self._start(bench, network), tuned._loss(bench, rows), teachers=[teacher], rows=rows, lr=lr
                 )
             if role != "student":
                 bench.milestones[role] = network
@@ -158,7 +160,7 @@ class WeCKD(Recipe):
 
         stages = self._stages(bench)
         union = np.unique(np.concatenate(stages))
-        epochs = max(1, round(bench.settings.training.epochs * sum(map(len, stages)) / len(union)))
+        epochs = bench.control_epochs(union)
         lr = None
         if self.tune:
             found = self._best(
@@ -203,7 +205,7 @@ class WeCKD(Recipe):
             network.load_state_dict(predecessor.state_dict())
         return network
 
-    def _loss(self, bench: Workbench) -> ChainLoss:
+    def _loss(self, bench: Workbench, rows: np.ndarray) -> ChainLoss:
         from stillroom.distillation.objectives.chain import ChainLoss
 
         return ChainLoss(
@@ -212,7 +214,7 @@ class WeCKD(Recipe):
             final_temperature=self.final_temperature,
             annealing=self.annealing,
             decay=self.decay,
-            epochs=bench.settings.training.epochs,
+            epochs=bench.epochs(rows),
             attention_weight=self.attention_weight if self.attention else 0.0,
         )
 
@@ -234,7 +236,7 @@ class WeCKD(Recipe):
             lambda name, point: bench.trial(
                 name,
                 self._start(bench, teacher.network),
-                chosen(point)._loss(bench),
+                chosen(point)._loss(bench, rows),
                 teachers=[teacher],
                 rows=rows,
                 lr=point["lr"],

@@ -1,0 +1,79 @@
+"""Which weights a training hands over: those of its end, unless validation says clearly that earlier ones were better.
+
+The first maximum of a validation figure is luck where validation is small: with 30 images the AUC is 1.000 after one epoch
+and nineteen more are thrown away. What is compared here is the calibrated likelihood, image by image, and a difference
+counts only beyond its standard error (docs/benchmarks.md, "Which weights are kept").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from stillroom.evaluation.calibration import fit_temperature
+from stillroom.task import Task
+
+FEWEST_IMAGES = 20
+"""Fewer validation images choose nothing."""
+STANDARD_ERRORS = 2.0
+
+
+def calibrated_losses(task: Task, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of each image at the temperature that fits these logits best, ``[n]`` in nats.
+
+    At its own temperature, because a network that goes on learning grows surer, which raises its plain loss while its
+    ranking still gets better; the temperature is fitted anew afterwards anyway.
+    """
+    temperature = fit_temperature(task, logits, targets)
+    return task.log_loss(task.probabilities(logits, temperature), targets)
+
+
+def clearly_better(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether the first network's losses ``[n]`` are lower than the second's on the same images, beyond their luck.
+
+    By more than two standard errors of the paired difference; never with fewer than 20 images.
+    """
+    if len(first) < FEWEST_IMAGES:
+        return False
+    gain = second - first
+    error = gain.std(ddof=1) / np.sqrt(len(gain))
+    return bool(gain.mean() > STANDARD_ERRORS * error and gain.mean() > 0)
+
+
+def has_statistics(network: nn.Module) -> bool:
+    """Whether the network keeps running statistics of batches, as batch norm does."""
+    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in network.modules())
+
+
+def reestimate_statistics(network: nn.Module, images: Iterable[Tensor]) -> None:
+    """Batch norm's running mean and variance, taken anew as plain means over ``images`` with the weights as they are.
+
+    Running statistics follow weights that have moved on; after short trainings they fit none of them.
+
+    Args:
+        network: changed in place; left in the mode it was in.
+        images: batches ``[B, C, H, W]`` in [0, 1], of two images at least.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    modes = {module: module.training for module in network.modules()}
+    momenta = [norm.momentum for norm in norms]
+    try:
+        network.eval()  # dropout and drop-path stay off
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+            norm.train()
+        with torch.no_grad():
+            for batch in images:
+                network(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in modes.items():
+            module.training = training
