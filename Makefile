@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test quick lint types format docs check clean
+.PHONY: help install demo test quick lint types format docs prove check clean
 
 help: ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ format: install ## apply the style
 
 docs: install ## write docs/reference.md anew from the code
 	$(BIN)/python docs/make_reference.py
+
+prove: install ## simulate whether the intervals for the luck of training hold the truth (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prove_luck.py
 
 check: lint types test ## all that a change must pass
 

@@ -27,6 +27,7 @@ from stillroom.distillation.teachers import Teacher
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.conformal import ConformalRule, coverage_report
 from stillroom.evaluation.efficiency import profile
+from stillroom.evaluation.luck import luck
 from stillroom.evaluation.metrics import score
 from stillroom.evaluation.ood import ForeignRule, foreign_report, refusal_report
 from stillroom.evaluation.robustness import robustness
@@ -93,6 +94,7 @@ METRICS = {
     "calibration": "per role `temperature` (fitted on validation), `ece_before` and `ece_after` (calibration error on "
     "test), and the bins of the reliability diagrams, `bins_before` and `bins`",
     "comparison": "`student_vs_control`, `student_vs_teacher` and so on for every role, as described below",
+    "luck": "figures and comparisons over `--repeats` or `--folds`, as described below; absent after one training",
     "conformal": "whether the sets of classes hold the truth as often as promised, as described below",
     "ood": "which images are refused as foreign, as described below",
     "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",
@@ -298,6 +300,7 @@ def _run_folder() -> Iterator[str]:
         f"{_body(score)}"
     )
     yield f"**Comparison.** {_returns(compare)}"
+    yield f"**Luck.** {_returns(luck)}"
     yield f"**Conformal.** {_returns(coverage_report)} `rule`: see [student.onnx](#studentonnx)."
     yield (
         f"**Ood.** Of the test images: {_returns(refusal_report)} `rule`: see [student.onnx](#studentonnx); null where none "

@@ -12,12 +12,12 @@ from stillroom.bench.statistics import (
     compare_over_sets,
     difference_of,
     holm,
-    interval,
     mean_of,
     nemenyi,
     spread,
     verdict,
 )
+from stillroom.evaluation.intervals import joint_interval
 from stillroom.task import MultiClass
 
 NAMES = ("auc", "accuracy", "f1")
@@ -66,20 +66,20 @@ def test_whole_patients_are_resampled():
 
 def test_where_seeds_alone_vary_the_interval_is_students_t():
     values = np.array([0.71, 0.78, 0.74])
-    low, high = interval(values, np.full((3, 200), 0.7), units=1000)
+    low, high = joint_interval(values, np.full((3, 200), 0.7), units=1000)
     assert (low, high) == pytest.approx(stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values)))
 
 
 def test_where_images_alone_vary_the_interval_is_the_bootstraps_normal_one():
     moved = np.random.default_rng(0).normal(0.7, 0.02, 5000)
-    low, high = interval(np.array([0.7]), moved[None], units=10_000)
+    low, high = joint_interval(np.array([0.7]), moved[None], units=10_000)
     assert (low, high) == pytest.approx(stats.norm.interval(0.95, 0.7, moved.std(ddof=1)), abs=1e-4)
 
 
 def test_both_parts_add_and_the_degrees_of_freedom_lie_between():
     values = np.array([0.70, 0.74, 0.72, 0.76])
     moved = np.random.default_rng(1).normal(0.73, 0.02, (1, 4000)).repeat(4, axis=0)
-    low, high = interval(values, moved, units=100)
+    low, high = joint_interval(values, moved, units=100)
     v1, v2 = values.var(ddof=1) / 4, moved[0].var(ddof=1)
     freedom = (v1 + v2) ** 2 / (v1**2 / 3 + v2**2 / 99)
     assert 3 < freedom < 102
@@ -95,13 +95,13 @@ def test_the_interval_covers():
         images = rng.normal(0, 0.3, 80)  # how much easier each image is for the first system
         per_seed = images + rng.normal(0, 0.04, (3, 1)) + rng.normal(0, 0.2, (3, 80))
         weights = rng.multinomial(80, np.full(80, 1 / 80), 300) / 80
-        low, high = interval(per_seed.mean(axis=1), per_seed @ weights.T, units=80)
+        low, high = joint_interval(per_seed.mean(axis=1), per_seed @ weights.T, units=80)
         inside += low <= 0 <= high
     assert 0.93 <= inside / 400 <= 0.995
 
 
 def test_nothing_varies_nothing_is_claimed():
-    assert interval(np.array([0.5, 0.5]), np.full((2, 100), 0.5), 10) == (None, None)
+    assert joint_interval(np.array([0.5, 0.5]), np.full((2, 100), 0.5), 10) == (None, None)
     mean = mean_of(made([0.5, 0.5], np.full((2, 100), 0.5)), "auc")
     assert (mean.value, mean.sd, mean.low, mean.seeds) == (0.5, 0.0, None, 2)
     assert verdict(mean) == "no difference seen"

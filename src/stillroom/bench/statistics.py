@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stillroom.cache import fingerprint
-from stillroom.evaluation.intervals import group_indices, resample_weights
+from stillroom.evaluation.intervals import group_indices, joint_interval, resample_weights
 from stillroom.evaluation.metrics import checked, figures
 from stillroom.task import Task
 
@@ -45,7 +45,8 @@ class Mean:
     Attributes:
         value: the mean; NaN where a seed's figure is not defined.
         sd: standard deviation over seeds; None for one seed.
-        low, high: ends of the 95 % interval, see :func:`interval`; None where there is none.
+        low, high: ends of the 95 % interval, see :func:`~stillroom.evaluation.intervals.joint_interval`; None where there is
+            none.
         seeds: ``S``.
     """
 
@@ -114,40 +115,6 @@ def difference_of(first: Mapping[int, Spread], second: Mapping[int, Spread], nam
         return None
     values = [a.values[name] - b.values[name] for a, b in pairs]
     return _mean(values, [a.resampled[name] - b.resampled[name] for a, b in pairs], [a for a, _ in pairs], (-2.0, 2.0))
-
-
-def interval(values: np.ndarray, resampled: np.ndarray, units: int) -> tuple[float | None, float | None]:
-    """95 % interval of a mean over seeds, for the luck of training and the luck of the test images together.
-
-    The mean's variance is the sum of two parts: ``s^2 / S``, with ``s`` the standard deviation over seeds, and the
-    variance of the mean over seeds when the test images (or patients) are drawn again. The interval is mean +- t times
-    the root of the sum, with Welch and Satterthwaite's degrees of freedom: ``S - 1`` where seeds dominate, ``units - 1``
-    where images do. What seeds and images do together is counted in both parts, so the interval is rather too wide than
-    too narrow. With one seed the luck of training is unknown and the interval holds the images' part alone.
-
-    Args:
-        values: ``[S]`` one figure (or paired difference) per seed.
-        resampled: ``[S, R]`` the same on each resample of the test images.
-        units: number of images or patients resampled.
-
-    Returns:
-        ``(None, None)`` where it is not defined: a value is, or more than half of the resamples are, or nothing varies.
-    """
-    from scipy.stats import t
-
-    moved = resampled.mean(axis=0)
-    defined = moved[~np.isnan(moved)]
-    if np.isnan(values).any() or len(defined) < 2 or 2 * len(defined) < len(moved):
-        return None, None
-    seeds = len(values)
-    of_images = float(defined.var(ddof=1))
-    of_seeds = float(values.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    total = of_images + of_seeds
-    if total < 1e-18:  # rounding alone
-        return None, None
-    parts = of_images**2 / max(units - 1, 1) + (of_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
-    half = float(t.ppf((1 + LEVEL) / 2, total**2 / parts)) * sqrt(total)
-    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def verdict(difference: Mean | None) -> Verdict:
@@ -237,7 +204,7 @@ def _mean(
     values: Sequence[float], resampled: Sequence[np.ndarray], spreads: Sequence[Spread], bounds: tuple[float, float]
 ) -> Mean:
     found = np.asarray(values, dtype=np.float64)
-    low, high = interval(found, np.stack(resampled), min(s.units for s in spreads))
+    low, high = joint_interval(found, np.stack(resampled), min(s.units for s in spreads))
     return Mean(
         value=float(found.mean()),
         sd=float(found.std(ddof=1)) if len(found) > 1 else None,

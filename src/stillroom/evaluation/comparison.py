@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import UsageError
-from stillroom.evaluation.intervals import Resamples, draw, percentile, wilson
+from stillroom.evaluation.intervals import LEVEL, Resamples, draw, percentile, wilson
 from stillroom.evaluation.metrics import Measured, measure
 from stillroom.task import Task
-
-LEVEL = 0.95
 
 
 def compare(
@@ -78,19 +76,12 @@ def compare_measured(
     metric = task.selection_metric
     units = drawn.units
     same = np.array_equal(first.probabilities, second.probabilities)
-    difference = _difference(values, spreads, metric, None if same else min(units, _rarest(task, targets)))
-    result: dict[str, Any] = {
-        "metric": metric,
-        "first": {"name": names[0], "value": _number(values[0][metric][0])},
-        "second": {"name": names[1], "value": _number(values[1][metric][0])},
-        "difference": difference,
+    difference = _difference(values, spreads, metric, None if same else min(units, rarest(task, targets)))
+    judged = judge(metric, names, (float(values[0][metric][0]), float(values[1][metric][0])), difference, margin)
+    result: dict[str, Any] = judged | {
         "p_value": None if difference["low"] is None else bootstrap_p(spreads[0][metric] - spreads[1][metric]),
         "accuracy_difference": _difference(values, spreads, "accuracy", None if same else units),
         "mcnemar_p": mcnemar(*(task.correct(model.probabilities, targets) == 1 for model in (first, second))),
-        "margin": margin,
-        "non_inferior": difference["low"] is not None and difference["low"] > -margin,
-        "superior": difference["low"] is not None and difference["low"] > 0,
-        "verdict": _verdict(difference, margin),
         "notes": [],
     }
     if len(task.scored) == 1:
@@ -102,8 +93,35 @@ def compare_measured(
             f"{tests} images as independent; several images of a patient are not, so trust the intervals, "
             "which resample whole patients, rather than these p-values."
         )
-    result["statement"] = _statement(result)
     return result
+
+
+def judge(
+    metric: str,
+    names: tuple[str, str],
+    values: tuple[float, float],
+    difference: dict[str, float | None],
+    margin: float,
+) -> dict[str, Any]:
+    """What an interval of a difference allows to say: a comparison's ``metric``, ``first``, ``second``, ``difference``,
+    ``margin``, ``non_inferior``, ``superior``, ``verdict`` and ``statement``; see :func:`compare`.
+
+    Args:
+        names: nouns for the two models, as in "the student".
+        values: their figures; NaN where not defined.
+        difference: ``value``, ``low`` and ``high`` of first minus second.
+    """
+    result: dict[str, Any] = {
+        "metric": metric,
+        "first": {"name": names[0], "value": _number(values[0])},
+        "second": {"name": names[1], "value": _number(values[1])},
+        "difference": difference,
+        "margin": margin,
+        "non_inferior": difference["low"] is not None and difference["low"] > -margin,
+        "superior": difference["low"] is not None and difference["low"] > 0,
+        "verdict": _verdict(difference, margin),
+    }
+    return result | {"statement": _statement(result)}
 
 
 def bootstrap_p(differences: np.ndarray) -> float:
@@ -163,12 +181,15 @@ def _difference(
     low, high = (None, None) if value is None else percentile(resampled, LEVEL)
     if low is None or high is None or low < high or units is None:
         return {"value": value, "low": low, "high": high}
-    # Images on which the models never differ show no doubt when resampled; none in so many still leaves some.
-    doubt = 1 - wilson(units, units, LEVEL)[0]
-    return {"value": value, "low": low - doubt, "high": high + doubt}
+    return {"value": value, "low": low - doubt(units), "high": high + doubt(units)}
 
 
-def _rarest(task: Task, targets: np.ndarray) -> int:
+def doubt(units: int) -> float:
+    """How much may hide behind images on which two models never differ: none in so many still leaves some."""
+    return 1 - wilson(units, units, LEVEL)[0]
+
+
+def rarest(task: Task, targets: np.ndarray) -> int:
     """Images on the rarer side of the rarest scored class that has both sides; 1 where none has."""
     support = task.one_hot(targets)[:, list(task.scored)].sum(axis=0, dtype=np.int64)
     sides = np.minimum(support, len(targets) - support)
