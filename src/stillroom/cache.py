@@ -124,19 +124,21 @@ def publish(
 
 def _take_place(scratch: Path, folder: Path, valid: Callable[[Path], bool]) -> None:
     """Rename ``scratch`` to ``folder``, unless a valid one appeared there meanwhile."""
-    while not valid(folder):
-        if folder.exists():
-            # Moved aside first, so that nobody ever sees half of it; open memory maps of it stay good.
-            stale = _scratch(folder)
-            folder.replace(stale / "stale")
-            shutil.rmtree(stale, ignore_errors=True)
+    while True:
         try:
+            # Before anything is asked: what stands there may have come since it was last looked at.
             scratch.rename(folder)
             _sync_folder(folder.parent)
             return
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
+        if valid(folder):
+            return
+        # Moved aside first, so that nobody ever sees half of it; open memory maps of it stay good.
+        stale = _scratch(folder)
+        folder.replace(stale / "stale")
+        shutil.rmtree(stale, ignore_errors=True)
 
 
 def _scratch(folder: Path) -> Path:
