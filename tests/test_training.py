@@ -15,7 +15,7 @@ from stillroom.errors import RunError
 from stillroom.inference import run_over
 from stillroom.learning_rates import learning_rate
 from stillroom.models.zoo import create
-from stillroom.settings import TrainingSettings
+from stillroom.settings import TrainingSettings, ViewSettings
 from stillroom.task import MultiClass, MultiLabel
 from stillroom.training import fit
 
@@ -257,6 +257,26 @@ def test_two_views_of_every_image_are_new_in_every_epoch(toy, tmp_path):
         assert torch.equal(step.other_images, data.images.batch(rows, 2 * epoch + 1))
         assert step.other.logits.requires_grad
     assert spy.followed == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix", "both"])
+def test_mixtures_come_with_both_labels_and_the_teachers_answer_to_them(toy, tmp_path, mix):
+    data = toy(views=ViewSettings(views=2, mix=mix, crop=0.6))
+    images = Images(data.images.store, torch.device("cpu"), data.images.views, 0, [data.train])
+    data = dataclasses.replace(data, images=images)
+    _, teacher = taught(data)
+    spy = Spy(needs={"teacher_logits"})
+    job = {"folder": tmp_path, "role": "student", "teachers": [teacher], "show_progress": False}
+    fit(network(), spy, data, TrainingSettings(epochs=2, batch_size=64), **job)
+    for epoch, step in enumerate(spy.steps):
+        rows = shuffled(data.train, 0, epoch)
+        found = images.mixture(rows, epoch)
+        assert not np.array_equal(found.partners, rows)
+        assert torch.equal(step.images, images.batch(rows, epoch))
+        assert np.array_equal(step.other_targets.numpy(), data.targets[found.partners])
+        assert step.share.numpy() == pytest.approx(found.share)
+        assert torch.allclose(step.teachers.logits[0], teacher.network(step.images), atol=2e-2)
+    assert len(spy.steps) == 2
 
 
 def test_without_labels_the_last_epoch_is_kept(toy, tmp_path):

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from stillroom import (
     Baseline,
     DataSettings,
+    DualModelSKD,
     RunError,
     Settings,
     StudentSettings,
@@ -17,9 +18,11 @@ from stillroom import (
     TrainingSettings,
     UsageError,
     ViewSettings,
+    WeCKD,
 )
 from stillroom.data.load import load_data
 from stillroom.distillation.objectives.labels import LabelLoss
+from stillroom.distillation.objectives.self_logits import LogitSelfDistillation
 from stillroom.models.zoo import create
 from stillroom.run import Run
 from stillroom.workbench import Workbench
@@ -87,6 +90,8 @@ def test_a_teacher_is_shared_only_where_all_that_made_it_is_equal(bench, monkeyp
         {"training": {"label_fraction": 0.5}},
         {"training": {"class_weights": True}},
         {"views": {"augment": "strong"}},
+        {"views": {"mix": "mixup"}},
+        {"views": {"crop": 0.5}},
         {"teacher": {"teacher_lr": 1e-4}},
         {"teacher": {"teacher_epochs": 2}},
     ):
@@ -131,3 +136,23 @@ def test_a_student_cut_out_of_a_larger_network_starts_as_that_networks_channels(
 def test_a_student_starts_from_its_own_weights_or_is_cut_out():
     with pytest.raises(UsageError, match="both say where the student starts"):
         StudentSettings("mobilenetv2_035", student_pretrained=True, student_from="mobilenetv2_050")
+
+
+def test_images_are_mixed_with_their_like(bench):
+    made = bench(training={"label_fraction": 0.5}, views={"mix": "mixup"})
+    rest = np.setdiff1d(made.training_rows, made.data.train)
+    for rows in (made.data.train, rest):
+        assert set(made.data.images.mixture(rows, 0).partners) <= set(rows.tolist())
+    held_out = made.data.val
+    assert (made.data.images.mixture(held_out, 0).share == 1).all()
+
+
+def test_mixtures_are_refused_where_they_would_mean_something_else(bench):
+    made = bench(views={"mix": "cutmix"})
+    with pytest.raises(UsageError, match=r"two views of one image.*--mix none"):
+        made.fit("student", made.student(), LogitSelfDistillation(made.student()))
+    with pytest.raises(UsageError, match=r"slice of the labels.*--mix none"):
+        made.fit("student", made.student(), LabelLoss(), rows=made.data.train[::2])
+    for recipe in (DualModelSKD(), WeCKD()):
+        with pytest.raises(UsageError, match="--mix none"):
+            recipe.check(Settings("phantoms", recipe, views=ViewSettings(mix="mixup")))

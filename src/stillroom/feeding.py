@@ -57,13 +57,16 @@ class TrainingData:
 
 
 class Feed(NamedTuple):
-    """One step: images ``[B, C, H, W]``, targets, the teachers' answers, second views, and images without labels."""
+    """One step: images ``[B, C, H, W]``, targets, the teachers' answers, second views, images without labels, and of
+    mixtures the other images' targets with the share ``[B]`` of the images themselves.
+    """
 
     images: Tensor
     targets: Tensor
     teachers: Said | None
     others: Tensor | None
     unlabelled: tuple[Tensor, Said] | None
+    mixture: tuple[Tensor, Tensor] | None
 
     @property
     def passes(self) -> int:
@@ -120,7 +123,8 @@ class Feeder:
                 images = torch.cat(alike(images, data.unlabelled.batch(more, own)))
                 if others is not None and own is not None:
                     others = torch.cat(alike(others, data.unlabelled.batch(more, own + 1)))
-            yield step, Feed(images, targets, said, others, self._without_labels(step, own) if self._free else None)
+            free = self._without_labels(step, own) if self._free else None
+            yield step, Feed(images, targets, said, others, free, self._mixed_with(rows, own))
 
     def plain_images(self) -> Iterator[Tensor]:
         """Training images as they are, in batches: what running statistics are taken over."""
@@ -130,6 +134,15 @@ class Feeder:
 
     def _endless(self, count: int, step: int) -> np.ndarray:
         return endless(count, self._labelled, step, self.seed)
+
+    def _mixed_with(self, rows: np.ndarray, view: int | None) -> tuple[Tensor, Tensor] | None:
+        """Targets of the images that these are mixed with, and ``[B]`` float32 the share of the images themselves."""
+        data, device = self.data, self.data.images.device
+        found = data.images.mixture(rows, view)
+        if found is None:
+            return None
+        targets = torch.from_numpy(data.targets[found.partners])
+        return targets.to(device), torch.from_numpy(found.share).float().to(device)
 
     def _without_labels(self, step: int, view: int | None) -> tuple[Tensor, Said] | None:
         """Images that teachers alone tell about, of the data set's own and of those that came without labels."""

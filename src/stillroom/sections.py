@@ -84,9 +84,10 @@ class ViewSettings:
         views: number of different views per image; epoch e trains on view e modulo this number, and the teacher is
             asked once for each. 0 makes a new view every epoch, for which the teacher is asked online: slow.
         flips: mirror images left to right at random. Off, because it destroys laterality (heart, eye, ear side).
-        crop: smallest share of an image's area that a random crop keeps; 1 crops nothing.
-        mix: mix two training images and their labels: `mixup` blends them, `cutmix` pastes a rectangle of one into the
-            other, `both` takes one or the other at random. The teacher is asked about the very same mixture.
+        crop: smallest share of an image's area that a random crop keeps, its proportions kept; 1 crops nothing.
+        mix: mix every training image with another: `mixup` blends them, `cutmix` pastes a square of one into the other,
+            `both` takes one or the other at random. Labels count by their share of the picture; the teacher is asked
+            about the very same mixture.
     """
 
     augment: Literal["none", "light", "strong"] = "light"
@@ -99,6 +100,11 @@ class ViewSettings:
         at_least("views", self.views, 0)
         if not 0 < self.crop <= 1:
             raise UsageError(f"crop must be above 0 and at most 1, got {self.crop}.")
+
+    @property
+    def still(self) -> bool:
+        """Whether training images are shown as they are."""
+        return self.augment == "none" and self.crop == 1 and self.mix == "none" and not self.flips
 
 
 @dataclass(frozen=True)

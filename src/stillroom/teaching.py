@@ -16,7 +16,7 @@ from torch import nn
 
 from stillroom.cache import fingerprint
 from stillroom.data.images import Images
-from stillroom.data.views import VIEWS_VERSION, view_numbers
+from stillroom.data.views import view_numbers
 from stillroom.distillation.bank import Bank, build_bank
 from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam, fit_by_lbfgs
 from stillroom.distillation.objectives.labels import LabelLoss
@@ -65,13 +65,13 @@ def fine_tune(bench: Workbench, role: str, network: Network, seed: int, class_we
         class_weights=bench.settings.training.class_weights if class_weights is None else class_weights,
     )
     name = fingerprint(
-        (_TRAINING_VERSION, VIEWS_VERSION, torch.__version__, timm.__version__, data.images.device.type),
+        (_TRAINING_VERSION, torch.__version__, timm.__version__, data.images.device.type),
         weights_digest(network),
         bench.dataset.labelled_fingerprint,
         bench.task.describe(),
         data.train.tolist(),
         replace(training, unlabelled=None),
-        (bench.settings.views, data.images.seed, seed),
+        (bench.settings.views, data.images.policy, seed),
     )
     folder = bench.run.path / role
     if not (folder / "model.json").exists() and (history := recall(name, folder)):

@@ -71,20 +71,25 @@ class _Learner(nn.Module):
         teachers: Said | None,
         others: Tensor | None,
         unlabelled: tuple[Tensor, Said] | None,
+        mixture: tuple[Tensor, Tensor] | None,
         share: float,
         class_weights: Tensor | None,
     ) -> dict[str, Tensor]:
-        """``others`` are second views of ``images``; ``unlabelled`` are other images and what the teachers said of them."""
+        """``others`` are second views of ``images``; ``unlabelled`` are other images and what the teachers said of them;
+        ``mixture`` holds the step's ``other_targets`` and ``share``.
+        """
         said = TeacherOutputs(*teachers) if teachers else None
+        also = mixture or (None, None)
         if unlabelled is None:
             outputs = self.student.outputs(images)
             other = None if others is None else self.student.outputs(others)
-            return self.objective(Step(images, targets, outputs, said, self.task, share, class_weights, others, other))
+            step = Step(images, targets, outputs, said, self.task, share, class_weights, others, other, *also)
+            return self.objective(step)
         more, said_of_more = unlabelled
         # One pass over both, so that batch norm sees one batch.
         outputs = self.student.outputs(torch.cat(alike(images, more)))
         labelled, free = outputs.of(slice(len(images))), outputs.of(slice(len(images), None))
-        step = Step(images, targets, labelled, said, self.task, share, class_weights)
+        step = Step(images, targets, labelled, said, self.task, share, class_weights, None, None, *also)
         without = Step(more, targets[:0], free, TeacherOutputs(*said_of_more), self.task, share)
         return self.objective(step) | self.objective.on_unlabelled(without)
 

@@ -53,19 +53,19 @@ class Workbench:
         self.show_progress = show_progress
         self.task = self.settings.recipe.adapt(dataset.table.task)
         device, seed = pick_device(self.settings.device), self.settings.seed
-        table, views = dataset.table, self.settings.views
+        table, more, views = dataset.table, dataset.unlabelled, self.settings.views
         self.training_rows = table.indices("train")
         labelled = self.slices(1, self.settings.training.label_fraction, self.training_rows)[0]
         training, taught = self.settings.training, self.settings.recipe.has_teacher
         rest = np.setdiff1d(self.training_rows, labelled)
         self.data = TrainingData(
-            Images(dataset.store, device, views, seed),
+            Images(dataset.store, device, views, seed, (labelled, rest)),
             table.targets,
             self.task,
             labelled,
             table.indices("val"),
             rest if training.teach_rest and taught else rest[:0],
-            Images(dataset.unlabelled.store, device, views, seed) if dataset.unlabelled else None,
+            Images(more.store, device, views, seed, (np.arange(len(more.store)),)) if more else None,
         )
         self.teachers: list[Teacher] = []
         self.milestones: dict[str, Network] = {}
@@ -262,7 +262,7 @@ class Workbench:
         class_weights: bool | None = None,
         seed: int | None = None,
     ) -> Network:
-        self._check(objective, teachers)
+        self._check(objective, teachers, rows)
         chosen = self.settings.training
         settings = replace(
             chosen,
@@ -293,13 +293,20 @@ class Workbench:
             with contextlib.suppress(OSError):
                 place.rmdir()
 
-    def _check(self, objective: Objective, teachers: Sequence[Teacher]) -> None:
+    def _check(self, objective: Objective, teachers: Sequence[Teacher], rows: np.ndarray | None) -> None:
         name = type(objective).__name__
         if self.task.kind not in objective.kinds:
             supported = ", ".join(sorted(objective.kinds))
             raise UsageError(f"{name} supports {supported} tasks; this one is {self.task.kind}.")
-        if objective.two_views and self.settings.views.augment == "none":
+        views = self.settings.views
+        if objective.two_views and views.augment == "none":
             raise UsageError(f"{name} compares two views of each image: give --augment light or strong.")
+        if views.mix != "none" and objective.two_views:
+            raise UsageError(f"{name} compares two views of one image, and --mix shows two images: give --mix none.")
+        if views.mix != "none" and rows is not None and not np.isin(self.data.train, rows).all():
+            raise UsageError(
+                "--mix would mix images of a slice of the labels with images outside of it: give --mix none."
+            )
         for teacher in teachers:
             unanswered = objective.needs - {"teacher_logits"} - teacher.holds
             if unanswered:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from stillroom.data.views import augment, uniforms, view_numbers, view_of_epoch
 from stillroom.settings import ViewSettings
@@ -45,6 +46,54 @@ def test_no_view_is_the_image_itself():
     images = pictures()
     assert augment(images, np.arange(6), None, LIGHT, seed=0) is images
     assert augment(images, np.arange(6), 3, ViewSettings(augment="none"), seed=0) is images
+
+
+CROP = ViewSettings(augment="none", crop=0.3)
+
+
+def test_a_crop_keeps_proportions_and_stays_inside():
+    """Pictures that hold their own coordinates tell which part is shown."""
+    side, count = 64, 400
+    x = (torch.arange(side) + 0.5) / side
+    ramps = torch.stack([x.expand(side, side), x[:, None].expand(side, side)])[None].expand(count, 2, side, side)
+    shown = augment(torch.cat([ramps, ramps[:, :1]], 1), np.arange(count), 0, CROP, seed=0)
+    near, far = 8, side - 9  # away from the border, which is extended by half a pixel
+    width, height = (
+        side / (far - near) * gap
+        for gap in (
+            shown[:, 0, side // 2, far] - shown[:, 0, side // 2, near],
+            shown[:, 1, far, 0] - shown[:, 1, near, 0],
+        )
+    )
+    assert torch.allclose(width, height, atol=1e-4)
+    area = width**2
+    assert area.min() > 0.3 - 1e-3
+    assert area.max() < 1 + 1e-3
+    assert area.mean() == pytest.approx(0.65, abs=0.03)
+    centre = shown[:, :2].mean(dim=(2, 3))
+    reach = (1 - area.sqrt())[:, None] / 2
+    assert ((centre - 0.5).abs() <= reach + 1e-3).all()
+    assert (((centre - 0.5).abs() / reach.clamp(min=0.05)).amax(0) > 0.9).all()
+
+
+@pytest.mark.parametrize("settings", [CROP, ViewSettings(augment="strong", crop=0.4, flips=True)])
+def test_a_view_shows_the_same_at_every_side(settings):
+    """Smooth pictures, seen at 48 and at 96 pixels, differ by what resampling does alone."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 480), torch.linspace(0, 1, 480), indexing="ij")
+    whole = torch.stack([0.5 + 0.4 * torch.sin(6 * x + k) * torch.cos(5 * y - k) for k in range(8)])[:, None]
+    small, large = (functional.avg_pool2d(whole, 480 // side) for side in (48, 96))
+    rows = np.arange(8)
+    small, large = (augment(images, rows, 2, settings, seed=1) for images in (small, large))
+    gap = (functional.avg_pool2d(large, 2) - small).abs()
+    assert gap.median() < 5e-3
+    assert gap.mean() < 0.015  # a hidden patch's edge falls on whole pixels
+    assert (large[:-1] - large[1:]).abs().mean() > 0.05
+
+
+def test_crops_alone_are_views():
+    assert view_numbers(CROP) == list(range(8))
+    assert not CROP.still
+    assert not ViewSettings(augment="none", mix="mixup").still
 
 
 def test_light_views_never_mirror():

@@ -1,16 +1,19 @@
 """The bank replays exactly what the teacher would have said, and never mistakes one teacher for another."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from stillroom.data.images import Images
 from stillroom.distillation.bank import build_bank
 from stillroom.errors import RunError
 from stillroom.inference import evaluating, run_over
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create
+from stillroom.settings import ViewSettings
 
 
 def make(data, network, cache, rows=None, views=(None, 0, 1), ask=None):
@@ -69,6 +72,23 @@ def test_another_teacher_seed_or_image_is_another_bank(toy, tmp_path, network):
     with torch.no_grad():
         next(network.parameters()).add_(1e-3)
     assert make(data, network, tmp_path)[1] > 0
+
+
+def test_another_crop_mixture_or_pool_is_another_bank(toy, tmp_path, network):
+    def mixing(views, pool):
+        images = Images(data.images.store, torch.device("cpu"), views, 0, [pool])
+        return make(dataclasses.replace(data, images=images), network, tmp_path, views=(0, 1))[1]
+
+    data, mix = toy(), ViewSettings(mix="mixup")
+    kinds = [
+        (ViewSettings(), data.train),
+        (ViewSettings(crop=0.5), data.train),
+        (mix, data.train),
+        (mix, data.train[::2]),
+    ]
+    assert all(mixing(*kind) > 0 for kind in kinds)
+    assert all(mixing(*kind) == 0 for kind in kinds)
+    assert mixing(ViewSettings(views=5), data.train) == 0  # how many views there are changes none of them
 
 
 def test_a_damaged_bank_is_built_anew(toy, tmp_path, network):

@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stillroom.distillation import objectives
 from stillroom.distillation.objectives.attention_guided import AttentionGuidedLoss
@@ -135,6 +136,52 @@ def test_images_without_labels(make_step, name, task):
     assert all(value.ndim == 0 and torch.isfinite(value) and value >= 0 for value in losses.values())
     torch.stack(list(losses.values())).sum().backward()
     assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in step.student)
+
+
+def mixed(step, task, share):
+    """The step with its images mixed with others: by ``share`` ``[B]``."""
+    generator = torch.Generator().manual_seed(9)
+    high = len(task.classes) if task.exclusive else 2
+    others = torch.randint(0, high, step.targets.shape, generator=generator)
+    return replace(step, other_targets=others, share=share)
+
+
+@every_task
+def test_the_loss_on_a_mixtures_labels_is_that_on_their_mean(make_step, task):
+    """The losses on labels are linear in the targets: two labels by their shares are one soft label."""
+    share = torch.tensor([1.0, 0.5, 0.9, 0.75, 0.6, 0.8])
+    step = mixed(make_step(task), task, share)
+    logits, weight = step.student.logits, torch.rand(6, 3)
+    hot = [torch.from_numpy(task.one_hot(found.numpy())).float() for found in (step.targets, step.other_targets)]
+    if not task.exclusive and getattr(task, "paper_softmax", False):
+        hot = [found / found.sum(dim=1, keepdim=True).clamp(min=1) for found in hot]
+    soft = share[:, None] * hot[0] + (1 - share)[:, None] * hot[1]
+    if task.exclusive or task.paper_softmax:
+        expected = -(soft * logits.log_softmax(dim=1)).sum(dim=1)
+    else:
+        expected = F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(dim=1)
+    assert torch.allclose(step.label_loss(), expected, atol=1e-6)
+    assert torch.allclose(LabelLoss()(step)["label"], expected.mean(), atol=1e-6)
+    if task.exclusive:
+        weight = torch.linspace(0.5, 2, len(task.classes))
+        expected = -(weight * soft * logits.log_softmax(dim=1)).sum(dim=1)
+        assert torch.allclose(replace(step, class_weights=weight).label_loss(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in TWO_VIEWS])
+@every_task
+def test_mixtures_count_both_labels(make_step, name, task):
+    """With a share of 1 the other label is nothing, with 0 it is all; in between, every loss on labels lies between."""
+    objective = OBJECTIVES[name](task).eval()
+    step = make_step(task, shapes=MAPS)
+    half = mixed(step, task, torch.full((6,), 0.5))
+    alone, other = objective(step), objective(replace(step, targets=half.other_targets))
+    for share, expected in ((torch.ones(6), alone), (torch.zeros(6), other)):
+        found = objective(replace(half, share=share))
+        assert all(torch.allclose(found[part], value, atol=1e-5) for part, value in expected.items())
+    between = objective(half)["label"] if "label" in alone else None
+    if between is not None:
+        assert torch.allclose(between, (alone["label"] + other["label"]) / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

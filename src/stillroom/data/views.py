@@ -30,42 +30,46 @@ class _Strength:
 
 
 _STRENGTHS = {
+    "none": _Strength(shift=0.0, zoom=0.0, rotation=0.0, gain=0.0, contrast=0.0, gamma=0.0, patch=0.0),
     "light": _Strength(shift=0.06, zoom=0.08, rotation=8.0, gain=0.1, contrast=0.15, gamma=0.0, patch=0.0),
     "strong": _Strength(shift=0.12, zoom=0.2, rotation=20.0, gain=0.2, contrast=0.3, gamma=0.3, patch=0.35),
 }
-VIEWS_VERSION = 1
-"""Raised whenever a change here alters a view: stored answers to the old views are then not found any more."""
+VIEWS_VERSION = 2
+"""Raised whenever a change here or in mixtures.py alters a view: stored answers to the old views are then not found."""
 
-_DRAWS = 11  # uniform numbers used per view
+_DRAWS = 14  # uniform numbers used per view
 
 
 def view_of_epoch(settings: ViewSettings, epoch: int) -> int | None:
     """The view number that epoch ``epoch`` (from 0) trains on: the stored views take turns, or each epoch has its own."""
-    if settings.augment == "none":
+    if settings.still:
         return None
     return epoch % settings.views if settings.views else epoch
 
 
 def view_numbers(settings: ViewSettings) -> list[int | None]:
     """Every view number that training can ask for, what a bank must hold; empty where no two epochs share a view."""
-    return [None] if settings.augment == "none" else list(range(settings.views))
+    return [None] if settings.still else list(range(settings.views))
 
 
 def augment(images: Tensor, samples: np.ndarray, view: int | None, settings: ViewSettings, seed: int) -> Tensor:
     """One view of each image.
+
+    A crop keeps the image's proportions and takes its place inside what rotation, zoom and shift leave: all of it is one
+    resampling, in shares of the side, so that a view shows the same at every side.
 
     Args:
         images: ``[B, C, H, W]`` float in [0, 1].
         samples: ``[B]`` the images' row numbers: the same row, view and seed always give the same view, whatever
             else is in the batch.
         view: view number, or None for the images as they are.
-        settings: strength, and whether mirroring is allowed.
+        settings: strength, whether mirroring is allowed, and how much a crop keeps.
         seed: the run's seed.
 
     Returns:
         ``[B, C, H, W]`` float in [0, 1].
     """
-    if view is None or settings.augment == "none":
+    if view is None or (settings.augment == "none" and settings.crop == 1 and not settings.flips):
         return images
     strength = _STRENGTHS[settings.augment]
     draws = torch.from_numpy(uniforms(seed, samples, view, _DRAWS)).to(images)
@@ -81,6 +85,8 @@ def augment(images: Tensor, samples: np.ndarray, view: int | None, settings: Vie
         [torch.stack([cosine * mirror, -sine, shift_x], 1), torch.stack([sine * mirror, cosine, shift_y], 1)],
         1,
     )
+    if settings.crop < 1:
+        matrix = matrix @ _crop(draws[:, 11:14], settings.crop)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     images = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
@@ -110,6 +116,15 @@ def _mix(value: Any) -> Any:
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
+
+
+def _crop(draws: Tensor, smallest: float) -> Tensor:
+    """``[B, 3, 3]`` from the whole view's coordinates to those of a part; its area and place come from ``draws [B, 3]``."""
+    side = (smallest + (1 - smallest) * draws[:, 0]).sqrt()
+    place = (2 * draws[:, 1:] - 1) * (1 - side)[:, None]
+    part = torch.diag_embed(torch.stack([side, side, torch.ones_like(side)], 1))
+    part[:, :2, 2] = place
+    return part
 
 
 def _hide_patch(images: Tensor, draws: Tensor, largest: float) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from stillroom.cache import cache_root, fingerprint, publish, read_meta, write_meta
 from stillroom.data.images import Images
-from stillroom.data.views import VIEWS_VERSION
 from stillroom.errors import RunError
 from stillroom.inference import BATCH, evaluating
 from stillroom.progress import progress
@@ -84,7 +83,7 @@ def build_bank(
         RunError: an output is not finite, or the disk is full.
     """
     rows, views = np.sort(rows), tuple(views)
-    policy = asdict(images.views) | {"seed": images.seed, "version": VIEWS_VERSION} if views != (None,) else None
+    policy = images.policy if views != (None,) else None
     name = fingerprint(_FORMAT, digest, images.store.fingerprint, rows.tolist(), list(views), policy, asks, "fp16")
     folder = (cache or cache_root()) / "banks" / name
 

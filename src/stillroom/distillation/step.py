@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -44,6 +45,8 @@ class Step:
         class_weights: ``[K]`` weights of the labels' loss, or None.
         other_images: ``[B, C, H, W]`` second views of the same images, for objectives that compare two; else None.
         other: the student's outputs on them.
+        other_targets: like ``targets``, of the images that these are mixed with; None where views mix nothing.
+        share: ``[B]`` float32 in [0.5, 1], the share of ``targets`` in the mixture; None likewise.
     """
 
     images: Tensor
@@ -55,6 +58,22 @@ class Step:
     class_weights: Tensor | None = None
     other_images: Tensor | None = None
     other: Outputs | None = None
+    other_targets: Tensor | None = None
+    share: Tensor | None = None
+
+    def label_loss(self) -> Tensor:
+        """The task's loss of the student's answers on the labels per image, ``[B]`` float32; of mixtures, by their shares."""
+        return self.by_label(lambda targets: self.task.hard_loss(self.student.logits, targets, self.class_weights))
+
+    def by_label(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """What reads labels, of one image or of a mixture of two: ``share * loss(targets)`` and the rest of the other's.
+
+        Args:
+            loss: maps targets to ``[..., B]``.
+        """
+        if self.other_targets is None or self.share is None:
+            return loss(self.targets)
+        return self.share * loss(self.targets) + (1 - self.share) * loss(self.other_targets)
 
 
 class Objective(nn.Module, ABC):

@@ -162,6 +162,10 @@ class DualModelSKD(Recipe):
             raise UsageError("Weights are selected from a pretrained network: leave out --no-pretrained.")
         if self.skd != "none" and settings.views.augment == "none":
             raise UsageError("Self-distillation compares two views of each image: give --augment light or strong.")
+        if self.skd != "none" and settings.views.mix != "none":
+            raise UsageError(
+                "Self-distillation compares two views of one image, and --mix shows two images: give --mix none."
+            )
         if settings.training.unlabelled and not (self.skd in _LABEL_FREE or self.teach):
             raise UsageError("Images without labels serve --skd byol, --skd dino or --teach: leave out --unlabelled.")
 

@@ -123,6 +123,10 @@ class WeCKD(Recipe):
 
     def check(self, settings: Settings) -> None:
         super().check(settings)
+        if settings.views.mix != "none":
+            raise UsageError(
+                "A stage of the chain sees a slice of the labels, and --mix would show it others: give --mix none."
+            )
         if self.tune:
             from stillroom.tuning import require_optuna
 

@@ -27,8 +27,8 @@ class AttentionGuidedLoss(HybridLoss):
     coarser grid: on the finer one no student could follow what lies between its own places. A network looks at its
     :func:`class_map` where its classifier is given, else at its :func:`energy_map`.
 
-    The class is the true one; for multi-label all that are present; without any, and on images without labels, the one
-    that the teacher finds likeliest.
+    The class is the true one, of a mixture both by their shares; for multi-label all that are present; without any, and
+    on images without labels, the one that the teacher finds likeliest.
 
     No gradient reaches the student's classifier: its features are to lie where the teacher's do. Through the classifier
     the map could be turned over by the signs of a few weights, with the features where they were.
@@ -101,7 +101,7 @@ def class_map(found: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
     Args:
         found: ``A``, ``[B, C, H, W]``.
         weight: ``w``, ``[K, C]``.
-        classes: ``[B, K]``, how often each class counts.
+        classes: ``[B, K]``, how much each class counts.
 
     Returns:
         ``[B, 1, H, W]`` float32 of either sign.
@@ -140,11 +140,16 @@ def _seen(found: Tensor, classifier: nn.Linear | None, classes: Tensor) -> Tenso
 
 
 def _classes(step: Step, teacher: Tensor) -> Tensor:
-    """``[B, K]``: the classes whose maps are compared, given the teacher's logits ``[B, K]``."""
+    """``[B, K]``: how much each class counts in the maps that are compared, given the teacher's logits ``[B, K]``."""
     likeliest = F.one_hot(teacher.argmax(dim=1), teacher.shape[1])
     if len(step.targets) == 0:
         return likeliest
-    if step.task.exclusive:
-        return F.one_hot(step.targets, teacher.shape[1])
-    present = step.targets > 0
-    return torch.where(present.any(dim=1, keepdim=True), present, likeliest)
+
+    def seen(targets: Tensor) -> Tensor:
+        """``[K, B]``."""
+        if step.task.exclusive:
+            return F.one_hot(targets, teacher.shape[1]).T
+        present = targets > 0
+        return torch.where(present.any(dim=1, keepdim=True), present, likeliest).T
+
+    return step.by_label(seen).T

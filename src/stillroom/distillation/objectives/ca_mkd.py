@@ -75,9 +75,9 @@ class CAMKDLoss(Objective):
         task, logits = step.task, step.student.logits
         temperature = self.temperature_at(step.progress)
         kl = torch.stack([task.soft_loss(logits, said, temperature) for said in step.teachers.logits])
-        weights = self._weights([task.hard_loss(said, step.targets) for said in step.teachers.logits])
+        weights = self._weights([_hard(step, said) for said in step.teachers.logits])
         losses = {
-            "label": task.hard_loss(logits, step.targets, step.class_weights).mean(),
+            "label": step.label_loss().mean(),
             "teacher": self.teacher_weight * (weights * kl).sum(dim=0).mean(),
         }
         if self.feature_weight:
@@ -93,13 +93,18 @@ class CAMKDLoss(Objective):
         gaps = torch.stack([(ours.float() - said).square().mean(dim=(1, 2, 3)) for ours, said in pairs])
         with torch.set_grad_enabled(self.learnt_weights and torch.is_grad_enabled()):
             heads = zip(self._teachers, matched, strict=True)
-            read = [step.task.hard_loss(teacher.classify_map(ours), step.targets) for teacher, ours in heads]
+            read = [_hard(step, teacher.classify_map(ours)) for teacher, ours in heads]
             weights = self._weights(read)
         return (weights * gaps).sum(dim=0).mean()
 
     def _weights(self, losses: list[Tensor]) -> Tensor:
         stacked = torch.stack(losses)
         return torch.full_like(stacked, 1 / len(stacked)) if self.weighting == "equal" else confidences(stacked)
+
+
+def _hard(step: Step, logits: Tensor) -> Tensor:
+    """``[B]``: the loss on the labels of a teacher's answers ``[B, K]``."""
+    return step.by_label(lambda targets: step.task.hard_loss(logits, targets))
 
 
 def needs_of(feature_weight: float) -> frozenset[str]:

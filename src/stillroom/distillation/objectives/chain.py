@@ -58,7 +58,7 @@ class ChainLoss(Objective):
         return self.final_temperature + (self.temperature - self.final_temperature) * share
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        label = step.task.hard_loss(step.student.logits, step.targets, step.class_weights).mean()
+        label = step.label_loss().mean()
         return {"label": (1 - self.teacher_weight) * label} | self._taught(step, "teacher")
 
     def on_unlabelled(self, step: Step) -> dict[str, Tensor]:

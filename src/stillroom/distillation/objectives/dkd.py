@@ -46,11 +46,15 @@ class DKDLoss(Objective):
     def forward(self, step: Step) -> dict[str, Tensor]:
         assert step.teachers is not None
         task, logits, temperature = step.task, step.student.logits, self.temperature_at(step.progress)
-        parts = [task.decoupled_loss(logits, said, step.targets, temperature) for said in step.teachers.logits]
-        target, others = (torch.stack(part).mean() for part in zip(*parts, strict=True))
+
+        def parts(said: Tensor) -> Tensor:
+            """``[2, B]``."""
+            return step.by_label(lambda targets: torch.stack(task.decoupled_loss(logits, said, targets, temperature)))
+
+        target, others = torch.stack([parts(said) for said in step.teachers.logits]).mean(dim=(0, 2))
         share = 1.0 if step.progress >= self.warm_up else step.progress / self.warm_up
         return {
-            "label": task.hard_loss(logits, step.targets, step.class_weights).mean(),
+            "label": step.label_loss().mean(),
             "target class": share * self.teacher_weight * target,
             "other classes": share * self.beta * others,
         }

@@ -42,5 +42,5 @@ class HybridLoss(Objective):
         self.temperature, self.direction = temperature, direction
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        label = step.task.hard_loss(step.student.logits, step.targets, step.class_weights).mean()
+        label = step.label_loss().mean()
         return {"label": (1 - self.teacher_weight) * label, "teacher": self.teacher_weight * self.soft_loss(step)}

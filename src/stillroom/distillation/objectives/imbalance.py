@@ -30,7 +30,8 @@ class FocalLoss(Objective):
         self.gamma = gamma
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        losses = step.task.focal_loss(step.student.logits, step.targets, self.gamma, step.class_weights)
+        task, logits, weights = step.task, step.student.logits, step.class_weights
+        losses = step.by_label(lambda targets: task.focal_loss(logits, targets, self.gamma, weights))
         return {"label": losses.mean()}
 
 

@@ -11,4 +11,4 @@ class LabelLoss(Objective):
     """Cross-entropy with the labels (binary cross-entropy per label for multi-label tasks)."""
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        return {"label": step.task.hard_loss(step.student.logits, step.targets, step.class_weights).mean()}
+        return {"label": step.label_loss().mean()}

@@ -17,7 +17,7 @@ class Transfer(Objective):
         """Weighted scalar losses by name that read no labels, averaged over the teachers."""
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        label = step.task.hard_loss(step.student.logits, step.targets, step.class_weights).mean()
+        label = step.label_loss().mean()
         return {"label": label} | self.transferred(step)
 
     def on_unlabelled(self, step: Step) -> dict[str, Tensor]:
