@@ -16,9 +16,9 @@ from stillroom.cli import main
 QUICK = [
     *("--student", "test_resnet", "--teacher", "test_vit", "--teacher-size", "32", "--no-pretrained", "--size", "32"),
     *("--epochs", "2", "--views", "2", "--batch-size", "16", "--resamples", "100", "--no-latency", "--device", "cpu"),
-    *("--explain", "4"),
+    *("--explain", "4", "--no-plan"),
 ]
-VERBS = ("distill", "evaluate", "predict", "explain", "export", "audit", "models", "recipes", "demo")
+VERBS = ("distill", "plan", "evaluate", "predict", "explain", "export", "audit", "models", "recipes", "demo")
 
 
 class Answer:

@@ -89,7 +89,7 @@ def refuse(tmp_path, monkeypatch):
                     "mobilenetv2_035", student_from="mobilenetv2_050", student_weights=Path("none")
                 )
             },
-            "No weights at none",
+            "none: there is no such file or folder",
         ),
         ({"recipe": MedAlmighty(paper_softmax=True)}, "paper_softmax reproduces a multi-label choice"),
         ({"recipe": GradesOnly()}, "Recipe grades supports ordinal tasks; this data set's is binary"),

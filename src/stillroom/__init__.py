@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stillroom.external_validation import evaluate
     from stillroom.foreign_images import evaluate_foreign
     from stillroom.pipeline import distill, resume
+    from stillroom.planning import Choice, Plan, plan, read_plan, write_plan
     from stillroom.recipes import (
         CAMKD,
         RECIPES,
@@ -68,6 +69,11 @@ _HOMES = {
     "export_student": "export",
     "distill": "pipeline",
     "resume": "pipeline",
+    "Choice": "planning",
+    "Plan": "planning",
+    "plan": "planning",
+    "read_plan": "planning",
+    "write_plan": "planning",
     "run_bench": "bench",
     "RECIPES": "recipes",
     "AttentionGuidedKD": "recipes",
@@ -109,6 +115,7 @@ __all__ = [
     "RECIPES",
     "AttentionGuidedKD",
     "Baseline",
+    "Choice",
     "DataSettings",
     "Dataset",
     "DualModelSKD",
@@ -119,6 +126,7 @@ __all__ = [
     "MedAlmighty",
     "MultiClass",
     "MultiLabel",
+    "Plan",
     "Prediction",
     "Predictor",
     "Recipe",
@@ -142,6 +150,9 @@ __all__ = [
     "export_student",
     "heat_maps",
     "load_data",
+    "plan",
+    "read_plan",
     "resume",
     "run_bench",
+    "write_plan",
 ]

@@ -14,6 +14,9 @@ from cyclopts import App, Parameter
 from stillroom import commands
 from stillroom.commands import section
 from stillroom.errors import StillroomError, UsageError
+from stillroom.following import names_in, plan_or_settings, refuse_where_taken
+from stillroom.planning.plan_file import FILE as PLAN_FILE
+from stillroom.planning.plan_file import read_plan
 from stillroom.recipes import MedAlmighty, Recipe, recipe_named
 from stillroom.settings import (
     DataSettings,
@@ -28,12 +31,15 @@ from stillroom.settings import (
 )
 
 
-def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None) -> App:
+def make_app(
+    recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None, flags: frozenset[str] = frozenset()
+) -> App:
     """The application, with the flags of one recipe.
 
     Args:
         recipe: whose settings become flags of `distill`.
-        preset: values from a settings file; what stands on the command line goes before them.
+        preset: values from a settings file or a plan; what stands on the command line goes before them.
+        flags: names of the flags that stand on the command line, which a plan leaves as they are.
     """
     app = App(
         name="stillroom",
@@ -53,6 +59,10 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None)
         out: Path | None = None,
         resume: Path | None = None,
         settings: Path | None = None,
+        plan: Path | None = None,
+        no_plan: Annotated[bool, Parameter(negative="")] = False,
+        minutes: float | None = None,
+        max_ms: float | None = None,
         seed: int = 0,
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
         own: Recipe = recipe(),  # noqa: B008
@@ -65,10 +75,13 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None)
     ) -> None:
         """Distil a small classifier from a large one and write a report.
 
+        What no flag says is planned first, from the images, the weights at hand and this machine; see `stillroom plan`.
+
         ```
+        stillroom distill ./my_images --minutes 10 --max-mb 5
         stillroom distill pneumoniamnist --student mobilenetv3_small_100
-        stillroom distill ./my_images --teacher vit_small_patch14_dinov2
         stillroom distill labels.csv --weights ./weights --out runs/first
+        stillroom distill --plan plan.yaml
         stillroom distill --resume runs/first
         stillroom distill --settings runs/first/settings.yaml --seed 1
         ```
@@ -78,7 +91,12 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None)
             recipe: the published system to run; see `stillroom recipes`.
             out: the run folder. Default: `runs/<source>-<recipe>`, numbered where that exists.
             resume: go on with a run that was stopped. It has its settings already: give no other flag.
-            settings: a settings.yaml to start from, such as another run's; flags given beside it win.
+            settings: a settings.yaml to start from, such as another run's; flags given beside it win. Nothing is planned,
+                unless `--minutes` or `--max-ms` asks for it: then around what stands in the file.
+            plan: follow this plan, as `stillroom plan` wrote it or as it was edited; flags given beside it win.
+            no_plan: plan nothing: what no flag says stays at its default.
+            minutes: how long teaching and the training of teacher and student may take, for the plan. Default: 20.
+            max_ms: how many milliseconds the planned student may take for one image on one thread.
             seed: fixes splits, initial weights, order and views.
             device: `auto` takes an accelerator where there is one.
         """
@@ -94,17 +112,72 @@ def make_app(recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None)
         else:
             if source is None:
                 raise UsageError("Say what to train on: `stillroom distill SOURCE`, or --resume RUN.")
+            wanted = Settings(source, own, data, views, teacher, student, training, evaluation, seed, device)
+            names = flags | (names_in(settings) if settings else set())
+            todo = plan_or_settings(wanted, names, out, plan, no_plan, settings, minutes, max_ms)
+            chosen = todo if isinstance(todo, Settings) else todo.settings
+            for name in chosen.recipe.unused(chosen):
+                if todo is chosen or name in names:
+                    console.say(
+                        f"Note: --{name.replace('_', '-')} changes nothing in this run of {chosen.recipe.name}."
+                    )
             from stillroom.pipeline import distill as start
 
-            wanted = Settings(source, own, data, views, teacher, student, training, evaluation, seed, device)
-            for name in wanted.recipe.unused(wanted):
-                console.say(f"Note: --{name.replace('_', '-')} changes nothing in this run of {wanted.recipe.name}.")
-            run = start(wanted, out)
+            run = start(todo, out)
         console.show_run(run)
 
-    flags = section(f"Recipe {recipe.name}") if fields(recipe) else Parameter(parse=False)
-    distill.__annotations__["own"] = Annotated[recipe, flags]
+    def plan(
+        source: str,
+        /,
+        *,
+        minutes: float = 20.0,
+        max_mb: float = 10.0,
+        max_ms: float | None = None,
+        weights: Path | None = None,
+        out: Path = Path(PLAN_FILE),
+        json: Annotated[bool, Parameter(negative="")] = False,
+        seed: int = 0,
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        data: Annotated[DataSettings, section("Data")] = DataSettings(),  # noqa: B008
+    ) -> None:
+        """Plan a run: look at the images, the weights at hand and this machine, and write every choice with its reason.
+
+        Trains nothing; times a few steps. Edit what you want otherwise, then `stillroom distill --plan plan.yaml`.
+
+        ```
+        stillroom plan ./my_images --minutes 10 --max-mb 5
+        ```
+
+        Args:
+            source: a MedMNIST name, a folder of class folders, a CSV or Parquet table, or `phantoms`.
+            minutes: how long teaching and the training of teacher and student may take.
+            max_mb: how many MB the student's float32 parameters may take up.
+            max_ms: how many milliseconds the student may take for one image on one thread.
+            weights: a file or folder of pretrained weights. Default: timm's hub.
+            out: the file to write.
+            json: print JSON alone.
+            seed: fixes splits, initial weights, order and views.
+            device: `auto` takes an accelerator where there is one.
+        """
+        from stillroom import console
+        from stillroom.planning import plan as make
+        from stillroom.planning import to_plain, write_plan
+        from stillroom.planning.sheet import fixed_names
+
+        refuse_where_taken(out)
+        given = Settings(source, data=data, teacher=TeacherSettings(weights=weights), seed=seed, device=device)
+        fixed = fixed_names(MedAlmighty, flags - {"max_mb"})
+        made = make(source, minutes=minutes, max_mb=max_mb, max_ms=max_ms, given=given, fixed=fixed)
+        write_plan(made, out)
+        if json:
+            console.print_json(to_plain(made))
+        else:
+            console.show_plan(made, out)
+
+    settings_of = section(f"Recipe {recipe.name}") if fields(recipe) else Parameter(parse=False)
+    distill.__annotations__["own"] = Annotated[recipe, settings_of]
     app.command(distill)
+    app.command(plan)
     for verb in commands.VERBS:
         app.command(verb)
     app.register_install_completion_command()
@@ -117,7 +190,8 @@ def main(arguments: list[str] | None = None) -> None:
     from stillroom import console
 
     try:
-        make_app(*_recipe_and_preset(arguments))(arguments, exit_on_error=False, print_error=False)
+        app = make_app(*_recipe_and_preset(arguments), _flags_on(arguments))
+        app(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except StillroomError as error:
         console.fail(_with_notes(str(error), error))
@@ -150,12 +224,21 @@ def _recipe_and_preset(arguments: list[str]) -> tuple[type[Recipe], Settings | N
         return MedAlmighty, None
     if (run := _value_of("--resume", arguments)) is not None:
         _refuse_beside_resume(run, arguments)
-    file = _value_of("--settings", arguments)
-    preset = None if file is None else read_settings(Path(file))
+    file, plan = _value_of("--settings", arguments), _value_of("--plan", arguments)
+    if file is not None and plan is not None:
+        raise UsageError("--settings and --plan both say what to run: give one.")
+    preset = read_settings(Path(file)) if file is not None else None
+    preset = read_plan(Path(plan)).settings if plan is not None else preset
     name = _value_of("--recipe", arguments)
     if name is None:
         return (type(preset.recipe) if preset else MedAlmighty), preset
     return recipe_named(name), preset
+
+
+def _flags_on(arguments: list[str]) -> frozenset[str]:
+    """Names of the flags that stand on a command line: ``flips`` for ``--flips``, ``--no-flips`` and ``--flips=x``."""
+    names = (token[2:].partition("=")[0].replace("-", "_") for token in arguments if token.startswith("--"))
+    return frozenset(name.removeprefix(prefix) for name in names for prefix in ("", "no_", "empty_"))
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stillroom.progress import duration
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from stillroom.explain_images import Explanation
     from stillroom.models.catalogue import ModelCard
+    from stillroom.planning.sheet import Plan
     from stillroom.run import Run
 
 _SHOWN = {
@@ -164,6 +169,55 @@ def show_robustness(run: Run, found: dict[str, Any]) -> None:
     for note in found["notes"]:
         say(note)
     console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
+
+
+def show_plan(plan: Plan, file: Path) -> None:
+    """Every choice with its reason, and how long the run will take."""
+    table = Table(**_PLAIN)
+    table.add_column("Choice", no_wrap=True)
+    table.add_column("Value", overflow="fold")
+    table.add_column("Why", overflow="fold")
+    for name, choice in plan.choices.items():
+        value = (
+            {True: "yes", False: "no"}.get(choice.value, choice.value)
+            if isinstance(choice.value, bool)
+            else choice.value
+        )
+        table.add_row(escape(name), escape(str(value)), escape(choice.why))
+    facts, console = plan.facts, out()
+    line = (
+        f"{plan.settings.source}: {facts['images']} images, {facts['labelled']} labels to learn from; {facts['sizes']}"
+    )
+    console.print(f"{line}\n", style="bold", markup=False)
+    console.print(table)
+    console.print(f"\n{times_in_words(plan.expected_s)}", markup=False)
+    console.print(f"Follow it: stillroom distill --plan {shlex.quote(str(file))}", markup=False, soft_wrap=True)
+
+
+def plan_in_short(plan: Plan) -> str:
+    """One line: the networks, the side, and how long the run will take."""
+    settings, student = plan.settings, plan.settings.student
+    start = "pretrained" if student.student_pretrained else "from random weights"
+    start = f"cut out of {student.student_from}" if student.student_from else start
+    taught_by = " and ".join(dict.fromkeys(settings.recipe.teacher_names(settings)))
+    parts = [f"{student.student} ({start}) at {settings.data.size} px"]
+    if taught_by:
+        parts.append(
+            f"taught by {'a frozen' if settings.teacher.teacher_mode == 'frozen' else 'a fine-tuned'} {taught_by}"
+        )
+    return f"Plan: {', '.join(parts)}. {times_in_words(plan.expected_s)}".strip()
+
+
+def times_in_words(expected_s: dict[str, float]) -> str:
+    """What the stages of a plan will take, in a sentence; empty where nobody knows."""
+    if not expected_s:
+        return ""
+    first = sum(expected_s.get(stage, 0.0) for stage in ("teach", "student"))
+    after = sum(seconds for stage, seconds in expected_s.items() if stage not in ("teach", "student", "control"))
+    parts = [f"Teaching and training about {duration(first)}"]
+    if "control" in expected_s:
+        parts.append(f"control about {duration(expected_s['control'])}")
+    return f"{', '.join([*parts, f'evaluation and report about {duration(after)}'])}."
 
 
 def models_table(cards: list[ModelCard]) -> Table:

@@ -25,6 +25,9 @@ from stillroom.files import write_arrays, write_atomically, write_json
 from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.zoo import create, locate_weights, resolve_size
+from stillroom.planning.plan_file import FILE as PLAN_FILE
+from stillroom.planning.plan_file import write_plan
+from stillroom.planning.sheet import Plan
 from stillroom.run import Run, require_vacant
 from stillroom.settings import Settings, anchored
 from stillroom.task import Task
@@ -34,11 +37,11 @@ _FEATURE_IMAGES = 2000
 _GALLERY_IMAGES = 24
 
 
-def distill(settings: Settings, out: Path | str | None = None, *, show_progress: bool = True) -> Run:
+def distill(settings: Settings | Plan, out: Path | str | None = None, *, show_progress: bool = True) -> Run:
     """Distil a student and leave a run folder with the evidence.
 
     Args:
-        settings: what to run on what.
+        settings: what to run on what, or the plan of it, which then stands in the folder as plan.yaml.
         out: the run folder; default ``runs/<source>-<recipe>``, numbered where that exists.
         show_progress: show bars with the time left.
 
@@ -47,14 +50,17 @@ def distill(settings: Settings, out: Path | str | None = None, *, show_progress:
         StorageError: the disk is full; what was done stands in the folder, and :func:`resume` goes on from it.
         RunError: the run failed in another way, such as a loss that diverged.
     """
+    planned = settings if isinstance(settings, Plan) else None
+    settings = anchored(settings.settings if isinstance(settings, Plan) else settings)
     path = Path(out) if out else _free_folder(settings)
-    settings = anchored(settings)
     require_vacant(path)
     table = open_source(settings.source, settings.data, seed=settings.seed)
     check_settings(settings, table.task)  # what can be refused is refused before anything takes long
     dataset = _prepare(table, settings, show_progress)
     run = Run.create(path, settings)
     try:
+        if planned:
+            write_plan(planned, run.path / PLAN_FILE)
         return _carry_out(run, dataset, show_progress)
     except StorageError:
         raise

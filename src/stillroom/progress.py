@@ -71,11 +71,12 @@ def _lines(label: str, total: int, done: int) -> Advance:
             return
         last = now
         left = (now - start) / max(count - done, 1) * (total - count)
-        text = f"{label}: {100 * count / total:.0f} %, about {_duration(left)} left"
+        text = f"{label}: {100 * count / total:.0f} %, about {duration(left)} left"
         print(f"{text}; {note}" if note else text, file=sys.stderr, flush=True)
 
     return advance
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words, for people who wait."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -78,7 +78,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     recipe = {"name": settings.recipe.name} | asdict(settings.recipe)
     plain = {f.name: asdict(getattr(settings, f.name)) for f in fields(Settings) if f.name in SECTIONS}
     head = {"source": settings.source, "seed": settings.seed, "device": settings.device, "recipe": recipe}
-    return {name: _plain(value) for name, value in (head | plain).items()}
+    return {name: plain_values(value) for name, value in (head | plain).items()}
 
 
 def from_dict(content: dict[str, Any], where: str = "settings") -> Settings:
@@ -112,17 +112,21 @@ def from_dict(content: dict[str, Any], where: str = "settings") -> Settings:
 
 def read_settings(path: Path) -> Settings:
     """Settings from a YAML file. Raises UsageError, naming the file, where it cannot be read or used."""
+    return from_dict(read_yaml(path, "a settings file"), str(path))
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """A YAML file's content. Raises UsageError, naming the file, where it cannot be read; ``what`` it should have been."""
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not a settings file: it is not text in UTF-8.") from None
+        raise UsageError(f"{path} is not {what}: it is not text in UTF-8.") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    return from_dict(content, str(path))
 
 
 def anchored(settings: Settings) -> Settings:
@@ -168,9 +172,10 @@ def _check_names(values: dict[str, Any], known: list[str], where: str) -> None:
             raise UsageError(f"{where}: there is no setting {name!r}.{nearest(str(name), known)}")
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """Ready for YAML: tuples as lists, paths as text."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     return str(value) if isinstance(value, Path) else value

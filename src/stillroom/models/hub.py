@@ -36,6 +36,22 @@ def fetch(name: str, source: str) -> Path:
         ) from error
 
 
+def is_cached(source: str) -> bool:
+    """Whether published weights lie in the local cache already; see :func:`fetch` for ``source``."""
+    if source.startswith("https://"):
+        return _file_of(source).is_file()
+    return isinstance(try_to_load_from_cache(source, FILE), str)
+
+
+def answers(seconds: float) -> bool:
+    """Whether the hub can be reached, and answers within so many seconds."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception:  # the hub's client has changed its exceptions with every major version
+        return False
+    return True
+
+
 def _from_hub(repository: str) -> Path:
     cached = try_to_load_from_cache(repository, FILE)
     if isinstance(cached, str):
@@ -46,8 +62,12 @@ def _from_hub(repository: str) -> Path:
 
 
 def _from_address(address: str) -> Path:
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name
+    file = _file_of(address)
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(file))
     return file
+
+
+def _file_of(address: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name

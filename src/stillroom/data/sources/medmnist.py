@@ -178,6 +178,11 @@ def _resolution(settings: DataSettings) -> int:
     return next((side for side in RESOLUTIONS if side >= settings.size), RESOLUTIONS[-1])
 
 
+def at_hand(flag: str, settings: DataSettings) -> list[int]:
+    """Sides in pixels of the set's files that need not be downloaded."""
+    return [side for side in RESOLUTIONS if _find(flag, side, settings)]
+
+
 def _folders(settings: DataSettings) -> list[Path]:
     if settings.data_dir is not None:
         return [Path(settings.data_dir)]

@@ -1,0 +1,399 @@
+"""The rules: from facts about images, networks and machine to choices, each with its reason. A pure function.
+
+Nothing is measured, read or drawn here: what a step costs and what a network weighs is asked of ``times`` and ``shelf``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from stillroom.errors import UsageError
+from stillroom.planning.costs import STEP_OVERHEAD, Teaching, Times, afterwards_s, taught, teaching_s, training_s
+from stillroom.planning.facts import Facts
+from stillroom.planning.networks import (
+    SIBLINGS,
+    STUDENTS,
+    TEACHERS,
+    UNTRAINED_STUDENTS,
+    UNTRAINED_TEACHER,
+    WITH_OWN_NETWORKS,
+    Networks,
+)
+from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet
+from stillroom.recipes import RECIPES, ExplainableKD, Recipe
+from stillroom.settings import Settings
+
+SIDES = (64, 96, 128, 160, 224)
+"""Sides of the student's images, in pixels."""
+DINOV2_SIDES = (98, 126, 168, 224)
+"""DINOv2 takes multiples of 14 pixels."""
+MIN_PASSES = 20
+"""A side is affordable where the student gets so many passes over the images that teach..."""
+MIN_IMAGES = 3000
+"""...and sees so many images in all."""
+MAX_PASSES = 200
+"""More passes over the same images teach nothing new."""
+TEACH_SHARE = 0.3
+"""Share of the minutes that the teacher may take."""
+MIN_VIEWS, MAX_VIEWS = 4, 16
+"""Views of each image that a teacher is asked about."""
+FINE_TUNE_FROM = 2000
+"""A pretrained teacher is fine-tuned where so many labels are at hand, and the minutes allow it."""
+FINE_TUNE_EPOCHS = 8
+UNTRAINED_EPOCHS = 30
+"""Most epochs of a teacher that starts from random weights."""
+RESERVE = 0.03
+"""Share of the minutes that is not planned for."""
+FEW_IMAGES = 5000
+SMALL_BATCH, LARGE_BATCH = 32, 64
+PRETRAINED_LR, RANDOM_LR = 1e-3, 2e-3
+CROP = 0.7
+IMBALANCED = 1.5
+"""Classes are weighed from so many images of the commonest for one of the rarest."""
+
+
+def choose(
+    facts: Facts, shelf: Networks, times: Times, limits: Limits, given: Settings, fixed: frozenset[str]
+) -> Decision:
+    """Plan a run.
+
+    Args:
+        facts: the images, the weights at hand, the machine.
+        shelf: what the networks are like.
+        times: what they cost here.
+        limits: minutes, size and latency.
+        given: holds the values of what is fixed.
+        fixed: names of settings that are not the plan's to choose, such as ``data.size`` or ``recipe.alpha``.
+
+    Raises:
+        UsageError: no network is within the limits.
+    """
+    return _Planner(facts, shelf, times, limits, given, fixed).plan()
+
+
+class _Start(NamedTuple):
+    """A student and where its weights come from: its own pretrained ones, those of ``large``, or neither."""
+
+    name: str
+    pretrained: bool
+    large: str = ""
+
+    @property
+    def random(self) -> bool:
+        return not self.pretrained and not self.large
+
+
+class _Planner:
+    def __init__(
+        self, facts: Facts, shelf: Networks, times: Times, limits: Limits, given: Settings, fixed: frozenset[str]
+    ) -> None:
+        self.facts, self.shelf, self.times, self.limits = facts, shelf, times, limits
+        self.given, self.fixed = given, fixed
+        self.sheet = Sheet(given, fixed)
+        self.put = self.sheet.put
+        self.usable = 60 * limits.minutes * (1 - RESERVE)
+        self.trainings = max(given.evaluation.repeats, given.evaluation.folds)
+
+    def plan(self) -> Decision:
+        facts = self.facts
+        recipe = self._recipe()
+        own = recipe.name in WITH_OWN_NETWORKS
+        images = taught(facts, self.given.training.teach_rest, recipe.has_teacher)
+        if facts.resolution is not None:
+            self.put("data.resolution", facts.resolution, "the largest of this set's files at hand")
+        start, side = self._student(recipe, images) if not own else self._given_student(images)
+        teaching = self._teacher(recipe, start, side, images) if recipe.has_teacher and not own else None
+        if own and recipe.has_teacher:
+            names = recipe.teacher_names(self.given)
+            teaching = Teaching(names, self.given.teacher.teacher_size or side, self.given.views.views)
+        teach_s = teaching_s(facts, teaching, images, self.times) if teaching else 0.0
+        passes = self._training(start, side, images, teach_s, teaching)
+        self._views(passes, teaching)
+        self._rest()
+        train_s = training_s(facts, start.name, side, images, passes, self.times) * self.trainings
+        expected = {"teach": teach_s} if teaching else {}
+        expected["student"] = train_s
+        if recipe.has_control and self.given.evaluation.control:
+            expected["control"] = train_s
+        expected |= afterwards_s(facts, replace(self.given, recipe=recipe), (start.name, side), teaching, self.times)
+        return Decision(self.sheet.close(), {stage: round(seconds, 1) for stage, seconds in expected.items()})
+
+    # -- who --------------------------------------------------------------------------------------------------
+    def _recipe(self) -> Recipe:
+        if any(name.startswith("recipe.") for name in self.fixed):
+            self.sheet.choices["recipe.name"] = Choice(self.given.recipe.name, GIVEN)
+            return self.given.recipe
+        found = next((recipe for recipe in RECIPES if recipe.name == "best"), None)
+        if found is not None:
+            self.put("recipe.name", found.name, "it joins what won on validation across the sets of docs/benchmarks.md")
+            return found()
+        self.put("recipe.name", ExplainableKD.name, "labels and one teacher's soft answers, rare classes weighed up")
+        return ExplainableKD()
+
+    def _student(self, recipe: Recipe, images: int) -> tuple[_Start, int]:
+        """The first student of the list that is within the limits, and the side of its images."""
+        chosen = nearest = None
+        for start in self._starts():
+            side, why_side = self._side(start, images, recipe.has_teacher)
+            its_own = self.given.student.student_size or side
+            latency = None if self.limits.max_ms is None else self.times.latency_ms(start.name, its_own)
+            if latency is None or self.limits.max_ms is None or latency <= self.limits.max_ms:
+                chosen = start
+                break
+            if nearest is None or latency < nearest[0]:
+                nearest = (latency, start.name, side)
+        if chosen is None and nearest is not None:
+            raise UsageError(
+                f"No student answers within {self.limits.max_ms:g} ms: the nearest is {nearest[1]} with {nearest[0]:.1f} ms "
+                f"at {nearest[2]} px on one thread of this machine. Give a larger --max-ms, or a smaller --size."
+            )
+        if chosen is None:
+            smallest = min((*UNTRAINED_STUDENTS, *(small for small, _ in SIBLINGS)), key=self.shelf.megabytes)
+            raise UsageError(
+                f"No network that the plan knows has at most {self.limits.max_mb:g} MB: the smallest is {smallest} with "
+                f"{self.shelf.megabytes(smallest):.2f} MB. Give a larger --max-mb, or name a --student; "
+                "`stillroom models --max-mb` lists more."
+            )
+        self.put("data.size", side, why_side)
+        within = f"{self.shelf.megabytes(chosen.name):.1f} MB"
+        if self.limits.max_mb is not None:
+            within += f" of the {self.limits.max_mb:g} allowed"
+        if latency is not None:
+            within += f" and {latency:.1f} ms of {self.limits.max_ms:g}"
+        self.put("student.student", chosen.name, self._why_student(chosen, within))
+        if chosen.large:
+            why = f"there are no weights of {chosen.name} at {self.facts.weights_from}, but of its larger sibling"
+            self.put("student.student_from", chosen.large, why)
+        else:
+            why = f"its weights are at hand: {self.facts.weights_from}"
+            if not chosen.pretrained:
+                why = f"no weights for it, nor of a larger sibling to cut it out of: {self.facts.weights_from}"
+            self.put("student.student_pretrained", chosen.pretrained, why)
+        return chosen, its_own
+
+    def _why_student(self, start: _Start, within: str) -> str:
+        if start.pretrained:
+            return f"{within}; the best on ImageNet of those with pretrained weights at hand"
+        if start.large:
+            return f"{within}; the largest that can be cut out of a pretrained network at hand ({start.large})"
+        return f"{within}; it learns fast from random weights"
+
+    def _starts(self) -> Iterator[_Start]:
+        """Students that may be taken, best first."""
+        given, fixed, weights = self.given.student, self.fixed, self.facts.student_weights
+        own = {"student.student_pretrained", "student.student_from"} & fixed
+        if "student.student" in fixed:
+            large = given.student_from or next(
+                (large for small, large in SIBLINGS if small == given.student and large in weights), ""
+            )
+            pretrained = given.student_pretrained if own else given.student in weights
+            yield _Start(given.student, pretrained, given.student_from if own else "" if pretrained else large)
+            return
+        light = [name for name in STUDENTS if name in weights and self._light(name)]
+        cut = [_Start(small, False, large) for small, large in SIBLINGS if large in weights and self._light(small)]
+        untrained = [_Start(name, False) for name in UNTRAINED_STUDENTS if self._light(name)]
+        if given.student_from:
+            yield from (start for start in cut if start.large == given.student_from)
+        elif "student.student_pretrained" in fixed:
+            yield from (_Start(name, True) for name in light) if given.student_pretrained else untrained
+        else:
+            yield from (*(_Start(name, True) for name in light), *cut, *untrained)
+
+    def _light(self, name: str) -> bool:
+        return self.limits.max_mb is None or self.shelf.megabytes(name) <= self.limits.max_mb
+
+    def _given_student(self, images: int) -> tuple[_Start, int]:
+        given = self.given.student
+        start = _Start(given.student, given.student_pretrained, given.student_from)
+        side, why = self._side(start, images, self.given.recipe.has_teacher)
+        self.put("data.size", side, why)
+        return start, given.student_size or side
+
+    # -- how large --------------------------------------------------------------------------------------------
+    def _side(self, start: _Start, images: int, teacher: bool) -> tuple[int, str]:
+        """The largest side at which the student gets passes enough, and why."""
+        if "data.size" in self.fixed:
+            return self.given.data.size, GIVEN
+        seconds = self.usable * (1 - TEACH_SHARE * teacher) / self.trainings
+        wanted = max(MIN_PASSES, math.ceil(MIN_IMAGES / images))
+        true = rounded_up(self.facts.side)
+        sides = [side for side in SIDES if side <= true and self.shelf.takes(start.name, side)]
+        if not sides:
+            native = self.shelf.native(start.name)
+            return native, f"{start.name} takes images of {native} px"
+        side, passes = sides[0], self._passes(start.name, sides[0], images, seconds)
+        for larger in sides[1:]:
+            expected = self._passes(start.name, larger, images, seconds)
+            if expected < wanted:
+                why = f"{_count(passes)} over {images} images in the minutes; at {larger} px only {expected:.0f}"
+                return side, f"{why}, of at least {wanted}"
+            side, passes = larger, expected
+        of = f"the images' shorter side is {self.facts.side} px in the median"
+        if self.facts.side < SIDES[0]:
+            of += f", enlarged to the {SIDES[0]} px that networks need"
+        if passes < wanted:
+            return side, f"{of}; the minutes give {_count(passes)} over {images} images, fewer than {wanted}"
+        return side, f"{of}; the minutes give {_count(passes)} over {images} images, of at least {wanted}"
+
+    def _passes(self, name: str, side: int, images: int, seconds: float) -> float:
+        return seconds / (images * self.times.step(name, side) * STEP_OVERHEAD)
+
+    # -- the teacher ------------------------------------------------------------------------------------------
+    def _teacher(self, recipe: Recipe, start: _Start, side: int, images: int) -> Teaching:
+        given, weights = self.given.teacher, self.facts.weights
+        if "teacher.teacher" in self.fixed:
+            names, why = [given.teacher], GIVEN
+        else:
+            names = [name for name in TEACHERS if name in weights and name != start.name]
+            why = f"the strongest with weights at hand ({self.facts.weights_from}) that the minutes allow"
+            if not names and start.name in weights:
+                names, why = [start.name], "no other network has weights at hand"
+        if not names or ("teacher.pretrained" in self.fixed and not given.pretrained):
+            return self._untrained_teacher(
+                names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
+            )
+        found = self._affordable(names, side, images)
+        name = found.names[0]
+        asked = self.facts.images + found.views * images
+        forward = self.times.forward(name, found.side)
+        self.put("teacher.teacher", name, why)
+        self._mode(found.epochs)
+        self.put(
+            "teacher.teacher_size",
+            found.side,
+            f"{asked} questions of {1000 * forward:.1f} ms each take {asked * forward / 60:.1f} min; the images' shorter "
+            f"side is {self.facts.side} px, the network's own {self.shelf.native(name)} px",
+        )
+        return found
+
+    def _affordable(self, names: list[str], side: int, images: int) -> Teaching:
+        """The first of the teachers, at its largest side, that answers views enough in its share of the minutes."""
+        share, cheapest = self.usable * TEACH_SHARE, None
+        wanted = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
+        for name in names:
+            for its_side in sorted(self._teacher_sides(name, side), reverse=True):
+                tuned = Teaching((name,), its_side, wanted, FINE_TUNE_EPOCHS)
+                if self._tunes() and (
+                    "teacher.teacher_mode" in self.fixed or teaching_s(self.facts, tuned, images, self.times) <= share
+                ):
+                    return replace(tuned, epochs=self.given.teacher.teacher_epochs or FINE_TUNE_EPOCHS)
+                frozen = Teaching((name,), its_side, 0)
+                left = share - teaching_s(self.facts, frozen, images, self.times)
+                views = left / (images * self.times.forward(name, its_side))
+                if cheapest is None or views > cheapest[0]:
+                    cheapest = (
+                        views,
+                        replace(frozen, views=wanted if "views.views" in self.fixed else max(1, int(views))),
+                    )
+                if views >= wanted:
+                    return replace(frozen, views=wanted if "views.views" in self.fixed else min(MAX_VIEWS, int(views)))
+        assert cheapest is not None
+        return cheapest[1]
+
+    def _teacher_sides(self, name: str, side: int) -> list[int]:
+        if "teacher.teacher_size" in self.fixed and self.given.teacher.teacher_size:
+            return [self.given.teacher.teacher_size]
+        native, true = self.shelf.native(name), max(rounded_up(self.facts.side), side)
+        listed = DINOV2_SIDES if "dinov2" in name else SIDES
+        sides = [s for s in listed if s <= native and self.shelf.takes(name, s)]
+        return [s for s in sides if s <= true] or sides[:1] or [native]
+
+    def _tunes(self) -> bool:
+        if "teacher.teacher_mode" in self.fixed:
+            return self.given.teacher.teacher_mode == "finetune"
+        return self.facts.labelled >= FINE_TUNE_FROM
+
+    def _mode(self, epochs: int) -> None:
+        labelled = self.facts.labelled
+        if epochs:
+            self.put("teacher.teacher_mode", "finetune", f"{labelled} labels are enough to fine-tune it in the minutes")
+            self.put("teacher.teacher_epochs", epochs, "passes over the labelled images, within the teacher's share")
+            return
+        few = (
+            f"{labelled} labels, fewer than {FINE_TUNE_FROM}"
+            if labelled < FINE_TUNE_FROM
+            else "the minutes are too few"
+        )
+        self.put("teacher.teacher_mode", "frozen", f"a linear head on its features: {few} to fine-tune it")
+
+    def _untrained_teacher(self, name: str, side: int, images: int) -> Teaching:
+        facts, share = self.facts, self.usable * TEACH_SHARE
+        side = self.given.teacher.teacher_size or side
+        asking = teaching_s(facts, Teaching((name,), side, MIN_VIEWS), images, self.times)
+        epochs = int((share - asking) / (facts.labelled * self.times.step(name, side)))
+        epochs = max(1, min(UNTRAINED_EPOCHS, epochs))
+        where = f"no pretrained weights are at hand: {facts.weights_from}"
+        self.put("teacher.teacher", name, f"{where}; a larger network than the student")
+        self.put("teacher.pretrained", False, where)
+        self.put("teacher.teacher_mode", "finetune", "it starts from random weights")
+        epochs = self.put("teacher.teacher_epochs", epochs, f"what {TEACH_SHARE:.0%} of the minutes allow")
+        views = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
+        return Teaching((name,), side, views, epochs)
+
+    # -- how long ---------------------------------------------------------------------------------------------
+    def _training(self, start: _Start, side: int, images: int, teach_s: float, teaching: Teaching | None) -> int:
+        """Batch, steps and rates; returns the passes."""
+        few = images < FEW_IMAGES
+        size = "few" if few else "many"
+        batch = self.put(
+            "training.batch_size", SMALL_BATCH if few else LARGE_BATCH, f"{images} images teach, which is {size}"
+        )
+        steps_a_pass, seconds = math.ceil(images / batch), (self.usable - teach_s) / self.trainings
+        if "training.epochs" in self.fixed and "training.steps" not in self.fixed:
+            passes = self.given.training.epochs
+        else:
+            passes, why = self._passes_within(seconds, start.name, side, images)
+            after = " after teaching" if teaching else ""
+            why = f"{_count(passes)} over {images} images in {max(seconds, 0) / 60:.1f} min{after}{why}"
+            passes = max(1, round(self.put("training.steps", passes * steps_a_pass, why) / steps_a_pass))
+        if start.random:
+            self.put("training.lr", RANDOM_LR, "for random weights")
+        else:
+            self.put("training.lr", PRETRAINED_LR, "for the head; pretrained weights move more slowly")
+        return passes
+
+    def _passes_within(self, seconds: float, name: str, side: int, images: int) -> tuple[int, str]:
+        """How many passes fit, at least one, and what else there is to say."""
+        cost = {n: training_s(self.facts, name, side, images, n, self.times) for n in range(1, MAX_PASSES + 1)}
+        fitting = sum(cost[n] <= seconds for n in cost)
+        if not fitting:
+            return 1, f"; it takes {cost[1] / 60:.1f} min, more than there is"
+        if fitting == MAX_PASSES:
+            return MAX_PASSES, "; there is time for more, but these images have then taught what they can"
+        step = 1000 * self.times.step(name, side)
+        return fitting, f", at {step:.1f} ms for each image"
+
+    def _views(self, passes: int, teaching: Teaching | None) -> None:
+        self.put(
+            "views.augment", "light", "shifts, scales, small turns and other light, as between two takes of an image"
+        )
+        self.put("views.crop", CROP, f"each view shows at least {CROP:.0%} of the image")
+        if teaching is None:
+            self.put("views.views", 0, "without a teacher to ask, every epoch has views of its own")
+        else:
+            views = max(1, min(teaching.views, passes))
+            why = f"of {_count(passes)}; the teacher is asked once about each"
+            self.put("views.views", views, why)
+
+    def _rest(self) -> None:
+        imbalance = self.facts.imbalance
+        if self.facts.kind != "multilabel":
+            uneven = imbalance > IMBALANCED
+            compared = "above" if uneven else "at most"
+            why = f"{imbalance:.1f} images of the commonest class for one of the rarest, {compared} {IMBALANCED}"
+            self.put("training.class_weights", uneven, why)
+        if self.limits.max_mb is not None:
+            self.put("evaluation.max_mb", self.limits.max_mb, "the largest that `--keep best` may hand over")
+
+
+def _count(passes: float) -> str:
+    """In words, with a decimal where it matters."""
+    return "1 pass" if passes == 1 else f"{passes:.1f} passes" if passes < 10 and passes % 1 else f"{passes:.0f} passes"
+
+
+def rounded_up(side: int) -> int:
+    """The next of the sides that is not smaller; the largest where none is."""
+    return next((listed for listed in SIDES if listed >= side), SIDES[-1])

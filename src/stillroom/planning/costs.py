@@ -1,0 +1,107 @@
+"""How long the stages of a run take, from what a step and a question cost on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from stillroom.planning.facts import Facts
+from stillroom.settings import Settings
+
+HEAD_S = 3.0
+"""Seconds to fit a linear head."""
+STEP_OVERHEAD = 1.06
+"""What a step of distillation takes for one that was timed: reading images and answers, and the objective."""
+LOOKS = 30
+"""Times that validation is asked during a training, at most."""
+LOOK_S = 0.1
+"""Seconds of a look besides asking: checkpoint and log."""
+RESAMPLES_S = 0.004
+"""Seconds of scoring for each resample of the test images."""
+EXPLAIN_PASSES = 700
+"""Questions to the student for each image that is explained, and to the teacher half as many."""
+EXPORT_S, PROFILE_S = 6.0, 14.0
+CORRUPTED_PASSES = 75
+"""Corruptions times severities."""
+
+
+class Times(Protocol):
+    """What :class:`~stillroom.planning.timing.Stopwatch` answers; made-up times will do as well."""
+
+    def step(self, name: str, side: int) -> float:
+        """Seconds of a training step for each image of its batch."""
+        ...
+
+    def forward(self, name: str, side: int) -> float:
+        """Seconds to ask about an image."""
+        ...
+
+    def latency_ms(self, name: str, side: int) -> float:
+        """Milliseconds for one image alone on one thread."""
+        ...
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The teacher as far as its cost goes.
+
+    Attributes:
+        names: of the networks that are asked.
+        side: of their input, in pixels.
+        views: how many views of each image they are asked about.
+        epochs: of fine-tuning; 0 for a frozen one.
+    """
+
+    names: tuple[str, ...]
+    side: int
+    views: int
+    epochs: int = 0
+
+
+def taught(facts: Facts, rest: bool, teacher: bool) -> int:
+    """Images that teach in a pass: with a teacher those without labels too, unless ``rest`` says no."""
+    return (facts.training if teacher and rest else facts.labelled) + (facts.unlabelled if teacher else 0)
+
+
+def teaching_s(facts: Facts, teaching: Teaching, images: int, times: Times) -> float:
+    """Seconds to fit or fine-tune the teacher and to ask it: once about every image, and about each view of ``images``."""
+    asked = facts.images + teaching.views * images
+    seconds = 0.0
+    for name in teaching.names:
+        seconds += asked * times.forward(name, teaching.side)
+        if teaching.epochs:
+            seconds += facts.labelled * teaching.epochs * times.step(name, teaching.side)
+        else:
+            seconds += HEAD_S
+    return seconds
+
+
+def training_s(facts: Facts, name: str, side: int, images: int, passes: int, times: Times) -> float:
+    """Seconds to train the student for so many passes over ``images``."""
+    looks = min(LOOKS, passes)
+    ends = images * times.forward(name, side)  # batch norm is estimated anew
+    return (
+        passes * images * times.step(name, side) * STEP_OVERHEAD
+        + looks * (facts.validation * times.forward(name, side) + LOOK_S)
+        + ends
+    )
+
+
+def afterwards_s(
+    facts: Facts, settings: Settings, student: tuple[str, int], teaching: Teaching | None, times: Times
+) -> dict[str, float]:
+    """Seconds of what comes after training, by stage; ``student`` is its name and the side of its input."""
+    wanted, ask = settings.evaluation, times.forward(*student)
+    ask_teacher = sum(times.forward(name, teaching.side) for name in teaching.names) if teaching else 0.0
+    networks = 1 + (settings.recipe.has_control and wanted.control)
+    seconds = {
+        "evaluate": 3.0 + networks * facts.images * ask + RESAMPLES_S * wanted.resamples,
+        "export": EXPORT_S,
+        "profile": PROFILE_S if wanted.latency else 1.0,
+    }
+    if wanted.explain:
+        explained = min(wanted.explain, facts.test)
+        seconds["explain"] = 2.0 + explained * EXPLAIN_PASSES * (ask + ask_teacher / 2)
+    if wanted.corruptions:
+        seconds["corrupt"] = CORRUPTED_PASSES * facts.test * (networks * ask + ask_teacher)
+    return seconds

@@ -1,0 +1,92 @@
+"""What training and asking cost on this machine: a few batches each, timed as the run will compute them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stillroom.data.views import augment
+from stillroom.inference import evaluating
+from stillroom.models.zoo import create
+from stillroom.settings import ViewSettings
+
+REPEATS = 3
+"""Batches that are timed after one to warm up; the median counts."""
+PATIENCE_S = 2.0
+"""No further batch is timed after so many seconds."""
+ASKED = 16
+"""Images in a batch that a teacher is asked about."""
+
+
+class Stopwatch:
+    """Times networks by name, each once.
+
+    Args:
+        classes: of the classifier.
+        colour: whether images have three channels.
+        device: where the run will compute.
+        batch: images of a training step.
+    """
+
+    def __init__(self, *, classes: int, colour: bool, device: torch.device, batch: int) -> None:
+        self.classes, self.channels, self.device, self.batch = classes, 3 if colour else 1, device, batch
+        self.step = cache(self._step)
+        self.forward = cache(self._forward)
+        self.latency_ms = cache(self._latency_ms)
+
+    def _step(self, name: str, side: int) -> float:
+        """Seconds of a training step for each image of a batch: making its view, forward, backward, optimiser."""
+        network = create(name, classes=self.classes, size=side).to(self.device).train()
+        fused = self.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=fused)
+        images, rows = self._images(self.batch, side), np.arange(self.batch)
+        targets = torch.zeros(self.batch, dtype=torch.long, device=self.device)
+
+        def once() -> None:
+            loss = functional.cross_entropy(network(augment(images, rows, 0, ViewSettings(), 0)), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        # Dropout draws from the global generator, which the run must find as if nothing had been timed.
+        with torch.random.fork_rng(devices=[]):
+            return self._seconds(once) / self.batch
+
+    def _forward(self, name: str, side: int) -> float:
+        """Seconds to ask a network about one image of a batch, its view included."""
+        network = create(name, classes=self.classes, size=side).to(self.device)
+        images, rows = self._images(ASKED, side), np.arange(ASKED)
+        with evaluating(network):
+            return self._seconds(lambda: network(augment(images, rows, 0, ViewSettings(), 0))) / ASKED
+
+    def _latency_ms(self, name: str, side: int) -> float:
+        """Milliseconds for one image on one thread of the processor, as `stillroom models --max-ms` counts them."""
+        from stillroom.budget import timed
+        from stillroom.models.catalogue import describe
+
+        card = describe([name], size=side, classes=self.classes)[0]
+        found = timed([card], classes=self.classes, threads=1, show_progress=False)[0].latency_ms
+        return float("inf") if found is None else found
+
+    def _images(self, count: int, side: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand(count, self.channels, side, side, generator=generator).to(self.device)
+
+    def _seconds(self, once: Callable[[], object]) -> float:
+        taken: list[float] = []
+        for repeat in range(REPEATS + 1):
+            start = time.perf_counter()
+            once()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat:
+                taken.append(time.perf_counter() - start)
+            if sum(taken) > PATIENCE_S:
+                break
+        return float(np.median(taken))
