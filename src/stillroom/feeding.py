@@ -96,15 +96,8 @@ class Feeder:
         self.data, self.objective, self.teachers = data, objective, teachers
         self.batch_size, self.seed = batch_size, seed
         self._free = data.free if teachers and not objective.label_free else 0
-        share = max(len(data.train) / (len(data.train) + self._free), LEAST_LABELLED_SHARE)
-        self._labelled = min(max(2, round(share * batch_size)), batch_size - 1) if self._free else batch_size
-        if self._free:
-            most = max(self._free / (batch_size - self._labelled), len(data.train) / self._labelled)
-            self.steps = int(np.ceil(most))
-            self.labelled_per_epoch = self.steps * self._labelled
-        else:
-            self.steps = len(batches(data.train, batch_size))
-            self.labelled_per_epoch = len(data.train)
+        self.steps, self._labelled = steps_of_epoch(len(data.train), self._free, batch_size)
+        self.labelled_per_epoch = self.steps * self._labelled if self._free else len(data.train)
 
     def epoch(self, epoch: int) -> Iterator[tuple[int, Feed]]:
         """The number of each step, counted from the first epoch's first, and what it is fed."""
@@ -163,6 +156,21 @@ class Feeder:
         joined = [[torch.cat(pair) for pair in zip(said[k], also_said[k], strict=True)] for k in (1, 2, 3)]
         answers = (torch.cat([said[0], also_said[0]], dim=1), joined[0], joined[1], joined[2])
         return torch.cat(alike(first, second)), answers
+
+
+def steps_of_epoch(labelled: int, free: int, batch_size: int) -> tuple[int, int]:
+    """Steps in which all that teach come at least once, and how many images of a whole step have labels.
+
+    Args:
+        labelled: images with labels.
+        free: images that teachers alone tell about.
+        batch_size: images in a step.
+    """
+    if not free:
+        return len(batches(np.arange(labelled), batch_size)), batch_size
+    share = max(labelled / (labelled + free), LEAST_LABELLED_SHARE)
+    each = min(max(2, round(share * batch_size)), batch_size - 1)
+    return int(np.ceil(max(free / (batch_size - each), labelled / each))), each
 
 
 def alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

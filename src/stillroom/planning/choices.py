@@ -6,16 +6,22 @@ Nothing is measured, read or drawn here: what a step costs and what a network we
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 from stillroom.errors import UsageError
-from stillroom.planning.costs import STEP_OVERHEAD, Teaching, Times, afterwards_s, taught, teaching_s, training_s
+from stillroom.feeding import steps_of_epoch
+from stillroom.planning.costs import (
+    STEP_OVERHEAD,
+    Teaching,
+    Times,
+    afterwards_s,
+    teaching_s,
+    training_s,
+    without_labels,
+)
 from stillroom.planning.facts import Facts
 from stillroom.planning.networks import (
     SIBLINGS,
-    STUDENTS,
     TEACHERS,
     UNTRAINED_STUDENTS,
     UNTRAINED_TEACHER,
@@ -23,6 +29,7 @@ from stillroom.planning.networks import (
     Networks,
 )
 from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet
+from stillroom.planning.students import Start, starts
 from stillroom.recipes import RECIPES, ExplainableKD, Recipe
 from stillroom.settings import Settings
 
@@ -74,18 +81,6 @@ def choose(
     return _Planner(facts, shelf, times, limits, given, fixed).plan()
 
 
-class _Start(NamedTuple):
-    """A student and where its weights come from: its own pretrained ones, those of ``large``, or neither."""
-
-    name: str
-    pretrained: bool
-    large: str = ""
-
-    @property
-    def random(self) -> bool:
-        return not self.pretrained and not self.large
-
-
 class _Planner:
     def __init__(
         self, facts: Facts, shelf: Networks, times: Times, limits: Limits, given: Settings, fixed: frozenset[str]
@@ -101,19 +96,23 @@ class _Planner:
         facts = self.facts
         recipe = self._recipe()
         own = recipe.name in WITH_OWN_NETWORKS
-        images = taught(facts, self.given.training.teach_rest, recipe.has_teacher)
+        free = without_labels(facts, self.given.training.teach_rest) if recipe.has_teacher else 0
+        images = facts.labelled + free
+        batch = self._batch(images)
+        self.steps_a_pass = steps_of_epoch(facts.labelled, free, batch)[0]
+        shown = self.steps_a_pass * batch if free else images
         if facts.resolution is not None:
             self.put("data.resolution", facts.resolution, "the largest of this set's files at hand")
-        start, side = self._student(recipe, images) if not own else self._given_student(images)
+        start, side = self._student(recipe, shown) if not own else self._given_student(shown)
         teaching = self._teacher(recipe, start, side, images) if recipe.has_teacher and not own else None
         if own and recipe.has_teacher:
             names = recipe.teacher_names(self.given)
             teaching = Teaching(names, self.given.teacher.teacher_size or side, self.given.views.views)
         teach_s = teaching_s(facts, teaching, images, self.times) if teaching else 0.0
-        passes = self._training(start, side, images, teach_s, teaching)
+        passes = self._training(start, side, shown, teach_s, teaching)
         self._views(passes, teaching)
         self._rest()
-        train_s = training_s(facts, start.name, side, images, passes, self.times) * self.trainings
+        train_s = training_s(facts, start.name, side, shown, passes, self.times) * self.trainings
         expected = {"teach": teach_s} if teaching else {}
         expected["student"] = train_s
         if recipe.has_control and self.given.evaluation.control:
@@ -133,10 +132,10 @@ class _Planner:
         self.put("recipe.name", ExplainableKD.name, "labels and one teacher's soft answers, rare classes weighed up")
         return ExplainableKD()
 
-    def _student(self, recipe: Recipe, images: int) -> tuple[_Start, int]:
+    def _student(self, recipe: Recipe, images: int) -> tuple[Start, int]:
         """The first student of the list that is within the limits, and the side of its images."""
         chosen = nearest = None
-        for start in self._starts():
+        for start in starts(self.facts, self.shelf, self.limits, self.given.student, self.fixed):
             side, why_side = self._side(start, images, recipe.has_teacher)
             its_own = self.given.student.student_size or side
             latency = None if self.limits.max_ms is None else self.times.latency_ms(start.name, its_own)
@@ -174,46 +173,22 @@ class _Planner:
             self.put("student.student_pretrained", chosen.pretrained, why)
         return chosen, its_own
 
-    def _why_student(self, start: _Start, within: str) -> str:
+    def _why_student(self, start: Start, within: str) -> str:
         if start.pretrained:
             return f"{within}; the best on ImageNet of those with pretrained weights at hand"
         if start.large:
             return f"{within}; the largest that can be cut out of a pretrained network at hand ({start.large})"
         return f"{within}; it learns fast from random weights"
 
-    def _starts(self) -> Iterator[_Start]:
-        """Students that may be taken, best first."""
-        given, fixed, weights = self.given.student, self.fixed, self.facts.student_weights
-        own = {"student.student_pretrained", "student.student_from"} & fixed
-        if "student.student" in fixed:
-            large = given.student_from or next(
-                (large for small, large in SIBLINGS if small == given.student and large in weights), ""
-            )
-            pretrained = given.student_pretrained if own else given.student in weights
-            yield _Start(given.student, pretrained, given.student_from if own else "" if pretrained else large)
-            return
-        light = [name for name in STUDENTS if name in weights and self._light(name)]
-        cut = [_Start(small, False, large) for small, large in SIBLINGS if large in weights and self._light(small)]
-        untrained = [_Start(name, False) for name in UNTRAINED_STUDENTS if self._light(name)]
-        if given.student_from:
-            yield from (start for start in cut if start.large == given.student_from)
-        elif "student.student_pretrained" in fixed:
-            yield from (_Start(name, True) for name in light) if given.student_pretrained else untrained
-        else:
-            yield from (*(_Start(name, True) for name in light), *cut, *untrained)
-
-    def _light(self, name: str) -> bool:
-        return self.limits.max_mb is None or self.shelf.megabytes(name) <= self.limits.max_mb
-
-    def _given_student(self, images: int) -> tuple[_Start, int]:
+    def _given_student(self, images: int) -> tuple[Start, int]:
         given = self.given.student
-        start = _Start(given.student, given.student_pretrained, given.student_from)
+        start = Start(given.student, given.student_pretrained, given.student_from)
         side, why = self._side(start, images, self.given.recipe.has_teacher)
         self.put("data.size", side, why)
         return start, given.student_size or side
 
     # -- how large --------------------------------------------------------------------------------------------
-    def _side(self, start: _Start, images: int, teacher: bool) -> tuple[int, str]:
+    def _side(self, start: Start, images: int, teacher: bool) -> tuple[int, str]:
         """The largest side at which the student gets passes enough, and why."""
         if "data.size" in self.fixed:
             return self.given.data.size, GIVEN
@@ -242,7 +217,7 @@ class _Planner:
         return seconds / (images * self.times.step(name, side) * STEP_OVERHEAD)
 
     # -- the teacher ------------------------------------------------------------------------------------------
-    def _teacher(self, recipe: Recipe, start: _Start, side: int, images: int) -> Teaching:
+    def _teacher(self, recipe: Recipe, start: Start, side: int, images: int) -> Teaching:
         given, weights = self.given.teacher, self.facts.weights
         if "teacher.teacher" in self.fixed:
             names, why = [given.teacher], GIVEN
@@ -333,22 +308,22 @@ class _Planner:
         views = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
         return Teaching((name,), side, views, epochs)
 
-    # -- how long ---------------------------------------------------------------------------------------------
-    def _training(self, start: _Start, side: int, images: int, teach_s: float, teaching: Teaching | None) -> int:
-        """Batch, steps and rates; returns the passes."""
+    def _batch(self, images: int) -> int:
         few = images < FEW_IMAGES
-        size = "few" if few else "many"
-        batch = self.put(
-            "training.batch_size", SMALL_BATCH if few else LARGE_BATCH, f"{images} images teach, which is {size}"
-        )
-        steps_a_pass, seconds = math.ceil(images / batch), (self.usable - teach_s) / self.trainings
+        size = SMALL_BATCH if few else LARGE_BATCH
+        return self.put("training.batch_size", size, f"{images} images teach, which is {'few' if few else 'many'}")
+
+    # -- how long ---------------------------------------------------------------------------------------------
+    def _training(self, start: Start, side: int, images: int, teach_s: float, teaching: Teaching | None) -> int:
+        """Steps and rates; returns the passes."""
+        seconds = (self.usable - teach_s) / self.trainings
         if "training.epochs" in self.fixed and "training.steps" not in self.fixed:
             passes = self.given.training.epochs
         else:
             passes, why = self._passes_within(seconds, start.name, side, images)
             after = " after teaching" if teaching else ""
             why = f"{_count(passes)} over {images} images in {max(seconds, 0) / 60:.1f} min{after}{why}"
-            passes = max(1, round(self.put("training.steps", passes * steps_a_pass, why) / steps_a_pass))
+            passes = max(1, round(self.put("training.steps", passes * self.steps_a_pass, why) / self.steps_a_pass))
         if start.random:
             self.put("training.lr", RANDOM_LR, "for random weights")
         else:

@@ -16,6 +16,8 @@ LOOKS = 30
 """Times that validation is asked during a training, at most."""
 LOOK_S = 0.1
 """Seconds of a look besides asking: checkpoint and log."""
+STATISTICS = 1024
+"""Images over which batch norm is estimated anew."""
 RESAMPLES_S = 0.004
 """Seconds of scoring for each resample of the test images."""
 EXPLAIN_PASSES = 700
@@ -58,9 +60,9 @@ class Teaching:
     epochs: int = 0
 
 
-def taught(facts: Facts, rest: bool, teacher: bool) -> int:
-    """Images that teach in a pass: with a teacher those without labels too, unless ``rest`` says no."""
-    return (facts.training if teacher and rest else facts.labelled) + (facts.unlabelled if teacher else 0)
+def without_labels(facts: Facts, rest: bool) -> int:
+    """Images that a teacher alone tells about; of the training images outside the labelled share only with ``rest``."""
+    return (facts.training - facts.labelled if rest else 0) + facts.unlabelled
 
 
 def teaching_s(facts: Facts, teaching: Teaching, images: int, times: Times) -> float:
@@ -77,9 +79,9 @@ def teaching_s(facts: Facts, teaching: Teaching, images: int, times: Times) -> f
 
 
 def training_s(facts: Facts, name: str, side: int, images: int, passes: int, times: Times) -> float:
-    """Seconds to train the student for so many passes over ``images``."""
+    """Seconds to train the student for so many passes, each of which shows it ``images``."""
     looks = min(LOOKS, passes)
-    ends = images * times.forward(name, side)  # batch norm is estimated anew
+    ends = min(images, STATISTICS) * times.forward(name, side)  # batch norm is estimated anew
     return (
         passes * images * times.step(name, side) * STEP_OVERHEAD
         + looks * (facts.validation * times.forward(name, side) + LOOK_S)

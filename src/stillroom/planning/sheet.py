@@ -67,7 +67,8 @@ class Plan:
         given = {name: Choice(value_of(settings, name), GIVEN) for name in fixed}
         known = names_of(type(settings.recipe))
         kept = {name: choice for name, choice in self.choices.items() if name in known}
-        expected = self.expected_s if settings == self.settings else {}
+        same = replace(settings, evaluation=self.settings.evaluation) == self.settings
+        expected = self.expected_s if same else {}
         return replace(self, settings=settings, choices=kept | given, expected_s=expected)
 
 

@@ -1,0 +1,288 @@
+"""The rules of the plan, as a pure function of made-up facts, networks and times."""
+
+import dataclasses
+
+import pytest
+
+from stillroom import (
+    Baseline,
+    DataSettings,
+    EvaluationSettings,
+    MedAlmighty,
+    Settings,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+    UsageError,
+)
+from stillroom.planning.choices import FINE_TUNE_FROM, MAX_PASSES, MIN_PASSES, SIDES, TEACH_SHARE, choose
+from stillroom.planning.facts import Facts
+from stillroom.planning.sheet import GIVEN, Limits
+
+MEGABYTES = {
+    "efficientnet_b0": 16.0,
+    "mobilenet_edgetpu_100": 11.3,
+    "mobilenetv2_100": 8.9,
+    "mobilenetv2_075": 5.4,
+    "mobilenetv2_050": 2.8,
+    "mobilenetv2_035": 1.6,
+    "resnet10t_050": 4.9,
+    "lcnet_035": 1.5,
+    "mobilenetv3_small_050": 2.3,
+}
+FACTS = Facts(
+    kind="multiclass",
+    images=1000,
+    training=640,
+    labelled=640,
+    unlabelled=0,
+    validation=160,
+    test=200,
+    classes={"a": 320, "b": 320},
+    patients=None,
+    side=400,
+    smallest=300,
+    largest=500,
+    colour=True,
+    resolution=None,
+    weights=("mobilenet_edgetpu_100", "mobilenetv2_100"),
+    student_weights=("mobilenet_edgetpu_100", "mobilenetv2_100"),
+    weights_from="here",
+    device="cpu",
+    machine="a machine",
+)
+
+
+class Shelf:
+    def megabytes(self, name):
+        return MEGABYTES.get(name, 20.0)
+
+    def native(self, name):
+        return 224
+
+    def takes(self, name, side):
+        return not name.startswith("vit") or side == 224
+
+
+class Times:
+    """A step takes ``step_ms`` for an image of 64 px, in proportion to its area; asking a third of it."""
+
+    def __init__(self, step_ms=4.0, factors=None):
+        self.step_ms, self.factors = step_ms, factors or {}
+
+    def step(self, name, side):
+        return self.step_ms / 1000 * (side / 64) ** 2 * self.factors.get(name, 1.0)
+
+    def forward(self, name, side):
+        return self.step(name, side) / 3
+
+    def latency_ms(self, name, side):
+        return MEGABYTES.get(name, 20.0)
+
+
+def plan(facts=FACTS, times=None, minutes=20.0, max_mb=10.0, max_ms=None, given=None, fixed=(), **changed):
+    facts = dataclasses.replace(facts, **changed)
+    given = given or Settings("x")
+    return choose(facts, Shelf(), times or Times(), Limits(minutes, max_mb, max_ms), given, frozenset(fixed))
+
+
+def value(found, name):
+    return found.choices[name].value
+
+
+# -- the student --------------------------------------------------------------------------------------------------
+def test_the_best_pretrained_student_within_the_megabytes_and_the_strongest_other_as_teacher():
+    found = plan()
+    assert value(found, "student.student") == "mobilenetv2_100"  # mobilenet_edgetpu_100 has 11.3 MB
+    assert value(found, "student.student_pretrained") is True
+    assert value(found, "teacher.teacher") == "mobilenet_edgetpu_100"
+    larger = plan(max_mb=12)
+    assert value(larger, "student.student") == "mobilenet_edgetpu_100"
+    assert value(larger, "teacher.teacher") == "mobilenetv2_100"  # never the student itself
+
+
+@pytest.mark.parametrize(
+    ("max_mb", "student"), [(8, "mobilenetv2_075"), (3, "mobilenetv2_050"), (2.5, "mobilenetv2_035")]
+)
+def test_a_student_is_cut_out_of_a_larger_sibling_where_no_pretrained_one_is_small_enough(max_mb, student):
+    found = plan(max_mb=max_mb)
+    assert value(found, "student.student") == student
+    assert value(found, "student.student_from") == "mobilenetv2_100"
+    assert "student.student_pretrained" not in found.choices
+
+
+def test_random_weights_only_where_nothing_else_is_at_hand_and_then_an_untrained_teacher():
+    found = plan(weights=(), student_weights=())
+    assert value(found, "student.student") == "resnet10t_050"
+    assert value(found, "student.student_pretrained") is False
+    assert value(found, "teacher.pretrained") is False
+    assert value(found, "teacher.teacher_mode") == "finetune"
+    assert value(found, "teacher.teacher_epochs") >= 1
+    assert "no pretrained weights are at hand" in found.choices["teacher.teacher"].why
+
+
+def test_the_only_network_with_weights_teaches_itself():
+    found = plan(weights=("mobilenetv2_100",), student_weights=("mobilenetv2_100",))
+    assert value(found, "student.student") == value(found, "teacher.teacher") == "mobilenetv2_100"
+    assert found.choices["teacher.teacher"].why == "no other network has weights at hand"
+
+
+def test_a_limit_that_nothing_keeps_names_what_comes_nearest():
+    with pytest.raises(UsageError, match=r"at most 0.5 MB: the smallest is lcnet_035 with 1.50 MB"):
+        plan(max_mb=0.5)
+    with pytest.raises(UsageError, match=r"within 1 ms: the nearest is lcnet_035 with 1.5 ms"):
+        plan(max_ms=1)
+    assert value(plan(max_ms=6), "student.student") == "mobilenetv2_075"
+
+
+@pytest.mark.parametrize("limits", [{"minutes": 0}, {"minutes": -1}, {"max_mb": 0}, {"max_ms": float("nan")}])
+def test_limits_are_above_zero(limits):
+    with pytest.raises(UsageError, match="must be above 0 and finite"):
+        plan(**limits)
+
+
+# -- the side -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("step_ms", "minutes"), [(4.0, 20), (4.0, 1), (1.0, 20), (40.0, 20), (400.0, 1)])
+def test_the_side_is_the_largest_with_passes_enough(step_ms, minutes):
+    times = Times(step_ms)
+    side = value(plan(times=times, minutes=minutes), "data.size")
+    student_s = 60 * minutes * (1 - TEACH_SHARE)
+
+    def passes(at):
+        return student_s / (640 * times.step("any", at))
+
+    larger = [other for other in SIDES if other > side]
+    assert passes(side) >= 0.9 * MIN_PASSES or side == SIDES[0]
+    assert not larger or passes(larger[0]) < 1.2 * MIN_PASSES
+
+
+@pytest.mark.parametrize(("true", "side"), [(28, 64), (64, 64), (90, 96), (97, 128), (1000, 224)])
+def test_the_side_does_not_exceed_that_of_the_images(true, side):
+    found = plan(times=Times(0.1), side=true)
+    assert value(found, "data.size") == side
+    assert value(found, "teacher.teacher_size") <= side
+    assert str(true) in found.choices["data.size"].why
+
+
+# -- the teacher --------------------------------------------------------------------------------------------------
+def test_a_teacher_that_is_too_slow_makes_way_for_a_weaker_one():
+    both = ("vit_small_patch16_224", *FACTS.weights)
+    assert value(plan(weights=both, minutes=60), "teacher.teacher") == "vit_small_patch16_224"
+    slow = Times(factors={"vit_small_patch16_224": 50.0})
+    assert value(plan(times=slow, weights=both, minutes=60), "teacher.teacher") == "mobilenet_edgetpu_100"
+
+
+def test_the_teacher_keeps_to_its_share_with_fewer_pixels_and_views():
+    for minutes in (1, 4, 20, 60):
+        found = plan(minutes=minutes, times=Times(2.0))
+        assert found.expected_s["teach"] <= 60 * minutes * TEACH_SHARE + 1e-6
+    assert value(plan(minutes=1), "teacher.teacher_size") < value(plan(minutes=60), "teacher.teacher_size")
+
+
+def test_fine_tuning_from_many_labels_and_minutes_on():
+    assert value(plan(), "teacher.teacher_mode") == "frozen"
+    many = {"images": 3000, "training": FINE_TUNE_FROM, "labelled": FINE_TUNE_FROM}
+    found = plan(minutes=300, **many)
+    assert value(found, "teacher.teacher_mode") == "finetune"
+    assert value(found, "teacher.teacher_epochs") > 0
+    assert value(plan(minutes=1, **many), "teacher.teacher_mode") == "frozen"
+
+
+# -- the training -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("minutes", [2, 5, 20, 45])
+@pytest.mark.parametrize("step_ms", [2.0, 8.0])
+def test_teaching_and_training_fill_the_minutes(minutes, step_ms):
+    found = plan(minutes=minutes, times=Times(step_ms))
+    seconds = found.expected_s["teach"] + found.expected_s["student"]
+    assert seconds <= 60 * minutes
+    passes = value(found, "training.steps") / 20
+    assert passes == MAX_PASSES or seconds >= 0.85 * 60 * minutes
+    assert found.expected_s["control"] == found.expected_s["student"]
+
+
+def test_steps_are_whole_passes_and_one_at_least():
+    assert value(plan(), "training.steps") % 20 == 0
+    found = plan(times=Times(4000.0), minutes=1)
+    assert value(found, "training.steps") == 20
+    assert "more than there is" in found.choices["training.steps"].why
+
+
+def test_repeats_share_the_minutes():
+    given = Settings("x", evaluation=EvaluationSettings(repeats=4))
+    fixed = {"evaluation.repeats"}
+    one, four = plan(), plan(given=given, fixed=fixed)
+    assert four.expected_s["teach"] + four.expected_s["student"] <= 1200
+    assert value(four, "data.size") < value(one, "data.size")
+
+
+def test_images_without_labels_count_in_a_pass():
+    few = {"labelled": 64, "classes": {"a": 32, "b": 32}}
+    with_rest = plan(**few)
+    given = Settings("x", training=TrainingSettings(teach_rest=False))
+    without = plan(given=given, fixed={"training.teach_rest"}, **few)
+    assert "640 images teach" in with_rest.choices["training.batch_size"].why
+    assert "64 images teach" in without.choices["training.batch_size"].why
+
+
+def test_uneven_classes_are_weighed():
+    assert value(plan(), "training.class_weights") is False
+    found = plan(classes={"a": 500, "b": 140})
+    assert value(found, "training.class_weights") is True
+    assert found.choices["training.class_weights"].why.startswith("3.6 images")
+    assert "training.class_weights" not in plan(kind="multilabel", classes={"a": 500, "b": 140}).choices
+
+
+# -- what is given ------------------------------------------------------------------------------------------------
+def test_what_is_given_stands_and_the_rest_is_planned_around_it():
+    given = Settings(
+        "x",
+        MedAlmighty(alpha=0.7),
+        data=DataSettings(size=128),
+        student=StudentSettings("mobilenetv2_050"),
+        training=TrainingSettings(lr=0.5, label_fraction=0.5),
+    )
+    fixed = {"recipe.name", "recipe.alpha", "data.size", "student.student", "training.lr", "training.label_fraction"}
+    found = plan(given=given, fixed=fixed, times=Times(factors={"mobilenetv2_050": 2.0}))
+    for name, expected in (
+        ("recipe.name", "medalmighty"),
+        ("recipe.alpha", 0.7),
+        ("data.size", 128),
+        ("student.student", "mobilenetv2_050"),
+        ("training.lr", 0.5),
+        ("training.label_fraction", 0.5),
+    ):
+        assert found.choices[name].value == expected
+        assert found.choices[name].why == GIVEN
+    assert value(found, "student.student_from") == "mobilenetv2_100"  # no weights of its own are at hand
+    slower = value(found, "training.steps")
+    faster = value(plan(given=given, fixed=fixed), "training.steps")
+    assert faster == pytest.approx(2 * slower, rel=0.15)
+
+
+def test_a_given_teacher_without_pretraining_is_fine_tuned():
+    given = Settings("x", teacher=TeacherSettings("resnet18", pretrained=False))
+    found = plan(given=given, fixed={"teacher.teacher", "teacher.pretrained"})
+    assert value(found, "teacher.teacher") == "resnet18"
+    assert value(found, "teacher.teacher_mode") == "finetune"
+
+
+def test_given_epochs_stand_in_the_place_of_steps():
+    given = Settings("x", training=TrainingSettings(epochs=3))
+    found = plan(given=given, fixed={"training.epochs"})
+    assert "training.steps" not in found.choices
+    assert found.expected_s["student"] < 150
+
+
+def test_without_a_teacher_there_is_none():
+    found = plan(given=Settings("x", Baseline()), fixed={"recipe.name"})
+    assert not [name for name in found.choices if name.startswith("teacher.")]
+    assert "teach" not in found.expected_s
+    assert "control" not in found.expected_s
+    assert value(found, "views.views") == 0
+
+
+def test_every_choice_has_a_reason_in_a_line():
+    for found in (plan(), plan(weights=(), student_weights=()), plan(max_mb=2), plan(minutes=0.5)):
+        for choice in found.choices.values():
+            assert choice.why
+            assert "\n" not in choice.why
