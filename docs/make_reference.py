@@ -44,6 +44,8 @@ TARGET = Path(__file__).with_name("reference.md")
 
 FILES = {
     "settings.yaml": "Every setting, fully resolved. `stillroom distill --settings FILE` repeats the run.",
+    "plan.yaml": "Only of a run that follows a plan: every planned or given setting with its reason, the facts, and the "
+    "seconds expected of each stage. `stillroom distill --plan FILE` follows it again.",
     "manifest.json": "What was run on what with what: data, task, store, seed, versions, machine, device, seconds per "
     "stage, and at the end the SHA-256 of every `.safetensors`, `.onnx` and `.parquet` file.",
     "audit.json": "What the audit found; see [below](#auditjson).",

@@ -81,7 +81,19 @@ def test_the_reference_names_every_setting_and_verb():
     for cls in SECTIONS.values():
         for field in fields(cls):
             assert f"`--{field.name.replace('_', '-')}`" in page
-    for verb in ("distill", "evaluate", "predict", "explain", "export", "audit", "models", "recipes", "bench", "demo"):
+    for verb in (
+        "distill",
+        "plan",
+        "evaluate",
+        "predict",
+        "explain",
+        "export",
+        "audit",
+        "models",
+        "recipes",
+        "bench",
+        "demo",
+    ):
         assert f"### `stillroom {verb}`" in page
 
 
@@ -338,7 +350,7 @@ def test_the_run_folder_is_as_the_reference_describes_it(run):
     described = {name.strip("/") for name in make_reference.FILES}
     left = {path.name for path in run.path.iterdir()}
     assert left - described == {"warm_up"}, "files that the reference does not name"
-    assert described - left == {"evaluations", "checkpoints"}, "files that the reference promises"
+    assert described - left == {"evaluations", "checkpoints", "plan.yaml"}, "files that the reference promises"
     assert set(make_reference.METRICS) - set(run.metrics) == {"robustness"}, "it was not asked for"
     assert not set(run.metrics) - set(make_reference.METRICS)
     assert set(run.history()[0]) == set(make_reference.HISTORY)
