@@ -177,6 +177,17 @@ def test_a_command_with_an_unknown_flag_would_be_noticed():
         parse(["distill", "my_images", "--sise", "32"])
 
 
+@pytest.mark.parametrize(
+    "section", ["Accuracy, with a control", "The papers' systems and their controls", "Score-CAM", "Evidence"]
+)
+def test_figures_that_no_longer_hold_are_marked(section):
+    """Until they are made again: with what students start from and which weights are kept, these changed."""
+    text = (DOCS / "benchmarks.md").read_text("utf-8").split(f"\n## {section}\n")[1]
+    assert text.startswith("\n> **No longer holds; do not quote.**")
+    recipes = (ROOT / "README.md").read_text("utf-8").split("\n## Recipes\n")[1].split("\n## ")[0]
+    assert not re.search(r"[0-9]\.[0-9]", recipes)
+
+
 # -- recipes.md -----------------------------------------------------------------------------------------------------
 def test_the_papers_command_sets_what_the_page_says_of_the_paper():
     (arguments,) = [words for page, words in commands() if page == "recipes.md" and "adam" in words]
