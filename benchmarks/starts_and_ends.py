@@ -16,6 +16,7 @@ import copy
 import io
 import json
 import multiprocessing
+import os
 import time
 import traceback
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SIDE, TEACHER_SIDE = 96, 160
+LOGGED = 12  # times that a training is looked at
 FOLDERS, SMALL_IMAGES = ("otoscopy", "brain_mri", "breast_ultrasound"), ("breastmnist", "retinamnist", "pneumoniamnist")
 
 
@@ -46,7 +48,7 @@ class Job:
     head: str = "normal"  # timm, normal or probe
     lr: float = 2e-3
     share: float = 0.3  # of the rate, for pretrained weights
-    epochs: int = 20
+    steps: int = 300
     views: str = "light"  # light, mix, crop, crop+mix
     teacher: str = ""  # names of teachers, joined by +; their probabilities are averaged
     alpha: float = 1.0  # weight of the labels
@@ -230,7 +232,7 @@ def re_estimated(network: nn.Module, pictures: Pictures, job: Job, chance: np.ra
     network.train()
     rows = pictures.train if job.teacher else pictures.labelled
     with torch.no_grad():
-        for _ in range(12):
+        for _ in range(8):
             images = view(pictures.get(chance.choice(rows, 64)), job.views, generator)
             network(images)
     return network.eval()
@@ -273,8 +275,8 @@ def train(network: Normalised, job: Job, pictures: Pictures, teachers: list[Norm
     """Train in place; the logits of every epoch and of the averaged weights, by name."""
     device = pictures.device
     rows = pictures.train if teachers else pictures.labelled
-    passes = min(most, max(1, round(job.epochs * len(pictures.train) / 32)))
-    epochs = np.linspace(0, passes, min(job.epochs, passes) + 1).round().astype(int)[1:]
+    passes = min(most, job.steps)
+    epochs = np.linspace(0, passes, min(LOGGED, passes) + 1).round().astype(int)[1:]
     optimizer = torch.optim.AdamW(groups(network, job), lr=job.lr, fused=True)
     generator = torch.Generator(device=device).manual_seed(1000 * job.seed + 17)
     chance = np.random.default_rng([job.seed, 3])
@@ -344,7 +346,6 @@ def train(network: Normalised, job: Job, pictures: Pictures, teachers: list[Norm
 def run(job: Job, arguments: argparse.Namespace, cache: dict) -> tuple[dict, dict]:
     key = (job.data, job.seed, job.labels)
     if key not in cache:
-        cache.clear()
         cache[key] = Pictures(arguments.data, job, arguments.device)
     pictures, weights, data, out = cache[key], arguments.weights, arguments.data, arguments.out
     started = time.time()
@@ -405,42 +406,30 @@ def job_list() -> list[Job]:
                 for name in names:
                     found.append(Job(data=name, seed=seed, **variant))
 
-    every, folders, small = list(sets), list(FOLDERS), [*FOLDERS, "breastmnist"]
-    mix, crop = {"views": "mix"}, {"views": "crop"}
+    small = [*FOLDERS, "breastmnist"]
+    mix, few = {"views": "mix"}, {"labels": 0.1}
     taught = {"teacher": PANEL, "alpha": 0.2}
     cut = {"network": "mobilenetv2_035", "start": "cut"}
     random = {"network": "mobilenetv2_050", "start": "random"}
-    # Teaching at all labels and at 10 %, beside its controls: on every set before the finer questions.
-    students(small, (0,), {}, mix, taught, taught | mix)
-    students(small, (0,), *[few | {"labels": 0.1} for few in ({}, mix, taught, taught | mix)])
-    students(small, (0,), *[{"lr": lr, "share": share} for lr, share in RATES])
-    students(small, (0,), {"epochs": 40}, mix | {"epochs": 40}, taught | mix | {"epochs": 40}, crop, taught | crop)
-    students(small, (1,), {}, mix, taught, taught | mix)
-    students(small, (1,), *[few | {"labels": 0.1} for few in ({}, mix, taught, taught | mix)])
-    students(small, (0,), cut, cut | mix, cut | taught, cut | taught | mix)
-    students(small, (0,), {"teacher": "edge", "alpha": 0.2} | mix, {"teacher": "tuned_edge", "alpha": 0.2} | mix)
-    students(small, (0,), *[{"teacher": PANEL, "alpha": a, "temperature": t} | mix for a, t in SOFTNESS])
     probed = {"head": "probe"}
-    students(small, (0,), probed, probed | mix, probed | taught | mix)
-    students(small, (0,), probed | {"labels": 0.1}, probed | taught | mix | {"labels": 0.1})
-    students(folders, (0, 1), random, random | {"head": "timm"}, {"head": "timm"})
-    students(every[4:], (0,), {}, taught, taught | mix, *[few | {"labels": 0.1} for few in ({}, taught, taught | mix)])
-    students(small, (1,), *[{"lr": lr, "share": share} for lr, share in RATES])
-    students(small, (2,), {}, mix, taught, taught | mix)
-    students(small, (2,), *[few | {"labels": 0.1} for few in ({}, mix, taught, taught | mix)])
+    edge, tuned = {"teacher": "edge", "alpha": 0.2}, {"teacher": "tuned_edge", "alpha": 0.2}
+    soft = [{"teacher": PANEL, "alpha": a, "temperature": t} for a, t in SOFTNESS]
+    # Teaching at all labels and at 10 %, beside its controls: on every set and seed before the finer questions.
+    for seed in (1, 2, 0):
+        students(small, (seed,), {}, taught, few, few | taught)
     for seed in (1, 2):
-        students(
-            small, (seed,), {"epochs": 40}, mix | {"epochs": 40}, taught | mix | {"epochs": 40}, crop, taught | crop
-        )
-        students(small, (seed,), cut, cut | mix, cut | taught, cut | taught | mix)
-        students(small, (seed,), {"teacher": "edge", "alpha": 0.2} | mix, probed, probed | taught | mix)
-        students(small, (seed,), *[{"teacher": PANEL, "alpha": a, "temperature": t} | mix for a, t in SOFTNESS])
-    students(
-        small, (0, 1), {"smoothing": 0.1}, {"epochs": 10}, {"decay": 0.0}, {"teacher": "edge96", "alpha": 0.2} | mix
-    )
-    students(small, (0, 1), {"teacher": "edge+mnv2", "alpha": 0.2} | mix, cut | taught | mix | {"epochs": 40})
-    students(folders, (0, 1), random | taught, random | taught | mix)
-    students(every[4:], (1, 2), {}, taught, taught | mix, *[{"labels": 0.1}, taught | mix | {"labels": 0.1}])
+        students(small, (seed,), edge, few | edge, *[one | few for one in soft[:2]], *soft[:2])
+        students(small, (seed,), cut, cut | taught, cut | few, cut | few | taught)
+    students(sets[4:], (0,), {}, taught, few, few | taught)
+    for seed in (1, 2):
+        students(small, (seed,), probed, few | probed, few | taught | probed, probed | taught)
+        students(small, (seed,), tuned, few | tuned, taught | mix, few | taught | mix, mix)
+        students(small, (seed,), *[{"lr": lr, "share": share} for lr, share in RATES])
+        students(small, (seed,), *[{"steps": steps} for steps in (75, 150, 600)])
+        students(small, (seed,), *soft[2:], *[one | few for one in soft[2:]])
+        students(list(FOLDERS), (seed,), random, random | {"head": "timm"}, {"head": "timm"}, random | taught)
+    students(small, (1, 2), taught | {"steps": 600}, taught | mix | {"steps": 600}, mix | {"steps": 600})
+    students(small, (1, 2), {"views": "crop"}, taught | {"views": "crop"}, {"smoothing": 0.1}, {"decay": 0.0})
     unique = list(dict.fromkeys(found))
     done: set[str] = set()
     ordered: list[Job] = []
@@ -463,7 +452,6 @@ SOFTNESS = [(0.0, 2.0), (0.5, 2.0), (0.0, 4.0), (0.0, 1.0), (0.2, 1.0), (0.2, 4.
 
 def worker(number: int, jobs: list[Job], taken: list, lock, arguments: argparse.Namespace, deadline: float) -> None:
     torch.set_num_threads(1)
-    torch.backends.cudnn.benchmark = arguments.device == "cuda"
     cache: dict = {}
     scratch = arguments.out / "scratch"
     while time.time() < deadline:
@@ -522,7 +510,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=12)
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--most-steps", type=int, default=500)
+    parser.add_argument("--most-steps", type=int, default=2000, help="for a trial of the script")
     parser.add_argument("--only", nargs="*", default=[], help="sets")
     arguments = parser.parse_args()
     deadline = time.time() + 60 * arguments.minutes
@@ -530,6 +518,8 @@ def main() -> None:
     for folder in (target, arguments.out / "teachers", arguments.out / "scratch"):
         folder.mkdir(parents=True, exist_ok=True)
     jobs = [job for job in job_list() if not arguments.only or job.data in arguments.only]
+    # One thread for each process: also for the BLAS that scikit-learn calls.
+    os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     context = multiprocessing.get_context("spawn")
     lock, taken = context.Lock(), context.Array("b", len(jobs), lock=False)
     processes = [
