@@ -139,6 +139,8 @@ def fits(recipe, bench, monkeypatch):
 
     def fit(role, network, objective, *, teachers=(), epochs=None, rows=None, lr=None):
         calls.append((role, type(objective).__name__, epochs, None if rows is None else len(rows), len(teachers)))
+        seen = len(made.data.train if rows is None else rows) * (2 if objective.two_views else 1) * (epochs or 1)
+        made.run.log({"role": role, "epoch": 1, "images": seen})
         with torch.no_grad():
             network.classifier().weight.fill_(9.0)
         return network

@@ -29,7 +29,7 @@ def test_a_whole_run(distilled):
 def test_student_and_control_have_the_same_labels_loss(quick, workbench, recipe, gamma, weights):
     bench, asked = workbench(quick(recipe)), {}
 
-    def fit(role, network, objective, *, teachers=(), class_weights=None):
+    def fit(role, network, objective, *, teachers=(), epochs=None, class_weights=None):
         asked[role] = objective, len(teachers), class_weights
         return network
 

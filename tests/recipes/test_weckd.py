@@ -44,6 +44,7 @@ def bench(picture_folder, tmp_path):
 
         def fit(role, network, objective, *, teachers=(), epochs=None, rows=None, lr=None):
             made.asked_for.append((role, type(objective).__name__, rows, epochs, len(teachers), lr))
+            made.run.log({"role": role, "epoch": 1, "images": (epochs or settings.training.epochs) * len(rows)})
             return network
 
         made.fit = fit
