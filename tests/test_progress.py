@@ -10,7 +10,9 @@ import time
 
 import pytest
 
-from stillroom.progress import progress
+from stillroom import Baseline, EvaluationSettings, Settings
+from stillroom.progress import Journey, enter, journey, progress
+from stillroom.stages import foreseen, stage_of
 
 WORK = """
 import time
@@ -80,3 +82,72 @@ def test_quick_work_and_silence_write_nothing(capsys):
     with progress("nothing", 0) as advance:
         advance()
     assert capsys.readouterr() == ("", "")
+
+
+# -- the way through all stages -------------------------------------------------------------------------------------
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_time_left_for_all_follows_what_stages_really_took(clock):
+    way = Journey({"teach": 60.0, "student": 600.0, "control": 500.0, "evaluate": 100.0})
+    way.enter("teach")
+    assert way.where() == "stage 1 of 4, about 21 min left for all"  # 1260 s
+    clock[0] += 30
+    assert way.left(None) == 1230
+    assert way.left(10.0) == 1210  # its own bar knows better
+    clock[0] += 90  # twice as long as expected: so will the rest be
+    assert way.enter("student")
+    assert way.left(None) == 2 * 1200
+    assert not way.enter("student")
+    assert not way.enter("something else")
+    way.enter("evaluate")  # whatever the order
+    assert way.where().startswith("stage 3 of 4")
+
+
+def test_a_stage_that_nobody_timed_has_no_time_left(clock):
+    way = Journey({"student": 10.0, "evaluate": None})
+    way.enter("student")
+    assert way.where(5.0) == "stage 1 of 2"
+    assert Journey({"student": 1.0, "evaluate": 1.0}, done=["student"]).entered == ["student"]
+
+
+def test_lines_of_a_log_tell_of_the_stage(capsys, clock):
+    with journey({"teach": 20.0, "student": 60.0, "evaluate": 30.0}):
+        enter("student")
+        with progress("student", 100) as advance:
+            for _ in range(50):
+                clock[0] += 1
+                advance(1, "epoch 1/2")
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "student: 15 %, about 85 s left; stage 1 of 3, about 2 min left for all; epoch 1/2"
+
+
+def test_a_terminal_shows_the_stage_below_the_bar_and_a_line_for_each():
+    code = "from stillroom.progress import enter, journey\n"
+    code += "with journey({'teach': 5.0, 'student': 9.0}):\n    enter('teach')"
+    code += "".join(f"\n    {line}" for line in WORK.splitlines())
+    shown = on_a_terminal(code, 80)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", shown)]
+    assert lines[0] == "Stage 1 of 2, about 14 s left for all: teach"
+    assert any(re.fullmatch(r"stage 1 of 2, about \d+ s left for all *", line) for line in lines[1:])
+    assert max(map(len, lines)) <= 80
+
+
+def test_silence_is_silent(capsys, clock):
+    with journey({"student": 1.0}, enabled=False):
+        enter("student")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_stages_are_foreseen_from_the_settings():
+    assert list(foreseen(Settings("x"))) == ["teach", "student", "control", "evaluate", "explain", "export", "profile"]
+    short = Settings("x", Baseline(), evaluation=EvaluationSettings(explain=0, corruptions=True))
+    assert foreseen(short, {"student": 3.0})["student"] == 3.0
+    assert list(foreseen(short)) == ["student", "evaluate", "export", "profile", "corrupt"]
+    names = {"ask teacher": "teach", "train teacher-2": "teach", "fit teacher's head": "teach", "train skd": "student"}
+    names |= {"train student": "student", "train control": "control", "explain": "explain", "something": None}
+    assert {name: stage_of(name) for name in names} == names

@@ -26,10 +26,12 @@ from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.zoo import create, locate_weights, resolve_size
 from stillroom.planning.plan_file import FILE as PLAN_FILE
-from stillroom.planning.plan_file import write_plan
+from stillroom.planning.plan_file import read_plan, write_plan
 from stillroom.planning.sheet import Plan
+from stillroom.progress import journey
 from stillroom.run import Run, require_vacant
 from stillroom.settings import Settings, anchored
+from stillroom.stages import foreseen, stage_of
 from stillroom.task import Task
 from stillroom.workbench import Workbench, pick_device
 
@@ -136,8 +138,12 @@ def check_settings(settings: Settings, task: Task) -> None:
 
 
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
+    plan = run.path / PLAN_FILE
+    expected = read_plan(plan).expected_s if plan.exists() else None
+    done = [stage for name in run.manifest["durations_s"] if (stage := stage_of(name))]
     try:
-        return _stages(run, dataset, show_progress)
+        with journey(foreseen(run.settings, expected), done, enabled=show_progress):
+            return _stages(run, dataset, show_progress)
     except (StorageError, KeyboardInterrupt) as stop:
         stop.add_note(run.how_to_resume)
         raise

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import RunError, UsageError
 from stillroom.files import append_line, write_atomically, write_json
+from stillroom.progress import enter
 from stillroom.settings import Settings, read_settings, to_dict
+from stillroom.stages import stage_of
 from stillroom.task import Task, from_description
 
 if TYPE_CHECKING:
@@ -164,6 +166,7 @@ class Run:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage; the manifest sums its seconds over resumed attempts."""
+        enter(stage_of(name))
         start = time.monotonic()
         try:
             yield
