@@ -16,6 +16,7 @@ import yaml
 from stillroom.data.table import Table
 from stillroom.evaluation.assess import assess, predictions_frame
 from stillroom.evaluation.conformal import coverage_report, fit_conformal
+from stillroom.evaluation.luck import Training, luck
 from stillroom.evaluation.ood import energy, fit_density, fit_foreign_rule, foreign_report, refusal_report
 from stillroom.explanation.evidence import Explained, gather
 from stillroom.report import write_report
@@ -33,7 +34,18 @@ TASKS: dict[str, Task] = {
     "ordinal": MultiClass(("none", "mild", "moderate", "severe", "proliferative"), ordinal=True),
     "multilabel": MultiLabel(CHEST),
 }
-SKILL = {"student": 2.2, "control": 1.9, "teacher": 2.4}
+SKILL = {"student": 2.2, "control": 1.9, "teacher": 2.4, "probe_of_teacher": 2.0, "probe_of_student": 1.4}
+NETWORKS = ("student", "control", "teacher")
+RIVALS = (*NETWORKS, "probe_of_teacher", "probe_of_student", "majority")
+PLAN = {
+    "source": "fixture", "budget": {"minutes": 20, "max_mb": 10, "max_ms": None},
+    "facts": {"images": 480, "classes": {"normal": 300, "pneumonia": 180}, "colour": False},
+    "expected_s": {"teach": 60.0, "student": 300.0, "evaluate": 20.0},
+    "choices": {
+        "data.size": {"value": 96, "why": "The images are 224 px wide; <96> is what 20 minutes allow."},
+        "student.student": {"value": "mobilenetv2_100", "why": "The best that 10 MB allow."},
+    },
+}  # fmt: skip
 
 
 def build_run(
@@ -54,10 +66,13 @@ def build_run(
     explained: int = 0,
     lesions: bool = False,
     uncertain: bool = False,
+    several: int = 0,
+    plan: dict[str, Any] | None = None,
 ) -> Path:
     """Write a run folder; two thirds of the images are training and validation, a third is test.
 
     ``explained`` is how many test images have heat maps; 0 leaves the part out, as ``uncertain`` does with sets and refusals.
+    ``several`` is how many trainings luck was measured by.
     """
     rng = np.random.default_rng(7)
     task = task or TASKS[kind]
@@ -83,9 +98,14 @@ def build_run(
     shared = rng.normal(size=signal.shape)
     offset = 0.0 if task.exclusive else -2.2
     logits = {
-        role: 1.6 * (SKILL[role] * signal + shared + 0.6 * rng.normal(size=signal.shape) + offset) for role in roles
+        role: 1.6 * (SKILL[role] * signal + shared + 0.6 * rng.normal(size=signal.shape) + offset)
+        for role in roles
+        if role != "majority"
     }
+    if "majority" in roles:
+        logits["majority"] = np.tile(np.log(signal[splits == "train"].mean(axis=0) + 1e-3), (images, 1))
     found = assess(task, table, logits, EvaluationSettings(resamples=resamples), seed=0)
+    roles = tuple(role for role in roles if role in NETWORKS)
     digests = np.array([f"{number:032x}" for number in range(images)])
     frame = predictions_frame(task, table, digests, found.probabilities)
     frame.to_parquet(folder / "predictions.parquet", index=False)
@@ -113,6 +133,10 @@ def build_run(
     if explained:
         rows = table.indices("test")[:explained]
         metrics["explanation"] = _explain(folder, table, found.probabilities, rows, roles, side, channels, lesions)
+    if several:
+        metrics["luck"] = _luck(table, found.probabilities, several, resamples)
+    if plan:
+        (folder / "plan.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
     if uncertain:
         metrics |= _uncertain(table, logits["student"], resamples)
     _json(folder / "metrics.json", metrics)
@@ -127,6 +151,20 @@ def build_run(
     lines = [json.dumps(line) for role in roles for line in _history(role, epochs)]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def _luck(table: Table, probabilities: dict[str, np.ndarray], count: int, resamples: int) -> dict[str, Any]:
+    """Trainings whose student and control differ by a little noise."""
+    rng, test = np.random.default_rng(9), table.indices("test")
+    trainings = []
+    for _ in range(count):
+        said = {role: values[test].copy() for role, values in probabilities.items()}
+        for role in {"student", "control"} & set(said):
+            said[role] = np.clip(said[role] + rng.normal(0, 0.08, said[role].shape), 0, 1)
+        patients = None if table.patients is None else table.patients[test]
+        seen = {"student": float(rng.uniform(0.9, 1))}
+        trainings.append(Training(said, table.targets[test], patients, table.ids[test], len(table) // 3, seen))
+    return luck(table.task, "repeats", trainings, margin=0.02, resamples=resamples, seed=0)
 
 
 def _explain(

@@ -8,6 +8,7 @@ from stillroom.report.curves import _pr, _roc
 from stillroom.report.numbers import count, duration, estimate, fixed, p_value, ratio
 from stillroom.report.record import load
 from stillroom.report.tables import confusion, decisions
+from stillroom.report.verdict import LUCK, against_control, against_teacher
 from stillroom.report.wording import findings, notes, reading, temperature_notes
 
 
@@ -41,16 +42,45 @@ def test_verdict_against_the_teacher(make_run, low, high, expected):
     assert expected in headlines(make_run(), student_vs_teacher=comparison(low, high))
 
 
+def lucky(record, **comparisons):
+    """The same comparisons as if they came from five trainings."""
+    record.metrics["luck"] = {"count": 5, "kind": "repeats", "comparison": comparisons}
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
+    ("low", "high", "alone", "several", "tone"),
     [
-        (0.01, 0.05, "The teacher helped."),
-        (-0.01, 0.03, "did not measurably help"),
-        (-0.05, -0.01, "did harm"),
+        (0.01, 0.05, f"The student is ahead; whether the teacher helped is open. {LUCK}", "The teacher helped.", "good"),
+        (-0.01, 0.03, "The teacher did not measurably help.", "The teacher did not measurably help.", "neutral"),
+        (
+            -0.05, -0.01, f"The control is ahead; whether the teacher did harm is open. {LUCK}",
+            "The teacher did harm: the control is better.", "bad",
+        ),
     ],
-)
-def test_verdict_on_the_teacher_s_help(make_run, low, high, expected):
-    assert expected in headlines(make_run(), student_vs_control=comparison(low, high))
+)  # fmt: skip
+def test_verdict_on_the_teacher_s_help_needs_several_trainings_to_praise(make_run, low, high, alone, several, tone):
+    record = load(make_run())
+    record.metrics["comparison"] = {"student_vs_control": comparison(low, high)}
+    finding = against_control(record)
+    assert finding.headline == alone
+    assert finding.tone == ("bad" if tone == "bad" else "neutral")
+    assert "--repeats or --folds" in finding.evidence
+    lucky(record, student_vs_control=comparison(low, high))
+    finding = against_control(record)
+    assert (finding.headline, finding.tone) == (several, tone)
+    assert "luck of training" not in finding.evidence
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.01, 0.05), (-0.01, 0.03), (-0.015, -0.005)])
+def test_being_as_good_as_the_teacher_is_praised_after_several_trainings_alone(make_run, low, high):
+    record = load(make_run())
+    record.metrics["comparison"] = {"student_vs_teacher": comparison(low, high)}
+    alone = against_teacher(record)
+    lucky(record, student_vs_teacher=comparison(low, high))
+    several = against_teacher(record)
+    assert (alone.tone, several.tone) == ("neutral", "good")
+    assert alone.headline == several.headline
+    assert "not the luck of training" in alone.evidence
 
 
 def test_a_claim_that_accuracy_contradicts_says_so(make_run):
@@ -60,7 +90,7 @@ def test_a_claim_that_accuracy_contradicts_says_so(make_run):
         "student_vs_teacher": comparison(-0.01, 0.03) | {"accuracy_difference": worse},
         "student_vs_control": comparison(-0.01, 0.03) | {"accuracy_difference": worse},
     }
-    _, _, teacher, control = findings(record)[:4]
+    teacher, control = against_teacher(record), against_control(record)
     assert (teacher.tone, control.tone) == ("neutral", "bad")
     assert teacher.headline.endswith("But the student's accuracy is lower.")
     assert "did not measurably help. But" in control.headline
@@ -157,7 +187,8 @@ def test_a_student_that_may_be_guessing_is_said_first_and_never_praised(make_run
     both = {"student_vs_teacher": comparison(-0.01, 0.01), "student_vs_control": comparison(0.01, 0.05)}
     record.metrics["comparison"] = both
     guess(record, "student", "teacher")
-    first, _, teacher, control = findings(record)[:4]
+    lucky(record, **both)
+    first, teacher, control = findings(record)[0], against_teacher(record), against_control(record)
     assert (first.tone, first.headline) == ("bad", "The student is not shown to be better than guessing.")
     assert (teacher.tone, control.tone) == ("neutral", "neutral")
     assert teacher.headline.endswith("But neither is shown to be better than guessing.")
@@ -166,11 +197,9 @@ def test_a_student_that_may_be_guessing_is_said_first_and_never_praised(make_run
 
 def test_beating_a_teacher_that_guesses_is_no_praise_either(make_run):
     record = load(make_run())
-    record.metrics["comparison"] = {
-        "student_vs_teacher": comparison(0.2, 0.4), "student_vs_control": comparison(0.01, 0.05)
-    }  # fmt: skip
+    lucky(record, student_vs_teacher=comparison(0.2, 0.4), student_vs_control=comparison(0.01, 0.05))
     guess(record, "teacher")
-    first, _, teacher, control = findings(record)[:4]
+    first, teacher, control = findings(record)[0], against_teacher(record), against_control(record)
     assert first.headline == "The student is better than guessing."
     assert teacher.tone == "neutral"
     assert teacher.headline.endswith("But the teacher is not shown to be better than guessing.")

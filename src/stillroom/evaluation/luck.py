@@ -79,7 +79,7 @@ def luck(
         ``kind``; ``count`` (trainings); ``metric``; ``margin``; ``runs`` (per training the selection metric on test by
         role); ``figures`` (per role the metric and ``accuracy``: mean over trainings as ``value``, ``low``, ``high``);
         ``comparison`` (``student_vs_<role>``: what :func:`~stillroom.evaluation.comparison.judge` gives of the mean
-        difference, and ``accuracy_difference``); ``exported`` (of repeats the training, from 0, whose student is best on
+        difference, and ``accuracy_difference``); ``exported`` (of repeats the training, from 1, whose student is best on
         validation; None of folds and where validation says nothing); ``statement``. None where not defined.
 
     Raises:
@@ -208,7 +208,7 @@ def _figure(
 
 
 def _best(values: Sequence[float]) -> int | None:
-    return None if np.isnan(values).all() else int(np.nanargmax(values))
+    return None if np.isnan(values).all() else int(np.nanargmax(values)) + 1
 
 
 def _number(value: float) -> float | None:

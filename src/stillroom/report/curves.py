@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
 from stillroom.report.numbers import METRICS
 from stillroom.report.record import Record, in_order
 from stillroom.report.style import CLASS_MARKERS, DASHES, MARKERS, colour, unit_axes
@@ -141,7 +142,8 @@ def roc_per_class(record: Record) -> Iterator[tuple[str, str]]:
         area = {k: np.trapezoid(_roc(truth[:, k], probabilities["student"][:, k]), _GRID) for k in usable}
         usable = sorted(sorted(usable, key=lambda k: area[k])[:MAX_SMALL_PANELS])
     for k in usable:
-        curves = {role: _roc(truth[:, k], p[:, k]) for role, p in probabilities.items()}
+        shown = {role: p for role, p in probabilities.items() if role not in (PROBE_OF_TEACHER, PROBE_OF_STUDENT)}
+        curves = {role: _roc(truth[:, k], p[:, k]) for role, p in shown.items()}
 
         def paint(axes: Axes, curves: dict[str, np.ndarray] = curves) -> None:
             axes.plot([0, 1], [0, 1], color=ink("muted"), linewidth=0.8, linestyle=":")
@@ -159,7 +161,8 @@ def _test(record: Record) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     if predictions is None or not predictions.test.any():
         return np.zeros((0, len(record.task.classes)), dtype=np.uint8), {}
     truth = record.task.one_hot(predictions.targets[predictions.test])
-    return truth, {role: values[predictions.test] for role, values in predictions.probabilities.items()}
+    drawn = {role: values for role, values in predictions.probabilities.items() if role != MAJORITY}
+    return truth, {role: values[predictions.test] for role, values in drawn.items()}
 
 
 def _usable(record: Record, truth: np.ndarray) -> list[int]:
@@ -191,4 +194,4 @@ def _pr(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _overlay(axes: Axes, curves: dict[str, np.ndarray]) -> None:
     for role in reversed(in_order(curves)):
-        axes.plot(_GRID, curves[role], color=colour(role), linestyle=DASHES[role], linewidth=1.7)
+        axes.plot(_GRID, curves[role], color=colour(role), linestyle=DASHES.get(role, ":"), linewidth=1.7)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, RIVALS, noun
 from stillroom.report.numbers import LOWER_IS_BETTER, METRICS, estimate
 from stillroom.report.record import Record, title
 from stillroom.report.style import CLASS_GLYPHS, CLASS_MARKERS, MARKERS, colour, unit_axes
@@ -23,8 +24,8 @@ MAX_EMBEDDED = 1500
 
 
 def forest(record: Record, lower_is_better: bool) -> str | None:
-    """Test figures with their intervals: a row per metric, a mark per role. None where there are none."""
-    tests = record.test
+    """Test figures with their intervals: a row per metric, a mark per network. None where there are none."""
+    tests = {role: test for role, test in record.test.items() if role != MAJORITY}
     keys = [
         key
         for key in METRICS
@@ -44,7 +45,7 @@ def forest(record: Record, lower_is_better: bool) -> str | None:
                     continue
                 y = row + (number - (len(tests) - 1) / 2) * step
                 axes.plot(figure.ends, [y, y], color=colour(role), solid_capstyle="butt")
-                axes.plot(figure.value, y, MARKERS.get(role, "x"), color=colour(role), markersize=5.5)
+                axes.plot(figure.value, y, MARKERS.get(role, "X"), color=colour(role), markersize=5.5)
         axes.set_yticks(range(len(keys)), [METRICS[key] for key in keys])
         axes.set_ylim(len(keys) - 0.5, -0.5)
         axes.grid(False, axis="y")
@@ -54,14 +55,14 @@ def forest(record: Record, lower_is_better: bool) -> str | None:
 
     name = "forest-errors" if lower_is_better else "forest"
     listed = ", ".join(METRICS[key] for key in keys)
-    label = f"Test figures with 95 % intervals for {', '.join(tests)}: {listed}. The table above has the numbers."
-    return render(name, label, (460, 58 + 15 * len(keys) * max(len(tests), 2)), paint)
+    label = f"Test figures with 95 % intervals for {', '.join(map(noun, tests))}: {listed}. The table above has the numbers."
+    return render(name, label, (460, 58 + (15 if len(tests) < 4 else 11) * len(keys) * max(len(tests), 2)), paint)
 
 
 def differences(record: Record) -> str | None:
-    """Student minus teacher and minus control with intervals, zero and the non-inferiority margin marked."""
+    """Student minus each other network with intervals, zero and the non-inferiority margin marked."""
     rows = []
-    for other in ("teacher", "control"):
+    for other in ("teacher", *(rival for rival in RIVALS if rival != MAJORITY)):
         comparison = record.comparison(other)
         if comparison and (figure := estimate(comparison.get("difference"))):
             rows.append((other, figure, comparison.get("margin")))
@@ -72,7 +73,7 @@ def differences(record: Record) -> str | None:
         axes.axvline(0, color=ink("ink"), linewidth=1)
         for row, (other, figure, margin) in enumerate(rows):
             axes.plot(figure.ends, [row, row], color=colour(other), linewidth=2.4)
-            axes.plot(figure.value, row, MARKERS[other], color=colour(other), markersize=8)
+            axes.plot(figure.value, row, MARKERS.get(other, "X"), color=colour(other), markersize=8)
             if other == "teacher" and margin:
                 axes.plot([-margin] * 2, [row - 0.42, row + 0.42], color=ink("bad"), linestyle=(0, (3, 2)))
                 place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 9.5}
@@ -80,19 +81,23 @@ def differences(record: Record) -> str | None:
         reach = 1.15 * max(max(*map(abs, f.ends), 1.7 * (m or 0), 1e-3) for _, f, m in rows)
         axes.set_xlim(-reach, reach)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), [f"student − {other}" for other, _, _ in rows])
+        axes.set_yticks(range(len(rows)), [f"student − {noun(other)}" for other, _, _ in rows])
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("← student worse · student better →")
 
-    label = "; ".join(f"student minus {other}: {figure.text(signed=True)}" for other, figure, _ in rows)
-    return render("differences", f"Paired differences. {label}.", (460, 70 + 48 * len(rows)), paint)
+    label = "; ".join(f"student minus {noun(other)}: {figure.text(signed=True)}" for other, figure, _ in rows)
+    return render(
+        "differences", f"Paired differences. {label}.", (460 if len(rows) < 3 else 560, 70 + 48 * len(rows)), paint
+    )
 
 
 def reliability(record: Record) -> Iterator[tuple[str, str]]:
     """Pairs of heading and drawing: stated confidence against outcome, before and after the temperature."""
     for role, calibration in record.calibration.items():
+        if role in (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY):
+            continue  # the table has their figures
         for when, key in (("before", "bins_before"), ("after", "bins")):
             filled = [item for item in calibration.get(key) or [] if item.get("count")]
             if filled:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, noun
 from stillroom.files import write_atomically
 from stillroom.report import curves, figures, tables
 from stillroom.report.citations import citations
 from stillroom.report.explanation import explanation_section
 from stillroom.report.gallery import mistakes
+from stillroom.report.luck import luck_section
 from stillroom.report.numbers import estimate
+from stillroom.report.plan import plan_section
 from stillroom.report.record import Record, load
+from stillroom.report.record import title as title_of
 from stillroom.report.robustness import robustness_section
-from stillroom.report.style import CLASS_GLYPHS
+from stillroom.report.style import COLOURS, glyph
 from stillroom.report.templating import TEMPLATES, environment
 from stillroom.report.uncertainty import uncertainty_section
 from stillroom.report.wording import (
@@ -44,8 +49,6 @@ NO_AUDIT: dict[str, Any] = {
         (),
     ),
 }
-# Glyphs that match the drawings' markers, for legends outside them.
-ROLE_GLYPHS = {"student": CLASS_GLYPHS[0], "control": CLASS_GLYPHS[1], "teacher": CLASS_GLYPHS[3]}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def _context(record: Record) -> dict[str, Any]:
     title, subtitle = headline(record)
     roles = list(record.test)
     maps, classes = figures.features(record)
+    kept = tables.kept(record)
     compared = [role for role in ("student", "teacher") if role in roles]
     return {
         "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
@@ -84,7 +88,8 @@ def _context(record: Record) -> dict[str, Any]:
         "audit": NO_AUDIT | (record.audit or {}),
         "title": title,
         "subtitle": subtitle,
-        "roles": [(role, ROLE_GLYPHS.get(role, CLASS_GLYPHS[6])) for role in roles],
+        "drawn": _legend(role for role in roles if role != MAJORITY),
+        "trained": _legend(role for role in roles if role not in (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)),
         "labels": labels(record),
         "reading": reading(record),
         "control": claim(record)["control"],
@@ -103,8 +108,9 @@ def _context(record: Record) -> dict[str, Any]:
         "confusions": [matrix for role in compared if (matrix := tables.confusion(record, role))],
         "decisions": [(role, table) for role in compared if (table := tables.decisions(record, role))],
         "calibration": [
-            (role, *(estimate(values.get(key)) for key in ("temperature", "ece_before", "ece_after")))
+            (title_of(role), *(estimate(values.get(key)) for key in ("temperature", "ece_before", "ece_after")))
             for role, values in record.calibration.items()
+            if role != MAJORITY
         ],
         "calibration_notes": temperature_notes(record),
         "reliability": _panels(figures.reliability(record)),
@@ -112,6 +118,9 @@ def _context(record: Record) -> dict[str, Any]:
         "maps": [Panel(*pair) for pair in maps],
         "map_classes": classes,
         "mistakes": mistakes(record),
+        "luck": luck_section(record),
+        "kept": kept and {"sentence": kept[0], "table": kept[1]},
+        "plan": plan_section(record),
         "explanation": explanation_section(record),
         "uncertainty": uncertainty_section(record),
         "robustness": robustness_section(record),
@@ -126,6 +135,11 @@ def _context(record: Record) -> dict[str, Any]:
         "recipe": record.recipe,
         "citations": citations(record.recipe),
     }
+
+
+def _legend(roles: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Name, colour (a CSS variable's name) and glyph of each role."""
+    return [(noun(role), COLOURS.get(role, "muted"), glyph(role)) for role in roles]
 
 
 def _panels(pairs: Any) -> list[Panel]:

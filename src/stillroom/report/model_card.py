@@ -13,6 +13,7 @@ from stillroom.report import tables
 from stillroom.report.citations import citations
 from stillroom.report.explanation import judgements, lesion_table, maps_table, without_maps
 from stillroom.report.numbers import Estimate, count, estimate
+from stillroom.report.plan import budget
 from stillroom.report.record import Record, load
 from stillroom.report.robustness import robustness_table
 from stillroom.report.templating import environment
@@ -78,6 +79,9 @@ def _context(record: Record) -> dict[str, Any]:
         "control": claim(record)["control"],
         "findings": findings(record),
         "results": tables.results(record),
+        "luck": record.luck,
+        "kept": tables.kept(record),
+        "plan": record.plan and (budget(record.plan) or "Without a limit of time or size."),
         "notes": notes(record),
         "class_counts": tables.class_counts(record),
         "calibration": {key: estimate(value) for key, value in record.calibration.get("student", {}).items()},

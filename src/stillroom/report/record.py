@@ -9,15 +9,22 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
+from stillroom.evaluation.roles import CONTROL, MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER
+from stillroom.report.numbers import Estimate, estimate
 from stillroom.task import Task, from_description
 
-ROLES = ("student", "control", "teacher")
-TITLES = {"student": "Student", "control": "Control", "teacher": "Teacher", "onnx": "Student as ONNX"}
+ROLES = (STUDENT, CONTROL, TEACHER, PROBE_OF_TEACHER, PROBE_OF_STUDENT)
+TITLES = {
+    PROBE_OF_TEACHER: "Linear probe on the teacher",
+    PROBE_OF_STUDENT: "Linear probe on the student's start",
+    MAJORITY: "Majority class",
+    "onnx": "Student as ONNX",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Record:
     Attributes:
         folder: the run folder itself.
         task: what the labels mean.
-        settings, manifest, audit, metrics: the files of these names.
+        settings, manifest, audit, metrics, plan: the files of these names.
         history: one entry per role and epoch, in the order written.
         features: ``student [M, D]``, perhaps ``teacher [M, D2]``, and ``index [M]``, rows of the predictions.
         gallery: ``images [G, C, H, W]`` uint8 and ``index [G]``, rows of the predictions.
@@ -56,6 +63,7 @@ class Record:
     manifest: dict[str, Any]
     audit: dict[str, Any] | None
     metrics: dict[str, Any]
+    plan: dict[str, Any] | None
     history: list[dict[str, Any]]
     predictions: Predictions | None
     features: dict[str, np.ndarray]
@@ -90,6 +98,16 @@ class Record:
         return {role: written[role] for role in in_order(written) if written[role]}
 
     @property
+    def validation(self) -> dict[str, dict[str, Any]]:
+        """Validation metrics by role; empty for runs that measured none."""
+        return self.metrics.get("validation") or {}
+
+    @property
+    def luck(self) -> dict[str, Any] | None:
+        """What several trainings say; None where there was one each."""
+        return self.metrics.get("luck") or None
+
+    @property
     def calibration(self) -> dict[str, dict[str, Any]]:
         """Calibration by role, student first."""
         written = self.metrics.get("calibration") or {}
@@ -102,14 +120,30 @@ class Record:
         return {role: written[role] for role in in_order(written) if written[role]}
 
     def comparison(self, other: str) -> dict[str, Any] | None:
-        """The paired comparison of the student with ``other``, or None where there is none."""
-        return (self.metrics.get("comparison") or {}).get(f"student_vs_{other}") or None
+        """The paired comparison of the student with ``other``: over several trainings where there were several, else of one.
+
+        None where there is none.
+        """
+        for found in (self.luck or {}, self.metrics):
+            if comparison := (found.get("comparison") or {}).get(f"student_vs_{other}"):
+                return dict(comparison)
+        return None
+
+    def chosen(self, role: str, split: Literal["test", "validation"] = "test") -> Estimate | None:
+        """A role's selection metric on a split; None where it was not measured or is not defined."""
+        figures = (self.test if split == "test" else self.validation).get(role) or {}
+        return estimate(figures.get(self.task.selection_metric))
+
+    def over_trainings(self, other: str) -> bool:
+        """Whether the comparison with ``other`` holds the luck of training."""
+        return f"student_vs_{other}" in ((self.luck or {}).get("comparison") or {})
 
 
 def in_order(roles: Iterable[str]) -> list[str]:
-    """Student, control and teacher first, then the rest as they came."""
+    """Student, control, teacher and the probes first, then the rest as they came; the majority class last."""
     roles = list(roles)
-    return [role for role in ROLES if role in roles] + [role for role in roles if role not in ROLES]
+    rest = [role for role in roles if role not in (*ROLES, MAJORITY)]
+    return [role for role in ROLES if role in roles] + rest + [role for role in roles if role == MAJORITY]
 
 
 def title(role: str) -> str:
@@ -140,6 +174,7 @@ def load(run: Path) -> Record:
         manifest=manifest,
         audit=_json(run / "audit.json") if (run / "audit.json").is_file() else None,
         metrics=metrics,
+        plan=_yaml(run / "plan.yaml") if (run / "plan.yaml").is_file() else None,
         history=_history(run / "history.jsonl"),
         predictions=predictions,
         features=_arrays(run / "features.npz", predictions),
@@ -178,9 +213,12 @@ def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise RunError(f"{path} is not valid YAML ({str(error).splitlines()[0]}).") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} should hold settings by name, found {type(content).__name__}.")
+    return content
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
@@ -204,7 +242,7 @@ def _predictions(path: Path, task: Task) -> Predictions | None:
 
     table = pd.read_parquet(path)
     probabilities = {}
-    for role in ROLES:
+    for role in in_order(dict.fromkeys(name.split(":", 1)[0] for name in map(str, table.columns) if ":" in name)):
         columns = [f"{role}:{name}" for name in task.classes]
         if not set(columns) <= set(table.columns):
             continue

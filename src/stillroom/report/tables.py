@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.table import SPLITS
+from stillroom.evaluation.roles import MAJORITY, noun
 from stillroom.report.numbers import (
     LOWER_IS_BETTER,
     METRICS,
@@ -77,7 +78,7 @@ def class_counts(record: Record) -> Grid | None:
 
 def per_class(record: Record) -> Grid | None:
     """The student's figures class by class, with every network's AUC beside each other."""
-    figures = {role: test.get("per_class") or {} for role, test in record.test.items()}
+    figures = {role: test.get("per_class") or {} for role, test in record.test.items() if role != MAJORITY}
     student = figures["student"]
     if not student:
         return None
@@ -87,7 +88,7 @@ def per_class(record: Record) -> Grid | None:
         own = student.get(name) or {}
         areas = (_figure((figures[role].get(name) or {}).get("auc")) for role in figures)
         rows.append((name, count(own.get("support")), *areas, *(_figure(own.get(key)) for key in keys)))
-    columns = (f"AUC, {role}" for role in figures)
+    columns = (f"AUC, {noun(role)}" for role in figures)
     return Grid(("Class", "Test images", *columns, *(METRICS[key] for key in keys)), rows)
 
 
@@ -132,6 +133,24 @@ def efficiency(record: Record) -> Grid | None:
         rows.append((title(name), count(values.get("parameters")), count(values.get("macs")), size, *times))
     columns = (f"ms, {batch.replace('batch_', 'batch of ')}" for batch in batches)
     return Grid(("Network", "Parameters", "Multiply-adds", "MB", *columns), rows)
+
+
+def kept(record: Record) -> tuple[str, Grid | None] | None:
+    """What the run hands over and why, and the candidates for it; None for runs that chose nothing."""
+    found = record.metrics.get("kept")
+    if not found:
+        return None
+    rows: list[tuple[Cell, ...]] = [
+        (
+            title(candidate["role"]) + (" (handed over)" if candidate["role"] == found["role"] else ""),
+            fixed(candidate.get("mb"), 1),
+            fixed(candidate.get("validation")),
+            "yes" if candidate.get("within") else "no",
+        )
+        for candidate in found.get("candidates") or ()
+    ]
+    sentence = f"The {noun(found['role'])}. {found.get('why') or ''}".strip()
+    return sentence, Grid(("Candidate", "MB", f"On validation{NARROW}↑", "Within the budget"), rows) if rows else None
 
 
 def durations(record: Record) -> Grid | None:

@@ -6,23 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillroom.evaluation.calibration import calibration_notes, uninformative
-from stillroom.report.finding import Finding, Tone
-from stillroom.report.numbers import (
-    CHANCE,
-    METRICS,
-    MISSING,
-    count,
-    counted,
-    estimate,
-    finite,
-    fixed,
-    p_value,
-    plain,
-    ratio,
-    true_minus,
-)
+from stillroom.evaluation.roles import CONTROL, MAJORITY, TEACHER, noun
+from stillroom.report.doubts import doubts
+from stillroom.report.finding import Finding
+from stillroom.report.numbers import MISSING, count, counted, finite, fixed, plain, ratio
 from stillroom.report.record import Record, title
+from stillroom.report.rivals import beaten, instead
 from stillroom.report.trust_findings import trust_findings
+from stillroom.report.verdict import absolute, against_control, against_teacher, claim
 
 
 def network(name: Any) -> str:
@@ -42,13 +33,6 @@ def headline(record: Record) -> tuple[str, str]:
         student,
         f"{claim(record)['origin']} on {source}",
     )
-
-
-def claim(record: Record) -> dict[str, str]:
-    """What the recipe adds to its control (``adds``), what that is (``control``), and the student's ``origin``."""
-    if found := record.manifest.get("claim"):
-        return dict(found)
-    return {"adds": "", "control": "", "origin": "Trained without a teacher"}
 
 
 def labels(record: Record) -> str:
@@ -74,12 +58,12 @@ def reading(record: Record) -> str:
 
 
 def findings(record: Record) -> list[Finding]:
-    """The verdict, most important first; says where evidence is missing or speaks against the student."""
-    found = [_absolute(record), _leaks(record)]
-    for other, judge in (("teacher", _against_teacher), ("control", _against_control)):
-        finding = judge(record)
-        finding = finding and _tempered(finding, record.comparison(other) or {})
-        found.append(finding and _sobered(finding, record, other))
+    """The verdict, most important first; says where evidence is missing or speaks against the student.
+
+    What to use instead comes before everything, then what the student is worth and why that may not hold.
+    """
+    found = [*instead(record), absolute(record), *doubts(record), _leaks(record)]
+    found += [against_teacher(record), against_control(record), beaten(record)]
     found += [_uninformative(record), *trust_findings(record)]
     found += [_size(record), _speed(record), _export(record)]
     return [finding for finding in found if finding]
@@ -87,7 +71,10 @@ def findings(record: Record) -> list[Finding]:
 
 def notes(record: Record) -> list[str]:
     """Remarks of the evaluation on its own figures, each once; with the role's name where roles differ."""
-    by_role = {role: list(map(str, test.get("notes") or [])) for role, test in record.test.items()}
+    tests = {
+        role: test for role, test in record.test.items() if role != MAJORITY
+    }  # always the same answer needs no remark
+    by_role = {role: list(map(str, test.get("notes") or [])) for role, test in tests.items()}
     found: dict[str, list[str]] = {}
     for role, remarks in by_role.items():
         for remark in remarks:
@@ -97,7 +84,7 @@ def notes(record: Record) -> list[str]:
     ]
     if len(teachers := record.manifest.get("teachers") or []) > 1:
         said.insert(0, f"Teacher is the mean of the {len(teachers)} teachers' logits: {', '.join(map(str, teachers))}.")
-    for comparison in filter(None, map(record.comparison, ("teacher", "control"))):
+    for comparison in filter(None, map(record.comparison, (TEACHER, CONTROL))):
         said += map(str, comparison.get("notes") or [])
     return list(dict.fromkeys(said))
 
@@ -107,6 +94,7 @@ def temperature_notes(record: Record) -> list[str]:
     return [
         f"{title(role)}: {remark}"
         for role, values in record.calibration.items()
+        if role != MAJORITY
         for remark in calibration_notes(values)
     ]
 
@@ -122,116 +110,12 @@ def audit_total(audit: Mapping[str, Any], key: str) -> int:
     return int((audit.get("totals") or {}).get(key, len(audit.get(key) or ())))
 
 
-def _evidence(comparison: Mapping[str, Any], other: str) -> str:
-    statement = true_minus(str(comparison.get("statement") or "").strip())
-    figure = estimate(comparison.get("difference"))
-    if not statement and figure:
-        metric = METRICS.get(str(comparison.get("metric")), str(comparison.get("metric") or "figure"))
-        statement = f"{metric}, student − {other}: {figure.text(signed=True)}."
-    tests = [f"paired bootstrap {p_value(comparison['p_value'])}"] if finite(comparison.get("p_value")) else []
-    if accuracy := estimate(comparison.get("accuracy_difference")):
-        tests.append(f"accuracy {accuracy.text(signed=True)}")
-    if finite(comparison.get("mcnemar_p")):
-        tests.append(f"McNemar {p_value(comparison['mcnemar_p'])}")
-    details = "; ".join(tests)
-    return f"{statement} {details[:1].upper()}{details[1:]}." if details else statement
-
-
-def _tempered(finding: Finding, comparison: Mapping[str, Any]) -> Finding:
-    """The claim rests on the selection metric: where accuracy speaks against it, the headline says so."""
-    accuracy = estimate(comparison.get("accuracy_difference"))
-    if finding.tone == "bad" or accuracy is None or accuracy.high is None or accuracy.high >= 0:
-        return finding
-    tone: Tone = "neutral" if finding.tone == "good" else "bad"
-    return Finding(tone, f"{finding.headline} But the student's accuracy is lower.", finding.evidence)
-
-
-def _sobered(finding: Finding, record: Record, other: str) -> Finding:
-    """No praise for a comparison that guessing would pass: with the teacher, or of a student that only guesses."""
-    guessing = [role for role in ("student", "teacher") if _at_chance(record, role)]
-    if finding.tone != "good" or not guessing or (other == "control" and "student" not in guessing):
-        return finding
-    if other == "control":
-        guessing = ["student"]
-    who = f"the {guessing[0]} is not" if len(guessing) == 1 else "neither is"
-    return Finding("neutral", f"{finding.headline} But {who} shown to be better than guessing.", finding.evidence)
-
-
-def _at_chance(record: Record, role: str) -> bool:
-    """Whether the role's selection metric could be that of guessing, or is even below."""
-    metric = record.task.selection_metric
-    figure = estimate(record.test.get(role, {}).get(metric))
-    return figure is not None and figure.ends[0] <= CHANCE[metric]
-
-
-def _absolute(record: Record) -> Finding:
-    metric = record.task.selection_metric
-    figure = estimate(record.test["student"].get(metric))
-    if figure is None:
-        text = f"{METRICS[metric]} is not defined on these test images."
-        return Finding("bad", "Whether the student is better than guessing is not known.", text)
-    evidence = f"{METRICS[metric]} on the test images {figure.text()}; guessing scores {plain(CHANCE[metric])}."
-    if _at_chance(record, "student"):
-        return Finding("bad", "The student is not shown to be better than guessing.", evidence)
-    if figure.low is None:
-        return Finding("neutral", "Whether the student is better than guessing is open: no interval.", evidence)
-    return Finding("neutral", "The student is better than guessing.", evidence)
-
-
 def _uninformative(record: Record) -> Finding | None:
     roles = [role for role, values in record.calibration.items() if uninformative(values.get("temperature"))]
     if not roles:
         return None
-    text = f"The outputs of the {' and the '.join(roles)} carry no usable information on validation."
+    text = f"The outputs of the {' and the '.join(map(noun, roles))} carry no usable information on validation."
     return Finding("bad", text, "The fitted temperature is at its upper bound: the flatter the better.")
-
-
-def _against_teacher(record: Record) -> Finding | None:
-    comparison = record.comparison("teacher")
-    if comparison is None:
-        if "teacher" not in record.test:
-            return None
-        return Finding("neutral", "Student and teacher were not compared.", "This run holds no paired comparison.")
-    evidence, margin = _evidence(comparison, "teacher"), comparison.get("margin")
-    difference = estimate(comparison.get("difference"))
-    if difference is None or difference.low is None or difference.high is None:
-        return Finding("neutral", "Whether the student is as good as its teacher is not known.", evidence)
-    if comparison.get("superior"):
-        return Finding("good", "The student does better than its teacher.", evidence)
-    if comparison.get("non_inferior") and difference.high < 0:
-        text = f"The student is a little worse than its teacher, by less than the margin of {plain(margin)}."
-        return Finding("good", text, evidence)
-    if comparison.get("non_inferior"):
-        text = f"The student is as good as its teacher, to within the margin of {plain(margin)}."
-        return Finding("good", text, evidence)
-    if finite(margin) and difference.high < -margin:
-        text = f"The student is worse than its teacher by more than the margin of {plain(margin)}."
-        return Finding("bad", text, evidence)
-    if difference.high < 0:
-        text = "The student is worse than its teacher; whether by more than the margin is open."
-        return Finding("bad", text, evidence)
-    text = f"The student is not shown to be as good as its teacher, to within the margin of {plain(margin)}."
-    return Finding("neutral", text, evidence)
-
-
-def _against_control(record: Record) -> Finding | None:
-    adds, control = claim(record)["adds"], claim(record)["control"]
-    if not adds:
-        return Finding("neutral", "This run had no teacher.", "The student learned from the labels alone.")
-    comparison = record.comparison("control")
-    if comparison is None:
-        return Finding("neutral", f"Whether {adds} helped is not known.", f"No control was trained: {control}.")
-    difference = estimate(comparison.get("difference"))
-    evidence = f"{_evidence(comparison, 'control')} The control is {control}. "
-    evidence += "One training run each: the interval covers the test images, not the luck of training."
-    if difference is None or difference.low is None or difference.high is None:
-        return Finding("neutral", f"Whether {adds} helped is not known.", evidence)
-    subject = adds[:1].upper() + adds[1:]
-    if difference.low > 0:
-        return Finding("good", f"{subject} helped.", evidence)
-    if difference.high < 0:
-        return Finding("bad", f"{subject} did harm: the control is better.", evidence)
-    return Finding("neutral", f"{subject} did not measurably help.", evidence)
 
 
 def _size(record: Record) -> Finding | None:
