@@ -148,6 +148,14 @@ def test_networks_that_never_differ_leave_doubt(kind):
     assert difference["high"] > 0.02
 
 
+def test_a_constant_answer_has_an_area_of_exactly_a_half():
+    constant = np.tile([0.3, 0.7], (60, 1))
+    made = [replace(one, probabilities=one.probabilities | {"majority": constant}) for one in trainings(3)]
+    found = luck(BINARY, "repeats", made, **HOW)
+    assert found["figures"]["majority"]["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert found["comparison"]["student_vs_majority"]["difference"]["low"] > 0
+
+
 def test_grades_are_compared_by_kappa():
     grades = MultiClass(("none", "mild", "severe"), ordinal=True)
     made = trainings(3, images=90, task=grades)

@@ -18,7 +18,7 @@ from stillroom.report.templating import environment
 from stillroom.report.wording import findings
 from stillroom.task import MultiClass
 
-ROLES = [("student", "●"), ("control", "■"), ("teacher", "◆")]
+ROLES = [("student", "student", "●"), ("control", "control", "■"), ("teacher", "teacher", "◆")]
 
 
 def measured(roles=("teacher", "student", "control"), **changes):
@@ -96,7 +96,7 @@ class Text(HTMLParser):
 
 
 def rendered(section) -> str:
-    return environment().get_template("_robustness.html.j2").render(robustness=section, roles=ROLES)
+    return environment().get_template("_robustness.html.j2").render(robustness=section, trained=ROLES)
 
 
 def test_the_page_shows_what_was_measured(section_of):

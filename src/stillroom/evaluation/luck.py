@@ -108,7 +108,9 @@ def luck(
         else:
             ends = joint_interval(values, found.moved[first] - (0 if second is None else found.moved[second]), units)
         if not np.isnan(values).any() and np.ptp(values) < 1e-12 and (ends[0] is None or ends[0] == ends[1]):
-            hidden = doubt(units if name == "accuracy" else min(units, least))
+            # As of one training: shares and differences that never vary leave doubt, the area of a constant answer does not.
+            share = name == "accuracy"
+            hidden = doubt(units if share else min(units, least)) if share or second is not None else 0.0
             ends = values.mean() - hidden, values.mean() + hidden
         bounds = (low, high) if second is None else (low - high, high - low)
         return _figure(values, ends, bounds)

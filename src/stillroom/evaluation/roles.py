@@ -12,6 +12,9 @@ MAJORITY = "majority"
 RIVALS = (CONTROL, PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)
 """What is simpler than a taught student: it must beat each of them to be worth its making."""
 
+SIMPLEST = (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)
+"""Those of them that are no networks of their own; figures tell of them, and few pictures need to."""
+
 _NOUNS = {
     PROBE_OF_TEACHER: "linear probe on the frozen teacher",
     PROBE_OF_STUDENT: "linear probe on the student's start",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
+from stillroom.evaluation.roles import MAJORITY, SIMPLEST
 from stillroom.report.numbers import METRICS
 from stillroom.report.record import Record, in_order
 from stillroom.report.style import CLASS_MARKERS, DASHES, MARKERS, colour, unit_axes
@@ -142,7 +142,7 @@ def roc_per_class(record: Record) -> Iterator[tuple[str, str]]:
         area = {k: np.trapezoid(_roc(truth[:, k], probabilities["student"][:, k]), _GRID) for k in usable}
         usable = sorted(sorted(usable, key=lambda k: area[k])[:MAX_SMALL_PANELS])
     for k in usable:
-        shown = {role: p for role, p in probabilities.items() if role not in (PROBE_OF_TEACHER, PROBE_OF_STUDENT)}
+        shown = {role: p for role, p in probabilities.items() if role not in SIMPLEST}
         curves = {role: _roc(truth[:, k], p[:, k]) for role, p in shown.items()}
 
         def paint(axes: Axes, curves: dict[str, np.ndarray] = curves) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, RIVALS, noun
+from stillroom.evaluation.roles import MAJORITY, RIVALS, SIMPLEST, noun
 from stillroom.report.numbers import LOWER_IS_BETTER, METRICS, estimate
 from stillroom.report.record import Record, title
 from stillroom.report.style import CLASS_GLYPHS, CLASS_MARKERS, MARKERS, colour, unit_axes
@@ -96,7 +96,7 @@ def differences(record: Record) -> str | None:
 def reliability(record: Record) -> Iterator[tuple[str, str]]:
     """Pairs of heading and drawing: stated confidence against outcome, before and after the temperature."""
     for role, calibration in record.calibration.items():
-        if role in (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY):
+        if role in SIMPLEST:
             continue  # the table has their figures
         for when, key in (("before", "bins_before"), ("after", "bins")):
             filled = [item for item in calibration.get(key) or [] if item.get("count")]

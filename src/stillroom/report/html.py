@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, noun
+from stillroom.evaluation.roles import MAJORITY, SIMPLEST, noun
 from stillroom.files import write_atomically
 from stillroom.report import curves, figures, tables
 from stillroom.report.citations import citations
@@ -89,7 +89,7 @@ def _context(record: Record) -> dict[str, Any]:
         "title": title,
         "subtitle": subtitle,
         "drawn": _legend(role for role in roles if role != MAJORITY),
-        "trained": _legend(role for role in roles if role not in (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)),
+        "trained": _legend(role for role in roles if role not in SIMPLEST),
         "labels": labels(record),
         "reading": reading(record),
         "control": claim(record)["control"],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.table import SPLITS
-from stillroom.evaluation.roles import MAJORITY, noun
+from stillroom.evaluation.roles import SIMPLEST, noun
 from stillroom.report.numbers import (
     LOWER_IS_BETTER,
     METRICS,
@@ -78,7 +78,7 @@ def class_counts(record: Record) -> Grid | None:
 
 def per_class(record: Record) -> Grid | None:
     """The student's figures class by class, with every network's AUC beside each other."""
-    figures = {role: test.get("per_class") or {} for role, test in record.test.items() if role != MAJORITY}
+    figures = {role: test.get("per_class") or {} for role, test in record.test.items() if role not in SIMPLEST}
     student = figures["student"]
     if not student:
         return None
