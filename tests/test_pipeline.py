@@ -68,7 +68,7 @@ def test_the_run_folder_holds_the_evidence(run):
     assert "checkpoints" not in names
     assert run.finished
     assert {line["role"] for line in run.history()} == {"student", "control"}
-    assert set(run.metrics["test"]) == {"student", "control", "teacher"}
+    assert set(run.metrics["test"]) == {"student", "control", "teacher", "majority"}
     assert run.metrics["export"]["passed"]
     assert run.metrics["efficiency"]["student"]["parameters"] > 0
     assert stillroom.Run.open(run.path).settings == run.settings
@@ -81,7 +81,7 @@ def test_anyone_can_recompute_every_figure(run):
     assert len(frame) == frame["id"].nunique() == 120
     test = frame[frame["split"] == "test"]
     truth = (test["target"] == "right").to_numpy()
-    for role in ("student", "control", "teacher"):
+    for role in ("student", "control", "teacher", "majority"):
         figures = run.metrics["test"][role]
         chance = test[f"{role}:right"].to_numpy()
         assert figures["auc"]["value"] == pytest.approx(roc_auc_score(truth, chance), abs=1e-9)
@@ -184,8 +184,8 @@ def test_baseline_has_neither_teacher_nor_control(picture_folder, tmp_path):
     run = stillroom.distill(
         Settings(str(picture_folder), recipe=Baseline(), **QUICK), tmp_path / "a", show_progress=False
     )
-    assert set(run.metrics["test"]) == {"student"}
-    assert run.metrics["comparison"] == {}
+    assert set(run.metrics["test"]) == {"student", "majority"}
+    assert set(run.metrics["comparison"]) == {"student_vs_majority"}
 
 
 def test_multilabel_from_a_table(picture_folder, tmp_path):

@@ -365,3 +365,46 @@ def test_a_negative_seed_is_refused(picture_folder):
         stillroom.load_data(picture_folder, seed=-1)
     with pytest.raises(UsageError, match="seed must be at least 0"):
         Settings("x", seed=-1)
+
+
+# -- stopped after the student was trained --------------------------------------------------------------------------
+def test_a_run_stopped_in_its_control_can_be_used(picture_folder, tmp_path, monkeypatch):
+    """Its file answers as the finished run's does: the temperature and the rules need no control."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(MedAlmighty, "control", stop)
+        with pytest.raises(KeyboardInterrupt):
+            stillroom.distill(settings(picture_folder), tmp_path / "run", show_progress=False)
+    run = stillroom.Run.open(tmp_path / "run")
+    assert not run.finished
+    paths = sorted((picture_folder / "left").iterdir())[:5]
+    early = run.predictor()
+    said = early.predict(paths)
+    assert early.metadata.explanation is None
+    done = stillroom.resume(tmp_path / "run", show_progress=False).predictor()
+    assert [one.probabilities for one in said] == [one.probabilities for one in done.predict(paths)]
+    assert (early.conformal, early.foreign) == (done.conformal, done.foreign)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_its_control_can_be_used(picture_folder, tmp_path):
+    folder = tmp_path / "run"
+    flags = "--student test_resnet --teacher test_resnet --teacher-mode finetune --no-pretrained --teacher-epochs 1 --size 32"
+    flags += " --epochs 30 --batch-size 8 --resamples 100 --no-latency --explain 0"
+    command = [sys.executable, "-m", "stillroom", "distill", str(picture_folder), *flags.split(), "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        history = folder / "history.jsonl"
+        while process.poll() is None and not (history.exists() and '"control"' in history.read_text()):
+            time.sleep(0.02)
+        process.kill()
+    assert not (folder / "control" / "model.json").exists(), "the control was done before the run could be killed"
+    answer = subprocess.run(
+        [sys.executable, "-m", "stillroom", "predict", str(folder), str(picture_folder / "left"), "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert len(json.loads(answer.stdout)) == 60

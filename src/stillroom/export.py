@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,12 +12,19 @@ from torch import nn
 from stillroom.data.load import load_data
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
+from stillroom.deployment.predictor import MODEL_FILE
+from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.ood import FeatureDensity
 from stillroom.explain_run import exported_note, student_layer
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
+from stillroom.inference import run_over
+from stillroom.models.network import Network
 from stillroom.run import Run
-from stillroom.uncertainty import DENSITY_FILE, read_density
+from stillroom.uncertainty import DENSITY_FILE, fit_rules, read_density
+
+if TYPE_CHECKING:
+    from stillroom.workbench import Workbench
 
 PARITY_IMAGES = 64
 
@@ -74,6 +81,33 @@ def export_network(
     return path, parity
 
 
+def export_at_once(bench: Workbench, student: Network) -> None:
+    """Write student.onnx as soon as the student is trained, so that a run that is stopped later on can be used.
+
+    The temperature and the rules are those that the finished run gives it; of its heat maps nothing is known yet. Where the
+    file is there already, nothing is done.
+    """
+    run, task, table = bench.run, bench.task, bench.dataset.table
+    path, wanted = run.path / MODEL_FILE, bench.settings.evaluation
+    if path.exists():
+        return
+    val = table.indices("val")
+    with run.stage("first export"):
+        logits = run_over(student, bench.data.images, np.arange(len(table)))
+        rules = fit_rules(bench, student, logits)
+        temperature = fit_temperature(task, logits[val], table.targets[val])
+        images = bench.data.images.batch(val[:PARITY_IMAGES]).cpu()
+        export_network(
+            student,
+            path,
+            run,
+            figures={"calibration": {"student": {"temperature": temperature}}} | rules.figures(),
+            images=images.numpy(),
+            layer=student_layer(student, wanted.explain_layer, images.to(bench.data.images.device)),
+            density=rules.density,
+        )
+
+
 def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Export a finished run's student once more, from its stored weights, temperature and rules.
 
@@ -88,7 +122,7 @@ def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, A
     density = run.path / DENSITY_FILE
     return export_network(
         network,
-        out or run.path / "student.onnx",
+        out or run.path / MODEL_FILE,
         run,
         figures=run.metrics,
         images=images,

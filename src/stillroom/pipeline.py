@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillroom import corrupted_images, explain_run, uncertainty
+from stillroom import corrupted_images, explain_run, rivals, uncertainty
 from stillroom.data.load import Dataset, open_source, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
+from stillroom.deployment.predictor import MODEL_FILE
 from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import RunError, StillroomError, StorageError, UsageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
 from stillroom.evaluation.efficiency import machine, profile, profile_onnx
-from stillroom.export import PARITY_IMAGES, export_network
+from stillroom.export import PARITY_IMAGES, export_at_once, export_network
 from stillroom.files import write_arrays, write_atomically, write_json
 from stillroom.inference import run_over
 from stillroom.models.network import Network
@@ -175,8 +176,9 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     networks = _trained(bench)
     student: Network = networks[STUDENT]  # type: ignore[assignment]
     wanted = run.settings.evaluation
+    simpler = rivals.make(bench) if wanted.rivals else {}
     with run.stage("evaluate"):
-        found, logits = _evaluate(run, bench, networks)
+        found, logits = _evaluate(run, bench, networks, simpler)
         uncertain = uncertainty.measure(bench, student, logits[STUDENT])
     figures = {"task": bench.task.describe()} | found.figures | uncertain.figures
     if teacher := _teacher(bench):
@@ -187,12 +189,12 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     with run.stage("export"):
         onnx, figures["export"] = export_network(
             student,
-            run.path / "student.onnx",
+            run.path / MODEL_FILE,
             run,
             figures=figures,
             images=bench.data.images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
             layer=explained.layer,
-            density=uncertain.density,
+            density=uncertain.rules.density,
         )
     with run.stage("profile"):
         figures["efficiency"] = _profile(bench, networks, onnx)
@@ -240,6 +242,8 @@ def _trained(bench: Workbench) -> dict[str, nn.Module]:
     networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
     run.note(labels_read=len(bench.labels_read), training_images=len(bench.training_rows))
     if recipe.has_control and bench.settings.evaluation.control:
+        if not run.finished:
+            export_at_once(bench, networks[STUDENT])  # type: ignore[arg-type]
         networks["control"] = recipe.control(bench)
     run.note(teachers=[teacher.network.name for teacher in bench.teachers])
     return networks | bench.milestones
@@ -251,7 +255,9 @@ def _teacher(bench: Workbench) -> nn.Module | None:
     return Panel(found) if len(found) > 1 else found[0] if found else None
 
 
-def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module]) -> tuple[Assessment, dict[str, np.ndarray]]:
+def _evaluate(
+    run: Run, bench: Workbench, networks: dict[str, nn.Module], simpler: dict[str, rivals.Rival]
+) -> tuple[Assessment, dict[str, np.ndarray]]:
     """Figures, and logits ``[N, K]`` by role. Writes predictions.parquet, features.npz and gallery.npz.
 
     Several teachers count as one: the mean of their logits.
@@ -264,6 +270,7 @@ def _evaluate(run: Run, bench: Workbench, networks: dict[str, nn.Module]) -> tup
         logits["teacher"] = np.mean(said, axis=0)
     if len(said) > 1:
         logits |= {f"teacher_{number}": values for number, values in enumerate(said, 1)}
+    logits |= {role: rival.logits for role, rival in simpler.items()}
     found = assess(task, table, logits, run.settings.evaluation, run.settings.seed)
 
     frame = predictions_frame(task, table, bench.dataset.store.digests, found.probabilities)

@@ -34,20 +34,64 @@ _TILE = 4  # a shuffled image is cut into so many tiles a side
 
 
 @dataclass(frozen=True)
-class Uncertainty:
-    """The rules, and what they did on the test images.
+class Rules:
+    """What the exported file decides by, besides its probabilities.
 
     Attributes:
         conformal: which classes go into an image's set.
         foreign: when an image is foreign; None where it could not be fitted.
         density: of the pooled features of training images; None likewise.
-        figures: the parts ``conformal`` and ``ood`` of metrics.json.
+        reason: why those two are None.
     """
 
     conformal: ConformalRule
     foreign: ForeignRule | None
     density: FeatureDensity | None
+    reason: str | None
+
+    def figures(self) -> dict[str, Any]:
+        """The rules alone, as they stand in metrics.json."""
+        return {
+            "conformal": {"rule": self.conformal.to_dict()},
+            "ood": {"rule": self.foreign and self.foreign.to_dict()},
+        }
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The rules, and what they did on the test images: ``figures``, the parts ``conformal`` and ``ood`` of metrics.json."""
+
+    rules: Rules
     figures: dict[str, Any]
+
+
+def fit_rules(bench: Workbench, student: Network, logits: np.ndarray) -> Rules:
+    """Both rules, from training images without their labels and from validation.
+
+    Args:
+        bench: its settings say what is promised.
+        student: of which the bundle is made.
+        logits: ``[N, K]`` the student's, of every row; those of test rows are not read.
+    """
+    task, table, wanted = bench.task, bench.dataset.table, bench.settings.evaluation
+    val = table.indices("val")
+    conformal = fit_conformal(
+        task,
+        logits[val],
+        table.targets[val],
+        coverage=wanted.coverage,
+        # Most labels are absent from most images: a promise over both states would be kept by the absent ones alone.
+        class_conditional=wanted.class_conditional or not task.exclusive,
+    )
+    train = np.sort(np.random.default_rng(0).permutation(table.indices("train"))[:_DENSITY_IMAGES])
+    try:
+        # Grouped by what the student says: labels outside the run's budget must not be read.
+        said = task.decide(task.probabilities(logits[train]))
+        density = fit_density(task, _pooled(bench, student, train), said)
+    except UsageError as error:  # no class with two images
+        return Rules(conformal, None, None, str(error))
+    inside = energy(task, logits[val]), density.distances(_pooled(bench, student, val))
+    return Rules(conformal, fit_foreign_rule(*inside, wanted.refusals), density, None)
 
 
 def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertainty:
@@ -59,53 +103,33 @@ def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertain
         logits: ``[N, K]`` the student's, of every row.
     """
     task, table, wanted = bench.task, bench.dataset.table, bench.settings.evaluation
-    val, test = table.indices("val"), table.indices("test")
+    test = table.indices("test")
     patients = None if table.patients is None else table.patients[test]
     drawn: dict[str, Any] = {"resamples": wanted.resamples, "seed": bench.settings.seed}
-    conformal = fit_conformal(
-        task,
-        logits[val],
-        table.targets[val],
-        coverage=wanted.coverage,
-        # Most labels are absent from most images: a promise over both states would be kept by the absent ones alone.
-        class_conditional=wanted.class_conditional or not task.exclusive,
-    )
-    covered = coverage_report(task, conformal, logits[test], table.targets[test], patients=patients, **drawn)
-    figures: dict[str, Any] = {"conformal": covered | {"rule": conformal.to_dict()}}
+    rules = fit_rules(bench, student, logits)
+    covered = coverage_report(task, rules.conformal, logits[test], table.targets[test], patients=patients, **drawn)
+    figures: dict[str, Any] = {"conformal": covered | {"rule": rules.conformal.to_dict()}}
+    if rules.density is None or rules.foreign is None:
+        figures["ood"] = {"rule": None, "statement": f"Foreign images are not refused: {rules.reason}"}
+        return Uncertainty(rules, figures)
+    write_arrays(bench.run.path / DENSITY_FILE, density_arrays(rules.density))
 
-    def pooled(images: Tensor) -> Tensor:
-        return student.outputs(images).pooled
-
-    train = np.sort(np.random.default_rng(0).permutation(table.indices("train"))[:_DENSITY_IMAGES])
-    try:
-        # Grouped by what the student says: labels outside the run's budget must not be read.
-        said = task.decide(task.probabilities(logits[train]))
-        density = fit_density(task, run_over(student, bench.data.images, train, ask=pooled), said)
-    except UsageError as error:  # no class with two images
-        figures["ood"] = {"rule": None, "statement": f"Foreign images are not refused: {error}"}
-        return Uncertainty(conformal, None, None, figures)
-    write_arrays(bench.run.path / DENSITY_FILE, density_arrays(density))
-
-    def scores(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = run_over(student, bench.data.images, rows, ask=pooled)
-        return energy(task, logits[rows]), density.distances(features)
-
-    foreign = fit_foreign_rule(*scores(val), wanted.refusals)
-    inside = scores(test)
+    inside = energy(task, logits[test]), rules.density.distances(_pooled(bench, student, test))
     known = np.array([]) if patients is None else patients
     write_arrays(bench.run.path / FOREIGN_SCORES, {"energy": inside[0], "distance": inside[1], "patients": known})
-    report = refusal_report(foreign, *inside, patients=patients, **drawn)
+    report = refusal_report(rules.foreign, *inside, patients=patients, **drawn)
     chosen = np.sort(np.random.default_rng(0).permutation(test)[:_FOREIGN_IMAGES])
     images = bench.data.images.batch(chosen)
     made_up = []
     for name, changed in made_up_images(images, seed=bench.settings.seed).items():
         said, features = _asked(student, changed)
-        outside = (energy(task, said), density.distances(features))
+        outside = (energy(task, said), rules.density.distances(features))
         theirs = None if table.patients is None else table.patients[chosen]
-        report_of = foreign_report(foreign, inside, outside, name, patients=patients, outside_patients=theirs, **drawn)
-        made_up.append(report_of)
-    figures["ood"] = report | {"rule": foreign.to_dict(), "made_up": made_up, "against": []}
-    return Uncertainty(conformal, foreign, density, figures)
+        made_up.append(
+            foreign_report(rules.foreign, inside, outside, name, patients=patients, outside_patients=theirs, **drawn)
+        )
+    figures["ood"] = report | {"rule": rules.foreign.to_dict(), "made_up": made_up, "against": []}
+    return Uncertainty(rules, figures)
 
 
 def made_up_images(images: Tensor, *, seed: int) -> dict[str, Tensor]:
@@ -148,6 +172,10 @@ def read_density(path: Path) -> FeatureDensity:
         return FeatureDensity(
             file["centres"], file["directions"], file["precisions"], float(file["residual_precision"])
         )
+
+
+def _pooled(bench: Workbench, student: Network, rows: np.ndarray) -> np.ndarray:
+    return run_over(student, bench.data.images, rows, ask=lambda images: student.outputs(images).pooled)
 
 
 def _asked(student: Network, images: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -127,6 +127,10 @@ class Network(nn.Module):
             return token_features(self.backbone, features, kind)
         return self._pooled(features)
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """``[B, D]``, what the classifier sees: that of :meth:`outputs`, also of a network without a feature map."""
+        return self._pooled(self._features(images)[0])
+
     def classifier(self) -> nn.Linear:
         """The final linear layer, ``[K, D]``. Raises UsageError where the network ends in something else."""
         return self._named_classifier()[1]

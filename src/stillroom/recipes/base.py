@@ -113,6 +113,14 @@ class Recipe(ABC):
         """The networks whose weights the run needs besides the student's."""
         return (settings.teacher.teacher,) if self.has_teacher else ()
 
+    def has_start(self, settings: Settings) -> bool:
+        """Whether the student knows something before it is trained: its weights are pretrained, or cut out of such."""
+        return settings.student.starts_pretrained
+
+    def start(self, bench: Workbench) -> Network:
+        """The student before it is trained."""
+        return bench.student()
+
     @abstractmethod
     def run(self, bench: Workbench) -> Network:
         """Train what the system trains and return the student."""

@@ -172,6 +172,12 @@ class DualModelSKD(Recipe):
     def teacher_names(self, settings: Settings) -> tuple[str, ...]:
         return super().teacher_names(settings) if self.initial != "scratch" or self.teach else ()
 
+    def has_start(self, settings: Settings) -> bool:
+        return self.initial != "scratch"
+
+    def start(self, bench: Workbench) -> Network:
+        return self.networks(bench)[0]
+
     def run(self, bench: Workbench) -> Network:
         from stillroom.distillation.objectives.hybrid import HybridLoss
         from stillroom.distillation.objectives.labels import LabelLoss

@@ -39,6 +39,9 @@ class LinearProbe(Recipe):
         if not settings.student.student_pretrained:
             raise UsageError("A linear probe reads a pretrained network: give --student-pretrained.")
 
+    def has_start(self, settings: Settings) -> bool:
+        return False  # nothing of it is trained: the student is that probe
+
     def run(self, bench: Workbench) -> Network:
         return bench.probe("student")
 
