@@ -32,7 +32,9 @@ _AT_THE_EDGE = ("score_cam", "score_cam_fast")
 Draw = Callable[[np.ndarray, int], np.ndarray]
 """``[C, S, S]`` float32 in [0, 1] and the number of a class to the heat map ``[S, S]``."""
 
-UNTESTED = "Whether this model's maps are faithful was not tested: its run made none (--explain 0), or was stopped before it could."
+UNTESTED = (
+    "Whether this model's maps are faithful was not tested: its run made none (--explain 0), or was stopped before."
+)
 
 
 @dataclass(frozen=True)
