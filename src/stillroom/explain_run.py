@@ -28,6 +28,8 @@ _MOST_CHANNELS = 256
 """A layer of more is explained by the fast Score-CAM, where nothing else is asked for."""
 
 _ROLES = ("student", "control", "teacher")
+_OTHER_NETWORKS = ("teacher", "probe_of_teacher")
+"""Those that are not of the student's architecture."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,40 @@ class Explanations:
     layer: Layer | None
 
 
-def exported_note(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def exported_note(figures: Mapping[str, Any] | None, role: str = "student") -> dict[str, Any] | None:
     """What the bundle says of its maps, out of metrics.json; None where they were not tested.
 
-    ``faithful``, ``statement`` and ``method`` of the student's maps, and ``fast``: how fast and exact Score-CAM agree, None
-    where that was not tested.
+    ``faithful``, ``statement`` and ``method`` of the maps of the network that is exported, whose role this is, and ``fast``:
+    how fast and exact Score-CAM agree, None where that was not tested.
     """
-    tested = ((figures or {}).get("faithfulness") or {}).get("student")
+    tested = ((figures or {}).get("faithfulness") or {}).get(role)
     if not figures or not tested:
         return None
     return {
         "faithful": tested["faithful"],
-        "statement": in_a_sentence(figures),
-        "method": figures["method"]["student"],
-        "fast": figures["fast"].get("student"),
+        "statement": in_a_sentence(figures, role),
+        "method": figures["method"][role],
+        "fast": figures["fast"].get(role),
     }
 
 
-def in_a_sentence(figures: Mapping[str, Any]) -> str:
-    """What is said of the student's maps, and where they are not faithful, the first reason."""
-    return " ".join([figures["statement"]["student"], *figures["faithfulness"]["student"]["reasons"][:1]])
+def in_a_sentence(figures: Mapping[str, Any], role: str = "student") -> str:
+    """What is said of a network's maps, and where they are not faithful, the first reason."""
+    return " ".join([figures["statement"][role], *figures["faithfulness"][role]["reasons"][:1]])
+
+
+def exported_layer(network: nn.Module, role: str, name: str, images: Tensor) -> Layer | None:
+    """The layer for the heat maps of the network that is exported.
+
+    Args:
+        network: None is found in an ensemble, whose members have maps of their own.
+        role: the layer that was asked for by its name is the student's; another network's is found as by ``auto``.
+        name: what was asked for.
+        images: ``[B, C, S, S]``, at least one.
+    """
+    if isinstance(network, Panel):
+        return None
+    return student_layer(network, "auto" if role in _OTHER_NETWORKS else name, images)  # type: ignore[arg-type]
 
 
 def student_layer(student: Network, name: str, images: Tensor) -> Layer | None:
@@ -94,21 +110,26 @@ def make(
     networks: Mapping[str, nn.Module],
     probabilities: np.ndarray,
     temperatures: Mapping[str, float],
+    *,
+    exported: str = "student",
 ) -> Explanations:
     """Draw and judge the heat maps of a sample of test images; kept in the run folder, and taken from there when done.
 
     Args:
         bench: the run.
-        networks: by role; of them student, control and teacher are explained.
-        probabilities: ``[N, K]`` the student's, of every row.
+        networks: by role; of them student, control, teacher and what is exported are explained.
+        probabilities: ``[N, K]`` of every row, of what is exported.
         temperatures: by role.
+        exported: the role of what is exported.
     """
     run, wanted, table = bench.run, bench.settings.evaluation, bench.dataset.table
-    student: Network = networks["student"]  # type: ignore[assignment]
     rows = np.sort(np.random.default_rng(0).permutation(table.indices("test"))[: wanted.explain])
-    layer = student_layer(student, wanted.explain_layer, bench.data.images.batch(table.indices("test")[:1]))
+    image = bench.data.images.batch(table.indices("test")[:1])
+    layer = exported_layer(networks[exported], exported, wanted.explain_layer, image)
     if layer is None:
-        reason = "The student has no feature map of more than one place, so it makes no heat maps."
+        reason = f"The {exported} has no feature map of more than one place, so it makes no heat maps."
+        if isinstance(networks[exported], Panel):
+            reason = "An ensemble is handed over without heat maps: each of its members has a map of its own."
         return Explanations({"images": 0, "reason": reason}, None)
     if not len(rows):
         return Explanations(None, layer)
@@ -117,12 +138,13 @@ def make(
         return Explanations(json.loads((folder / _FIGURES).read_text(encoding="utf-8")), layer)
 
     explained = _explained(bench, rows, probabilities)
-    asked = {role: networks[role] for role in _ROLES if role in networks}
+    asked = {role: networks[role] for role in dict.fromkeys((exported, *_ROLES)) if role in networks}
     method = wanted.explain_method
     if method == "auto":
         method = "score_cam" if layer.channels <= _MOST_CHANNELS else "score_cam_fast"
-    methods, layers, without = _how(asked, method, layer, explained.images)
-    if "student" not in layers:
+    name = wanted.explain_layer if exported in _OTHER_NETWORKS else layer.name
+    methods, layers, without = _how(asked, method, name, explained.images)
+    if not {exported, "student"} <= layers.keys():
         return Explanations({"images": 0, "reason": without[0]}, layer)
     shown = {role: network for role, network in asked.items() if role in layers}
 
@@ -168,20 +190,20 @@ def _explained(bench: Workbench, rows: np.ndarray, probabilities: np.ndarray) ->
 
 
 def _how(
-    asked: Mapping[str, nn.Module], method: Method, layer: Layer, images: Tensor
+    asked: Mapping[str, nn.Module], method: Method, layer: str, images: Tensor
 ) -> tuple[dict[str, Method], dict[str, str | None], list[str]]:
-    """Method and layer of every role, and a note for each that cannot be explained.
+    """Method and layer of every role, and a note for each that cannot be explained; ``layer`` is the student's.
 
     A teacher is large, so its Score-CAM is the fast one.
     """
     by_gradient = method in BY_GRADIENT
     methods: dict[str, Method] = dict.fromkeys(asked, method)
-    if "teacher" in asked and method == "score_cam":
-        methods["teacher"] = "score_cam_fast"
+    if method == "score_cam":
+        methods |= {role: "score_cam_fast" for role in asked if role in _OTHER_NETWORKS}
     layers: dict[str, str | None] = {}
     notes = []
     for role, network in asked.items():
-        name = "auto" if role == "teacher" else layer.name
+        name = "auto" if role in _OTHER_NETWORKS else layer
         members = list(network.networks) if isinstance(network, Panel) else [network]
         try:
             found = [find_layer(member, name, images[:1], by_gradient=by_gradient).name for member in members]

@@ -15,7 +15,7 @@ from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import MODEL_FILE
 from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.ood import FeatureDensity
-from stillroom.explain_run import exported_note, student_layer
+from stillroom.explain_run import exported_layer, exported_note
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
 from stillroom.inference import run_over
@@ -38,6 +38,7 @@ def export_network(
     images: np.ndarray,
     layer: Layer | None,
     density: FeatureDensity | None,
+    role: str = "student",
 ) -> tuple[Path, dict[str, Any]]:
     """Write the ONNX file of a network trained in ``run``, and compare it with torch.
 
@@ -45,11 +46,12 @@ def export_network(
         network: images in [0, 1] to logits.
         path: the file to write.
         run: its manifest says what the file must know of the data.
-        figures: the run's metrics: the student's temperature under ``calibration``, and where they are there, its rules
+        figures: the run's metrics: the network's temperature under ``calibration``, and where they are there, its rules
             under ``conformal`` and ``ood`` and what its heat maps are worth under ``explanation``.
         images: ``[N, C, H, W]`` float32 in [0, 1], real validation images to compare on.
         layer: of which heat maps are made.
         density: of training features, for the distance that the rule under ``ood`` asks for.
+        role: what the network is in that run.
 
     Returns:
         The path and the comparison's figures.
@@ -65,15 +67,15 @@ def export_network(
         channels=store["channels"],
         white=store["white"],
         fit=store["fit"],
-        temperature=figures["calibration"]["student"]["temperature"],
-        name=manifest["student"],
+        temperature=figures["calibration"][role]["temperature"],
+        name=getattr(network, "name", manifest["student"]),  # an ensemble is of students
         synthetic=manifest["synthetic"],
         layer=layer.name if layer else None,
         hidden=tuple(hidden_value(network, torch.from_numpy(images[:1])).flatten().tolist()),
-        explanation=exported_note(figures.get("explanation")),
+        explanation=exported_note(figures.get("explanation"), role),
         conformal=(figures.get("conformal") or {}).get("rule"),
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
-        details={"data": manifest["data"], "recipe": manifest["recipe"]},
+        details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role},
     )
     path = export_onnx(network, path, metadata, layer=layer, density=density)
     parity = check_parity(path, network, images, layer=layer, density=density)
@@ -103,19 +105,19 @@ def export_at_once(bench: Workbench, student: Network) -> None:
             run,
             figures={"calibration": {"student": {"temperature": temperature}}} | rules.figures(),
             images=images.numpy(),
-            layer=student_layer(student, wanted.explain_layer, images.to(bench.data.images.device)),
+            layer=exported_layer(student, "student", wanted.explain_layer, images.to(bench.data.images.device)),
             density=rules.density,
         )
 
 
 def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Export a finished run's student once more, from its stored weights, temperature and rules.
+    """Export a finished run's network once more, from its stored weights, temperature and rules.
 
     Raises:
         UsageError: the run has not finished, or its data are not there any more.
         RunError: the file does not agree with torch.
     """
-    settings, network = run.settings, run.student()
+    settings, network, role = run.settings, run.student(), run.exported_role
     dataset = load_data(settings.source, settings.data, seed=settings.seed)
     rows = dataset.table.indices("val")[:PARITY_IMAGES]
     images = dataset.store.batch(rows).astype(np.float32) / np.float32(dataset.store.white)
@@ -126,6 +128,7 @@ def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, A
         run,
         figures=run.metrics,
         images=images,
-        layer=student_layer(network, settings.evaluation.explain_layer, torch.from_numpy(images[:1])),
+        layer=exported_layer(network, role, settings.evaluation.explain_layer, torch.from_numpy(images[:1])),
         density=read_density(density) if density.exists() else None,
+        role=role,
     )

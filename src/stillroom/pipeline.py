@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillroom import corrupted_images, explain_run, rivals, uncertainty
+from stillroom import corrupted_images, explain_run, keeping, rivals, trainings, uncertainty
 from stillroom.data.load import Dataset, open_source, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
@@ -19,10 +20,10 @@ from stillroom.deployment.predictor import MODEL_FILE
 from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import RunError, StillroomError, StorageError, UsageError
-from stillroom.evaluation.assess import STUDENT, Assessment, assess, predictions_frame, worst_mistakes
+from stillroom.evaluation.assess import STUDENT, Assessment, assess, worst_mistakes
 from stillroom.evaluation.efficiency import machine, profile, profile_onnx
 from stillroom.export import PARITY_IMAGES, export_at_once, export_network
-from stillroom.files import write_arrays, write_atomically, write_json
+from stillroom.files import write_arrays, write_json
 from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.zoo import create, locate_weights, resolve_size
@@ -97,8 +98,15 @@ def _same_data(run: Run, show_progress: bool) -> Dataset:
     return dataset
 
 
-def _prepare(table: Table, settings: Settings, show_progress: bool) -> Dataset:
-    dataset = prepare(table, settings.data, seed=settings.seed, show_progress=show_progress)
+def _fold(settings: Settings, show_progress: bool, number: int) -> Dataset:
+    table = open_source(settings.source, settings.data, seed=settings.seed)
+    return _prepare(table, settings, show_progress, number)
+
+
+def _prepare(table: Table, settings: Settings, show_progress: bool, number: int = 1) -> Dataset:
+    """The data set; with folds, that of the fold with this number."""
+    fold = (number, settings.evaluation.folds) if settings.evaluation.folds > 1 else None
+    dataset = prepare(table, settings.data, seed=settings.seed, fold=fold, show_progress=show_progress)
     folder = settings.training.unlabelled
     if folder is None:
         return dataset
@@ -133,9 +141,28 @@ def check_settings(settings: Settings, task: Task) -> None:
             for name in (student.student, student.student_from)
         ]
         cut_out(*pair, layers="first", elements="uniform", seed=0)
+    _check_keep(settings, task)
     if settings.evaluation.explain_layer not in ("auto", "last"):
         drawn = create(student.student, classes=len(task.classes), size=student.student_size or side)
         explain_run.check_layer(drawn, settings)
+
+
+def _check_keep(settings: Settings, task: Task) -> None:
+    """Raises UsageError where what is to be kept cannot be."""
+    wanted, student = settings.evaluation, settings.student
+    if wanted.keep == "average" and not settings.recipe.has_start(settings):
+        raise UsageError(
+            "--keep average joins weights, which says nothing of trainings that start from different random ones: give "
+            "--student-pretrained, or --keep ensemble."
+        )
+    if wanted.keep == "best" and wanted.max_mb is not None:
+        size = student.student_size or settings.data.size
+        megabytes = keeping.megabytes(create(student.student, classes=len(task.classes), size=size))
+        if megabytes > wanted.max_mb:
+            raise UsageError(
+                f"The student {student.student} has {megabytes:.1f} MB, more than --max-mb {wanted.max_mb:g}: choose a "
+                "smaller --student; `stillroom models --max-mb` lists some."
+            )
 
 
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
@@ -173,31 +200,53 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     )
     write_json(run.path / "audit.json", dataset.audit.to_dict())
 
-    networks = _trained(bench)
-    student: Network = networks[STUDENT]  # type: ignore[assignment]
     wanted = run.settings.evaluation
+    first = trainings.train(bench, lambda student: export_at_once(bench, student))
+    every = trainings.repeat(first)
+    joined = keeping.join(every) if len(every) > 1 else None
+    networks = dict(joined.networks if joined else first.networks)
     simpler = rivals.make(bench) if wanted.rivals else {}
     with run.stage("evaluate"):
         found, logits = _evaluate(run, bench, networks, simpler)
-        uncertain = uncertainty.measure(bench, student, logits[STUDENT])
-    figures = {"task": bench.task.describe()} | found.figures | uncertain.figures
+    figures = {"task": bench.task.describe()} | found.figures
+    networks |= {role: rival.network for role, rival in simpler.items() if rival.network}
     if teacher := _teacher(bench):
         networks["teacher"] = teacher
+
+    role = STUDENT
+    if joined:
+        figures["kept"] = joined.figures
+        figures["luck"] = trainings.luck_of(bench, trainings.of_repeats(every, found.probabilities))
+        figures["luck"]["exported"] = joined.number
+    if wanted.folds > 1:
+        figures["luck"] = trainings.luck_of(
+            bench, trainings.of_folds(bench, partial(_fold, run.settings, show_progress))
+        )
+    if wanted.keep == "best":
+        role, figures["kept"] = keeping.best_of(bench, networks, logits)
+    if (exported := networks[role]) is not first.networks[STUDENT]:
+        keeping.save_exported(run, exported)
+    run.note(exported_role=role, passes=trainings.passes(run))
+
+    with run.stage("evaluate"):
+        uncertain = uncertainty.measure(bench, exported, logits[role])  # type: ignore[arg-type]
+    figures |= uncertain.figures
     with run.stage("explain"):
-        explained = explain_run.make(bench, networks, found.probabilities[STUDENT], found.temperatures)
+        explained = explain_run.make(bench, networks, found.probabilities[role], found.temperatures, exported=role)
         figures["explanation"] = explained.figures
     with run.stage("export"):
         onnx, figures["export"] = export_network(
-            student,
+            exported,
             run.path / MODEL_FILE,
             run,
             figures=figures,
             images=bench.data.images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
             layer=explained.layer,
             density=uncertain.rules.density,
+            role=role,
         )
     with run.stage("profile"):
-        figures["efficiency"] = _profile(bench, networks, onnx)
+        figures["efficiency"] = _profile(bench, networks, role, onnx)
     if wanted.corruptions:
         with run.stage("corrupt"):
             figures["robustness"] = corrupted_images.measure(bench, networks, found.temperatures)
@@ -221,7 +270,8 @@ def reopen(run: Run, *, show_progress: bool = True) -> tuple[Workbench, dict[str
     as_made = run.manifest
     bench = Workbench(run, _same_data(run, show_progress), show_progress=show_progress)
     try:
-        networks = _trained(bench)
+        every = trainings.repeat(trainings.train(bench))
+        networks = keeping.join(every).networks if len(every) > 1 else every[0].networks
     finally:
         write_json(run.path / "manifest.json", as_made)  # its durations are those of the run
     teacher = _teacher(bench)
@@ -236,19 +286,6 @@ def write_pages(run: Run) -> None:
     write_report(run.path)  # last: a run is whole when its report is there
 
 
-def _trained(bench: Workbench) -> dict[str, nn.Module]:
-    """The student, its control and the networks on the way, by role."""
-    run, recipe = bench.run, bench.settings.recipe
-    networks: dict[str, nn.Module] = {STUDENT: recipe.run(bench)}
-    run.note(labels_read=len(bench.labels_read), training_images=len(bench.training_rows))
-    if recipe.has_control and bench.settings.evaluation.control:
-        if not run.finished:
-            export_at_once(bench, networks[STUDENT])  # type: ignore[arg-type]
-        networks["control"] = recipe.control(bench)
-    run.note(teachers=[teacher.network.name for teacher in bench.teachers])
-    return networks | bench.milestones
-
-
 def _teacher(bench: Workbench) -> nn.Module | None:
     """The teacher's network; of several, the mean of their logits."""
     found = [teacher.network for teacher in bench.teachers]
@@ -258,23 +295,12 @@ def _teacher(bench: Workbench) -> nn.Module | None:
 def _evaluate(
     run: Run, bench: Workbench, networks: dict[str, nn.Module], simpler: dict[str, rivals.Rival]
 ) -> tuple[Assessment, dict[str, np.ndarray]]:
-    """Figures, and logits ``[N, K]`` by role. Writes predictions.parquet, features.npz and gallery.npz.
-
-    Several teachers count as one: the mean of their logits.
-    """
+    """Figures, and logits ``[N, K]`` by role. Writes predictions.parquet, features.npz and gallery.npz."""
     images, table, task = bench.data.images, bench.dataset.table, bench.task
-    everything, test = np.arange(len(table)), table.indices("test")
-    logits = {role: run_over(network, images, everything) for role, network in networks.items()}
-    said = [teacher.logits(everything, None).numpy() for teacher in bench.teachers]
-    if said:
-        logits["teacher"] = np.mean(said, axis=0)
-    if len(said) > 1:
-        logits |= {f"teacher_{number}": values for number, values in enumerate(said, 1)}
-    logits |= {role: rival.logits for role, rival in simpler.items()}
+    test = table.indices("test")
+    logits = trainings.logits_of(bench, networks, simpler)
     found = assess(task, table, logits, run.settings.evaluation, run.settings.seed)
-
-    frame = predictions_frame(task, table, bench.dataset.store.digests, found.probabilities)
-    write_atomically(run.path / "predictions.parquet", lambda target: frame.to_parquet(target, index=False))
+    trainings.write_predictions(run, bench, found.probabilities)
 
     shown = np.sort(np.random.default_rng(0).permutation(test)[:_FEATURE_IMAGES])
     student: Network = networks[STUDENT]  # type: ignore[assignment]
@@ -292,13 +318,13 @@ def _evaluate(
     return found, logits
 
 
-def _profile(bench: Workbench, networks: dict[str, nn.Module], onnx: Path) -> dict[str, Any]:
+def _profile(bench: Workbench, networks: dict[str, nn.Module], exported: str, onnx: Path) -> dict[str, Any]:
     store, latency = bench.dataset.store, bench.settings.evaluation.latency
     shape = {"channels": store.pixels.shape[1], "size": store.size, "latency": latency}
     measured = {
         role: profile(network, **shape)
         for role, network in networks.items()
-        if role == "teacher" or role == STUDENT  # the others are the student's twins
+        if role in (STUDENT, "teacher", exported)  # the others are the student's twins
     }
     return measured | {"onnx": profile_onnx(onnx, threads=torch.get_num_threads(), **shape)}
 

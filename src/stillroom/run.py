@@ -25,9 +25,9 @@ from stillroom.task import Task, from_description
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from stillroom.deployment.predictor import Predictor
-    from stillroom.models.network import Network
 
 FOREIGN_SCORES = "foreign_scores.npz"
 """Energy and feature distance of a run's test images, which foreign ones are compared with."""
@@ -98,6 +98,11 @@ class Run:
         return self._json("manifest.json")
 
     @property
+    def exported_role(self) -> str:
+        """Which of the run's networks student.onnx was made of: ``student``, unless the run was asked to keep the best."""
+        return self.manifest.get("exported_role", "student")
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Every figure of the report (metrics.json)."""
         return self._json("metrics.json")
@@ -136,11 +141,15 @@ class Run:
 
         return pd.read_parquet(self._existing("predictions.parquet"))
 
-    def student(self) -> Network:
-        """The distilled student as a torch module, in evaluation mode."""
-        from stillroom.models.saving import load_network
+    def student(self) -> nn.Module:
+        """The network that student.onnx was made of, as a torch module in evaluation mode.
 
-        return load_network(self._existing("student"))
+        The distilled student, unless the run was asked to keep another; of an ensemble, all of it.
+        """
+        from stillroom.keeping import load_exported
+
+        self._existing("student")
+        return load_exported(self)
 
     def predictor(self) -> Predictor:
         """The exported student, run by ONNX Runtime."""
@@ -152,6 +161,13 @@ class Run:
     def how_to_resume(self) -> str:
         """The command that goes on with this run, in a sentence."""
         return f"Go on with `stillroom distill --resume {shlex.quote(str(self.path))}`."
+
+    def part(self, name: str) -> Run:
+        """A part of this run in a folder of its own, such as ``repeats/2``, with a manifest and a history of its own."""
+        part = Run(self.path / name, self.settings)
+        if not (part.path / "manifest.json").exists():
+            part.note(durations_s={})
+        return part
 
     # -- writing ------------------------------------------------------------------------------------------------
     def note(self, **entries: Any) -> None:
@@ -178,7 +194,8 @@ class Run:
 
     def finish(self) -> None:
         """Mark the run as done and write the hashes of what it leaves behind."""
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)  # a stop may have come before their removal
+        for folder in [*self.path.rglob("checkpoints")]:  # a stop may have come before their removal
+            shutil.rmtree(folder, ignore_errors=True)
         hashes = {
             str(file.relative_to(self.path).as_posix()): _sha256(file)
             for file in sorted(self.path.rglob("*"))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillroom.distillation.teachers import Panel
 from stillroom.errors import UsageError
 from stillroom.evaluation.conformal import ConformalRule, coverage_report, fit_conformal
 from stillroom.evaluation.ood import (
@@ -26,6 +27,9 @@ from stillroom.inference import BATCH, evaluating, run_over
 from stillroom.models.network import Network
 from stillroom.run import FOREIGN_SCORES
 from stillroom.workbench import Workbench
+
+Exported = Network | Panel
+"""What can be handed over."""
 
 DENSITY_FILE = "density.npz"
 _DENSITY_IMAGES = 5000  # training images: more make no better mean and covariance
@@ -65,7 +69,7 @@ class Uncertainty:
     figures: dict[str, Any]
 
 
-def fit_rules(bench: Workbench, student: Network, logits: np.ndarray) -> Rules:
+def fit_rules(bench: Workbench, student: Exported, logits: np.ndarray) -> Rules:
     """Both rules, from training images without their labels and from validation.
 
     Args:
@@ -94,7 +98,7 @@ def fit_rules(bench: Workbench, student: Network, logits: np.ndarray) -> Rules:
     return Rules(conformal, fit_foreign_rule(*inside, wanted.refusals), density, None)
 
 
-def measure(bench: Workbench, student: Network, logits: np.ndarray) -> Uncertainty:
+def measure(bench: Workbench, student: Exported, logits: np.ndarray) -> Uncertainty:
     """Fit both rules and check them on the test split; the density is written to the run folder.
 
     Args:
@@ -174,11 +178,11 @@ def read_density(path: Path) -> FeatureDensity:
         )
 
 
-def _pooled(bench: Workbench, student: Network, rows: np.ndarray) -> np.ndarray:
+def _pooled(bench: Workbench, student: Exported, rows: np.ndarray) -> np.ndarray:
     return run_over(student, bench.data.images, rows, ask=lambda images: student.outputs(images).pooled)
 
 
-def _asked(student: Network, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _asked(student: Exported, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
     with evaluating(student):
         outputs = [student.outputs(part) for part in images.split(BATCH)]
     logits, pooled = (torch.cat([getattr(part, name) for part in outputs]) for name in ("logits", "pooled"))

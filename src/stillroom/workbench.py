@@ -7,6 +7,7 @@ that resuming is: the recipe runs again, and finished moves return at once.
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +33,9 @@ from stillroom.run import Run
 from stillroom.teaching import ask, fine_tune, freeze
 from stillroom.training import fit
 
+_REPEATS_APART = 1_000_000
+"""Between the seeds of repeats, so that runs with seeds 0, 1, 2 share none of their luck."""
+
 
 class Workbench:
     """The workbench of one run.
@@ -46,6 +50,8 @@ class Workbench:
         teachers: every teacher made so far, in order.
         milestones: networks on the recipe's way that are evaluated beside the student, by role.
         labels_read: row numbers of the training images whose labels anything has learnt from.
+        seed: of what is luck in a training: initial weights that are random, and the order of the images. Another one in
+            each of several repeats.
     """
 
     def __init__(self, run: Run, dataset: Dataset, *, show_progress: bool = True) -> None:
@@ -70,6 +76,20 @@ class Workbench:
         self.teachers: list[Teacher] = []
         self.milestones: dict[str, Network] = {}
         self.labels_read: set[int] = set()
+        self.seed = seed
+        self._made: Sequence[Teacher] = ()
+
+    def again(self, number: int) -> Workbench:
+        """The bench for another training that differs in luck alone, in the folder ``repeats/<number>``.
+
+        Images, views and the labels that may be read are this bench's; :meth:`teacher` gives the teachers that this one has
+        made, in their order.
+        """
+        other = copy.copy(self)
+        other.run, other.seed = self.run.part(f"repeats/{number}"), self.settings.seed + _REPEATS_APART * (number - 1)
+        other.teachers, other.milestones, other.labels_read = [], {}, set()
+        other._made = self.teachers
+        return other
 
     # -- the moves ----------------------------------------------------------------------------------------------
     def student(self, *, attention: bool = False, seed: int | None = None) -> Network:
@@ -79,7 +99,7 @@ class Workbench:
             attention: weigh its last feature map by spatial attention.
             seed: other than the run's, for a second student that starts elsewhere.
         """
-        seed = self.settings.seed if seed is None else seed
+        seed = self.seed if seed is None else seed
         return self._student_network(self.settings.student.starts_pretrained, seed, attention=attention)
 
     def pretrained(self) -> Network:
@@ -194,6 +214,9 @@ class Workbench:
             seed: other than the run's, for a second teacher of the same kind.
             class_weights: whether fine-tuning weighs the labels' loss by class, where not as the run's settings say.
         """
+        if self._made:
+            self.teachers.append(self._made[len(self.teachers)])
+            return self.teachers[-1]
         seed = self.settings.seed if seed is None else seed
         network = self.untaught(name, seed=seed)
         number = len(self.teachers) + 1
@@ -225,7 +248,7 @@ class Workbench:
         if (folder / "model.json").exists():
             return load_network(folder).to(self.data.images.device)
         features = self.settings.teacher.features
-        network = self._student_network(pretrained, self.settings.seed, features=features)
+        network = self._student_network(pretrained, self.seed, features=features)
         network = freeze(self, role, network, frozenset()).network
         save_network(network, folder)
         return network
@@ -280,7 +303,7 @@ class Workbench:
                 folder=self.run.path / "checkpoints" / role,
                 role=role,
                 teachers=teachers,
-                seed=self.settings.seed if seed is None else seed,
+                seed=self.seed if seed is None else seed,
                 log=self.run.log,
                 show_progress=self.show_progress,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stillroom.data.splits import assign_splits
+from stillroom.data.splits import assign_splits, take_fold
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
 from stillroom.task import MultiClass, MultiLabel
@@ -233,3 +233,41 @@ def test_rare_labels_are_spread_in_multi_label():
     share = targets[table.splits == "test"].sum(axis=0) / targets.sum(axis=0)
     assert np.abs(share - 0.2).max() < 0.04
     assert abs((table.splits == "test").mean() - 0.2) < 0.005
+
+
+# -- folds ------------------------------------------------------------------------------------------------------------
+def folds(table, count, **more):
+    return [take_fold(table, number, count, val_fraction=0.15, seed=0, **more) for number in range(1, count + 1)]
+
+
+def test_every_image_is_tested_in_one_fold_with_its_patient_and_its_copies():
+    rng = np.random.default_rng(3)
+    targets = rng.integers(0, 3, 300)
+    patients, copies = np.array([f"p{i}" for i in rng.integers(0, 90, 300)]), rng.integers(0, 250, 300)
+    tables = folds(make(targets, patients=patients), 5, groups=copies)
+    tested = np.stack([table.splits == "test" for table in tables])
+    assert (tested.sum(axis=0) == 1).all()
+    for table in tables:
+        assert all(len(found) == 1 for found in sides(table, patients).values())
+        assert all(len(found) == 1 for found in sides(table, copies).values())
+        assert set(table.splits) == {"train", "val", "test"}
+
+
+def test_folds_hold_equal_shares_of_each_class():
+    for table in folds(make(np.repeat([0, 1, 2], [100, 50, 10])), 5):
+        assert np.bincount(table.targets[table.splits == "test"]).tolist() == [20, 10, 2]
+
+
+def test_a_split_that_the_source_gives_is_set_aside_and_said_so():
+    table = make(np.repeat([0, 1], 30), splits=["train"] * 50 + ["test"] * 10)
+    first, second = folds(table, 2)
+    assert (first.splits == "test").sum() == 30
+    assert "fold 1 of 2, in place of its own split, cut with seed 0" in first.source
+    assert ((first.splits == "test") ^ (second.splits == "test")).all()
+
+
+def test_too_few_for_so_many_folds():
+    with pytest.raises(UsageError, match="too few images or patients for 5 folds"):
+        folds(make(np.repeat([0, 1], 20), patients=["a"] * 20 + ["b"] * 20), 5)
+    with pytest.raises(UsageError, match="too few images or patients of 'c1' for 3 folds"):
+        folds(make(np.repeat([0, 1], [30, 1])), 3)

@@ -10,7 +10,7 @@ import numpy as np
 from stillroom.cache import fingerprint
 from stillroom.data.audit import Audit, audit_data
 from stillroom.data.duplicates import DuplicatePairs, duplicate_groups, find_duplicates
-from stillroom.data.splits import assign_splits, require_training_images
+from stillroom.data.splits import assign_splits, require_training_images, take_fold
 from stillroom.data.store import Quarantined, Store, build_store
 from stillroom.data.table import SPLITS, Table
 from stillroom.data.unlabelled import Unlabelled
@@ -125,22 +125,24 @@ def prepare(
     settings: DataSettings,
     *,
     seed: int = 0,
+    fold: tuple[int, int] | None = None,
     cache: Path | None = None,
     show_progress: bool = True,
 ) -> Dataset:
-    """Decode, split and audit the rows that :func:`open_source` found: the part of :func:`load_data` that takes time."""
+    """Decode, split and audit the rows that :func:`open_source` found: the part of :func:`load_data` that takes time.
+
+    ``fold`` is a number from 1 and how many there are: that fold is the test split, whatever the source gives.
+    """
     store, table, quarantined = build_store(
         table, size=settings.size, fit=settings.fit, cache=cache, progress=show_progress
     )
     pairs = find_duplicates(store)
     groups = duplicate_groups(pairs, len(table)) if settings.group_duplicates else None
-    table = assign_splits(
-        table,
-        val_fraction=settings.val_fraction,
-        test_fraction=settings.test_fraction,
-        seed=seed,
-        groups=groups,
-    )
+    if fold is None:
+        fractions = {"val_fraction": settings.val_fraction, "test_fraction": settings.test_fraction}
+        table = assign_splits(table, **fractions, seed=seed, groups=groups)
+    else:
+        table = take_fold(table, *fold, val_fraction=settings.val_fraction, seed=seed, groups=groups)
     if settings.drop_leaks:
         return Dataset(*_without_leaks(table, store, quarantined, pairs))
     return Dataset(table, store, audit_data(table, store, quarantined, pairs))

@@ -74,6 +74,57 @@ def assign_splits(
     return table
 
 
+def take_fold(
+    table: Table, number: int, count: int, *, val_fraction: float, seed: int, groups: np.ndarray | None = None
+) -> Table:
+    """The table with one of ``count`` folds as its test split; a split that the source gives is set aside.
+
+    Every row is in the test split of one fold. Folds hold equal shares of each class as far as groups allow, see
+    :func:`assign_splits`; validation is cut from the rest.
+
+    Args:
+        table: any splits.
+        number: which fold, from 1.
+        count: how many there are, at least 2.
+        val_fraction: share of the other rows that validation takes.
+        seed: another seed, another draw.
+        groups: ``[N]`` int64, rows of equal value stay together.
+
+    Raises:
+        UsageError: too few images or patients for so many folds, or a class that would leave a fold without a training
+            image.
+    """
+    folds = _folds(table, count, seed, groups)
+    own = ", in place of its own split," if (table.splits != "").any() else ""
+    table = replace(
+        table,
+        splits=np.where(folds == number, "test", ""),
+        source=f"{table.source}; fold {number} of {count}{own} cut with seed {seed}",
+    )
+    return assign_splits(table, val_fraction=val_fraction, test_fraction=0.5, seed=seed, groups=groups)
+
+
+def _folds(table: Table, count: int, seed: int, groups: np.ndarray | None) -> np.ndarray:
+    """``[N]`` number of each row's fold, from 1."""
+    group = _components(table, groups)
+    strata = np.unique(table.task.stratum(table.targets), return_inverse=True)[1]
+    folds, left = np.full(len(table), count), np.arange(len(table))
+    for number in range(1, count):
+        others = count - number
+        chosen = _draw(table.ids[left], strata[left], group[left], 1 / (others + 1), seed, keep=others)
+        folds[left[chosen]], left = number, left[~chosen]
+    if len(np.unique(folds)) < count:
+        raise UsageError(f"{table.name} has too few images or patients for {count} folds: give fewer --folds.")
+    present = table.task.one_hot(table.targets) > 0
+    for k, name in enumerate(table.task.classes):
+        if len(np.unique(folds[present[:, k]])) < 2:
+            raise UsageError(
+                f"{table.name} has too few images or patients of {name!r} for {count} folds: one fold would have all of "
+                "them. Give fewer --folds, or leave the class out."
+            )
+    return folds
+
+
 def _components(table: Table, groups: np.ndarray | None) -> np.ndarray:
     """``[N]`` number of each row's group: the connected components of "same patient" and "same group"."""
     n = len(table)

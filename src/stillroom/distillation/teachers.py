@@ -13,6 +13,7 @@ from stillroom.data.images import Images
 from stillroom.distillation.bank import Ask, Bank
 from stillroom.inference import evaluating
 from stillroom.models.network import Network
+from stillroom.models.taps import Outputs
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Teacher:
 
 
 class Panel(nn.Module):
-    """Several teachers as one network: the mean of their logits.
+    """Several networks as one: the mean of their logits.
 
     Args:
-        networks: in the order of the teachers.
+        networks: of equal classes; each does its own preprocessing.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -72,6 +73,12 @@ class Panel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` float in [0, 1] to logits ``[B, K]``."""
         return torch.stack([network(images) for network in self.networks]).mean(dim=0)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """The mean logits and the members' pooled features side by side; of several maps there is none: ``[B, 0, 1, 1]``."""
+        said = [network.outputs(images) for network in self.networks]  # type: ignore[operator]
+        logits = torch.stack([one.logits for one in said]).mean(dim=0)
+        return Outputs(logits, torch.cat([one.pooled for one in said], dim=1), logits.new_zeros(len(logits), 0, 1, 1))
 
 
 def question(network: Network, names: frozenset[str]) -> Ask:

@@ -99,6 +99,6 @@ class CAMKD(Recipe):
             epochs=settings.training.epochs,
             extra_division=self.extra_division,
             learnt_weights=self.learnt_weights,
-            seed=settings.seed,
+            seed=bench.seed,
         )
         return bench.fit("student", student, objective, teachers=teachers)

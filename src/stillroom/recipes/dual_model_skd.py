@@ -185,7 +185,7 @@ class DualModelSKD(Recipe):
         main, auxiliary = self.networks(bench)
         if self.skd != "none":
             fresh = bench.student().classifier().state_dict()
-            objective = self._objective(auxiliary, bench.settings.seed)
+            objective = self._objective(auxiliary, bench.seed)
             rows = bench.training_rows if objective.label_free else None
             main = bench.fit("skd", main, objective, epochs=self.skd_epochs, rows=rows, lr=self.skd_lr)
             main.classifier().load_state_dict(fresh)
@@ -211,7 +211,7 @@ class DualModelSKD(Recipe):
         from stillroom.distillation.cutting import cut_out
         from stillroom.distillation.objectives.momentum import frozen_copy
 
-        seed, main = bench.settings.seed, bench.student()
+        seed, main = bench.seed, bench.student()
         if self.initial == "scratch":
             return main, bench.student(seed=seed + _SEEDS_APART)
         large = bench.pretrained()

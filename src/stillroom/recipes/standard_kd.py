@@ -52,7 +52,7 @@ class StandardKD(Recipe):
             require_places("student", student, "choose another --loss")
             require_places("teacher", bench.untaught(), "choose another --loss")
         teacher = bench.teacher(needs=frozenset({"teacher_logits", needs} if needs else {"teacher_logits"}))
-        objective = self._objective(student, teacher.network, bench.settings.seed)
+        objective = self._objective(student, teacher.network, bench.seed)
         return bench.fit("student", student, objective, teachers=[teacher])
 
     def _objective(self, student: Network, teacher: Network, seed: int) -> Objective:

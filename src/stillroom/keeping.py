@@ -1,0 +1,209 @@
+"""Which network a run hands over: one of several trainings, all of them joined, or the best of all, by validation alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from stillroom.averaging import average
+from stillroom.data.images import batches, shuffled
+from stillroom.data.views import view_of_epoch
+from stillroom.distillation.teachers import Panel
+from stillroom.ending import FEWEST_IMAGES, calibrated_losses
+from stillroom.evaluation.intervals import group_indices
+from stillroom.inference import run_over
+from stillroom.models.network import Network
+from stillroom.models.saving import load_network, save_network
+from stillroom.run import Run
+from stillroom.trainings import Trained
+from stillroom.workbench import Workbench
+
+EXPORTED = "exported"
+_STATISTICS_IMAGES = 2000
+"""Training images by which the statistics of averaged weights are taken."""
+
+_IN_WORDS = {
+    "student": "the student",
+    "control": "the control",
+    "teacher": "the teacher",
+    "probe_of_student": "the linear probe on the student's start",
+    "probe_of_teacher": "the linear probe on the frozen teacher",
+}
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several trainings as one.
+
+    Attributes:
+        networks: by role; student and control are one of the trainings' each, or all of them joined.
+        number: which training's student that is, from 1; None where they are joined.
+        figures: the part ``kept`` of metrics.json.
+    """
+
+    networks: dict[str, nn.Module]
+    number: int | None
+    figures: dict[str, Any]
+
+
+def join(trainings: Sequence[Trained]) -> Joined:
+    """One student of several trainings as ``keep`` says, and one control in the same way, so that they compare.
+
+    ``ensemble`` gives the mean of their answers, ``average`` that of their weights (of the controls only where they start
+    alike; else the first), and all else the one that validation finds best, which is the first unless another is clearly
+    better.
+    """
+    bench, keep = trainings[0].bench, trainings[0].bench.settings.evaluation.keep
+    networks, numbers, candidates = dict(trainings[0].networks), {}, []
+    for role in ("student", "control"):
+        members = [training.networks[role] for training in trainings if role in training.networks]
+        if not members:
+            continue
+        if keep == "ensemble":
+            networks[role] = Panel(members)  # type: ignore[arg-type]
+        elif keep == "average" and (role == "student" or bench.settings.student.starts_pretrained):
+            networks[role] = _averaged(bench, members, role)
+        elif keep != "average":
+            number, means = _one_of(bench, members)
+            networks[role], numbers[role] = members[number - 1], number
+            if role == "student":
+                size = megabytes(members[0])
+                candidates = [
+                    {"role": f"student_{n}", "mb": size, "validation": mean, "within": True}
+                    for n, mean in enumerate(means, start=1)
+                ]
+    count = len(trainings)
+    if keep == "ensemble":
+        why = f"The student's answer is the mean of those of its {count} trainings, as asked for."
+    elif keep == "average":
+        why = f"The student's weights are the mean of those of its {count} trainings, as asked for."
+    elif numbers["student"] == 1:
+        why = f"Of {count} trainings of the student none is clearly better on validation than the first."
+    else:
+        why = f"Of {count} trainings of the student number {numbers['student']} is the best on validation."
+    return Joined(networks, numbers.get("student"), {"role": "student", "why": why, "candidates": candidates})
+
+
+def best_of(
+    bench: Workbench, networks: Mapping[str, nn.Module], logits: Mapping[str, np.ndarray]
+) -> tuple[str, dict[str, Any]]:
+    """The role of the best network within ``max_mb`` on validation, and the part ``kept`` of metrics.json.
+
+    The best is the likeliest to be right, calibrated.
+    Those that validation cannot tell from the best, by one standard error of the paired difference, count as equal: of them
+    the student is taken, else the smallest.
+
+    Args:
+        bench: its settings say how large it may be.
+        networks: by role; those of ``student``, ``control``, ``teacher`` and the probes are looked at.
+        logits: by role, ``[N, K]`` of every row.
+    """
+    limit = bench.settings.evaluation.max_mb
+    sizes = {role: megabytes(networks[role]) for role in _IN_WORDS if role in networks}
+    losses = validation_losses(bench, {role: logits[role] for role in sizes})
+    within = [role for role in sizes if limit is None or sizes[role] <= limit]
+    order = sorted(within, key=lambda role: (role != "student", sizes[role]))
+    role = pick({role: losses[role] for role in order}, order, validation_groups(bench))
+    return role, {
+        "role": role,
+        "why": _why(role, order, losses, limit),
+        "candidates": [
+            {"role": other, "mb": sizes[other], "validation": -float(losses[other].mean()), "within": other in within}
+            for other in sizes
+        ],
+    }
+
+
+def pick(losses: Mapping[str, np.ndarray], order: Sequence[str], groups: np.ndarray) -> str:
+    """The first of ``order`` that is not worse than the best beyond its luck; the first of all with too few images.
+
+    Args:
+        losses: by name, ``[n]`` of the same validation images.
+        order: the names, the preferred one first.
+        groups: ``[n]`` whole numbers, equal for images of one patient.
+    """
+    if len(groups) < FEWEST_IMAGES:
+        return order[0]
+    best = min(order, key=lambda name: float(losses[name].mean()))
+    return next(name for name in order if not _worse(losses[name], losses[best], groups))
+
+
+def validation_losses(bench: Workbench, logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Negative log-likelihood of each validation image at each network's own temperature, ``[n]`` in nats."""
+    val, targets = bench.data.val, bench.data.targets
+    return {name: calibrated_losses(bench.task, said[val], targets[val]) for name, said in logits.items()}
+
+
+def validation_groups(bench: Workbench) -> np.ndarray:
+    """``[n]`` number of each validation image's patient; every image its own where none is known."""
+    val, patients = bench.data.val, bench.dataset.table.patients
+    return np.arange(len(val)) if patients is None else group_indices(patients[val])
+
+
+def megabytes(network: nn.Module) -> float:
+    """Of its parameters in float32, 10^6 bytes."""
+    return sum(parameter.numel() for parameter in network.parameters()) * 4 / 1e6
+
+
+def save_exported(run: Run, network: nn.Module) -> None:
+    """Keep what is exported in the folder ``exported``, where it is not simply ``student``; of several, each member."""
+    if isinstance(network, Panel):
+        for number, member in enumerate(network.networks, start=1):
+            save_network(member, run.path / EXPORTED / str(number))  # type: ignore[arg-type]
+    else:
+        save_network(network, run.path / EXPORTED)  # type: ignore[arg-type]
+
+
+def load_exported(run: Run) -> nn.Module:
+    """The network that student.onnx was made of, on the CPU and in evaluation mode."""
+    folder = run.path / EXPORTED
+    if not folder.exists():
+        return load_network(run.path / "student")
+    members = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: int(path.name))
+    return Panel([load_network(path) for path in members]) if members else load_network(folder)
+
+
+def _averaged(bench: Workbench, members: Sequence[nn.Module], role: str) -> Network:
+    folder = bench.run.path / "average" / role
+    if (folder / "model.json").exists():
+        return load_network(folder).to(bench.data.images.device)
+    rows, view = bench.data.train, view_of_epoch(bench.settings.views, 0)
+    taken = shuffled(rows, bench.settings.seed, 0)[:_STATISTICS_IMAGES]
+    views = (bench.data.images.batch(part, view) for part in batches(taken, bench.settings.training.batch_size))
+    network = average(members, views)  # type: ignore[arg-type]
+    save_network(network, folder)
+    return network
+
+
+def _one_of(bench: Workbench, members: Sequence[nn.Module]) -> tuple[int, list[float]]:
+    """Number of the best on validation, from 1, and every one's mean log-likelihood there."""
+    images, val, targets = bench.data.images, bench.data.val, bench.data.targets
+    losses = {
+        str(number): calibrated_losses(bench.task, run_over(network, images, val), targets[val])
+        for number, network in enumerate(members, start=1)
+    }
+    order = ["1", *sorted(losses, key=lambda number: float(losses[number].mean()))]
+    return int(pick(losses, order, validation_groups(bench))), [-float(of.mean()) for of in losses.values()]
+
+
+def _worse(losses: np.ndarray, best: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether the mean loss is higher than the best one's by more than a standard error of their difference."""
+    apart = losses - best
+    sums, counts = np.bincount(groups, apart), np.bincount(groups)
+    error = np.sqrt(((sums - apart.mean() * counts) ** 2).sum() * len(sums) / max(1, len(sums) - 1)) / len(apart)
+    return bool(apart.mean() > error)
+
+
+def _why(role: str, order: Sequence[str], losses: Mapping[str, np.ndarray], limit: float | None) -> str:
+    bound = f" of at most {limit:g} MB" if limit is not None else ""
+    count = len(losses[role])
+    if count < FEWEST_IMAGES:
+        return f"{count} validation images are too few to choose by, so the student is handed over."
+    best = min(order, key=lambda name: float(losses[name].mean()))
+    if role == best:
+        return f"On {count} validation images {_IN_WORDS[role]} is the likeliest to be right of all networks{bound}."
+    return f"On {count} validation images no network{bound} is better than {_IN_WORDS[role]} by more than a standard error."
