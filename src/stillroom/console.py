@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
 from stillroom.progress import duration
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _SHOWN = {
 }
 
 
+_IN_A_SENTENCE = (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)
+"""Beside these three more columns would not fit: what they reach is said in a sentence each."""
 _UNBROKEN = 1000
 _UNDEFINED: dict[str, float | None] = {"value": None}
 _PLAIN: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
@@ -64,9 +67,13 @@ def show_run(run: Run) -> None:
     from stillroom.evaluation.calibration import calibration_notes
 
     metrics, console = run.metrics, out()
-    show_figures(metrics["test"], "Test", synthetic=run.manifest["synthetic"])
+    kept = metrics.get("kept") or {}
+    shown = {role: figures for role, figures in metrics["test"].items() if role not in _IN_A_SENTENCE}
+    show_figures(shown, "Test", synthetic=run.manifest["synthetic"])
     for comparison in metrics["comparison"].values():
         console.print(escape(comparison["statement"]))
+    for sentence in filter(None, ((metrics.get("luck") or {}).get("statement"), kept.get("why"))):
+        console.print(escape(sentence))
     for part in ("conformal", "ood"):
         found = metrics.get(part) or {}  # not in a run of an earlier Stillroom
         if found:

@@ -15,6 +15,7 @@ from stillroom.data.views import view_of_epoch
 from stillroom.distillation.teachers import Panel
 from stillroom.ending import FEWEST_IMAGES, calibrated_losses
 from stillroom.evaluation.intervals import group_indices
+from stillroom.evaluation.roles import CONTROL, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER, noun
 from stillroom.inference import run_over
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
@@ -26,13 +27,7 @@ EXPORTED = "exported"
 _STATISTICS_IMAGES = 2000
 """Training images by which the statistics of averaged weights are taken."""
 
-_IN_WORDS = {
-    "student": "the student",
-    "control": "the control",
-    "teacher": "the teacher",
-    "probe_of_student": "the linear probe on the student's start",
-    "probe_of_teacher": "the linear probe on the frozen teacher",
-}
+_CANDIDATES = (STUDENT, CONTROL, TEACHER, PROBE_OF_STUDENT, PROBE_OF_TEACHER)
 
 
 @dataclass(frozen=True)
@@ -59,18 +54,18 @@ def join(trainings: Sequence[Trained]) -> Joined:
     """
     bench, keep = trainings[0].bench, trainings[0].bench.settings.evaluation.keep
     networks, numbers, candidates = dict(trainings[0].networks), {}, []
-    for role in ("student", "control"):
+    for role in (STUDENT, CONTROL):
         members = [training.networks[role] for training in trainings if role in training.networks]
         if not members:
             continue
         if keep == "ensemble":
             networks[role] = Panel(members)  # type: ignore[arg-type]
-        elif keep == "average" and (role == "student" or bench.settings.student.starts_pretrained):
+        elif keep == "average" and (role == STUDENT or bench.settings.student.starts_pretrained):
             networks[role] = _averaged(bench, members, role)
         elif keep != "average":
             number, means = _one_of(bench, members)
             networks[role], numbers[role] = members[number - 1], number
-            if role == "student":
+            if role == STUDENT:
                 size = megabytes(members[0])
                 candidates = [
                     {"role": f"student_{n}", "mb": size, "validation": mean, "within": True}
@@ -81,11 +76,11 @@ def join(trainings: Sequence[Trained]) -> Joined:
         why = f"The student's answer is the mean of those of its {count} trainings, as asked for."
     elif keep == "average":
         why = f"The student's weights are the mean of those of its {count} trainings, as asked for."
-    elif numbers["student"] == 1:
+    elif numbers[STUDENT] == 1:
         why = f"Of {count} trainings of the student none is clearly better on validation than the first."
     else:
         why = f"Of {count} trainings of the student number {numbers['student']} is the best on validation."
-    return Joined(networks, numbers.get("student"), {"role": "student", "why": why, "candidates": candidates})
+    return Joined(networks, numbers.get(STUDENT), {"role": STUDENT, "why": why, "candidates": candidates})
 
 
 def best_of(
@@ -103,10 +98,10 @@ def best_of(
         logits: by role, ``[N, K]`` of every row.
     """
     limit = bench.settings.evaluation.max_mb
-    sizes = {role: megabytes(networks[role]) for role in _IN_WORDS if role in networks}
+    sizes = {role: megabytes(networks[role]) for role in _CANDIDATES if role in networks}
     losses = validation_losses(bench, {role: logits[role] for role in sizes})
     within = [role for role in sizes if limit is None or sizes[role] <= limit]
-    order = sorted(within, key=lambda role: (role != "student", sizes[role]))
+    order = sorted(within, key=lambda role: (role != STUDENT, sizes[role]))
     role = pick({role: losses[role] for role in order}, order, validation_groups(bench))
     return role, {
         "role": role,
@@ -205,5 +200,7 @@ def _why(role: str, order: Sequence[str], losses: Mapping[str, np.ndarray], limi
         return f"{count} validation images are too few to choose by, so the student is handed over."
     best = min(order, key=lambda name: float(losses[name].mean()))
     if role == best:
-        return f"On {count} validation images {_IN_WORDS[role]} is the likeliest to be right of all networks{bound}."
-    return f"On {count} validation images no network{bound} is better than {_IN_WORDS[role]} by more than a standard error."
+        return f"On {count} validation images the {noun(role)} is the likeliest to be right of all networks{bound}."
+    return (
+        f"On {count} validation images no network{bound} is better than the {noun(role)} by more than a standard error."
+    )

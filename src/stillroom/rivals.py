@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from stillroom.distillation.bank import build_bank
 from stillroom.distillation.linear_head import HeadData, fit_by_lbfgs
 from stillroom.errors import UsageError
+from stillroom.evaluation.intervals import group_indices
+from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
@@ -45,11 +47,11 @@ def make(bench: Workbench) -> dict[str, Rival]:
     names = recipe.teacher_names(settings)
     frozen = any(teacher.head is not None for teacher in bench.teachers)
     if names and settings.teacher.pretrained and not frozen:
-        found["probe_of_teacher"] = _probe(bench, "probe_of_teacher", bench.untaught(names[0]))
+        found[PROBE_OF_TEACHER] = _probe(bench, PROBE_OF_TEACHER, bench.untaught(names[0]))
     if recipe.has_start(settings):
-        found["probe_of_student"] = _probe(bench, "probe_of_student", recipe.start(bench))
+        found[PROBE_OF_STUDENT] = _probe(bench, PROBE_OF_STUDENT, recipe.start(bench))
     logits = np.tile(majority_logits(bench.task, bench.data.targets[bench.data.train]), (len(bench.data.images), 1))
-    return {role: rival for role, rival in found.items() if rival} | {"majority": Rival(logits, None)}
+    return {role: rival for role, rival in found.items() if rival} | {MAJORITY: Rival(logits, None)}
 
 
 def majority_logits(task: Task, targets: np.ndarray) -> np.ndarray:
@@ -91,10 +93,10 @@ def _probe(bench: Workbench, role: str, network: Network) -> Rival | None:
         if (folder / "model.json").exists():
             network = load_network(folder).to(data.images.device)
         else:
-            train, val = data.train, data.val
-            fitted = fit_by_lbfgs(
-                bench.task, HeadData(features[train], data.targets[train], features[val], data.targets[val])
-            )
+            train, val, patients = data.train, data.val, bench.dataset.table.patients
+            groups = None if patients is None else group_indices(patients[train])
+            known = HeadData(features[train], data.targets[train], features[val], data.targets[val], groups)
+            fitted = fit_by_lbfgs(bench.task, known)
             classifier.load_state_dict(fitted.linear.state_dict())
             value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
             bench.run.note(**{role: {"network": network.name, "chosen": fitted.chosen, "validation": value}})

@@ -12,8 +12,9 @@ from torch import nn
 
 from stillroom import rivals
 from stillroom.data.load import Dataset
-from stillroom.evaluation.assess import STUDENT, predictions_frame
+from stillroom.evaluation.assess import predictions_frame
 from stillroom.evaluation.calibration import fit_temperature
+from stillroom.evaluation.roles import CONTROL, STUDENT
 from stillroom.files import write_atomically
 from stillroom.inference import run_over
 from stillroom.models.network import Network
@@ -45,7 +46,7 @@ def train(bench: Workbench, taught: Callable[[Network], None] = lambda student: 
     run.note(labels_read=len(bench.labels_read), training_images=len(bench.training_rows))
     taught(student)
     if recipe.has_control and bench.settings.evaluation.control:
-        networks["control"] = recipe.control(bench)
+        networks[CONTROL] = recipe.control(bench)
     run.note(teachers=[teacher.network.name for teacher in bench.teachers])
     return Trained(bench, networks | bench.milestones)
 
@@ -82,11 +83,11 @@ def passes(run: Run) -> dict[str, int]:
 
     Searches are left out: both are given as many trials.
     """
-    shown = {STUDENT: 0, "control": 0}
+    shown = {STUDENT: 0, CONTROL: 0}
     for line in run.history():
         role = line["role"]
         if not role.startswith(("teacher", "tuning")):
-            shown["control" if role == "control" else STUDENT] += line.get("images", 0)
+            shown[CONTROL if role == CONTROL else STUDENT] += line.get("images", 0)
     return shown
 
 
@@ -108,7 +109,7 @@ def of_repeats(trainings: Sequence[Trained], said: Probabilities) -> list[Traini
         bench = training.bench
         part = bench.run if number > 1 else bench.run.part("repeats/1")  # the run's own file is of what is exported
         if not (part.path / "predictions.parquet").exists():
-            own = {role: network for role, network in training.networks.items() if role in (STUDENT, "control")}
+            own = {role: network for role, network in training.networks.items() if role in (STUDENT, CONTROL)}
             shared = {role: values for role, values in said.items() if role not in training.networks}
             write_predictions(part, bench, _calibrated(bench, logits_of_networks(bench, own)) | shared)
         found.append(_training(part, bench.task, len(bench.data.train)))
