@@ -47,12 +47,23 @@ FILES = {
     "plan.yaml": "Only of a run that follows a plan: every planned or given setting with its reason, the facts, and the "
     "seconds expected of each stage. `stillroom distill --plan FILE` follows it again.",
     "manifest.json": "What was run on what with what: data, task, store, seed, versions, machine, device, seconds per "
-    "stage, and at the end the SHA-256 of every `.safetensors`, `.onnx` and `.parquet` file.",
+    "stage, `passes` (images shown to student and control in all their epochs), `exported_role`, and at the end the "
+    "SHA-256 of every `.safetensors`, `.onnx` and `.parquet` file.",
     "audit.json": "What the audit found; see [below](#auditjson).",
     "history.jsonl": "One line per trained epoch; see [below](#historyjsonl).",
     "student/": "The distilled student: `model.safetensors` and `model.json`. No pickle.",
     "control/": "The same student trained on the same budget without a teacher, in the same form.",
     "teacher/": "A fine-tuned teacher in the same form; of a frozen one only its linear head, `head.safetensors`.",
+    "probe_of_teacher/": "The pretrained teacher as it is with a linear head, in the same form; only where the teacher "
+    "is not that already.",
+    "probe_of_student/": "The student as it starts with a linear head, in the same form; only where it starts from "
+    "pretrained weights.",
+    "repeats/": "With `--repeats K`: a folder `2` to `K` for each further training, with its networks, history.jsonl and "
+    "predictions.parquet; in `1` the predictions of the run's own training.",
+    "folds/": "With `--folds K`: a folder `2` to `K` for each further fold, in the same form; the run itself is the first.",
+    "average/": "With `--keep average`: the networks whose weights are averaged.",
+    "exported/": "The network that student.onnx was made of, where that is not simply `student/`; of an ensemble a folder "
+    "for each member.",
     "predictions.parquet": "Every image with its probabilities; see [below](#predictionsparquet).",
     "features.npz": "Pooled features of up to 2,000 test images, for the report's map: `student [M, D]`, "
     "`teacher [M, D2]`, and `index [M]`, rows of predictions.parquet.",
@@ -97,6 +108,8 @@ METRICS = {
     "test), and the bins of the reliability diagrams, `bins_before` and `bins`",
     "comparison": "`student_vs_control`, `student_vs_teacher` and so on for every role, as described below",
     "luck": "figures and comparisons over `--repeats` or `--folds`, as described below; absent after one training",
+    "kept": "which network was exported: `role`, `why`, and `candidates` with `role`, `mb`, `validation` (mean calibrated "
+    "log-likelihood) and `within` (whether it is no larger than `--max-mb`); absent where there was nothing to choose",
     "conformal": "whether the sets of classes hold the truth as often as promised, as described below",
     "ood": "which images are refused as foreign, as described below",
     "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",

@@ -67,12 +67,11 @@ def show_run(run: Run) -> None:
     from stillroom.evaluation.calibration import calibration_notes
 
     metrics, console = run.metrics, out()
-    kept = metrics.get("kept") or {}
     shown = {role: figures for role, figures in metrics["test"].items() if role not in _IN_A_SENTENCE}
     show_figures(shown, "Test", synthetic=run.manifest["synthetic"])
-    for comparison in metrics["comparison"].values():
-        console.print(escape(comparison["statement"]))
-    for sentence in filter(None, ((metrics.get("luck") or {}).get("statement"), kept.get("why"))):
+    luck, kept = metrics.get("luck") or metrics, metrics.get("kept") or {}  # several trainings say more than one
+    said = [comparison["statement"] for comparison in luck["comparison"].values()]
+    for sentence in filter(None, (*said, luck.get("statement"), kept.get("why"))):
         console.print(escape(sentence))
     for part in ("conformal", "ood"):
         found = metrics.get(part) or {}  # not in a run of an earlier Stillroom

@@ -252,9 +252,10 @@ class EvaluationSettings:
         repeats: trainings of student and control, which differ in luck alone; bank and teacher are shared. With one, no
             claim is made that the luck of training could explain.
         folds: cuts of the data, each with a training of its own, so that every image is tested once; for small sets. Never
-            through a patient or near-identical images.
-        keep: which network is exported: `student`; `best` of student, control and simple rivals, chosen on validation, within
-            `max_mb`; `average` of the repeats' students in weights, or `ensemble`, in answers.
+            through a patient or near-identical images. A split that the source gives is set aside.
+        keep: which network is exported: `student`, of several repeats the one that validation finds best; `best` of student,
+            control, teacher and linear probes, chosen on validation, within `max_mb`; `average` of the repeats' students in
+            weights, or `ensemble`, in answers.
         max_mb: largest size in MB of float32 parameters that `--keep best` may hand over.
         margin: non-inferiority margin on the selection metric: how much worse the student may be.
         resamples: bootstrap resamples behind every interval.
