@@ -87,11 +87,12 @@ def export_at_once(bench: Workbench, student: Network) -> None:
     """Write student.onnx as soon as the student is trained, so that a run that is stopped later on can be used.
 
     The temperature and the rules are those that the finished run gives it; of its heat maps nothing is known yet. Where the
-    file is there already, nothing is done.
+    file is there already, or no training is to come, nothing is done.
     """
     run, task, table = bench.run, bench.task, bench.dataset.table
     path, wanted = run.path / MODEL_FILE, bench.settings.evaluation
-    if path.exists():
+    more = max(wanted.repeats, wanted.folds) > 1 or (wanted.control and bench.settings.recipe.has_control)
+    if path.exists() or not more:
         return
     val = table.indices("val")
     with run.stage("first export"):

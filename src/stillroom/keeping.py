@@ -27,6 +27,7 @@ EXPORTED = "exported"
 _STATISTICS_IMAGES = 2000
 """Training images by which the statistics of averaged weights are taken."""
 
+_ALL = {"ensemble": "answer is", "average": "weights are"}
 _CANDIDATES = (STUDENT, CONTROL, TEACHER, PROBE_OF_STUDENT, PROBE_OF_TEACHER)
 
 
@@ -49,38 +50,40 @@ def join(trainings: Sequence[Trained]) -> Joined:
     """One student of several trainings as ``keep`` says, and one control in the same way, so that they compare.
 
     ``ensemble`` gives the mean of their answers, ``average`` that of their weights (of the controls only where they start
-    alike; else the first), and all else the one that validation finds best, which is the first unless another is clearly
-    better.
+    alike; else the first), and all else the one that validation finds best, which is the first unless another is better
+    beyond its luck.
     """
     bench, keep = trainings[0].bench, trainings[0].bench.settings.evaluation.keep
-    networks, numbers, candidates = dict(trainings[0].networks), {}, []
+    alike = bench.settings.student.starts_pretrained
+    networks, number = dict(trainings[0].networks), None
+    losses: dict[str, np.ndarray] = {}
     for role in (STUDENT, CONTROL):
         members = [training.networks[role] for training in trainings if role in training.networks]
         if not members:
             continue
+        asked = {f"{role}_{place}": network for place, network in enumerate(members, start=1)}
         if keep == "ensemble":
             networks[role] = Panel(members)  # type: ignore[arg-type]
-        elif keep == "average" and (role == STUDENT or bench.settings.student.starts_pretrained):
-            networks[role] = _averaged(bench, members, role)
-        elif keep != "average":
-            number, means = _one_of(bench, members)
-            networks[role], numbers[role] = members[number - 1], number
-            if role == STUDENT:
-                size = megabytes(members[0])
-                candidates = [
-                    {"role": f"student_{n}", "mb": size, "validation": mean, "within": True}
-                    for n, mean in enumerate(means, start=1)
-                ]
-    count = len(trainings)
-    if keep == "ensemble":
-        why = f"The student's answer is the mean of those of its {count} trainings, as asked for."
-    elif keep == "average":
-        why = f"The student's weights are the mean of those of its {count} trainings, as asked for."
-    elif numbers[STUDENT] == 1:
-        why = f"Of {count} trainings of the student none is clearly better on validation than the first."
-    else:
-        why = f"Of {count} trainings of the student number {numbers['student']} is the best on validation."
-    return Joined(networks, numbers.get(STUDENT), {"role": STUDENT, "why": why, "candidates": candidates})
+        elif keep == "average":
+            networks[role] = _averaged(bench, members, role) if role == STUDENT or alike else members[0]
+        found = _losses_of(bench, asked | ({keep: networks[role]} if keep in _ALL else {}))
+        if keep not in _ALL:
+            order = [f"{role}_1", *sorted(found, key=lambda name: float(found[name].mean()))]
+            place = list(asked).index(pick(found, order, validation_groups(bench)))
+            networks[role] = members[place]
+            number = place + 1 if role == STUDENT else number
+        losses = found if role == STUDENT else losses
+    candidates = [
+        {
+            "role": name,
+            "mb": megabytes(networks[STUDENT] if name in _ALL else trainings[0].networks[STUDENT]),
+            "validation": -float(of.mean()),
+            "within": True,
+        }
+        for name, of in losses.items()
+    ]
+    why = _why_joined(keep, number, losses, validation_groups(bench))
+    return Joined(networks, number, {"role": STUDENT, "why": why, "candidates": candidates})
 
 
 def best_of(
@@ -88,9 +91,8 @@ def best_of(
 ) -> tuple[str, dict[str, Any]]:
     """The role of the best network within ``max_mb`` on validation, and the part ``kept`` of metrics.json.
 
-    The best is the likeliest to be right, calibrated.
-    Those that validation cannot tell from the best, by one standard error of the paired difference, count as equal: of them
-    the student is taken, else the smallest.
+    The best is the likeliest to be right, calibrated. Those that validation cannot tell from it, by one standard error of
+    the paired difference, count as equal: of them the student is taken, else the smallest.
 
     Args:
         bench: its settings say how large it may be.
@@ -174,15 +176,27 @@ def _averaged(bench: Workbench, members: Sequence[nn.Module], role: str) -> Netw
     return network
 
 
-def _one_of(bench: Workbench, members: Sequence[nn.Module]) -> tuple[int, list[float]]:
-    """Number of the best on validation, from 1, and every one's mean log-likelihood there."""
+def _losses_of(bench: Workbench, networks: Mapping[str, nn.Module]) -> dict[str, np.ndarray]:
+    """As :func:`validation_losses`, asking the networks."""
     images, val, targets = bench.data.images, bench.data.val, bench.data.targets
-    losses = {
-        str(number): calibrated_losses(bench.task, run_over(network, images, val), targets[val])
-        for number, network in enumerate(members, start=1)
+    return {
+        name: calibrated_losses(bench.task, run_over(network, images, val), targets[val])
+        for name, network in networks.items()
     }
-    order = ["1", *sorted(losses, key=lambda number: float(losses[number].mean()))]
-    return int(pick(losses, order, validation_groups(bench))), [-float(of.mean()) for of in losses.values()]
+
+
+def _why_joined(keep: str, number: int | None, losses: Mapping[str, np.ndarray], groups: np.ndarray) -> str:
+    count = sum(name not in _ALL for name in losses)
+    if number == 1:
+        return f"Of {count} trainings of the student none is better on validation than the first by more than its luck."
+    if number is not None:
+        return f"Of {count} trainings of the student number {number} is the best on validation."
+    best = min((of for name, of in losses.items() if name not in _ALL), key=lambda of: float(of.mean()))
+    verdict = "worse than" if _worse(losses[keep], best, groups) else "no worse than"
+    return (
+        f"The student's {_ALL[keep]} the mean of its {count} trainings', as asked for; on validation it is {verdict} the "
+        "best of them."
+    )
 
 
 def _worse(losses: np.ndarray, best: np.ndarray, groups: np.ndarray) -> bool:

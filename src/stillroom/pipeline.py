@@ -201,7 +201,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     write_json(run.path / "audit.json", dataset.audit.to_dict())
 
     wanted = run.settings.evaluation
-    first = trainings.train(bench, lambda student: export_at_once(bench, student))
+    first = trainings.train(bench, partial(export_at_once, bench))
     every = trainings.repeat(first)
     joined = keeping.join(every) if len(every) > 1 else None
     networks = dict(joined.networks if joined else first.networks)

@@ -39,7 +39,7 @@ class Trained:
 
 
 def train(bench: Workbench, taught: Callable[[Network], None] = lambda student: None) -> Trained:
-    """The student, its control and the networks on the way. ``taught`` is called as soon as the student is trained."""
+    """The student, its control and the networks on the way. ``taught`` is given the student before its control is trained."""
     run, recipe = bench.run, bench.settings.recipe
     student = recipe.run(bench)
     networks: dict[str, nn.Module] = {STUDENT: student}
@@ -128,7 +128,7 @@ def of_folds(bench: Workbench, fold: Callable[[int], Dataset]) -> list[Training]
     with run.stage("folds"):
         for number in range(2, bench.settings.evaluation.folds + 1):
             part = run.part(f"folds/{number}")
-            again = Workbench(part, fold(number), show_progress=bench.show_progress)
+            again = Workbench(part, fold(number), number=number, show_progress=bench.show_progress)
             if not (part.path / "predictions.parquet").exists():
                 trained = train(again)
                 simpler = rivals.make(again) if bench.settings.evaluation.rivals else {}

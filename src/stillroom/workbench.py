@@ -51,10 +51,10 @@ class Workbench:
         milestones: networks on the recipe's way that are evaluated beside the student, by role.
         labels_read: row numbers of the training images whose labels anything has learnt from.
         seed: of what is luck in a training: initial weights that are random, and the order of the images. Another one in
-            each of several repeats.
+            each of several trainings, of which this is the one with ``number``.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, *, show_progress: bool = True) -> None:
+    def __init__(self, run: Run, dataset: Dataset, *, number: int = 1, show_progress: bool = True) -> None:
         self.run, self.settings, self.dataset = run, run.settings, dataset
         self.show_progress = show_progress
         self.task = self.settings.recipe.adapt(dataset.table.task)
@@ -76,7 +76,7 @@ class Workbench:
         self.teachers: list[Teacher] = []
         self.milestones: dict[str, Network] = {}
         self.labels_read: set[int] = set()
-        self.seed = seed
+        self.seed = seed + _REPEATS_APART * (number - 1)
         self._made: Sequence[Teacher] = ()
 
     def again(self, number: int) -> Workbench:
@@ -217,7 +217,7 @@ class Workbench:
         if self._made:
             self.teachers.append(self._made[len(self.teachers)])
             return self.teachers[-1]
-        seed = self.settings.seed if seed is None else seed
+        seed = self.seed if seed is None else seed
         network = self.untaught(name, seed=seed)
         number = len(self.teachers) + 1
         role = "teacher" if number == 1 else f"teacher-{number}"

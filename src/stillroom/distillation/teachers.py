@@ -78,7 +78,7 @@ class Panel(nn.Module):
         """The mean logits and the members' pooled features side by side; of several maps there is none: ``[B, 0, 1, 1]``."""
         said = [network.outputs(images) for network in self.networks]  # type: ignore[operator]
         logits = torch.stack([one.logits for one in said]).mean(dim=0)
-        return Outputs(logits, torch.cat([one.pooled for one in said], dim=1), logits.new_zeros(len(logits), 0, 1, 1))
+        return Outputs(logits, torch.cat([one.pooled for one in said], dim=1), logits[:, :0, None, None])
 
 
 def question(network: Network, names: frozenset[str]) -> Ask:
