@@ -22,15 +22,7 @@ from stillroom import (
     ViewSettings,
 )
 from stillroom import trainings as several
-from stillroom.models.zoo import create
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A folder of stand-ins for pretrained weights."""
-    folder = tmp_path_factory.mktemp("weights")
-    save_file(create("test_resnet", classes=1000, seed=7).backbone.state_dict(), folder / "test_resnet.safetensors")
-    return folder
+from stillroom.models.saving import load_network
 
 
 def settings(source, recipe=None, student=None, **evaluation):
@@ -59,6 +51,14 @@ def equal(first, second):
 def repeated(picture_folder, tmp_path_factory):
     wanted = settings(picture_folder, repeats=3)
     return stillroom.distill(wanted, tmp_path_factory.mktemp("repeated") / "run", show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def weights(repeated, tmp_path_factory):
+    """A folder with the weights of a student that knows these pictures, in the place of pretrained ones."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(load_network(repeated.path / "student").backbone.state_dict(), folder / "test_resnet.safetensors")
+    return folder
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_a_stop_in_a_repeat_goes_on_to_the_same_weights(repeated, picture_folder
 def test_an_ensemble_is_one_file_that_answers_as_its_members_do(picture_folder, tmp_path):
     wanted = settings(picture_folder, recipe=Baseline(), repeats=2, keep="ensemble", explain=2)
     run = stillroom.distill(wanted, tmp_path / "run", show_progress=False)
-    members = [stillroom.models.saving.load_network(run.path / part / "student") for part in (".", "repeats/2")]
+    members = [load_network(run.path / part / "student") for part in (".", "repeats/2")]
     import torch
 
     batch = np.random.default_rng(0).random((3, 1, 32, 32), dtype=np.float32)
