@@ -54,10 +54,13 @@ def repeated(picture_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def weights(repeated, tmp_path_factory):
-    """A folder with the weights of a student that knows these pictures, in the place of pretrained ones."""
+def weights(picture_folder, tmp_path_factory):
+    """A folder with the weights of a network that knows these pictures, in the place of pretrained ones."""
     folder = tmp_path_factory.mktemp("weights")
-    save_file(load_network(repeated.path / "student").backbone.state_dict(), folder / "test_resnet.safetensors")
+    wanted = settings(picture_folder, recipe=Baseline(), rivals=False)
+    wanted = dataclasses.replace(wanted, training=dataclasses.replace(wanted.training, epochs=8))
+    trained = stillroom.distill(wanted, folder / "run", show_progress=False).student()
+    save_file(trained.backbone.state_dict(), folder / "test_resnet.safetensors")
     return folder
 
 
