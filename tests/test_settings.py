@@ -1,5 +1,6 @@
 """Settings survive a round trip, and wrong ones are named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,10 @@ def test_round_trip_through_yaml(settings):
 def test_wrong_settings_are_named(content, message):
     with pytest.raises(UsageError, match=message):
         from_dict(content, "here.yaml")
+
+
+def test_images_are_read_at_the_students_side():
+    settings = Settings("phantoms", data=DataSettings(size=64, fit="resize"))
+    assert settings.student_data == settings.data
+    smaller = replace(settings, student=StudentSettings(student_size=48))
+    assert smaller.student_data == DataSettings(size=48, fit="resize")

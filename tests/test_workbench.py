@@ -156,3 +156,48 @@ def test_mixtures_are_refused_where_they_would_mean_something_else(bench):
     for recipe in (DualModelSKD(), WeCKD()):
         with pytest.raises(UsageError, match="--mix none"):
             recipe.check(Settings("phantoms", recipe, views=ViewSettings(mix="mixup")))
+
+
+def test_each_network_sees_the_images_at_its_own_side(bench, picture_folder, tmp_path):
+    """The teacher's answers are to pictures decoded at its side, of the very view that the student sees at its own."""
+    mixing = {"mix": "cutmix", "crop": 0.6}
+    made = bench(teacher={"teacher_size": 64, "teacher_mode": "frozen"}, views=mixing)
+    teacher = made.teacher()
+    own = load_data(picture_folder, DataSettings(size=64), show_progress=False).store
+    large, _ = made.images_at(64)
+    assert np.array_equal(large.store.images, own.images)
+    assert teacher.images is large
+    assert made.dataset.store.size == made.data.images.store.size == 32
+    rows = made.data.train[:6]
+    for view in (None, 1):
+        expected = teacher.network.eval()(large.batch(rows, view))
+        assert torch.allclose(teacher.logits(rows, view), expected.detach(), atol=2e-2)
+    first, second = made.data.images.mixture(rows, 1), large.mixture(rows, 1)
+    assert np.array_equal(first.partners, second.partners)
+    assert np.array_equal(first.share, second.share)
+    shrunk = torch.nn.functional.avg_pool2d(large.batch(rows, 1), 2)
+    assert (shrunk - made.data.images.batch(rows, 1)).abs().mean() < 0.02
+    assert "32 px here" in made.side_notes()[0]
+    assert "64 px" in made.side_notes()[0]
+
+
+def test_a_teacher_is_trained_at_its_own_side(bench, monkeypatch, tmp_path):
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
+    seen = []
+    monkeypatch.setattr("stillroom.workbench.fit", lambda net, objective, data, *rest, **how: seen.append(data) or net)
+    made = bench(teacher={"teacher_size": 64})
+    made.teacher()
+    made.fit("student", made.student(), LabelLoss())
+    assert [data.images.store.size for data in seen] == [64, 32]
+    assert not bench().side_notes()
+
+
+def test_images_without_labels_come_at_every_side_too(bench, picture_folder):
+    from stillroom.data.unlabelled import load_unlabelled
+
+    made = bench()
+    more = load_unlabelled(picture_folder, made.dataset.table, made.dataset.store, show_progress=False)
+    with_more = Workbench(made.run, dataclasses.replace(made.dataset, unlabelled=more), show_progress=False)
+    _, large = with_more.images_at(64)
+    assert large.store.size == 64
+    assert large.store.digests.tolist() == more.store.digests.tolist()

@@ -58,6 +58,8 @@ def measure(bench: Workbench, networks: Mapping[str, nn.Module], temperatures: M
         )
     if len(test) < len(every):
         found["notes"].append(f"Of the {len(every)} test images a random sample of {len(test)} was corrupted.")
+    if "teacher" in tested:
+        found["notes"] += bench.side_notes()
     return found
 
 

@@ -162,7 +162,7 @@ def make(
         show_progress=bench.show_progress,
         heat_maps=_of_a_panel_too,
     )
-    found.figures["notes"] += without
+    found.figures["notes"] += without + (bench.side_notes() if "teacher" in layers else [])
     index = {"index": rows, "classes": explained.classes}
     pictures = {"images": np.round(explained.images.cpu().numpy() * 255).astype(np.uint8)}
     masks = {} if explained.masks is None else {"masks": explained.masks}

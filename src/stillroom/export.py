@@ -48,7 +48,7 @@ def export_network(
         run: its manifest says what the file must know of the data.
         figures: the run's metrics: the network's temperature under ``calibration``, and where they are there, its rules
             under ``conformal`` and ``ood`` and what its heat maps are worth under ``explanation``.
-        images: ``[N, C, H, W]`` float32 in [0, 1], real validation images to compare on.
+        images: ``[N, C, S, S]`` float32 in [0, 1], real validation images to compare on, at the side that the file takes.
         layer: of which heat maps are made.
         density: of training features, for the distance that the rule under ``ood`` asks for.
         role: what the network is in that run.
@@ -63,7 +63,7 @@ def export_network(
     store = manifest["store"]
     metadata = ModelMetadata(
         task=run.task,
-        size=store["size"],
+        size=images.shape[-1],
         channels=store["channels"],
         white=store["white"],
         fit=store["fit"],
@@ -119,9 +119,10 @@ def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, A
         RunError: the file does not agree with torch.
     """
     settings, network, role = run.settings, run.student(), run.exported_role
-    dataset = load_data(settings.source, settings.data, seed=settings.seed)
+    dataset = load_data(settings.source, settings.student_data, seed=settings.seed)
     rows = dataset.table.indices("val")[:PARITY_IMAGES]
-    images = dataset.store.batch(rows).astype(np.float32) / np.float32(dataset.store.white)
+    store = dataset.store_at(network.input_size[0]) if isinstance(network, Network) else dataset.store
+    images = store.batch(rows).astype(np.float32) / np.float32(store.white)
     density = run.path / DENSITY_FILE
     return export_network(
         network,

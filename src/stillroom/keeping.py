@@ -178,9 +178,9 @@ def _averaged(bench: Workbench, members: Sequence[nn.Module], role: str) -> Netw
 
 def _losses_of(bench: Workbench, networks: Mapping[str, nn.Module]) -> dict[str, np.ndarray]:
     """As :func:`validation_losses`, asking the networks."""
-    images, val, targets = bench.data.images, bench.data.val, bench.data.targets
+    val, targets = bench.data.val, bench.data.targets
     return {
-        name: calibrated_losses(bench.task, run_over(network, images, val), targets[val])
+        name: calibrated_losses(bench.task, run_over(network, bench.seen_by(network).images, val), targets[val])
         for name, network in networks.items()
     }
 

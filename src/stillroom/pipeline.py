@@ -58,7 +58,7 @@ def distill(settings: Settings | Plan, out: Path | str | None = None, *, show_pr
     settings = anchored(settings.settings if isinstance(settings, Plan) else settings)
     path = Path(out) if out else _free_folder(settings)
     require_vacant(path)
-    table = open_source(settings.source, settings.data, seed=settings.seed)
+    table = open_source(settings.source, settings.student_data, seed=settings.seed)
     check_settings(settings, table.task)  # what can be refused is refused before anything takes long
     dataset = _prepare(table, settings, show_progress)
     run = Run.create(path, settings)
@@ -89,7 +89,7 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
 def _same_data(run: Run, show_progress: bool) -> Dataset:
     """The run's data set. Raises RunError where it is another one by now."""
     settings = run.settings
-    table = open_source(settings.source, settings.data, seed=settings.seed)
+    table = open_source(settings.source, settings.student_data, seed=settings.seed)
     dataset = _prepare(table, settings, show_progress)
     if run.manifest.get("data_fingerprint", dataset.fingerprint) != dataset.fingerprint:
         raise RunError(
@@ -99,14 +99,14 @@ def _same_data(run: Run, show_progress: bool) -> Dataset:
 
 
 def _fold(settings: Settings, show_progress: bool, number: int) -> Dataset:
-    table = open_source(settings.source, settings.data, seed=settings.seed)
+    table = open_source(settings.source, settings.student_data, seed=settings.seed)
     return _prepare(table, settings, show_progress, number)
 
 
 def _prepare(table: Table, settings: Settings, show_progress: bool, number: int = 1) -> Dataset:
     """The data set; with folds, that of the fold with this number."""
     fold = (number, settings.evaluation.folds) if settings.evaluation.folds > 1 else None
-    dataset = prepare(table, settings.data, seed=settings.seed, fold=fold, show_progress=show_progress)
+    dataset = prepare(table, settings.student_data, seed=settings.seed, fold=fold, show_progress=show_progress)
     folder = settings.training.unlabelled
     if folder is None:
         return dataset
@@ -240,7 +240,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
             run.path / MODEL_FILE,
             run,
             figures=figures,
-            images=bench.data.images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
+            images=bench.seen_by(exported).images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
             layer=explained.layer,
             density=uncertain.rules.density,
             role=role,
@@ -319,14 +319,19 @@ def _evaluate(
 
 
 def _profile(bench: Workbench, networks: dict[str, nn.Module], exported: str, onnx: Path) -> dict[str, Any]:
-    store, latency = bench.dataset.store, bench.settings.evaluation.latency
-    shape = {"channels": store.pixels.shape[1], "size": store.size, "latency": latency}
+    latency, channels = bench.settings.evaluation.latency, bench.dataset.store.pixels.shape[1]
+
+    def shape(network: nn.Module) -> dict[str, Any]:
+        side = bench.seen_by(network).images.store.size
+        return {"channels": channels, "size": side, "latency": latency}
+
     measured = {
-        role: profile(network, **shape)
+        role: profile(network, **shape(network))
         for role, network in networks.items()
         if role in (STUDENT, "teacher", exported)  # the others are the student's twins
     }
-    return measured | {"onnx": profile_onnx(onnx, threads=torch.get_num_threads(), **shape)}
+    threads = torch.get_num_threads()
+    return measured | {"onnx": profile_onnx(onnx, threads=threads, **shape(networks[exported]))}
 
 
 def _free_folder(settings: Settings) -> Path:

@@ -75,7 +75,7 @@ def _probe(bench: Workbench, role: str, network: Network) -> Rival | None:
     def pooled(images: Tensor) -> dict[str, Tensor]:
         return {"pooled": network.pooled(images)}
 
-    data, folder = bench.data, bench.run.path / role
+    data, folder = bench.seen_by(network), bench.run.path / role
     with bench.run.stage(role.replace("_", " ")):
         rows = np.arange(len(data.images))
         bank = build_bank(

@@ -19,10 +19,10 @@ class DataSettings:
     """What to read and how to turn it into arrays.
 
     Attributes:
-        size: side of the square training image, in pixels.
+        size: side of the square images in pixels, where the student or a teacher asks for no other.
         fit: how a non-square image becomes square: `pad` keeps its shape and adds black borders, `resize` stretches it.
         resolution: side of the MedMNIST file to read (28, 64, 128 or 224). Default: the one that equals `size`, else
-            the next larger one.
+            the next larger one. All networks see this file: give a larger one where a teacher's input is larger.
         data_dir: folder of MedMNIST .npz files. Default: $STILLROOM_DATA/medmnist, then ~/.medmnist.
         task: what the labels mean; `auto` reads it off the source. `ordinal` takes the classes as ordered grades.
         classes: class names in the order wanted, e.g. grades from mild to severe; of two, the second is the positive one.
@@ -178,7 +178,8 @@ class TeacherSettings:
         teacher: a timm model name; see `stillroom models`. Default: the recipe's.
         teacher_mode: `frozen` fits a linear head on the backbone's cached features; `finetune` trains all of it. Default:
             the recipe's.
-        teacher_size: side of the teacher's input in pixels. Default: the network's own, where it is fixed, else `size`.
+        teacher_size: side in pixels of the images that the teacher sees, read from the source at that side. Default: the
+            network's own, where it is fixed, else `size`.
         features: what the linear head sees of a transformer: its class token, the mean of its patches, or both.
             A convolutional network has one pooled vector and ignores this.
         head_solver: `lbfgs` finds the best linear head with its L2 penalty chosen on validation; `adam` trains it as
@@ -215,8 +216,8 @@ class StudentSettings:
 
     Attributes:
         student: a timm model name; see `stillroom models`. Default: the recipe's.
-        student_size: side of the student's input in pixels; images of another size are resized inside the network.
-            Default: `size`.
+        student_size: side in pixels of the images that the student sees, read from the source at that side. Default:
+            `size`.
         student_pretrained: start the student from pretrained weights, not random ones.
         student_from: a larger pretrained network of the same family, out of which the student is cut by weight selection
             before it is trained.

@@ -61,6 +61,11 @@ class Settings:
         object.__setattr__(self, "teacher", teacher)
         object.__setattr__(self, "student", replace(student, student=student.student or recipe.default_student))
 
+    @property
+    def student_data(self) -> DataSettings:
+        """What to read, at the side of the student's input."""
+        return replace(self.data, size=self.student.student_size or self.data.size)
+
 
 SECTIONS: dict[str, type] = {
     "data": DataSettings,

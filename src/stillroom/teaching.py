@@ -56,7 +56,7 @@ def freeze(bench: Workbench, role: str, network: Network, needs: frozenset[str])
 
 def fine_tune(bench: Workbench, role: str, network: Network, seed: int, class_weights: bool | None) -> Network:
     """The network trained on the labels; taken from the cache where an equal one was trained before."""
-    chosen, data = bench.settings.teacher, bench.data
+    chosen, data = bench.settings.teacher, bench.seen_by(network)
     training = replace(
         bench.settings.training,
         epochs=chosen.teacher_epochs or bench.epochs(data.train),
@@ -67,9 +67,10 @@ def fine_tune(bench: Workbench, role: str, network: Network, seed: int, class_we
     name = fingerprint(
         (_TRAINING_VERSION, torch.__version__, timm.__version__, data.images.device.type),
         weights_digest(network),
-        bench.dataset.labelled_fingerprint,
+        data.images.store.fingerprint,
         bench.task.describe(),
-        data.train.tolist(),
+        data.targets.tolist(),
+        [rows.tolist() for rows in (data.train, data.val, data.rest)],
         replace(training, unlabelled=None),
         (bench.settings.views, data.images.policy, seed),
     )
@@ -94,7 +95,7 @@ def fine_tune(bench: Workbench, role: str, network: Network, seed: int, class_we
 def ask(
     bench: Workbench, network: Network, names: frozenset[str], label: str, rows: np.ndarray | None = None
 ) -> Teacher:
-    """The network with its answers to every image, and to the views it teaches on, in banks.
+    """The network with its answers to every image, and to the views it teaches on, in banks; at its own input side.
 
     Args:
         names: which outputs, see :func:`~stillroom.distillation.teachers.question`.
@@ -117,7 +118,7 @@ def ask(
             show_progress=bench.show_progress,
         )
 
-    images, more = bench.data.images, bench.data.unlabelled
+    images, more = bench.images_at(network.input_size[0])
     with bench.run.stage(f"ask {label}"):
         banks = [bank(images, np.arange(len(images)) if rows is None else rows, [None], "as is")]
         if views and views != [None]:

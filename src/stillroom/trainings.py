@@ -47,7 +47,10 @@ def train(bench: Workbench, taught: Callable[[Network], None] = lambda student: 
     taught(student)
     if recipe.has_control and bench.settings.evaluation.control:
         networks[CONTROL] = recipe.control(bench)
-    run.note(teachers=[teacher.network.name for teacher in bench.teachers])
+    run.note(
+        teachers=[teacher.network.name for teacher in bench.teachers],
+        sides={"student": bench.dataset.store.size, "teachers": [t.images.store.size for t in bench.teachers]},
+    )
     return Trained(bench, networks | bench.milestones)
 
 
@@ -63,7 +66,7 @@ def repeat(first: Trained) -> list[Trained]:
 def logits_of_networks(bench: Workbench, networks: dict[str, nn.Module]) -> dict[str, np.ndarray]:
     """``[N, K]`` of every row by role."""
     everything = np.arange(len(bench.dataset.table))
-    return {role: run_over(network, bench.data.images, everything) for role, network in networks.items()}
+    return {role: run_over(network, bench.seen_by(network).images, everything) for role, network in networks.items()}
 
 
 def logits_of(bench: Workbench, networks: dict[str, nn.Module], simpler: dict[str, Rival]) -> dict[str, np.ndarray]:

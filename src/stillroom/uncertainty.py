@@ -123,7 +123,7 @@ def measure(bench: Workbench, student: Exported, logits: np.ndarray) -> Uncertai
     write_arrays(bench.run.path / FOREIGN_SCORES, {"energy": inside[0], "distance": inside[1], "patients": known})
     report = refusal_report(rules.foreign, *inside, patients=patients, **drawn)
     chosen = np.sort(np.random.default_rng(0).permutation(test)[:_FOREIGN_IMAGES])
-    images = bench.data.images.batch(chosen)
+    images = bench.seen_by(student).images.batch(chosen)
     made_up = []
     for name, changed in made_up_images(images, seed=bench.settings.seed).items():
         said, features = _asked(student, changed)
@@ -179,7 +179,7 @@ def read_density(path: Path) -> FeatureDensity:
 
 
 def _pooled(bench: Workbench, student: Exported, rows: np.ndarray) -> np.ndarray:
-    return run_over(student, bench.data.images, rows, ask=lambda images: student.outputs(images).pooled)
+    return run_over(student, bench.seen_by(student).images, rows, ask=lambda images: student.outputs(images).pooled)
 
 
 def _asked(student: Exported, images: Tensor) -> tuple[np.ndarray, np.ndarray]:

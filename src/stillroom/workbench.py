@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from stillroom.data.images import Images, batches
 from stillroom.data.load import Dataset
@@ -46,6 +47,7 @@ class Workbench:
         task: what the labels mean, as the recipe trains it.
         data: images, targets and split rows; ``data.train`` holds the training images whose labels may be used, ``data.rest``
             those that teachers alone tell about.
+        device: where the networks run.
         training_rows: ``[n]`` every training image, for what reads no labels.
         teachers: every teacher made so far, in order.
         milestones: networks on the recipe's way that are evaluated beside the student, by role.
@@ -58,20 +60,22 @@ class Workbench:
         self.run, self.settings, self.dataset = run, run.settings, dataset
         self.show_progress = show_progress
         self.task = self.settings.recipe.adapt(dataset.table.task)
-        device, seed = pick_device(self.settings.device), self.settings.seed
-        table, more, views = dataset.table, dataset.unlabelled, self.settings.views
+        self.device, table = pick_device(self.settings.device), dataset.table
         self.training_rows = table.indices("train")
         labelled = self.slices(1, self.settings.training.label_fraction, self.training_rows)[0]
         training, taught = self.settings.training, self.settings.recipe.has_teacher
         rest = np.setdiff1d(self.training_rows, labelled)
+        self._pools = labelled, rest
+        self._images: dict[int, tuple[Images, Images | None]] = {}
+        images, unlabelled = self.images_at(dataset.store.size)
         self.data = TrainingData(
-            Images(dataset.store, device, views, seed, (labelled, rest)),
+            images,
             table.targets,
             self.task,
             labelled,
             table.indices("val"),
             rest if training.teach_rest and taught else rest[:0],
-            Images(more.store, device, views, seed, (np.arange(len(more.store)),)) if more else None,
+            unlabelled,
         )
         self.teachers: list[Teacher] = []
         self.milestones: dict[str, Network] = {}
@@ -90,6 +94,37 @@ class Workbench:
         other.teachers, other.milestones, other.labels_read = [], {}, set()
         other._made = self.teachers
         return other
+
+    def images_at(self, side: int) -> tuple[Images, Images | None]:
+        """The data set's images, and those without labels where there are some, as a network of this input side sees them.
+
+        Rows and views are the same at every side: a view of a row shows the same, in more or fewer pixels.
+        """
+        if side not in self._images:
+            dataset, views, seed = self.dataset, self.settings.views, self.settings.seed
+            store = dataset.store_at(side, show_progress=self.show_progress)
+            images, more = Images(store, self.device, views, seed, self._pools), None
+            if dataset.unlabelled:
+                store = dataset.unlabelled.store_at(side, show_progress=self.show_progress)
+                more = Images(store, self.device, views, seed, (np.arange(len(store)),))
+            self._images[side] = images, more
+        return self._images[side]
+
+    def seen_by(self, network: nn.Module) -> TrainingData:
+        """``data`` with the images at the network's own side; at the student's for a panel of several networks."""
+        if not isinstance(network, Network):
+            return self.data
+        images, unlabelled = self.images_at(network.input_size[0])
+        return replace(self.data, images=images, unlabelled=unlabelled)
+
+    def side_notes(self) -> list[str]:
+        """What to mind where the teacher is shown the student's pictures, though it knows them at another side."""
+        side = self.dataset.store.size
+        others = sorted({teacher.images.store.size for teacher in self.teachers} - {side})
+        if not others:
+            return []
+        sides = " and ".join(f"{other} px" for other in others)
+        return [f"The teacher is shown the student's images of {side} px here; it was taught on images of {sides}."]
 
     # -- the moves ----------------------------------------------------------------------------------------------
     def student(self, *, attention: bool = False, seed: int | None = None) -> Network:
@@ -147,7 +182,7 @@ class Workbench:
         if not objective.label_free:
             self.labels_read.update((self.data.train if rows is None else rows).tolist())
         if (folder / "model.json").exists():
-            return load_network(folder).to(self.data.images.device).eval()
+            return load_network(folder).to(self.device).eval()
         network = self._fitted(role, network, objective, teachers, epochs, rows, lr, class_weights, seed)
         save_network(network, folder)
         self._forget(role)
@@ -170,7 +205,7 @@ class Workbench:
             network = self._fitted(role, network, objective, teachers, epochs, rows, lr)
         finally:
             self._forget(role)
-        data = self.data
+        data = self.seen_by(network)
         logits = run_over(network, data.images, data.val)
         return -float(calibrated_losses(data.task, logits, data.targets[data.val]).mean())
 
@@ -246,7 +281,7 @@ class Workbench:
         folder = self.run.path / role
         self.labels_read.update(self.data.train.tolist())
         if (folder / "model.json").exists():
-            return load_network(folder).to(self.data.images.device)
+            return load_network(folder).to(self.device)
         features = self.settings.teacher.features
         network = self._student_network(pretrained, self.seed, features=features)
         network = freeze(self, role, network, frozenset()).network
@@ -294,11 +329,12 @@ class Workbench:
             lr=lr or chosen.lr,
             class_weights=chosen.class_weights if class_weights is None else class_weights,
         )
+        data = self.seen_by(network)
         with self.run.stage(f"train {role}"):
             return fit(
                 network,
                 objective,
-                self.data if rows is None else replace(self.data, train=rows, rest=self.data.rest[:0]),
+                data if rows is None else replace(data, train=rows, rest=data.rest[:0]),
                 settings,
                 folder=self.run.path / "checkpoints" / role,
                 role=role,
@@ -358,7 +394,7 @@ class Workbench:
             large = create(chosen.student_from, classes=classes, size=size, pretrained=True, weights=weights)
             taken = cut_out(network, large, layers="first", elements="uniform", seed=seed)
             self.run.note(student_cut_out=taken)
-        return network.to(self.data.images.device)
+        return network.to(self.device)
 
     def _teacher_network(self, name: str, size: int, seed: int) -> Network:
         chosen = self.settings.teacher
@@ -370,7 +406,7 @@ class Workbench:
             weights=chosen.weights,
             seed=seed,
             features=chosen.features,
-        ).to(self.data.images.device)
+        ).to(self.device)
 
 
 def pick_device(wanted: str) -> torch.device:

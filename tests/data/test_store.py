@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillroom.data.geometry import as_stored
-from stillroom.data.store import Quarantined, build_store
+from stillroom.data.geometry import as_stored, fit_image
+from stillroom.data.store import Quarantined, at_side, build_store
 from stillroom.errors import RunError, UsageError
 
 
@@ -202,3 +202,29 @@ def test_a_set_larger_than_the_disk_is_refused(make_table, build, scene, monkeyp
 def test_a_reader_that_breaks_its_word_is_a_bug(make_table, build):
     with pytest.raises(TypeError, match="float64"):
         build(make_table([np.zeros((4, 4))]))
+
+
+# -- another side -------------------------------------------------------------------------------------------------
+def test_the_same_rows_at_another_side(make_table, scene, tmp_path):
+    """Row for row, without those that cannot be read, and white as the whole set has it."""
+    deep = [scene(number).astype(np.uint16)[..., 0] * 5 for number in range(5)]
+    deep[4] = deep[4] * 20  # the brightest alone says that white is 65535
+    table = make_table([*deep[:2], "damaged", *deep[2:]])
+    store, _, _ = build_store(table, size=32, fit="pad", cache=tmp_path, progress=False)
+    some = store.take(np.array([3, 0]))
+    large = at_side(table, some, 96, cache=tmp_path, progress=False)
+    assert large.images.shape[1:] == (1, 96, 96)
+    assert large.digests.tolist() == some.digests.tolist()
+    assert large.white == some.white == 65535
+    for row, image in enumerate((deep[3], deep[0])):
+        assert np.array_equal(large.images[row, 0], fit_image(image, 96, "pad"))
+    assert at_side(table, some, 32, cache=tmp_path, progress=False) is some
+    assert large.fingerprint not in (some.fingerprint, store.fingerprint)
+
+
+def test_images_that_changed_meanwhile_are_not_taken_for_the_same(make_table, scene, tmp_path):
+    table = make_table([scene(number) for number in range(4)])
+    store, _, _ = build_store(table, size=32, fit="pad", cache=tmp_path, progress=False)
+    changed = make_table([scene(number) for number in (0, 1, 2, 9)], stamp="new")
+    with pytest.raises(RunError, match="changed while they were being read at 64 pixels"):
+        at_side(changed, store, 64, cache=tmp_path, progress=False)

@@ -271,3 +271,11 @@ def test_the_report_says_how_many_labels_were_read(make_run):
         assert "2 more were left out, because validation or test show them again." in text
     write_json(run / "manifest.json", manifest | {"labels_read": 1240, "training_images": 1240})
     assert "The labels of" not in write_report(run).read_text(encoding="utf-8")
+
+
+def test_networks_that_see_other_sides_are_told_apart(make_run):
+    record = load(make_run())
+    record.manifest["sides"] = {"student": 96, "teachers": [224, 96]}
+    assert "Each network sees the images at its own side: the teacher 224 px, the student 96 px." in notes(record)
+    record.manifest["sides"] = {"student": 96, "teachers": [96]}
+    assert not any("own side" in note for note in notes(record))

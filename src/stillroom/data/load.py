@@ -11,7 +11,7 @@ from stillroom.cache import fingerprint
 from stillroom.data.audit import Audit, audit_data
 from stillroom.data.duplicates import DuplicatePairs, duplicate_groups, find_duplicates
 from stillroom.data.splits import assign_splits, require_training_images, take_fold
-from stillroom.data.store import Quarantined, Store, build_store
+from stillroom.data.store import Quarantined, Store, at_side, build_store
 from stillroom.data.table import SPLITS, Table
 from stillroom.data.unlabelled import Unlabelled
 from stillroom.errors import UsageError, nearest
@@ -24,13 +24,19 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 class Dataset:
     """A data set ready for use: ``table`` and ``store`` row for row, every row with a split, and what the audit found.
 
-    ``unlabelled`` holds more images to learn from, where the run was given some.
+    ``unlabelled`` holds more images to learn from, where the run was given some. ``origin`` are all rows of the source,
+    those that cannot be read or were left out too.
     """
 
     table: Table
     store: Store
     audit: Audit
+    origin: Table
     unlabelled: Unlabelled | None = None
+
+    def store_at(self, size: int, *, cache: Path | None = None, show_progress: bool = True) -> Store:
+        """The same images, row for row, at another side. See :func:`~stillroom.data.store.at_side`."""
+        return at_side(self.origin, self.store, size, cache=cache, progress=show_progress)
 
     @property
     def fingerprint(self) -> str:
@@ -133,6 +139,7 @@ def prepare(
 
     ``fold`` is a number from 1 and how many there are: that fold is the test split, whatever the source gives.
     """
+    origin = table
     store, table, quarantined = build_store(
         table, size=settings.size, fit=settings.fit, cache=cache, progress=show_progress
     )
@@ -144,8 +151,8 @@ def prepare(
     else:
         table = take_fold(table, *fold, val_fraction=settings.val_fraction, seed=seed, groups=groups)
     if settings.drop_leaks:
-        return Dataset(*_without_leaks(table, store, quarantined, pairs))
-    return Dataset(table, store, audit_data(table, store, quarantined, pairs))
+        return Dataset(*_without_leaks(table, store, quarantined, pairs), origin)
+    return Dataset(table, store, audit_data(table, store, quarantined, pairs), origin)
 
 
 def _without_leaks(

@@ -13,6 +13,7 @@ from stillroom.cache import cache_root, fingerprint, publish, read_meta
 from stillroom.data.decoding import THUMBNAIL, decode_all, is_readable
 from stillroom.data.geometry import PREPROCESSING_VERSION, Fit
 from stillroom.data.table import Table
+from stillroom.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,29 @@ def build_store(
     store, unreadable = opened
     kept = np.setdiff1d(np.arange(len(table)), [row for row, _ in unreadable])
     return store, table.take(kept), [Quarantined(str(table.ids[row]), reason) for row, reason in unreadable]
+
+
+def at_side(table: Table, store: Store, size: int, *, cache: Path | None = None, progress: bool = True) -> Store:
+    """The images of a store, row for row, at another side, decoded anew from the source or found in the cache.
+
+    Args:
+        table: what :func:`build_store` was given for ``store``, so that both know alike what white is.
+        store: the store, or rows taken of it.
+        size: the side wanted, in pixels.
+        cache: root of the cache.
+        progress: show how far decoding has come.
+
+    Raises:
+        RunError: the images changed meanwhile, or the disk is full.
+    """
+    if size == store.size:
+        return store
+    whole, _, _ = build_store(table, size=size, fit=store.fit, cache=cache, progress=progress)
+    if len(whole) == len(store.pixels):
+        found = whole.take(store.rows)
+        if np.array_equal(found.digests, store.digests):
+            return found
+    raise RunError(f"The images of {table.name} changed while they were being read at {size} pixels: start again.")
 
 
 # -- opening ------------------------------------------------------------------------------------------------------

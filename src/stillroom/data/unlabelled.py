@@ -10,7 +10,7 @@ import numpy as np
 
 from stillroom.data.duplicates import find_pairs
 from stillroom.data.files import FileReader, list_images
-from stillroom.data.store import Quarantined, Store, build_store
+from stillroom.data.store import Quarantined, Store, at_side, build_store
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
 
@@ -23,11 +23,17 @@ class Unlabelled:
         store: the images that are learnt from.
         quarantined: files that could not be read.
         held_out: names of the images that are also in the validation or test split.
+        origin: all of the folder's images.
     """
 
     store: Store
     quarantined: tuple[Quarantined, ...]
     held_out: tuple[str, ...]
+    origin: Table
+
+    def store_at(self, size: int, *, show_progress: bool = True) -> Store:
+        """The same images, row for row, at another side. See :func:`~stillroom.data.store.at_side`."""
+        return at_side(self.origin, self.store, size, progress=show_progress)
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -69,7 +75,7 @@ def load_unlabelled(
     """
     paths = list_unlabelled(folder)
     count = len(paths)
-    rows = Table(
+    origin = Table(
         name=folder.name,
         source=f"images without labels in {folder.name}",
         task=table.task,
@@ -79,7 +85,7 @@ def load_unlabelled(
         rows=np.arange(count),
         reader=FileReader(tuple(paths)),
     )
-    found, rows, quarantined = build_store(rows, size=store.size, fit=store.fit, cache=cache, progress=show_progress)
+    found, rows, quarantined = build_store(origin, size=store.size, fit=store.fit, cache=cache, progress=show_progress)
     held_out = np.flatnonzero(table.splits != "train")
     pairs = find_pairs(
         np.concatenate([store.digests[held_out], found.digests]),
@@ -91,4 +97,4 @@ def load_unlabelled(
     kept = np.setdiff1d(np.arange(len(found)), again)
     if not len(kept):
         raise UsageError(f"unlabelled: every image of {folder} is also in the validation or test split.")
-    return Unlabelled(found.take(kept), tuple(quarantined), tuple(str(name) for name in rows.ids[again]))
+    return Unlabelled(found.take(kept), tuple(quarantined), tuple(str(name) for name in rows.ids[again]), origin)

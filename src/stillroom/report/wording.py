@@ -84,6 +84,12 @@ def notes(record: Record) -> list[str]:
     ]
     if len(teachers := record.manifest.get("teachers") or []) > 1:
         said.insert(0, f"Teacher is the mean of the {len(teachers)} teachers' logits: {', '.join(map(str, teachers))}.")
+    sides = record.manifest.get("sides") or {}
+    if others := sorted({int(side) for side in sides.get("teachers", [])} - {int(sides.get("student", 0))}):
+        seen = " and ".join(f"{side} px" for side in others)
+        said.insert(
+            0, f"Each network sees the images at its own side: the teacher {seen}, the student {sides['student']} px."
+        )
     for comparison in filter(None, map(record.comparison, (TEACHER, CONTROL))):
         said += map(str, comparison.get("notes") or [])
     return list(dict.fromkeys(said))
