@@ -80,7 +80,7 @@ class Workbench:
         self.teachers: list[Teacher] = []
         self.milestones: dict[str, Network] = {}
         self.labels_read: set[int] = set()
-        self.seed = seed + _REPEATS_APART * (number - 1)
+        self.seed = self.settings.seed + _REPEATS_APART * (number - 1)
         self._made: Sequence[Teacher] = ()
 
     def again(self, number: int) -> Workbench:

@@ -23,6 +23,7 @@ from stillroom.distillation.objectives.hints import HintLoss
 from stillroom.distillation.objectives.hybrid import HybridLoss
 from stillroom.distillation.objectives.imbalance import FocalKD, FocalLoss
 from stillroom.distillation.objectives.labels import LabelLoss
+from stillroom.distillation.objectives.panel import PanelLoss
 from stillroom.distillation.objectives.rkd import RKDLoss
 from stillroom.distillation.objectives.self_logits import BatchEnsembling, LogitSelfDistillation
 from stillroom.distillation.step import Objective
@@ -57,6 +58,10 @@ OBJECTIVES = {
     "focal below 1": lambda task: FocalLoss(0.5),
     "focal kd": lambda task: FocalKD(gamma=2.0),
     "focal kd by mse": lambda task: FocalKD(kd="mse"),
+    "panel": lambda task: PanelLoss(),
+    "panel with features": lambda task: PanelLoss(
+        feature_weight=1.0, student=96, features=[torch.randn(9, 3), torch.randn(9, 4)]
+    ),
     "chain": lambda task: ChainLoss(),
     "dkd": lambda task: DKDLoss(),
     "dist": lambda task: DISTLoss(),

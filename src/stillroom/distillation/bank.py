@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import BinaryIO
@@ -50,6 +50,11 @@ class Bank:
         if (places >= len(self.rows)).any() or (self.rows[places % len(self.rows)] != rows).any():
             raise KeyError("The bank does not hold every row asked for.")
         return np.asarray(self.arrays[name][self.views.index(view)][places], dtype=np.float32)
+
+    def averaged(self) -> Bank:
+        """The bank that answers to every view with the mean over its views, in float32 and in memory."""
+        means = {name: array.mean(axis=0, keepdims=True, dtype=np.float32) for name, array in self.arrays.items()}
+        return replace(self, arrays={n: np.broadcast_to(mean, self.arrays[n].shape) for n, mean in means.items()})
 
 
 def build_bank(

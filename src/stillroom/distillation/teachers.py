@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,12 @@ class Teacher:
         with evaluating(self.network):
             said = self.ask(self.images.batch(rows, view))[name].float().cpu()
         return said.clone()  # a tensor made in inference mode could not take part in a loss
+
+
+def of_mean_answers(teacher: Teacher) -> Teacher:
+    """The teacher whose answer to any view of an image is the mean of its stored answers to all of the image's views."""
+    unlabelled = teacher.unlabelled and of_mean_answers(teacher.unlabelled)
+    return replace(teacher, banks=tuple(bank.averaged() for bank in teacher.banks), unlabelled=unlabelled)
 
 
 class Panel(nn.Module):

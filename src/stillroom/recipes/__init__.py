@@ -6,6 +6,7 @@ from stillroom.errors import UsageError, nearest
 from stillroom.recipes.attention_guided_kd import AttentionGuidedKD
 from stillroom.recipes.base import Recipe
 from stillroom.recipes.baseline import Baseline
+from stillroom.recipes.best import Best
 from stillroom.recipes.ca_mkd import CAMKD
 from stillroom.recipes.dual_model_skd import DualModelSKD
 from stillroom.recipes.explainable_kd import ExplainableKD
@@ -15,6 +16,7 @@ from stillroom.recipes.standard_kd import StandardKD
 from stillroom.recipes.weckd import WeCKD
 
 RECIPES: tuple[type[Recipe], ...] = (
+    Best,
     MedAlmighty,
     ExplainableKD,
     CAMKD,
@@ -41,6 +43,7 @@ __all__ = [
     "RECIPES",
     "AttentionGuidedKD",
     "Baseline",
+    "Best",
     "DualModelSKD",
     "ExplainableKD",
     "LinearProbe",

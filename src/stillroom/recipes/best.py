@@ -1,0 +1,107 @@
+"""What won on validation across sets, put together: a panel of teachers, its answers and its features.
+
+See docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from stillroom.errors import UsageError
+from stillroom.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from stillroom.models.network import Network
+    from stillroom.settings import Settings
+    from stillroom.workbench import Workbench
+
+_SEEDS_APART = 1000
+"""Between copies of a teacher, so that runs with seeds 0, 1, 2 share none: their luck must be their own."""
+
+
+@dataclass(frozen=True)
+class Best(Recipe):
+    """One teacher or several as a panel, whose mean answer is taught; and, where asked for, what the panel sees.
+
+    Attributes:
+        teachers: more networks that teach, beside `--teacher`.
+        teacher_seeds: how many of each fine-tuned teacher to train, from as many seeds.
+        alpha: weight in [0, 1] of the labels; the panel's answers weigh 1 - alpha.
+        temperature: softens panel and student alike.
+        answers: what is taught of a view: the panel's answer to that very `view`, or the `mean` of its answers to all the
+            image's views.
+        feature_weight: weight of foretelling the teachers' pooled features from the student's; 0 leaves them alone.
+    """
+
+    name: ClassVar[str] = "best"
+    title: ClassVar[str] = "A panel of teachers: its mean answer, to the view or over views, and its features"
+    default_teacher: ClassVar[str] = "mobilenet_edgetpu_100"
+
+    teachers: tuple[str, ...] = ()
+    teacher_seeds: int = 1
+    alpha: float = 0.5
+    temperature: float = 2.0
+    answers: Literal["view", "mean"] = "view"
+    feature_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.teacher_seeds < 1:
+            raise UsageError(f"teacher_seeds must be at least 1, got {self.teacher_seeds}.")
+        if not 0 <= self.alpha <= 1:
+            raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
+        if not 0 <= self.feature_weight < math.inf:
+            raise UsageError(f"feature_weight must be at least 0 and finite, got {self.feature_weight}.")
+
+    def check(self, settings: Settings) -> None:
+        super().check(settings)
+        names = self.teacher_names(settings)
+        if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
+            raise UsageError(
+                "Frozen copies of one teacher would all say the same. Give --teacher-mode finetune, or --teachers that "
+                "differ."
+            )
+        if self.answers == "mean" and settings.views.mix != "none":
+            raise UsageError(
+                "Every view mixes an image with another one, so that the mean over views is no answer to any: give "
+                "--answers view, or --mix none."
+            )
+        if self.answers == "mean" and not settings.views.views and not settings.views.still:
+            raise UsageError(
+                "With --views 0 no answer is stored to take the mean of: give --answers view, or --views 8."
+            )
+
+    def unused(self, settings: Settings) -> list[str]:
+        return self._idle({"answers": settings.views.still, "temperature": self.alpha == 1})
+
+    def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+        return (settings.teacher.teacher, *self.teachers) * self.teacher_seeds
+
+    def run(self, bench: Workbench) -> Network:
+        from stillroom.distillation.objectives.panel import PanelLoss, needs_of
+        from stillroom.distillation.teachers import of_mean_answers
+
+        names, seed = self.teacher_names(bench.settings), bench.settings.seed
+        teachers = [
+            bench.teacher(
+                needs=needs_of(self.feature_weight),
+                name=name,
+                seed=seed + _SEEDS_APART * (number * self.teacher_seeds // len(names)),
+            )
+            for number, name in enumerate(names)
+        ]
+        student, rows = bench.student(), bench.data.train
+        objective = PanelLoss(
+            self.alpha,
+            self.temperature,
+            feature_weight=self.feature_weight,
+            student=student.pooled_dim,
+            features=[teacher.output("pooled", rows, None) for teacher in teachers] if self.feature_weight else (),
+            seed=seed,
+        )
+        if self.answers == "mean":
+            teachers = [of_mean_answers(teacher) for teacher in teachers]
+        return bench.fit("student", student, objective, teachers=teachers)
