@@ -206,7 +206,7 @@ def plan_in_short(plan: Plan) -> str:
     start = "pretrained" if student.student_pretrained else "from random weights"
     start = f"cut out of {student.student_from}" if student.student_from else start
     taught_by = " and ".join(dict.fromkeys(settings.recipe.teacher_names(settings)))
-    parts = [f"{student.student} ({start}) at {settings.data.size} px"]
+    parts = [f"{student.student} ({start}) at {settings.student_data.size} px"]
     if taught_by:
         parts.append(
             f"taught by {'a frozen' if settings.teacher.teacher_mode == 'frozen' else 'a fine-tuned'} {taught_by}"

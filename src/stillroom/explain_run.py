@@ -97,7 +97,7 @@ def student_layer(student: Network, name: str, images: Tensor) -> Layer | None:
 
 def check_layer(student: Network, settings: Settings) -> None:
     """Raises UsageError, before anything is trained, where the layer that was asked for by its name cannot be explained."""
-    name, side = settings.evaluation.explain_layer, settings.data.size
+    name, side = settings.evaluation.explain_layer, settings.student_data.size
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     student_layer(student, name, image)
     if settings.evaluation.explain_method in BY_GRADIENT and name not in ("auto", "last"):

@@ -139,7 +139,7 @@ class Workbench:
 
     def pretrained(self) -> Network:
         """The network that the teacher's settings describe, before any training, at the student's input size."""
-        size = self.settings.student.student_size or self.settings.data.size
+        size = self.settings.student_data.size
         return self._teacher_network(self.settings.teacher.teacher, size, self.settings.seed)
 
     def slices(self, count: int, fraction: float, rows: np.ndarray | None = None, *, draw: int = 0) -> list[np.ndarray]:
@@ -378,7 +378,7 @@ class Workbench:
         self, pretrained: bool, seed: int, *, features: FeatureKind | None = None, attention: bool = False
     ) -> Network:
         chosen, classes = self.settings.student, len(self.task.classes)
-        size = chosen.student_size or self.settings.data.size
+        size = self.settings.student_data.size
         weights = chosen.student_weights or self.settings.teacher.weights
         network = create(
             chosen.student,
