@@ -164,7 +164,7 @@ def test_each_network_sees_the_images_at_its_own_side(bench, picture_folder, tmp
     made = bench(teacher={"teacher_size": 64, "teacher_mode": "frozen"}, views=mixing)
     teacher = made.teacher()
     own = load_data(picture_folder, DataSettings(size=64), show_progress=False).store
-    large, _ = made.images_at(64)
+    large, _ = made.sides.at(64)
     assert np.array_equal(large.store.images, own.images)
     assert teacher.images is large
     assert made.dataset.store.size == made.data.images.store.size == 32
@@ -198,6 +198,6 @@ def test_images_without_labels_come_at_every_side_too(bench, picture_folder):
     made = bench()
     more = load_unlabelled(picture_folder, made.dataset.table, made.dataset.store, show_progress=False)
     with_more = Workbench(made.run, dataclasses.replace(made.dataset, unlabelled=more), show_progress=False)
-    _, large = with_more.images_at(64)
+    _, large = with_more.sides.at(64)
     assert large.store.size == 64
     assert large.store.digests.tolist() == more.store.digests.tolist()

@@ -118,7 +118,7 @@ def ask(
             show_progress=bench.show_progress,
         )
 
-    images, more = bench.images_at(network.input_size[0])
+    images, more = bench.sides.at(network.input_size[0])
     with bench.run.stage(f"ask {label}"):
         banks = [bank(images, np.arange(len(images)) if rows is None else rows, [None], "as is")]
         if views and views != [None]:

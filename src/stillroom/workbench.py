@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stillroom.data.images import Images, batches
+from stillroom.data.images import batches
 from stillroom.data.load import Dataset
 from stillroom.data.slices import stratified_slices
 from stillroom.distillation.cutting import cut_out
@@ -31,6 +31,7 @@ from stillroom.models.saving import load_network, save_network
 from stillroom.models.taps import FeatureKind
 from stillroom.models.zoo import create, resolve_size
 from stillroom.run import Run
+from stillroom.sides import Sides, side_notes
 from stillroom.teaching import ask, fine_tune, freeze
 from stillroom.training import fit
 
@@ -48,6 +49,7 @@ class Workbench:
         data: images, targets and split rows; ``data.train`` holds the training images whose labels may be used, ``data.rest``
             those that teachers alone tell about.
         device: where the networks run.
+        sides: the images at the input side of any network.
         training_rows: ``[n]`` every training image, for what reads no labels.
         teachers: every teacher made so far, in order.
         milestones: networks on the recipe's way that are evaluated beside the student, by role.
@@ -65,9 +67,8 @@ class Workbench:
         labelled = self.slices(1, self.settings.training.label_fraction, self.training_rows)[0]
         training, taught = self.settings.training, self.settings.recipe.has_teacher
         rest = np.setdiff1d(self.training_rows, labelled)
-        self._pools = labelled, rest
-        self._images: dict[int, tuple[Images, Images | None]] = {}
-        images, unlabelled = self.images_at(dataset.store.size)
+        self.sides = Sides(dataset, self.device, self.settings, (labelled, rest), show_progress=show_progress)
+        images, unlabelled = self.sides.at(dataset.store.size)
         self.data = TrainingData(
             images,
             table.targets,
@@ -95,36 +96,16 @@ class Workbench:
         other._made = self.teachers
         return other
 
-    def images_at(self, side: int) -> tuple[Images, Images | None]:
-        """The data set's images, and those without labels where there are some, as a network of this input side sees them.
-
-        Rows and views are the same at every side: a view of a row shows the same, in more or fewer pixels.
-        """
-        if side not in self._images:
-            dataset, views, seed = self.dataset, self.settings.views, self.settings.seed
-            store = dataset.store_at(side, show_progress=self.show_progress)
-            images, more = Images(store, self.device, views, seed, self._pools), None
-            if dataset.unlabelled:
-                store = dataset.unlabelled.store_at(side, show_progress=self.show_progress)
-                more = Images(store, self.device, views, seed, (np.arange(len(store)),))
-            self._images[side] = images, more
-        return self._images[side]
-
     def seen_by(self, network: nn.Module) -> TrainingData:
         """``data`` with the images at the network's own side; at the student's for a panel of several networks."""
         if not isinstance(network, Network):
             return self.data
-        images, unlabelled = self.images_at(network.input_size[0])
+        images, unlabelled = self.sides.at(network.input_size[0])
         return replace(self.data, images=images, unlabelled=unlabelled)
 
     def side_notes(self) -> list[str]:
-        """What to mind where the teacher is shown the student's pictures, though it knows them at another side."""
-        side = self.dataset.store.size
-        others = sorted({teacher.images.store.size for teacher in self.teachers} - {side})
-        if not others:
-            return []
-        sides = " and ".join(f"{other} px" for other in others)
-        return [f"The teacher is shown the student's images of {side} px here; it was taught on images of {sides}."]
+        """What to mind where the teachers are shown the student's images."""
+        return side_notes(self.dataset.store.size, [teacher.images.store.size for teacher in self.teachers])
 
     # -- the moves ----------------------------------------------------------------------------------------------
     def student(self, *, attention: bool = False, seed: int | None = None) -> Network:

@@ -100,7 +100,7 @@ class Best(Recipe):
             feature_weight=self.feature_weight,
             student=student.pooled_dim,
             features=[teacher.output("pooled", rows, None) for teacher in teachers] if self.feature_weight else (),
-            seed=seed,
+            seed=bench.seed,
         )
         if self.answers == "mean":
             teachers = [of_mean_answers(teacher) for teacher in teachers]
