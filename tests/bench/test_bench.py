@@ -397,3 +397,18 @@ def test_the_name_is_exported_and_its_import_is_light():
     assert stillroom.run_bench is run_bench
     program = "import sys, stillroom.bench; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_planned_cell_plans_where_it_runs(tmp_path):
+    settings = GRID["settings"] | {"training": {"steps": 6}, "views": {}}
+    file = write(tmp_path, recipes=["baseline"], teachers=None, plan={"minutes": 0.5, "max_mb": 4}, settings=settings)
+    results = run_bench(file, tmp_path / "out", workers=1, show_progress=False)
+    assert not results.failed, results.failed
+    (folder,) = (path for path in (tmp_path / "out" / "cells").iterdir() if path.is_dir())
+    made = stillroom.read_plan(folder / "plan.yaml")
+    assert (made.budget.minutes, made.budget.max_mb) == (0.5, 4)
+    given = {name for name, choice in made.choices.items() if choice.why == "given"}
+    assert {"recipe.name", "student.student", "data.size", "training.steps", "evaluation.control"} <= given
+    assert "training.batch_size" not in given
+    assert Run.open(folder).settings.data.size == 32

@@ -217,3 +217,51 @@ def test_variables_stand_in_paths(grid, tmp_path, monkeypatch):
     cells = grid(data=["$SOMEWHERE/pictures"], seeds=[0], settings={"teacher": {"weights": "${SOMEWHERE}/w"}})
     assert {cell.settings.source for cell in cells} == {str(tmp_path / "pictures")}
     assert {str(cell.settings.teacher.weights) for cell in cells} == {str(tmp_path / "w")}
+
+
+# -- plans --------------------------------------------------------------------------------------------------------
+def test_a_plan_is_asked_for_by_the_file_or_an_entry_and_the_later_wins(grid):
+    assert all(cell.plan is None for cell in grid())
+    short = {"source": "phantoms:90", "label": "small", "plan": {"minutes": 1}}
+    cells = grid(
+        data=["phantoms:120", short], plan={"minutes": 2, "max_mb": 3}, teachers=None, students=None, seeds=[0]
+    )
+    limits = {cell.data: (cell.plan.minutes, cell.plan.max_mb) for cell in cells}
+    assert limits == {"phantoms:120": (2, 3), "small": (1, 3)}
+    assert {cell.student for cell in cells} == {"planned"}
+    assert {cell.teacher for cell in cells if cell.recipe == "half"} == {"planned"}
+    assert {cell.teacher for cell in cells if cell.is_baseline} == {""}
+    assert "student" not in cells[0].given
+    only = grid(recipes=["baseline", {"name": "medalmighty", "plan": {}}], seeds=[0])
+    assert {cell.recipe for cell in only if cell.plan} == {"medalmighty"}
+
+
+def test_the_id_of_a_planned_cell_hangs_on_what_was_asked_for(grid):
+    def ids(**changes):
+        return {cell.id for cell in grid(data=["phantoms:120"], seeds=[0], teachers=None, **changes)}
+
+    plain, planned = ids(), ids(plan={"minutes": 2})
+    assert not plain & planned
+    assert planned == ids(plan={"minutes": 2})
+    assert not planned & ids(plan={"minutes": 3})
+    other = GRID["settings"] | {"training": {"epochs": 30}}  # the default, but given
+    less = GRID["settings"] | {"training": {}}
+    assert not ids(plan={"minutes": 2}, settings=other) & ids(plan={"minutes": 2}, settings=less)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (5, "plan must hold limits by name"),
+        ({"minutes": 0}, "plan: --minutes must be above 0"),
+        ({"minuets": 2}, "plan: there is no setting 'minuets'. Did you mean minutes"),
+        ({"max_mb": None}, "plan must hold limits by name"),
+        ({"minutes": "long"}, "plan: minutes: Input should be a valid number"),
+    ],
+)
+def test_plans_that_cannot_be_asked_for(grid, plan, words):
+    for changes in ({"plan": plan}, {"data": [{"source": "phantoms:90", "plan": plan}]}):
+        with pytest.raises(UsageError) as caught:
+            grid(**changes)
+        assert words in str(caught.value)
+        assert "grid.yaml" in str(caught.value)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +216,10 @@ def _check_cells(file: Path, cells: list[Cell]) -> None:
         try:
             if key not in tasks:
                 tasks[key] = open_source(settings.source, settings.data, seed=settings.seed).task
-            check(settings, tasks[key])
+            if cell.plan is None:
+                check(settings, tasks[key])
+            else:  # the rest is not known before it is planned
+                settings.recipe.adapt(tasks[key])
         except StillroomError as error:
             raise UsageError(f"{file}: {cell.title}: {error}") from None
 
@@ -235,9 +238,21 @@ def _job(cell: Cell, out: Path) -> Job:
 
     folder = out / "cells" / cell.id
     settings = folder.with_name(f"{cell.id}.yaml")
-    _write(settings, yaml.safe_dump(to_dict(cell.settings), sort_keys=False, allow_unicode=True))
+    content = to_dict(cell.settings)
+    if cell.plan:  # only what is given, around which `stillroom distill` then plans
+        head = {name: content[name] for name in ("source", "seed", "device")}
+        content = head | cell.given
+    _write(settings, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     log = folder.with_name(f"{cell.id}.log")
-    return Job(settings, folder, log, made_by(cell.settings), cuda=cell.settings.device in ("auto", "cuda"))
+    cuda = cell.settings.device in ("auto", "cuda")
+    return Job(settings, folder, log, made_by(cell.settings), cuda=cuda, flags=_flags(cell))
+
+
+def _flags(cell: Cell) -> tuple[str, ...]:
+    """What asks `stillroom distill` for the cell's plan."""
+    limits = {} if cell.plan is None else asdict(cell.plan)
+    given = {name: value for name, value in limits.items() if value is not None}
+    return tuple(part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", f"{value:g}"))
 
 
 def _opening(cells: list[Cell], todo: list[Cell], out: Path, workers: int, threads: int) -> str:

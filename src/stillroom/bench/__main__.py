@@ -1,4 +1,4 @@
-"""One cell in a process of its own: ``python -m stillroom.bench SETTINGS FOLDER`` is `stillroom distill` or --resume.
+"""One cell in a process of its own: ``python -m stillroom.bench SETTINGS FOLDER [FLAGS]`` is `stillroom distill` or --resume.
 
 Its standard input is a line of life to the process that started it: when that ends, however it ends, the cell stops as
 it does on Ctrl-C, and can be resumed.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import _thread
 import os
+import shlex
 import shutil
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from stillroom.bench.engines import COMMAND
@@ -21,13 +23,14 @@ from stillroom.cli import main
 _GRACE_S = 20.0
 
 
-def run_cell(settings: Path, folder: Path) -> None:
+def run_cell(settings: Path, folder: Path, flags: Sequence[str] = ()) -> None:
     """Begin the run, go on with it, or return at once where it is finished. Ends the process as the command line does."""
     _wait_for_others()
     if not (folder / "manifest.json").exists():  # killed, if ever begun, before it was a run: nothing is trained in it
         shutil.rmtree(folder, ignore_errors=True)
-        print(f"{COMMAND}distill --settings {settings} --out {folder}", flush=True)
-        main(["distill", "--settings", str(settings), "--out", str(folder)])
+        command = ["distill", "--settings", str(settings), *flags, "--out", str(folder)]
+        print(f"{COMMAND}{shlex.join(command)}", flush=True)
+        main(command)
     elif not (folder / "report.html").exists():
         print(f"{COMMAND}distill --resume {folder}", flush=True)
         main(["distill", "--resume", str(folder)])
@@ -56,4 +59,4 @@ if __name__ == "__main__":
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray's workers hand it down blocked
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    run_cell(Path(sys.argv[1]), Path(sys.argv[2]))
+    run_cell(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

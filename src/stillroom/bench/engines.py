@@ -37,6 +37,7 @@ class Job:
         log: file that takes what it says.
         makes: names of what it may build in the cache, such as decoded images and a teacher's bank.
         cuda: whether it asks for a GPU.
+        flags: of `stillroom distill`, beside its settings.
     """
 
     settings: Path
@@ -44,6 +45,7 @@ class Job:
     log: Path
     makes: frozenset[str]
     cuda: bool = False
+    flags: tuple[str, ...] = ()
 
     @property
     def is_training(self) -> bool:
@@ -215,7 +217,7 @@ def launch(job: Job, threads: int) -> subprocess.Popen[bytes]:
     environment = os.environ | dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
-    command = [sys.executable, "-m", "stillroom.bench", str(job.settings), str(job.folder)]
+    command = [sys.executable, "-m", "stillroom.bench", str(job.settings), str(job.folder), *job.flags]
     with job.log.open("ab") as log:
         return subprocess.Popen(
             command,

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from stillroom.cache import fingerprint
 from stillroom.errors import UsageError, nearest
+from stillroom.planning.sheet import Limits
 from stillroom.recipes import RECIPES, Baseline, Recipe, recipe_named
 from stillroom.settings import SECTIONS, Settings, from_dict, read_section, to_dict
 
-KEYS = ("data", "recipes", "teachers", "students", "seeds", "settings")
+KEYS = ("data", "recipes", "teachers", "students", "seeds", "settings", "plan")
 _HOMES = {"data": "data", "recipes": "recipe", "teachers": "teacher", "students": "student"}
 """The lists of the file, and the part of the settings whose names stand directly in their entries."""
 _LONGEST_ID = 120
+PLANNED = "planned"
+"""Stands for a network that the plan of a cell chooses."""
 
 Parts = dict[str, dict[str, Any]]
 """Settings by part, as in settings.yaml."""
@@ -32,12 +35,14 @@ class Entry:
         label: what tables call it.
         parts: the settings it gives.
         against: of a recipe, the label of the one it is compared with; empty for the baseline.
+        plan: limits of a plan that its cells make and follow; None says nothing of it.
     """
 
     name: str
     label: str
     parts: Parts
     against: str = ""
+    plan: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,10 @@ class Cell:
     Attributes:
         id: a readable name that ends in a fingerprint of the settings; also the run folder's name.
         data, recipe, teacher, student: labels; the teacher is empty for a recipe without one.
-        settings: everything that decides the run.
+        settings: everything that decides the run; of a planned one, what the file gives and defaults for the rest.
         against: label of the recipe it is compared with; empty for the baseline.
+        plan: limits of the plan that is made where the cell runs; None follows the settings as they are.
+        given: the parts of the settings that the file gives, around which is planned.
     """
 
     id: str
@@ -58,6 +65,8 @@ class Cell:
     student: str
     settings: Settings
     against: str = ""
+    plan: Limits | None = None
+    given: Parts = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -83,6 +92,9 @@ def read_grid(path: Path) -> list[Cell]:
     {teacher: ...}``), and likewise for students. The control of each run is off unless the file turns it on, because the
     grid's baseline is the control; a recipe entry can name another one by its label (``against``).
 
+    With `plan: {minutes: 2, max_mb: 10}`, of the whole file or of an entry of `data` or `recipes`, a cell plans around what
+    the file gives. It does so where it runs; its id says what was asked for, not what came out.
+
     Raises:
         UsageError: the file cannot be read, or something in it cannot be used; file and key are named.
     """
@@ -101,14 +113,17 @@ def read_grid(path: Path) -> list[Cell]:
         raise UsageError(f"{path}: seeds lists a seed twice: {seeds!r}.")
     common, device = _common(content.get("settings") or {}, base, str(path))
     lists = {key: _entries(content.get(key), key, base, str(path)) for key in _HOMES}
+    wanted = _limits(content.get("plan"), str(path))
     _check_controls(lists["recipes"], str(path))
 
     cells: dict[str, Cell] = {}
     for data in lists["data"]:
         for recipe in lists["recipes"]:
             for teacher, student, parts in _networks(recipe, lists, common | {}, data, str(path)):
+                asked = [limits for limits in (wanted, data.plan, recipe.plan) if limits is not None]
+                plan = {name: value for limits in asked for name, value in limits.items()} if asked else None
                 for seed in seeds:
-                    cell = _cell(str(path), data, recipe, teacher, student, parts, seed, device)
+                    cell = _cell(str(path), data, recipe, teacher, student, parts, seed, device, plan)
                     if cell.id in cells:
                         raise UsageError(f"{path}: two entries ask for the same run: {cell.title}.")
                     cells[cell.id] = cell
@@ -166,17 +181,20 @@ def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
     given = dict(raw) if isinstance(raw, dict) else {named: raw}
     name, label = given.pop(named, None), given.pop("label", None)
     against = given.pop("against", "") if key == "recipes" else ""
+    plan = given.pop("plan", None) if key in ("data", "recipes") else None
     if not isinstance(name, str) or not name:
         raise UsageError(f"{where}: expected a name, or settings with a `{named}`, got {raw!r}.")
     if label is not None and (not isinstance(label, str) or not label.strip()):
         raise UsageError(f"{where}: label must be a text, got {label!r}.")
     where = f"{where} ({name})"
+    limits = _limits(plan, where)
     cls = _recipe(name, where) if key == "recipes" else SECTIONS[home]
     own = [f.name for f in fields(cls) if f.name != home]  # a network's name stands under `name`
     others = [part for part in SECTIONS if part != home]
     for item in given:
         if item not in (*own, *others):
             known = [*own, *others, named, "label", *(["against"] if key == "recipes" else [])]
+            known += ["plan"] if key in ("data", "recipes") else []
             raise UsageError(f"{where}: there is no setting {item!r}.{nearest(str(item), known)}")
     parts = {part: _part(part, given[part], base, where) for part in others if given.get(part)}
     flat = {item: given[item] for item in own if item in given}
@@ -189,8 +207,22 @@ def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
         parts[home] = {home: name} | _checked(cls, flat, base, where)
     if key == "data":
         short = Path(name).name or name
-        return Entry(_source(name, base, where), label or short, parts)
-    return Entry(name, label or name, parts, against)
+        return Entry(_source(name, base, where), label or short, parts, plan=limits)
+    return Entry(name, label or name, parts, against, limits)
+
+
+def _limits(raw: Any, where: str) -> dict[str, float] | None:
+    """The limits of a plan as the file gives them, checked."""
+    if raw is None:
+        return None
+    if not isinstance(raw, dict) or None in raw.values():
+        raise UsageError(f"{where}: plan must hold limits by name, such as {{minutes: 2, max_mb: 10}}, got {raw!r}.")
+    try:
+        read_section(Limits, raw, f"{where}: plan")
+    except UsageError as error:
+        text = str(error)
+        raise UsageError(text if text.startswith(where) else f"{where}: plan: {text}") from None
+    return raw
 
 
 def _check_controls(recipes: list[Entry], where: str) -> None:
@@ -284,18 +316,37 @@ def _merged(*layers: Parts) -> Parts:
 
 
 def _cell(
-    where: str, data: Entry, recipe: Entry, teacher: str, student: str, parts: Parts, seed: int, device: str
+    where: str,
+    data: Entry,
+    recipe: Entry,
+    teacher: str,
+    student: str,
+    parts: Parts,
+    seed: int,
+    device: str,
+    limits: dict[str, float] | None,
 ) -> Cell:
     content = dict(parts) | {"source": data.name, "seed": seed, "device": device}
     settings = from_dict(content, f"{where}: {recipe.label} on {data.label}")
+    plan = None if limits is None else Limits(**limits)
     names = [Path(data.name).name, recipe.name, *settings.recipe.teacher_names(settings)[:1], settings.student.student]
+    of: Any = to_dict(settings)
+    if plan:
+        teacher, student = (
+            name if section in parts.get(section, {}) or not name else PLANNED
+            for section, name in (("teacher", teacher), ("student", student))
+        )
+        names[2:] = [name for name in (teacher, student) if name]
+        of = [of, asdict(plan), parts]
     readable = "-".join(re.sub(r"[^\w.]+", "-", name).strip("-.") for name in names)[:_LONGEST_ID]
     return Cell(
-        id=f"{readable}-s{seed}-{fingerprint(to_dict(settings))[:8]}",
+        id=f"{readable}-s{seed}-{fingerprint(of)[:8]}",
         data=data.label,
         recipe=recipe.label,
         teacher=teacher,
         student=student,
         settings=settings,
         against=recipe.against,
+        plan=plan,
+        given=parts,
     )
