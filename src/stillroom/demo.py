@@ -1,4 +1,4 @@
-"""The demonstration: the main job on synthetic phantoms, sized for two CPU cores and a few minutes."""
+"""The demonstration: the main job on synthetic phantoms, planned for about two minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -6,39 +6,43 @@ from itertools import count
 from pathlib import Path
 
 from stillroom.pipeline import distill
+from stillroom.planning import Plan, plan
 from stillroom.recipes import MedAlmighty
 from stillroom.run import Run
-from stillroom.settings import (
-    DataSettings,
-    EvaluationSettings,
-    Settings,
-    StudentSettings,
-    TeacherSettings,
-    TrainingSettings,
-    ViewSettings,
+from stillroom.settings import Settings, StudentSettings, TeacherSettings
+
+MINUTES = 1.0
+"""For teaching and training; control and evidence take as long again."""
+GIVEN = frozenset(
+    {
+        *("recipe.name", "student.student", "student.student_pretrained"),
+        *("teacher.teacher", "teacher.teacher_mode", "teacher.pretrained"),
+    }
 )
 
 
 def demo_settings(seed: int = 0) -> Settings:
-    """Without pretrained weights the teacher is a larger network, fine-tuned on the phantoms from random weights."""
+    """What the plan is made around: without pretrained weights a larger network teaches, fine-tuned on the phantoms."""
     return Settings(
         source="phantoms:1000",
         recipe=MedAlmighty(alpha=0.2, temperature=2.0),
-        data=DataSettings(size=64),
-        views=ViewSettings(augment="light", views=4),
-        teacher=TeacherSettings("resnet10t", teacher_mode="finetune", pretrained=False, teacher_epochs=14),
+        teacher=TeacherSettings("resnet10t", teacher_mode="finetune", pretrained=False),
         student=StudentSettings("test_resnet"),
-        training=TrainingSettings(epochs=12, batch_size=32, lr=2e-3),
-        evaluation=EvaluationSettings(),
         seed=seed,
     )
+
+
+def demo_plan(seed: int = 0) -> Plan:
+    """The plan of the demonstration on this machine."""
+    settings = demo_settings(seed)
+    return plan(settings.source, minutes=MINUTES, given=settings, fixed=GIVEN)
 
 
 def run_demo(out: Path | None = None, *, seed: int = 0, show_progress: bool = True) -> Run:
     """Run it; ``out`` defaults to the first of ``runs/demo``, ``runs/demo-2``... that does not exist."""
     folders = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
     return distill(
-        demo_settings(seed),
+        demo_plan(seed),
         out or next(path for path in folders if not path.exists()),
         show_progress=show_progress,
     )

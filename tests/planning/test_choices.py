@@ -15,7 +15,15 @@ from stillroom import (
     TrainingSettings,
     UsageError,
 )
-from stillroom.planning.choices import FINE_TUNE_FROM, MAX_PASSES, MIN_PASSES, SIDES, TEACH_SHARE, choose
+from stillroom.planning.choices import (
+    FINE_TUNE_FROM,
+    MAX_PASSES,
+    MIN_PASSES,
+    SIDES,
+    TEACH_SHARE,
+    UNTRAINED_SHARE,
+    choose,
+)
 from stillroom.planning.facts import Facts
 from stillroom.planning.sheet import GIVEN, Limits
 
@@ -118,6 +126,7 @@ def test_random_weights_only_where_nothing_else_is_at_hand_and_then_an_untrained
     assert value(found, "teacher.pretrained") is False
     assert value(found, "teacher.teacher_mode") == "finetune"
     assert value(found, "teacher.teacher_epochs") >= 1
+    assert found.expected_s["teach"] <= 1200 * UNTRAINED_SHARE
     assert "no pretrained weights are at hand" in found.choices["teacher.teacher"].why
 
 
@@ -286,3 +295,15 @@ def test_every_choice_has_a_reason_in_a_line():
         for choice in found.choices.values():
             assert choice.why
             assert "\n" not in choice.why
+
+
+def test_the_demonstration_trains_its_own_teacher():
+    from stillroom.demo import GIVEN as FIXED
+    from stillroom.demo import MINUTES, demo_settings
+
+    given = demo_settings()
+    found = plan(given=given, fixed=FIXED, minutes=MINUTES, weights=(), student_weights=(), times=Times(1.0))
+    assert (value(found, "teacher.teacher"), value(found, "teacher.pretrained")) == ("resnet10t", False)
+    assert value(found, "student.student") == "test_resnet"
+    assert value(found, "teacher.teacher_epochs") >= 14
+    assert found.expected_s["teach"] + found.expected_s["student"] <= 60 * MINUTES

@@ -71,7 +71,10 @@ def _planned(given: Settings, fixed: frozenset[str], limits: Limits) -> Plan:
 
     named = {given.teacher.teacher} if "teacher.teacher" in fixed else set()
     named |= {given.student.student} if "student.student" in fixed else set()
-    facts = look(given, tuple(dict.fromkeys([*KNOWN, *sorted(named)])))
+    untrained = {"teacher.pretrained", "student.student_pretrained"} <= fixed and not (
+        given.teacher.pretrained or given.student.student_pretrained
+    )
+    facts = look(given, () if untrained else tuple(dict.fromkeys([*KNOWN, *sorted(named)])))
     classes = len(facts.classes)
     watch = Stopwatch(classes=classes, colour=facts.colour, device=torch.device(facts.device), batch=SMALL_BATCH)
     found = choose(facts, Shelf(classes), watch, limits, given, fixed)

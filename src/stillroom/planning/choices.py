@@ -45,6 +45,8 @@ MAX_PASSES = 200
 """More passes over the same images teach nothing new."""
 TEACH_SHARE = 0.3
 """Share of the minutes that the teacher may take."""
+UNTRAINED_SHARE = 0.5
+"""The same where it starts from random weights: it has all to learn, and the student no more than it knows."""
 MIN_VIEWS, MAX_VIEWS = 4, 16
 """Views of each image that a teacher is asked about."""
 FINE_TUNE_FROM = 2000
@@ -96,6 +98,7 @@ class _Planner:
         facts = self.facts
         recipe = self._recipe()
         own = recipe.name in WITH_OWN_NETWORKS
+        self.share = self._share() if recipe.has_teacher else 0.0
         free = without_labels(facts, self.given.training.teach_rest) if recipe.has_teacher else 0
         images = facts.labelled + free
         batch = self._batch(images)
@@ -136,7 +139,7 @@ class _Planner:
         """The first student of the list that is within the limits, and the side of its images."""
         chosen = nearest = None
         for start in starts(self.facts, self.shelf, self.limits, self.given.student, self.fixed):
-            side, why_side = self._side(start, images, recipe.has_teacher)
+            side, why_side = self._side(start, images)
             its_own = self.given.student.student_size or side
             latency = None if self.limits.max_ms is None else self.times.latency_ms(start.name, its_own)
             if latency is None or self.limits.max_ms is None or latency <= self.limits.max_ms:
@@ -183,16 +186,16 @@ class _Planner:
     def _given_student(self, images: int) -> tuple[Start, int]:
         given = self.given.student
         start = Start(given.student, given.student_pretrained, given.student_from)
-        side, why = self._side(start, images, self.given.recipe.has_teacher)
+        side, why = self._side(start, images)
         self.put("data.size", side, why)
         return start, given.student_size or side
 
     # -- how large --------------------------------------------------------------------------------------------
-    def _side(self, start: Start, images: int, teacher: bool) -> tuple[int, str]:
+    def _side(self, start: Start, images: int) -> tuple[int, str]:
         """The largest side at which the student gets passes enough, and why."""
         if "data.size" in self.fixed:
             return self.given.data.size, GIVEN
-        seconds = self.usable * (1 - TEACH_SHARE * teacher) / self.trainings
+        seconds = self.usable * (1 - self.share) / self.trainings
         wanted = max(MIN_PASSES, math.ceil(MIN_IMAGES / images))
         true = rounded_up(self.facts.side)
         sides = [side for side in SIDES if side <= true and self.shelf.takes(start.name, side)]
@@ -226,7 +229,7 @@ class _Planner:
             why = f"the strongest with weights at hand ({self.facts.weights_from}) that the minutes allow"
             if not names and start.name in weights:
                 names, why = [start.name], "no other network has weights at hand"
-        if not names or ("teacher.pretrained" in self.fixed and not given.pretrained):
+        if not names or self._untrained():
             return self._untrained_teacher(
                 names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
             )
@@ -246,7 +249,7 @@ class _Planner:
 
     def _affordable(self, names: list[str], side: int, images: int) -> Teaching:
         """The first of the teachers, at its largest side, that answers views enough in its share of the minutes."""
-        share, cheapest = self.usable * TEACH_SHARE, None
+        share, cheapest = self.usable * self.share, None
         wanted = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
         for name in names:
             for its_side in sorted(self._teacher_sides(name, side), reverse=True):
@@ -294,8 +297,18 @@ class _Planner:
         )
         self.put("teacher.teacher_mode", "frozen", f"a linear head on its features: {few} to fine-tune it")
 
+    def _untrained(self) -> bool:
+        """Whether a teacher would start from random weights."""
+        if "teacher.pretrained" in self.fixed:
+            return not self.given.teacher.pretrained
+        return not self.facts.weights and "teacher.teacher" not in self.fixed
+
+    def _share(self) -> float:
+        """Of the minutes, the teacher's."""
+        return UNTRAINED_SHARE if self._untrained() else TEACH_SHARE
+
     def _untrained_teacher(self, name: str, side: int, images: int) -> Teaching:
-        facts, share = self.facts, self.usable * TEACH_SHARE
+        facts, share = self.facts, self.usable * self.share
         side = self.given.teacher.teacher_size or side
         asking = teaching_s(facts, Teaching((name,), side, MIN_VIEWS), images, self.times)
         epochs = int((share - asking) / (facts.labelled * self.times.step(name, side)))
@@ -304,7 +317,7 @@ class _Planner:
         self.put("teacher.teacher", name, f"{where}; a larger network than the student")
         self.put("teacher.pretrained", False, where)
         self.put("teacher.teacher_mode", "finetune", "it starts from random weights")
-        epochs = self.put("teacher.teacher_epochs", epochs, f"what {TEACH_SHARE:.0%} of the minutes allow")
+        epochs = self.put("teacher.teacher_epochs", epochs, f"what {self.share:.0%} of the minutes allow")
         views = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
         return Teaching((name,), side, views, epochs)
 

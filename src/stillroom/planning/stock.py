@@ -56,6 +56,8 @@ def weights_at_hand(names: tuple[str, ...], weights: Path | None) -> tuple[tuple
     Raises:
         UsageError: ``weights`` is not there.
     """
+    if not names:
+        return (), "none are wanted"
     if weights is not None:
         if not weights.expanduser().exists():
             raise UsageError(f"No weights at {weights}: there is no such file or folder.")
