@@ -40,9 +40,14 @@ def demo_plan(seed: int = 0) -> Plan:
 
 def run_demo(out: Path | None = None, *, seed: int = 0, show_progress: bool = True) -> Run:
     """Run it; ``out`` defaults to the first of ``runs/demo``, ``runs/demo-2``... that does not exist."""
+    planned = demo_plan(seed)
+    if show_progress:
+        from stillroom import console
+
+        console.say(console.plan_in_short(planned))
     folders = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
     return distill(
-        demo_plan(seed),
+        planned,
         out or next(path for path in folders if not path.exists()),
         show_progress=show_progress,
     )
