@@ -149,5 +149,23 @@ def test_stages_are_foreseen_from_the_settings():
     assert foreseen(short, {"student": 3.0})["student"] == 3.0
     assert list(foreseen(short)) == ["student", "evaluate", "export", "profile", "corrupt"]
     names = {"ask teacher": "teach", "train teacher-2": "teach", "fit teacher's head": "teach", "train skd": "student"}
-    names |= {"train student": "student", "train control": "control", "explain": "explain", "something": None}
+    names |= {
+        "train student": "student",
+        "train control": "control",
+        "explain": "explain",
+        "something": None,
+        "repeats": "repeats",
+    }
+    names |= {"probe of teacher": None, "first export": None}
     assert {name: stage_of(name) for name in names} == names
+
+
+def test_repeats_are_a_stage_of_their_own():
+    thrice = Settings("x", evaluation=EvaluationSettings(repeats=3))
+    found = foreseen(thrice, {"teach": 1.0, "student": 30.0, "control": 60.0})
+    assert (found["student"], found["control"], found["repeats"]) == (10.0, 20.0, 60.0)
+    way = Journey({"student": 10.0, "repeats": 60.0})
+    assert way.enter("student")
+    assert way.enter("repeats")
+    assert not way.enter("student")
+    assert way.current == "repeats"

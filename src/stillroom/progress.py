@@ -26,12 +26,14 @@ class Journey:
         self.stages = stages
         self.entered = [stage for stage in stages if stage in done]
         self.current = ""
+        self._visited: set[str] = set()
         self._since = self._spent = self._expected = 0.0
 
     def enter(self, stage: str) -> bool:
-        """Note that ``stage`` goes on; returns whether it began just now."""
-        if stage == self.current or stage not in self.stages:
+        """Note that ``stage`` goes on; returns whether it began just now. None is begun again, as within repeats."""
+        if stage in self._visited or stage not in self.stages:
             return False
+        self._visited.add(stage)
         now = time.monotonic()
         if self.current and (expected := self.stages[self.current]) is not None:
             self._spent += now - self._since
