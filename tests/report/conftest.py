@@ -36,7 +36,6 @@ TASKS: dict[str, Task] = {
 }
 SKILL = {"student": 2.2, "control": 1.9, "teacher": 2.4, "probe_of_teacher": 2.0, "probe_of_student": 1.4}
 NETWORKS = ("student", "control", "teacher")
-RIVALS = (*NETWORKS, "probe_of_teacher", "probe_of_student", "majority")
 PLAN = {
     "source": "fixture", "budget": {"minutes": 20, "max_mb": 10, "max_ms": None},
     "facts": {"images": 480, "classes": {"normal": 300, "pneumonia": 180}, "colour": False},
@@ -67,12 +66,12 @@ def build_run(
     lesions: bool = False,
     uncertain: bool = False,
     several: int = 0,
-    plan: dict[str, Any] | None = None,
+    planned: bool = False,
 ) -> Path:
     """Write a run folder; two thirds of the images are training and validation, a third is test.
 
     ``explained`` is how many test images have heat maps; 0 leaves the part out, as ``uncertain`` does with sets and refusals.
-    ``several`` is how many trainings luck was measured by.
+    ``several`` is how many trainings luck was measured by; a ``planned`` run has a plan.yaml.
     """
     rng = np.random.default_rng(7)
     task = task or TASKS[kind]
@@ -135,8 +134,8 @@ def build_run(
         metrics["explanation"] = _explain(folder, table, found.probabilities, rows, roles, side, channels, lesions)
     if several:
         metrics["luck"] = _luck(table, found.probabilities, several, resamples)
-    if plan:
-        (folder / "plan.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
+    if planned:
+        (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
     if uncertain:
         metrics |= _uncertain(table, logits["student"], resamples)
     _json(folder / "metrics.json", metrics)

@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from stillroom.evaluation.roles import SIMPLEST
 from stillroom.report import write_report
 from stillroom.task import MultiClass
 
@@ -32,7 +33,18 @@ def browse(folder, page, *flags):
 def test_page_never_scrolls_sideways(make_run, tmp_path, width):
     classes = (LONG, "x" * 90, *(f"class {number}" for number in range(12)))
     report = write_report(
-        make_run(task=MultiClass(classes), images=420, epochs=1, featured=16, explained=6, lesions=True, uncertain=True)
+        make_run(
+            task=MultiClass(classes),
+            roles=("student", "control", "teacher", *SIMPLEST),
+            images=420,
+            epochs=1,
+            featured=16,
+            explained=6,
+            lesions=True,
+            uncertain=True,
+            several=3,
+            planned=True,
+        )
     )
     # A window has a least width; a frame has not.
     frame = tmp_path / "frame.html"

@@ -4,13 +4,15 @@ import json
 
 import pytest
 
+from stillroom.evaluation.roles import SIMPLEST
 from stillroom.report import write_model_card
 from stillroom.report.doubts import doubts
 from stillroom.report.record import load
 from stillroom.report.rivals import beaten, instead, wins
 from stillroom.report.verdict import absolute
 from stillroom.report.wording import findings, notes
-from tests.report.conftest import PLAN, RIVALS
+
+ROLES = ("student", "control", "teacher", *SIMPLEST)
 
 
 def between(value, low, high):
@@ -20,8 +22,8 @@ def between(value, low, high):
 @pytest.fixture
 def record(make_run):
     """All rivals, and the student better than each of them, on validation too."""
-    found = load(make_run(roles=RIVALS, leaks=0, featured=16))
-    for role in RIVALS:
+    found = load(make_run(roles=ROLES, leaks=0, featured=16))
+    for role in ROLES:
         value = {"student": 0.95, "majority": 0.5}.get(role, 0.90)
         for figures in (found.metrics["test"], found.metrics["validation"]):
             figures[role]["auc"] = between(value, value - 0.04, value + 0.04)
@@ -201,7 +203,7 @@ def test_remarks_on_the_majority_class_are_left_out(record):
 
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
 def test_the_page_shows_rivals_where_they_make_sense(make_run, kind, page_of):
-    run = make_run(kind, roles=RIVALS, images=600, featured=16, explained=4, several=3, plan=PLAN)
+    run = make_run(kind, roles=ROLES, images=600, featured=16, explained=4, several=3, planned=True)
     page = page_of(run)
     for title in ("Linear probe on the teacher", "Linear probe on the student's start", "Majority class"):
         assert title in page.words
@@ -217,7 +219,7 @@ def test_the_page_shows_rivals_where_they_make_sense(make_run, kind, page_of):
 
 
 def test_several_trainings_have_a_section(make_run, page_of, change):
-    run = make_run(roles=RIVALS, featured=16, several=4)
+    run = make_run(roles=ROLES, featured=16, several=4)
     metrics = json.loads((run / "metrics.json").read_text())["luck"]
     page = page_of(run)
     assert metrics["statement"] in page.words
@@ -232,7 +234,7 @@ def test_several_trainings_have_a_section(make_run, page_of, change):
 
 
 def test_a_plan_is_shown_with_its_reasons_and_times(make_run, page_of):
-    run = make_run(featured=16, plan=PLAN)
+    run = make_run(featured=16, planned=True)
     page = page_of(run)
     assert "At most 20 minutes for teaching and training, 10 MB." in page.words
     assert "student.student mobilenetv2_100 The best that 10 MB allow." in page.words
