@@ -93,8 +93,13 @@ def test_a_larger_rival_must_be_better_by_more_than_the_margin_and_fit(record):
     assert wins(record, "control")
     against(record, "probe_of_teacher", -0.05, -0.09, -0.03)
     assert wins(record, "probe_of_teacher")
+    assert beaten(record) is None
     record.settings["evaluation"]["max_mb"] = 10
     assert not wins(record, "probe_of_teacher")
+    against(record, "control", 0.05, 0.01, 0.09)
+    assert beaten(record).headline == (
+        "The linear probe on the frozen teacher is better, but larger; nothing simpler of the student's size is."
+    )
 
 
 def test_a_frozen_teacher_is_its_own_probe(record):
@@ -137,6 +142,12 @@ def test_the_verdict_names_the_worst_class(record):
     classes["pneumonia"] |= {"sensitivity": between(0.9, 0.8, 1.0)}
     said = "Worst class: normal, found in 0.600 (0.500 to 0.700) of 41 images of 30 patients (sensitivity)."
     assert said in absolute(record).evidence
+    classes["normal"]["sensitivity"] = between(0.0, 0.0, 0.1)
+    finding = absolute(record)
+    assert (finding.tone, finding.headline) == (
+        "bad",
+        "The student ranks better than guessing, but never finds normal.",
+    )
 
 
 @pytest.mark.parametrize(

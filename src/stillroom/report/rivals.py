@@ -40,8 +40,11 @@ def beaten(record: Record) -> Finding | None:
             by.append((difference.ends[0] > 0, f"Student − {_long(rival)}: {gain}."))
     if not by:
         return None
-    ahead = all(clear for clear, _ in by)
-    text = "The student beats what is simpler." if ahead else "Nothing simpler is shown to be better than the student."
+    text = "Nothing simpler is shown to be better than the student."
+    if all(clear for clear, _ in by):
+        text = "The student beats what is simpler."
+    if larger := [rival for rival in rivals(record) if _ahead(record, rival)]:
+        text = f"The {' and the '.join(map(_long, larger))} is better, but larger; nothing simpler of the student's size is."
     return Finding("neutral", text, " ".join(said for _, said in by))
 
 
@@ -59,16 +62,19 @@ def wins(record: Record, rival: str) -> bool:
     test. One that is larger than the student wins only where the student is not shown to be as good within the margin, and
     never where it is larger than ``--max-mb``. Always giving the same answer is no rival to be used: see the verdict.
     """
-    if rival == MAJORITY:
-        return False
+    ours, theirs = size(record, STUDENT), size(record, rival)
+    if ours is not None and theirs is not None and theirs > ours:
+        most = (record.settings.get("evaluation") or {}).get("max_mb")
+        if (most is not None and theirs > most) or (record.comparison(rival) or {}).get("non_inferior"):
+            return False
+    return _ahead(record, rival)
+
+
+def _ahead(record: Record, rival: str) -> bool:
+    """Whether a rival is better beyond the interval, or on validation and on test, whatever its size."""
     comparison = record.comparison(rival) or {}
     difference, accuracy = (estimate(comparison.get(key)) for key in ("difference", "accuracy_difference"))
-    ours, theirs = size(record, STUDENT), size(record, rival)
-    most = (record.settings.get("evaluation") or {}).get("max_mb")
-    if difference is None or (most is not None and theirs is not None and theirs > most):
-        return False
-    larger = ours is not None and theirs is not None and theirs > ours
-    if larger and comparison.get("non_inferior"):
+    if difference is None or rival == MAJORITY:
         return False
     clear = difference.high is not None and difference.high < 0
     decides = accuracy is not None and accuracy.high is not None and accuracy.high < 0 and difference.value <= 0

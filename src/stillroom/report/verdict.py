@@ -14,6 +14,7 @@ from stillroom.report.finding import Finding, Tone
 from stillroom.report.numbers import (
     CHANCE,
     METRICS,
+    Estimate,
     count,
     counted,
     estimate,
@@ -58,6 +59,9 @@ def absolute(record: Record) -> Finding:
             return Finding("bad", text, f"{figures} {evidence}")
     if figure.low is None:
         return Finding("neutral", "Whether the student is better than guessing is open: no interval.", evidence)
+    if never := [name for name, found in _sensitivities(record).items() if found.value == 0]:
+        named = ", ".join(never[:3]) + (f" and {len(never) - 3} more" if len(never) > 3 else "")
+        return Finding("bad", f"The student ranks better than guessing, but never finds {named}.", evidence)
     return Finding("neutral", "The student is better than guessing.", evidence)
 
 
@@ -178,14 +182,19 @@ def _at_chance(record: Record, role: str) -> bool:
     return figure is not None and figure.ends[0] <= CHANCE[record.task.selection_metric]
 
 
+def _sensitivities(record: Record) -> dict[str, Estimate]:
+    """Of the student, by class; without those that no test image is of."""
+    classes = record.test[STUDENT].get("per_class") or {}
+    return {name: figure for name, values in classes.items() if (figure := estimate(values.get("sensitivity")))}
+
+
 def _worst_class(record: Record) -> str:
     """The class that the student finds least, with its sensitivity; empty where none is known."""
-    classes = record.test[STUDENT].get("per_class") or {}
-    found = {name: figure for name, values in classes.items() if (figure := estimate(values.get("sensitivity")))}
+    found = _sensitivities(record)
     if not found:
         return ""
     name = min(found, key=lambda name: found[name].value)
-    values = classes[name]
+    values = record.test[STUDENT]["per_class"][name]
     of = counted(int(values["support"]), "image", "images") if finite(values.get("support")) else "its images"
     if finite(values.get("patients")):
         of += f" of {count(values['patients'])} patients"
