@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillroom.ending import calibrated_losses, clearly_better, reestimate_statistics
+from stillroom.ending import calibrated_losses, clearly_better, reestimate_statistics, statistics_lag
 from stillroom.task import MultiClass
 
 TASK = MultiClass(("a", "b", "c"))
@@ -35,6 +35,14 @@ def test_few_images_choose_nothing():
     assert not clearly_better(np.zeros(19), np.ones(19))
     assert clearly_better(np.zeros(20), np.ones(20))
     assert not clearly_better(np.ones(20), np.ones(20))
+
+
+def test_statistics_lag_after_few_steps_of_their_own_time():
+    fast, slow = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3, momentum=0.01)
+    assert statistics_lag(fast, 99)
+    assert not statistics_lag(fast, 100)
+    assert statistics_lag(torch.nn.Sequential(fast, slow), 999)
+    assert not statistics_lag(torch.nn.Linear(3, 3), 1)
 
 
 def test_statistics_are_plain_means_over_the_batches():

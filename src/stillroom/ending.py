@@ -20,6 +20,7 @@ from stillroom.task import Task
 FEWEST_IMAGES = 20
 """Fewer validation images choose nothing."""
 STANDARD_ERRORS = 2.0
+_TIME_CONSTANTS = 10
 
 
 def calibrated_losses(task: Task, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -44,9 +45,14 @@ def clearly_better(first: np.ndarray, second: np.ndarray) -> bool:
     return bool(gain.mean() > STANDARD_ERRORS * error and gain.mean() > 0)
 
 
-def has_statistics(network: nn.Module) -> bool:
-    """Whether the network keeps running statistics of batches, as batch norm does."""
-    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in network.modules())
+def statistics_lag(network: nn.Module, steps: int) -> bool:
+    """Whether a training of so many steps was too short for batch norm's running statistics to have settled.
+
+    They are moving averages: after ten of their time constants (100 steps at the usual momentum of 0.1) they describe the
+    final weights as well as a fresh estimate does (docs/benchmarks.md, "Which weights are kept").
+    """
+    momenta = [norm.momentum for norm in _norms(network) if norm.momentum]
+    return bool(momenta) and steps < _TIME_CONSTANTS / min(momenta)
 
 
 def reestimate_statistics(network: nn.Module, images: Iterable[Tensor]) -> None:
@@ -58,7 +64,7 @@ def reestimate_statistics(network: nn.Module, images: Iterable[Tensor]) -> None:
         network: changed in place; left in the mode it was in.
         images: batches ``[B, C, H, W]`` in [0, 1], of two images at least.
     """
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = _norms(network)
     if not norms:
         return
     modes = {module: module.training for module in network.modules()}
@@ -77,3 +83,7 @@ def reestimate_statistics(network: nn.Module, images: Iterable[Tensor]) -> None:
             norm.momentum = momentum
         for module, training in modes.items():
             module.training = training
+
+
+def _norms(network: nn.Module) -> list[_BatchNorm]:
+    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]

@@ -43,10 +43,14 @@ def make(bench: Workbench) -> dict[str, Rival]:
     The pretrained teacher, frozen, is a rival where the teacher is not that already; the student's start, frozen, where it
     is pretrained or cut out of a pretrained network. The control, the third, is trained by the recipe.
     """
-    recipe, settings, found = bench.settings.recipe, bench.settings, {}
+    recipe, settings = bench.settings.recipe, bench.settings
+    found: dict[str, Rival | None] = {}
     names = recipe.teacher_names(settings)
-    frozen = any(teacher.head is not None for teacher in bench.teachers)
-    if names and settings.teacher.pretrained and not frozen:
+    probes = [teacher for teacher in bench.teachers if teacher.head is not None and teacher.network.name == names[0]]
+    if probes and len(bench.teachers) > 1:  # the panel holds it already
+        probe, rows = probes[0], np.arange(len(bench.data.images))
+        found[PROBE_OF_TEACHER] = Rival(probe.logits(rows, None).numpy(), probe.network)
+    elif names and settings.teacher.pretrained and not probes:
         found[PROBE_OF_TEACHER] = _probe(bench, PROBE_OF_TEACHER, bench.untaught(names[0]))
     if recipe.has_start(settings):
         found[PROBE_OF_STUDENT] = _probe(bench, PROBE_OF_STUDENT, recipe.start(bench))

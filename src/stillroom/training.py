@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from stillroom.distillation.step import Objective, Step, TeacherOutputs
 from stillroom.distillation.teachers import Teacher
-from stillroom.ending import calibrated_losses, clearly_better, has_statistics, reestimate_statistics
+from stillroom.ending import calibrated_losses, clearly_better, reestimate_statistics, statistics_lag
 from stillroom.errors import RunError
 from stillroom.feeding import Feeder, Said, TrainingData, alike
 from stillroom.files import write_atomically
@@ -189,7 +189,7 @@ def fit(
             advance(0, f"epoch {done.epoch}/{epochs}{_in_words(found)}")
     if done.kept_epoch != done.epoch:
         student.load_state_dict(_load(folder / _BEST, device)["student"])
-    if has_statistics(student):
+    if statistics_lag(student, done.epoch * feeder.steps):
         reestimate_statistics(student, feeder.plain_images())
     return student.eval()
 

@@ -11,6 +11,7 @@ import copy
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -221,6 +222,7 @@ class Workbench:
         name: str | None = None,
         seed: int | None = None,
         class_weights: bool | None = None,
+        mode: Literal["frozen", "finetune"] | None = None,
     ) -> Teacher:
         """A teacher, trained and asked: its outputs stand in the bank.
 
@@ -229,6 +231,7 @@ class Workbench:
             name: another network than the settings', with all else as they say.
             seed: other than the run's, for a second teacher of the same kind.
             class_weights: whether fine-tuning weighs the labels' loss by class, where not as the run's settings say.
+            mode: frozen or fine-tuned, where not as the settings say.
         """
         if self._made:
             self.teachers.append(self._made[len(self.teachers)])
@@ -237,7 +240,7 @@ class Workbench:
         network = self.untaught(name, seed=seed)
         number = len(self.teachers) + 1
         role = "teacher" if number == 1 else f"teacher-{number}"
-        if self.settings.teacher.teacher_mode == "frozen":
+        if (mode or self.settings.teacher.teacher_mode) == "frozen":
             teacher = freeze(self, role, network, needs)
         else:
             tuned = fine_tune(self, role, network, seed, class_weights)

@@ -30,36 +30,35 @@ from stillroom.planning.networks import (
 )
 from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet
 from stillroom.planning.students import Start, starts
-from stillroom.recipes import RECIPES, ExplainableKD, Recipe
+from stillroom.recipes import Best, Recipe
 from stillroom.settings import Settings
 
 SIDES = (64, 96, 128, 160, 224)
 """Sides of the student's images, in pixels."""
 DINOV2_SIDES = (98, 126, 168, 224)
 """DINOv2 takes multiples of 14 pixels."""
-MIN_PASSES = 20
-"""A side is affordable where the student gets so many passes over the images that teach..."""
-MIN_IMAGES = 3000
-"""...and sees so many images in all."""
-MAX_PASSES = 200
-"""More passes over the same images teach nothing new."""
-TEACH_SHARE = 0.3
-"""Share of the minutes that the teacher may take."""
-UNTRAINED_SHARE = 0.5
-"""The same where it starts from random weights: it has all to learn, and the student no more than it knows."""
+MIN_STEPS, MIN_PASSES = 250, 5
+"""A side is affordable where the student gets so many steps, in so many passes over the images that teach."""
+MAX_STEPS, MAX_PASSES = 500, 30
+"""More of both teach a pretrained network nothing new (docs/benchmarks.md, "Starts and ends")..."""
+LONGER_UNTRAINED = 4
+"""...others go on learning for so many times as long."""
+TEACH_SHARE = 0.5
+"""Share of the minutes that the teachers may take."""
 MIN_VIEWS, MAX_VIEWS = 4, 16
 """Views of each image that a teacher is asked about."""
-FINE_TUNE_FROM = 2000
-"""A pretrained teacher is fine-tuned where so many labels are at hand, and the minutes allow it."""
-FINE_TUNE_EPOCHS = 8
+FINE_TUNE_STEPS, FINE_TUNE_PASSES = 250, 3
+"""A pretrained teacher is fine-tuned for so many steps, in so many passes over the labels, where the minutes allow it."""
 UNTRAINED_EPOCHS = 30
 """Most epochs of a teacher that starts from random weights."""
 RESERVE = 0.03
 """Share of the minutes that is not planned for."""
 FEW_IMAGES = 5000
 SMALL_BATCH, LARGE_BATCH = 32, 64
-PRETRAINED_LR, RANDOM_LR = 1e-3, 2e-3
-CROP = 0.7
+LR = 2e-3
+"""Of what starts from random weights; pretrained ones move at :attr:`TrainingSettings.pretrained_lr` of it."""
+TUNED_ALPHA, FROZEN_ALPHA = 0.2, 0.5
+"""Weight of the labels beside a panel with a fine-tuned teacher, and beside frozen ones alone."""
 IMBALANCED = 1.5
 """Classes are weighed from so many images of the commonest for one of the rarest."""
 
@@ -93,12 +92,13 @@ class _Planner:
         self.put = self.sheet.put
         self.usable = 60 * limits.minutes * (1 - RESERVE)
         self.trainings = max(given.evaluation.repeats, given.evaluation.folds)
+        self._given_views = "views.views" in fixed
+        self.teachings = given.evaluation.folds  # repeats share their teacher
 
     def plan(self) -> Decision:
         facts = self.facts
         recipe = self._recipe()
         own = recipe.name in WITH_OWN_NETWORKS
-        self.share = self._share() if recipe.has_teacher else 0.0
         free = without_labels(facts, self.given.training.teach_rest) if recipe.has_teacher else 0
         images = facts.labelled + free
         batch = self._batch(images)
@@ -108,10 +108,12 @@ class _Planner:
             self.put("data.resolution", facts.resolution, "the largest of this set's files at hand")
         start, side = self._student(recipe, shown) if not own else self._given_student(shown)
         teaching = self._teacher(recipe, start, side, images) if recipe.has_teacher and not own else None
+        if isinstance(recipe, Best) and teaching:
+            self._panel(teaching)
         if own and recipe.has_teacher:
             names = recipe.teacher_names(self.given)
             teaching = Teaching(names, self.given.teacher.teacher_size or side, self.given.views.views)
-        teach_s = teaching_s(facts, teaching, images, self.times) if teaching else 0.0
+        teach_s = self.teachings * teaching_s(facts, teaching, images, self.times) if teaching else 0.0
         passes = self._training(start, side, shown, teach_s, teaching)
         self._views(passes, teaching)
         self._rest()
@@ -128,18 +130,14 @@ class _Planner:
         if any(name.startswith("recipe.") for name in self.fixed):
             self.sheet.choices["recipe.name"] = Choice(self.given.recipe.name, GIVEN)
             return self.given.recipe
-        found = next((recipe for recipe in RECIPES if recipe.name == "best"), None)
-        if found is not None:
-            self.put("recipe.name", found.name, "it joins what won on validation across the sets of docs/benchmarks.md")
-            return found()
-        self.put("recipe.name", ExplainableKD.name, "labels and one teacher's soft answers, rare classes weighed up")
-        return ExplainableKD()
+        self.put("recipe.name", Best.name, "it joins what won on validation across the sets of docs/benchmarks.md")
+        return Best()
 
     def _student(self, recipe: Recipe, images: int) -> tuple[Start, int]:
         """The first student of the list that is within the limits, and the side of its images."""
         chosen = nearest = None
         for start in starts(self.facts, self.shelf, self.limits, self.given.student, self.fixed):
-            side, why_side = self._side(start, images)
+            side, why_side = self._side(start, images, recipe.has_teacher)
             its_own = self.given.student.student_size or side
             latency = None if self.limits.max_ms is None else self.times.latency_ms(start.name, its_own)
             if latency is None or self.limits.max_ms is None or latency <= self.limits.max_ms:
@@ -165,7 +163,7 @@ class _Planner:
             within += f" of the {self.limits.max_mb:g} allowed"
         if latency is not None:
             within += f" and {latency:.1f} ms of {self.limits.max_ms:g}"
-        self.put("student.student", chosen.name, self._why_student(chosen, within))
+        self.put("student.student", chosen.name, f"{within}; {chosen.why}")
         if chosen.large:
             why = f"there are no weights of {chosen.name} at {self.facts.weights_from}, but of its larger sibling"
             self.put("student.student_from", chosen.large, why)
@@ -176,27 +174,20 @@ class _Planner:
             self.put("student.student_pretrained", chosen.pretrained, why)
         return chosen, its_own
 
-    def _why_student(self, start: Start, within: str) -> str:
-        if start.pretrained:
-            return f"{within}; the best on ImageNet of those with pretrained weights at hand"
-        if start.large:
-            return f"{within}; the largest that can be cut out of a pretrained network at hand ({start.large})"
-        return f"{within}; it learns fast from random weights"
-
     def _given_student(self, images: int) -> tuple[Start, int]:
         given = self.given.student
         start = Start(given.student, given.student_pretrained, given.student_from)
-        side, why = self._side(start, images)
+        side, why = self._side(start, images, self.given.recipe.has_teacher)
         self.put("data.size", side, why)
         return start, given.student_size or side
 
     # -- how large --------------------------------------------------------------------------------------------
-    def _side(self, start: Start, images: int) -> tuple[int, str]:
+    def _side(self, start: Start, images: int, teacher: bool) -> tuple[int, str]:
         """The largest side at which the student gets passes enough, and why."""
         if "data.size" in self.fixed:
             return self.given.data.size, GIVEN
-        seconds = self.usable * (1 - self.share) / self.trainings
-        wanted = max(MIN_PASSES, math.ceil(MIN_IMAGES / images))
+        seconds = self.usable * (1 - TEACH_SHARE * teacher) / self.trainings
+        wanted = max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass))
         true = rounded_up(self.facts.side)
         sides = [side for side in SIDES if side <= true and self.shelf.takes(start.name, side)]
         if not sides:
@@ -233,10 +224,11 @@ class _Planner:
             return self._untrained_teacher(
                 names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
             )
-        found = self._affordable(names, side, images)
+        beside = self._beside(recipe, start)
+        found = self._affordable(names, beside, side, images)
         name = found.names[0]
         asked = self.facts.images + found.views * images
-        forward = self.times.forward(name, found.side)
+        forward = sum(self.times.forward(member, found.side) for member in (name, *found.frozen))
         self.put("teacher.teacher", name, why)
         self._mode(found.epochs)
         self.put(
@@ -247,27 +239,36 @@ class _Planner:
         )
         return found
 
-    def _affordable(self, names: list[str], side: int, images: int) -> Teaching:
-        """The first of the teachers, at its largest side, that answers views enough in its share of the minutes."""
-        share, cheapest = self.usable * self.share, None
-        wanted = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
+    def _beside(self, recipe: Recipe, start: Start) -> tuple[str, ...]:
+        """Networks that can join a panel at little cost: the student's own pretrained start, with a head of its own."""
+        if not isinstance(recipe, Best) or "recipe.frozen_teachers" in self.fixed:
+            return recipe.frozen_teachers if isinstance(recipe, Best) else ()
+        return tuple(name for name in (start.large or start.name,) if name in self.facts.weights)
+
+    def _affordable(self, names: list[str], beside: tuple[str, ...], side: int, images: int) -> Teaching:
+        """The first of the teachers, at its largest side, that answers views enough in its share of the minutes.
+
+        Fine-tuned where that fits in, with its frozen self and those ``beside`` it in a panel; else frozen.
+        """
+        share, cheapest = self.usable * TEACH_SHARE / self.teachings, None
+        wanted = self.given.views.views if self._given_views else MIN_VIEWS
         for name in names:
+            together = tuple(dict.fromkeys((name, *beside))) if beside else ()
             for its_side in sorted(self._teacher_sides(name, side), reverse=True):
-                tuned = Teaching((name,), its_side, wanted, FINE_TUNE_EPOCHS)
-                if self._tunes() and (
-                    "teacher.teacher_mode" in self.fixed or teaching_s(self.facts, tuned, images, self.times) <= share
+                tuned = Teaching((name,), its_side, wanted, self._tuning_epochs(), together)
+                if self._tunes() is not False and (
+                    self._tunes() or teaching_s(self.facts, tuned, images, self.times) <= share
                 ):
-                    return replace(tuned, epochs=self.given.teacher.teacher_epochs or FINE_TUNE_EPOCHS)
-                frozen = Teaching((name,), its_side, 0)
-                left = share - teaching_s(self.facts, frozen, images, self.times)
-                views = left / (images * self.times.forward(name, its_side))
-                if cheapest is None or views > cheapest[0]:
-                    cheapest = (
-                        views,
-                        replace(frozen, views=wanted if "views.views" in self.fixed else max(1, int(views))),
-                    )
-                if views >= wanted:
-                    return replace(frozen, views=wanted if "views.views" in self.fixed else min(MAX_VIEWS, int(views)))
+                    return tuned
+                for others in dict.fromkeys((tuple(member for member in beside if member != name), ())):
+                    frozen = Teaching((name,), its_side, 0, frozen=others)
+                    left = share - teaching_s(self.facts, frozen, images, self.times)
+                    views = left / (images * sum(self.times.forward(member, its_side) for member in (name, *others)))
+                    if views >= wanted:
+                        return replace(frozen, views=wanted if self._given_views else min(MAX_VIEWS, int(views)))
+                    if cheapest is None or views > cheapest[0]:
+                        fewer = wanted if self._given_views else max(1, int(views))
+                        cheapest = (views, replace(frozen, views=fewer))
         assert cheapest is not None
         return cheapest[1]
 
@@ -279,23 +280,36 @@ class _Planner:
         sides = [s for s in listed if s <= native and self.shelf.takes(name, s)]
         return [s for s in sides if s <= true] or sides[:1] or [native]
 
-    def _tunes(self) -> bool:
+    def _tunes(self) -> bool | None:
+        """Whether the teacher has to be fine-tuned; None where the minutes decide."""
         if "teacher.teacher_mode" in self.fixed:
             return self.given.teacher.teacher_mode == "finetune"
-        return self.facts.labelled >= FINE_TUNE_FROM
+        return None
+
+    def _tuning_epochs(self) -> int:
+        if self.given.teacher.teacher_epochs:
+            return self.given.teacher.teacher_epochs
+        steps = steps_of_epoch(self.facts.labelled, 0, self.batch)[0]
+        return max(FINE_TUNE_PASSES, math.ceil(FINE_TUNE_STEPS / steps))
 
     def _mode(self, epochs: int) -> None:
-        labelled = self.facts.labelled
-        if epochs:
-            self.put("teacher.teacher_mode", "finetune", f"{labelled} labels are enough to fine-tune it in the minutes")
-            self.put("teacher.teacher_epochs", epochs, "passes over the labelled images, within the teacher's share")
+        labelled, share = self.facts.labelled, f"{TEACH_SHARE:.0%} of the minutes"
+        if not epochs:
+            why = f"a linear head on its features: fine-tuning it on {labelled} labels takes more than {share}"
+            self.put("teacher.teacher_mode", "frozen", why)
             return
-        few = (
-            f"{labelled} labels, fewer than {FINE_TUNE_FROM}"
-            if labelled < FINE_TUNE_FROM
-            else "the minutes are too few"
-        )
-        self.put("teacher.teacher_mode", "frozen", f"a linear head on its features: {few} to fine-tune it")
+        self.put("teacher.teacher_mode", "finetune", f"fine-tuned on {labelled} labels, within {share}")
+        steps = epochs * steps_of_epoch(labelled, 0, self.batch)[0]
+        self.put("teacher.teacher_epochs", epochs, f"{steps} steps; about {FINE_TUNE_STEPS} are enough")
+
+    def _panel(self, teaching: Teaching) -> None:
+        """Who else answers, and how much the labels weigh beside them."""
+        if teaching.frozen:
+            why = "their heads on frozen features take seconds, and err on other images than a fine-tuned network does"
+            self.put("recipe.frozen_teachers", teaching.frozen, why)
+        alpha = TUNED_ALPHA if teaching.epochs else FROZEN_ALPHA
+        why = "weight of the labels: " + ("a fine-tuned panel knows more than they" if teaching.epochs else "half each")
+        self.put("recipe.alpha", alpha, why)
 
     def _untrained(self) -> bool:
         """Whether a teacher would start from random weights."""
@@ -303,12 +317,8 @@ class _Planner:
             return not self.given.teacher.pretrained
         return not self.facts.weights and "teacher.teacher" not in self.fixed
 
-    def _share(self) -> float:
-        """Of the minutes, the teacher's."""
-        return UNTRAINED_SHARE if self._untrained() else TEACH_SHARE
-
     def _untrained_teacher(self, name: str, side: int, images: int) -> Teaching:
-        facts, share = self.facts, self.usable * self.share
+        facts, share = self.facts, self.usable * TEACH_SHARE / self.teachings
         side = self.given.teacher.teacher_size or side
         asking = teaching_s(facts, Teaching((name,), side, MIN_VIEWS), images, self.times)
         epochs = int((share - asking) / (facts.labelled * self.times.step(name, side)))
@@ -317,14 +327,16 @@ class _Planner:
         self.put("teacher.teacher", name, f"{where}; a larger network than the student")
         self.put("teacher.pretrained", False, where)
         self.put("teacher.teacher_mode", "finetune", "it starts from random weights")
-        epochs = self.put("teacher.teacher_epochs", epochs, f"what {self.share:.0%} of the minutes allow")
+        epochs = self.put("teacher.teacher_epochs", epochs, f"what {TEACH_SHARE:.0%} of the minutes allow")
         views = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
         return Teaching((name,), side, views, epochs)
 
     def _batch(self, images: int) -> int:
         few = images < FEW_IMAGES
         size = SMALL_BATCH if few else LARGE_BATCH
-        return self.put("training.batch_size", size, f"{images} images teach, which is {'few' if few else 'many'}")
+        why = f"{images} images teach, which is {'few' if few else 'many'}"
+        self.batch = self.put("training.batch_size", size, why)
+        return self.batch
 
     # -- how long ---------------------------------------------------------------------------------------------
     def _training(self, start: Start, side: int, images: int, teach_s: float, teaching: Teaching | None) -> int:
@@ -333,24 +345,24 @@ class _Planner:
         if "training.epochs" in self.fixed and "training.steps" not in self.fixed:
             passes = self.given.training.epochs
         else:
-            passes, why = self._passes_within(seconds, start.name, side, images)
+            passes, why = self._passes_within(seconds, start, side, images)
             after = " after teaching" if teaching else ""
             why = f"{_count(passes)} over {images} images in {max(seconds, 0) / 60:.1f} min{after}{why}"
             passes = max(1, round(self.put("training.steps", passes * self.steps_a_pass, why) / self.steps_a_pass))
-        if start.random:
-            self.put("training.lr", RANDOM_LR, "for random weights")
-        else:
-            self.put("training.lr", PRETRAINED_LR, "for the head; pretrained weights move more slowly")
+        why = "for random weights" if not start.pretrained else "for the head; pretrained weights move more slowly"
+        self.put("training.lr", LR, why)
         return passes
 
-    def _passes_within(self, seconds: float, name: str, side: int, images: int) -> tuple[int, str]:
+    def _passes_within(self, seconds: float, start: Start, side: int, images: int) -> tuple[int, str]:
         """How many passes fit, at least one, and what else there is to say."""
-        cost = {n: training_s(self.facts, name, side, images, n, self.times) for n in range(1, MAX_PASSES + 1)}
+        most = max(MAX_PASSES, math.ceil(MAX_STEPS / self.steps_a_pass)) * (1 if start.pretrained else LONGER_UNTRAINED)
+        name = start.name
+        cost = {n: training_s(self.facts, name, side, images, n, self.times) for n in range(1, most + 1)}
         fitting = sum(cost[n] <= seconds for n in cost)
         if not fitting:
             return 1, f"; it takes {cost[1] / 60:.1f} min, more than there is"
-        if fitting == MAX_PASSES:
-            return MAX_PASSES, "; there is time for more, but these images have then taught what they can"
+        if fitting == most:
+            return most, "; there is time for more, but these images have then taught what they can"
         step = 1000 * self.times.step(name, side)
         return fitting, f", at {step:.1f} ms for each image"
 
@@ -358,7 +370,6 @@ class _Planner:
         self.put(
             "views.augment", "light", "shifts, scales, small turns and other light, as between two takes of an image"
         )
-        self.put("views.crop", CROP, f"each view shows at least {CROP:.0%} of the image")
         if teaching is None:
             self.put("views.views", 0, "without a teacher to ask, every epoch has views of its own")
         else:

@@ -52,12 +52,14 @@ class Teaching:
         side: of their input, in pixels.
         views: how many views of each image they are asked about.
         epochs: of fine-tuning; 0 for a frozen one.
+        frozen: more networks that are asked frozen, as a panel with the others.
     """
 
     names: tuple[str, ...]
     side: int
     views: int
     epochs: int = 0
+    frozen: tuple[str, ...] = ()
 
 
 def without_labels(facts: Facts, rest: bool) -> int:
@@ -75,6 +77,8 @@ def teaching_s(facts: Facts, teaching: Teaching, images: int, times: Times) -> f
             seconds += facts.labelled * teaching.epochs * times.step(name, teaching.side)
         else:
             seconds += HEAD_S
+    for name in teaching.frozen:
+        seconds += asked * times.forward(name, teaching.side) + HEAD_S
     return seconds
 
 
@@ -94,7 +98,8 @@ def afterwards_s(
 ) -> dict[str, float]:
     """Seconds of what comes after training, by stage; ``student`` is its name and the side of its input."""
     wanted, ask = settings.evaluation, times.forward(*student)
-    ask_teacher = sum(times.forward(name, teaching.side) for name in teaching.names) if teaching else 0.0
+    asked = (*teaching.names, *teaching.frozen) if teaching else ()
+    ask_teacher = sum(times.forward(name, teaching.side) for name in asked) if teaching else 0.0
     networks = 1 + (settings.recipe.has_control and wanted.control)
     seconds = {
         "evaluate": 3.0 + networks * facts.images * ask + RESAMPLES_S * wanted.resamples,

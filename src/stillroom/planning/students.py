@@ -19,8 +19,13 @@ class Start(NamedTuple):
     large: str = ""
 
     @property
-    def random(self) -> bool:
-        return not self.pretrained and not self.large
+    def why(self) -> str:
+        """Why a plan takes it, of all that are within its limits."""
+        if self.pretrained:
+            return "the best on ImageNet of those with pretrained weights at hand"
+        if self.large:
+            return f"the largest that can be cut out of a pretrained network at hand ({self.large})"
+        return "it learns fast from random weights"
 
 
 def starts(

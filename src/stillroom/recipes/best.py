@@ -26,7 +26,9 @@ class Best(Recipe):
     """One teacher or several as a panel, whose mean answer is taught; and, where asked for, what the panel sees.
 
     Attributes:
-        teachers: more networks that teach, beside `--teacher`.
+        teachers: more networks that teach, beside `--teacher` and in its mode.
+        frozen_teachers: pretrained networks that join the panel frozen, each with a head of its own, whatever the teacher's
+            mode; the teacher's own name may be among them, and so may the student's.
         teacher_seeds: how many of each fine-tuned teacher to train, from as many seeds.
         alpha: weight in [0, 1] of the labels; the panel's answers weigh 1 - alpha.
         temperature: softens panel and student alike.
@@ -40,6 +42,7 @@ class Best(Recipe):
     default_teacher: ClassVar[str] = "mobilenet_edgetpu_100"
 
     teachers: tuple[str, ...] = ()
+    frozen_teachers: tuple[str, ...] = ()
     teacher_seeds: int = 1
     alpha: float = 0.5
     temperature: float = 2.0
@@ -58,11 +61,19 @@ class Best(Recipe):
 
     def check(self, settings: Settings) -> None:
         super().check(settings)
-        names = self.teacher_names(settings)
+        names = self._own(settings)
         if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
             raise UsageError(
                 "Frozen copies of one teacher would all say the same. Give --teacher-mode finetune, or --teachers that "
                 "differ."
+            )
+        if len(set(self.frozen_teachers)) < len(self.frozen_teachers) or (
+            settings.teacher.teacher_mode == "frozen" and set(self.frozen_teachers) & {*names}
+        ):
+            raise UsageError("--frozen-teachers names a network that is in the panel frozen already: leave it out.")
+        if self.frozen_teachers and not settings.teacher.pretrained:
+            raise UsageError(
+                "--frozen-teachers read pretrained weights: leave out --no-pretrained, or --frozen-teachers."
             )
         if self.answers == "mean" and settings.views.mix != "none":
             raise UsageError(
@@ -78,13 +89,17 @@ class Best(Recipe):
         return self._idle({"answers": settings.views.still, "temperature": self.alpha == 1})
 
     def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+        return self._own(settings) + self.frozen_teachers
+
+    def _own(self, settings: Settings) -> tuple[str, ...]:
+        """Those in the teacher's mode, every seed of them."""
         return (settings.teacher.teacher, *self.teachers) * self.teacher_seeds
 
     def run(self, bench: Workbench) -> Network:
         from stillroom.distillation.objectives.panel import PanelLoss, needs_of
         from stillroom.distillation.teachers import of_mean_answers
 
-        names, seed = self.teacher_names(bench.settings), bench.settings.seed
+        names, seed = self._own(bench.settings), bench.settings.seed
         teachers = [
             bench.teacher(
                 needs=needs_of(self.feature_weight),
@@ -92,6 +107,10 @@ class Best(Recipe):
                 seed=seed + _SEEDS_APART * (number * self.teacher_seeds // len(names)),
             )
             for number, name in enumerate(names)
+        ]
+        teachers += [
+            bench.teacher(needs=needs_of(self.feature_weight), name=name, mode="frozen")
+            for name in self.frozen_teachers
         ]
         student, rows = bench.student(), bench.data.train
         objective = PanelLoss(
