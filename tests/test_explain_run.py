@@ -9,7 +9,7 @@ import torch
 
 import stillroom
 import stillroom.explain_run
-from stillroom import DataSettings, EvaluationSettings, Settings, StudentSettings, UsageError
+from stillroom import DataSettings, EvaluationSettings, Settings, StudentSettings, TrainingSettings, UsageError
 from stillroom.data.load import load_data
 from stillroom.distillation.teachers import Panel
 from stillroom.explain_run import check_layer, exported_note, make, student_layer
@@ -23,9 +23,12 @@ from stillroom.workbench import Workbench
 def bench(picture_folder, tmp_path):
     """``bench(size=28, explain=3)``: a workbench on the pictures, with nothing trained."""
 
-    def make_bench(source=picture_folder, size=32, name="run", **evaluation):
+    def make_bench(source=picture_folder, size=32, name="run", epochs=30, **evaluation):
         chosen = EvaluationSettings(**{"resamples": 100, "explain": 3} | evaluation)
-        settings = Settings(str(source), data=DataSettings(size=size), evaluation=chosen, device="cpu")
+        training = TrainingSettings(epochs=epochs)
+        settings = Settings(
+            str(source), data=DataSettings(size=size), training=training, evaluation=chosen, device="cpu"
+        )
         dataset = load_data(settings.source, settings.data, seed=0, show_progress=False)
         return Workbench(Run.create(tmp_path / name, settings), dataset, show_progress=False)
 
@@ -88,6 +91,50 @@ def test_the_student_is_right_where_its_decision_is_the_truth(bench, monkeypatch
     truth = place.dataset.table.targets[explained.rows]
     assert len(explained.rows) == len(place.dataset.table.indices("test"))
     np.testing.assert_array_equal(explained.right, (chances[explained.rows, 1] > 0.5) == truth)
+
+
+def efforts_of(monkeypatch, place, **others):
+    """Roles drawn, those judged, and images: what is asked of `gather`, and nothing is drawn."""
+    seen = []
+    monkeypatch.setattr("stillroom.explain_run.gather", lambda *asked, **how: seen.append((asked, how)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made(place, network(), **others)
+    (networks, explained), how = seen[0]
+    return tuple(networks), tuple(how["judged"]), len(explained.images)
+
+
+def test_explaining_costs_less_than_training(bench, monkeypatch):
+    """ResNet-10's `layer2` has 64 channels: exact maps and measures of 24 images come to some 7000 passes a network."""
+    others = {"control": network(seed=1), "teacher": network("test_vit")}
+    every = ("student", "control", "teacher")
+    long = bench(name="long", epochs=1000, explain=None)
+    assert efforts_of(monkeypatch, long, **others) == (every, every, 24)
+    short = bench(name="short", epochs=1, explain=None)
+    assert efforts_of(monkeypatch, short, **others) == (("student",), ("student",), 20)
+    asked_for = bench(name="asked", epochs=1, explain=24)
+    assert efforts_of(monkeypatch, asked_for, **others) == (every, every, 24)
+    twins = {"control": network(seed=1)}
+    between = [bench(name=f"run{epochs}", epochs=epochs, explain=None) for epochs in (10, 40, 90)]
+    assert [efforts_of(monkeypatch, place, **twins) for place in between] == [
+        (("student",), ("student",), 20),
+        (("student", "control"), ("student",), 24),
+        (("student", "control"), ("student", "control"), 24),
+    ]
+
+
+def test_what_was_spared_is_said(bench):
+    place = bench(epochs=40, explain=None)
+    found = made(place, network(), control=network(seed=1)).figures
+    assert set(found["faithfulness"]) == set(found["statement"]) == set(found["curves"]) == {"student"}
+    assert set(found["method"]) == {"student", "control"}
+    assert set(found["agreement"]) == {"student_vs_control"}
+    said = (
+        "So that explaining takes no longer than training: maps of the control are drawn and compared, but not judged. "
+        "--explain 24 does all."
+    )
+    assert said in found["notes"]
+    kept = np.load(place.run.path / "explanations" / "maps.npz")
+    assert {"map_student", "map_control"} <= set(kept)
 
 
 def test_none_are_made_where_none_are_wanted(bench):

@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import UsageError
+from stillroom.explanation.claims import FEWEST
+from stillroom.explanation.effort import PASSES_OF_A_STEP, Effort, affordable, efforts, passes, spared
 from stillroom.explanation.evidence import Explained, gather
 from stillroom.explanation.faithfulness import randomised
 from stillroom.explanation.heat_maps import BY_GRADIENT, Method, heat_maps
 from stillroom.explanation.layers import Layer, find_layer
+from stillroom.explanation.means import count_units
 from stillroom.files import write_arrays, write_json
+from stillroom.macs import count_macs
 from stillroom.models.network import Network
 from stillroom.settings import Settings
 from stillroom.workbench import Workbench
@@ -27,6 +31,7 @@ _FIGURES, _MAPS = "explanation.json", "maps.npz"
 _MOST_CHANNELS = 256
 """A layer of more is explained by the fast Score-CAM, where nothing else is asked for."""
 
+_MOST_IMAGES = 32
 _ROLES = ("student", "control", "teacher")
 _OTHER_NETWORKS = ("teacher", "probe_of_teacher")
 """Those that are not of the student's architecture."""
@@ -123,7 +128,8 @@ def make(
         exported: the role of what is exported.
     """
     run, wanted, table = bench.run, bench.settings.evaluation, bench.dataset.table
-    rows = np.sort(np.random.default_rng(0).permutation(table.indices("test"))[: wanted.explain])
+    most = _MOST_IMAGES if wanted.explain is None else wanted.explain
+    drawn = np.random.default_rng(0).permutation(table.indices("test"))[:most]
     image = bench.data.images.batch(table.indices("test")[:1])
     layer = exported_layer(networks[exported], exported, wanted.explain_layer, image)
     if layer is None:
@@ -131,22 +137,26 @@ def make(
         if isinstance(networks[exported], Panel):
             reason = "An ensemble is handed over without heat maps: each of its members has a map of its own."
         return Explanations({"images": 0, "reason": reason}, None)
-    if not len(rows):
+    if not len(drawn):
         return Explanations(None, layer)
     folder = run.path / FOLDER
     if (folder / _FIGURES).exists():  # written last
         return Explanations(json.loads((folder / _FIGURES).read_text(encoding="utf-8")), layer)
 
-    explained = _explained(bench, rows, probabilities)
     asked = {role: networks[role] for role in dict.fromkeys((exported, *_ROLES)) if role in networks}
     method = wanted.explain_method
     if method == "auto":
         method = "score_cam" if layer.channels <= _MOST_CHANNELS else "score_cam_fast"
     name = wanted.explain_layer if exported in _OTHER_NETWORKS else layer.name
-    methods, layers, without = _how(asked, method, name, explained.images)
-    if not {exported, "student"} <= layers.keys():
+    methods, layers, without = _how(asked, method, name, image)
+    needed = tuple(dict.fromkeys((exported, "student")))
+    if not set(needed) <= layers.keys():
         return Explanations({"images": 0, "reason": without[0]}, layer)
-    shown = {role: network for role, network in asked.items() if role in layers}
+    possible = {role: network for role, network in asked.items() if role in layers}
+    effort = _effort(bench, possible, needed, methods, layers, drawn)
+    shown = {role: possible[role] for role in effort.drawn}
+    rows = np.sort(drawn[: effort.images])
+    explained = _explained(bench, rows, probabilities)
 
     def probability(role: str) -> Callable[[Tensor], Tensor]:
         return lambda images: bench.task.torch_probabilities(shown[role](images), temperatures[role])
@@ -160,15 +170,56 @@ def make(
         resamples=wanted.resamples,
         seed=bench.settings.seed,
         show_progress=bench.show_progress,
+        judged=effort.judged,
         heat_maps=_of_a_panel_too,
     )
-    found.figures["notes"] += without + (bench.side_notes() if "teacher" in layers else [])
+    spares = spared(effort, Effort(len(drawn), tuple(possible), tuple(possible)))
+    found.figures["notes"] += [*without, *(bench.side_notes() if "teacher" in shown else []), *spares]
     index = {"index": rows, "classes": explained.classes}
     pictures = {"images": np.round(explained.images.cpu().numpy() * 255).astype(np.uint8)}
     masks = {} if explained.masks is None else {"masks": explained.masks}
     write_arrays(folder / _MAPS, index | pictures | masks | {f"map_{role}": maps for role, maps in found.maps.items()})
     write_json(folder / _FIGURES, found.figures)
     return Explanations(found.figures, layer)
+
+
+def _effort(
+    bench: Workbench,
+    networks: Mapping[str, nn.Module],
+    needed: Sequence[str],
+    methods: Mapping[str, Method],
+    layers: Mapping[str, str | None],
+    drawn: np.ndarray,
+) -> Effort:
+    """What is explained: all that was asked for, or where nothing was, what costs no more than training the student did."""
+    roles, training, data = tuple(networks), bench.settings.training, bench.data
+    if bench.settings.evaluation.explain is not None:
+        return Effort(len(drawn), roles, roles)
+    image = data.images.batch(drawn[:1])
+    members = {role: list(net.networks) if isinstance(net, Panel) else [net] for role, net in networks.items()}
+    macs = {role: [count_macs(member, image) for member in found] for role, found in members.items()}
+    channels = {role: [find_layer(member, layers[role], image).channels for member in members[role]] for role in roles}
+
+    def cost(effort: Effort) -> float:
+        total = 0
+        for role in effort.drawn:
+            how = {"judged": role in effort.judged, "compared": role != "teacher"}
+            for weight, count in zip(macs[role], channels[role], strict=True):
+                total += weight * passes(effort.images, bench.dataset.store.size, methods[role], count, **how)
+        return total
+
+    epoch = len(data.train) + data.free
+    trained = training.epochs * epoch if training.steps is None else max(epoch, training.steps * training.batch_size)
+    choices = efforts(roles, needed, len(drawn), _images_for_a_verdict(bench, drawn))
+    return affordable(choices, cost, PASSES_OF_A_STEP * trained * sum(macs["student"]))
+
+
+def _images_for_a_verdict(bench: Workbench, drawn: np.ndarray) -> int:
+    """How many of the images drawn hold as many images, or patients where they are known, as a verdict needs; at most all."""
+    patients = bench.dataset.table.patients
+    chosen = None if patients is None or (patients[drawn] == "").all() else patients[drawn]
+    counts = (count for count in range(1, len(drawn)) if count_units(chosen, np.arange(len(drawn)) < count) >= FEWEST)
+    return next(counts, len(drawn))
 
 
 def _explained(bench: Workbench, rows: np.ndarray, probabilities: np.ndarray) -> Explained:

@@ -265,7 +265,8 @@ class EvaluationSettings:
         class_conditional: keep that promise for each class apart, not for all images together. With several labels per
             image it is always kept for each label, present and absent apart.
         refusals: share of images like the validation's that the model may refuse as foreign.
-        explain: number of test images that get heat maps, by which the maps are judged; 0 makes none.
+        explain: number of test images that get heat maps, by which the maps are judged; 0 makes none. Default: 32, and as
+            many networks judged, as take no longer than training the student did.
         explain_method: the heat map. `score_cam_fast` estimates Score-CAM from a sixth of its passes; `auto` is Score-CAM
             for a layer of up to 256 channels and the fast one beyond. The teacher's is the fast one where the student's
             is Score-CAM.
@@ -287,7 +288,7 @@ class EvaluationSettings:
     coverage: float = 0.9
     class_conditional: bool = False
     refusals: float = 0.05
-    explain: int = 32
+    explain: int | None = None
     explain_method: Literal["auto", Method] = "auto"
     explain_layer: str = "auto"
     corruptions: bool = False
@@ -307,7 +308,8 @@ class EvaluationSettings:
         at_least("resamples", self.resamples, 100)
         between("coverage", self.coverage)
         between("refusals", self.refusals)
-        at_least("explain", self.explain, 0)
+        if self.explain is not None:
+            at_least("explain", self.explain, 0)
 
 
 def _check_wishes(data: DataSettings) -> None:

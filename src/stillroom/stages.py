@@ -15,7 +15,7 @@ def foreseen(settings: Settings, expected_s: dict[str, float] | None = None) -> 
         "repeats": wanted.repeats > 1,
         "folds": wanted.folds > 1,
         "evaluate": True,
-        "explain": wanted.explain > 0,
+        "explain": wanted.explain != 0,
         "export": True,
         "profile": True,
         "corrupt": wanted.corruptions,

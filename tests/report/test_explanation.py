@@ -63,6 +63,22 @@ def test_tables_are_whole_and_in_the_order_of_roles(make_run):
     ]  # fmt: skip
 
 
+def test_a_network_whose_maps_were_not_judged_is_compared_all_the_same(make_run, page_of, change):
+    run = make_run(images=120, explained=6, lesions=True)
+
+    def edit(metrics):
+        for part in ("faithfulness", "statement", "curves", "fast"):
+            metrics["explanation"][part].pop("control", None)
+
+    change(run, "metrics.json", edit)
+    section = section_of(run)
+    assert [judged.role for judged in section.judgements] == ["student", "teacher"]
+    assert [row[0] for row in section.maps.rows[::4]] == ["Student, own map", "Teacher, own map"]
+    assert "Control's map" in [row[0] for row in section.lesions.rows]
+    assert "Control and teacher, all" in [row[0] for row in section.agreement.rows]
+    assert not re.search(r"\b(nan|None|undefined)\b", page_of(run).words)
+
+
 def test_curves_are_drawn_of_the_student_and_every_trivial_map(make_run):
     section = section_of(make_run(images=120, explained=6))
     assert [drawing["heading"].split(":")[0] for drawing in section.drawings] == ["Deletion", "Insertion"]

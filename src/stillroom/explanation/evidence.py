@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,13 +31,13 @@ from stillroom.explanation.means import count_units, mean_with_interval, mean_wi
 from stillroom.inference import evaluating
 from stillroom.progress import Advance, progress
 
-_BASELINES: tuple[Baseline, ...] = ("blur", "mean")
+BASELINES: tuple[Baseline, ...] = ("blur", "mean")
 _BLOCK = 16  # images whose changed versions are made together
-_SANITY_IMAGES = 16  # enough for a mean that is compared with a limit; maps may cost thousands of passes each
+SANITY_IMAGES = 16  # enough for a mean that is compared with a limit; maps may cost thousands of passes each
 _FAST_IMAGES = 16  # fast maps beside exact ones that are drawn anyway
 _EXACT_IMAGES = 4  # exact maps beside fast ones, for six times the price
-_COMPARED = {"score_cam": _FAST_IMAGES, "score_cam_fast": _EXACT_IMAGES}
-_ROAD_SIDE = 224  # px: there ROAD's linear systems take a second per map, and four times that at twice the side
+COMPARED = {"score_cam": _FAST_IMAGES, "score_cam_fast": _EXACT_IMAGES}
+ROAD_SIDE = 224  # px: there ROAD's linear systems take a second per map, and four times that at twice the side
 _PAIRS = (("student", "teacher"), ("student", "control"), ("control", "teacher"))
 
 Figure = dict[str, float | None]
@@ -90,11 +90,13 @@ def gather(
     resamples: int,
     seed: int,
     show_progress: bool,
+    judged: Container[str] | None = None,
     heat_maps: Callable[..., Tensor] = heat_maps,
 ) -> Evidence:
     """Draw every network's maps and measure them.
 
-    Beside its maps and those of its random twin, a network is asked about 160 times an image.
+    Beside its maps and those of its random twin, a network that is judged is asked about 160 times an image; how often in all
+    says :func:`stillroom.explanation.effort.passes`.
 
     Args:
         networks: role to network: ``student`` and, where there are, ``control`` and ``teacher``.
@@ -105,16 +107,17 @@ def gather(
         resamples: of the bootstrap; 0 gives no intervals, and nothing is then called faithful.
         seed: of everything random.
         show_progress: on standard error.
+        judged: the roles whose maps' faithfulness is measured; the others' are drawn and compared only. Default: all.
         heat_maps: draws the maps.
 
     Returns:
         Figures ready for JSON, each ``{"value", "low", "high"}``, None where not defined:
 
         - ``images``, ``patients`` (number, or None), ``interval``, ``method`` and ``layer`` by role.
-        - ``fast`` by role: mean correlation ``pearson`` of fast and exact Score-CAM on so many ``images``; for roles whose
-          method is one of them, but for the teacher.
-        - ``faithfulness`` by role: areas and gaps of deletion and insertion on both baselines, ``gap`` (their mean, the
-          primary figure), ``drop``, ``increase``, ``road``; the trivial maps' under ``controls``; the map's ``advantage``
+        - ``fast`` by judged role: mean correlation ``pearson`` of fast and exact Score-CAM on so many ``images``; for roles
+          whose method is one of them, but for the teacher.
+        - ``faithfulness`` by judged role: areas and gaps of deletion and insertion on both baselines, ``gap`` (their mean,
+          the primary figure), ``drop``, ``increase``, ``road``; the trivial maps' under ``controls``; the map's ``advantage``
           over each in ``gap`` (t-intervals); ``sanity``, agreement with maps of the network's random twin; ``faithful`` and,
           if it is not, the ``reasons``.
         - ``lesions``: ``energy`` and ``pointing`` by role and trivial map, ``share`` (what a flat map scores in ``energy``)
@@ -123,8 +126,8 @@ def gather(
           their numbers under ``images``.
         - ``guidance``: student minus control in agreement with the teacher and in lesion energy; None where there is no
           control.
-        - ``curves`` by role: mean deletion and insertion on the blurred baseline, the trivial maps' too.
-        - ``statement`` by role, ``notes``.
+        - ``curves`` by judged role: mean deletion and insertion on the blurred baseline, the trivial maps' too.
+        - ``statement`` by judged role, ``notes``.
 
     Raises:
         UsageError: no images, no student, or arrays that do not fit together.
@@ -135,14 +138,18 @@ def gather(
     unit = "image" if patients is None else "patient"
     mean = partial(mean_with_interval, patients=patients, resamples=resamples, seed=seed)
     trivial = trivial_maps(explained.images, seed=seed)
-    chosen = _spread(count, _SANITY_IMAGES)
+    chosen = _spread(count, SANITY_IMAGES)
 
     maps: dict[str, Tensor] = {}
     faithfulness, curves, fast = {}, {}, {}
     for role, network in networks.items():
         draw = partial(heat_maps, method=methods[role], layer=layers[role])
+        if judged is not None and role not in judged:
+            with progress(f"explain {role}", count, enabled=show_progress) as advance:
+                maps[role] = draw(network, explained.images, explained.classes.tolist(), advance=advance)
+            continue
         # A teacher is large: exact maps of it would cost more than all else.
-        compared = _spread(count, 0 if role == "teacher" else _COMPARED.get(methods[role], 0))
+        compared = _spread(count, 0 if role == "teacher" else COMPARED.get(methods[role], 0))
         total = 2 * count + len(chosen) + len(compared)
         with progress(f"explain {role}", total, enabled=show_progress) as advance:
             maps[role] = draw(network, explained.images, explained.classes.tolist(), advance=advance)
@@ -191,7 +198,7 @@ def gather(
             count,
             flat={role: int((~_varied(found)).sum()) for role, found in maps.items()},
             checked=len(chosen),
-            without_road=(side, _ROAD_SIDE) if side > _ROAD_SIDE else None,
+            without_road=(side, ROAD_SIDE) if side > ROAD_SIDE else None,
             undrawn=explained.masks is not None and lesions is None,
             patients=None if patients is None else units,
             unknown=0 if patients is None else int((patients == "").sum()),
@@ -249,19 +256,19 @@ def _measured(
 ) -> dict[str, Any]:
     """Of the ``[M, n, S, S]`` maps, the network's own first: :class:`Curves` ``[M, n, steps + 1]`` by baseline, ``drop`` and
     ``increase`` ``[M, n]``, and ``road`` ``[n]`` of the own maps alone, where the images are small enough."""
-    curves: dict[str, list[Curves]] = {baseline: [] for baseline in _BASELINES}
+    curves: dict[str, list[Curves]] = {baseline: [] for baseline in BASELINES}
     drops, increases, roads = [], [], []
     for start in range(0, stack.shape[1], _BLOCK):
         part = slice(start, start + _BLOCK)
         images, maps, classes = explained.images[part], stack[:, part], torch.from_numpy(explained.classes[part])
-        for baseline in _BASELINES:
+        for baseline in BASELINES:
             curves[baseline].append(
                 deletion_insertion(probability, images, maps, classes, baseline=baseline, seed=seed + start)
             )
         drop, increase = drop_and_increase(probability, images, maps, classes)
         drops.append(drop)
         increases.append(increase)
-        if max(images.shape[-2:]) <= _ROAD_SIDE:
+        if max(images.shape[-2:]) <= ROAD_SIDE:
             roads.append(road(probability, images, maps[0], classes, seed=seed + start))
         advance(len(images))
     joined = {baseline: joined_curves(parts) for baseline, parts in curves.items()}
@@ -277,10 +284,10 @@ def _faithfulness(
     units: int,
     unit: str,
 ) -> dict[str, Any]:
-    gaps = _numpy({baseline: measured[baseline].gap for baseline in _BASELINES})
+    gaps = _numpy({baseline: measured[baseline].gap for baseline in BASELINES})
     gap = np.mean(list(gaps.values()), axis=0)
     result: dict[str, Any] = {}
-    for baseline in _BASELINES:
+    for baseline in BASELINES:
         areas = zip(("deletion", "insertion"), measured[baseline].areas, strict=True)
         result |= {f"{name}_{baseline}": mean(area[0]) for name, area in _numpy(dict(areas)).items()}
         result[f"gap_{baseline}"] = mean(gaps[baseline][0])

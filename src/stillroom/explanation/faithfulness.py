@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stillroom.errors import RunError, UsageError
 from stillroom.explanation.controls import blur
-from stillroom.inference import BATCH
+from stillroom.inference import BATCH, at_once
 
 Probability = Callable[[Tensor], Tensor]
 """Images ``[n, C, H, W]`` to probabilities ``[n, K]``."""
@@ -260,11 +260,12 @@ def _estimate(network: nn.Module, norms: list[_BatchNorm], images: Tensor) -> No
 def _asked(probability: Probability, variants: Iterable[Tensor], classes: Sequence[int] | Tensor) -> Tensor:
     """Probability of each image's class under each of ``V`` variants ``[B, C, H, W]``, ``[V, B]``, in full batches."""
     variants, chosen = iter(variants), torch.as_tensor(classes)
-    together = max(1, BATCH // len(chosen))
     answers = []
     with torch.inference_mode():
-        while group := list(islice(variants, together)):
-            given = probability(torch.cat(group))
+        for first in variants:
+            most = at_once(max(first.shape[-2:]), first.device)
+            group = [first, *islice(variants, max(0, most // len(chosen) - 1))]
+            given = torch.cat([probability(part) for part in torch.cat(group).split(most)])
             given = given.reshape(len(group), len(chosen), -1)
             index = chosen.to(given.device, torch.int64)[None, :, None].expand(len(group), -1, 1)
             answers.append(given.gather(2, index)[..., 0])

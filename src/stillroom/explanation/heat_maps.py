@@ -17,14 +17,13 @@ from stillroom.errors import UsageError, nearest
 from stillroom.explanation.layers import Layer, find_layer, slopes, watched
 from stillroom.explanation.methods import METHODS, Method
 from stillroom.explanation.score_cam import finished, score_cam
-from stillroom.inference import evaluating
+from stillroom.inference import at_once, evaluating
 from stillroom.models.network import Network
 from stillroom.progress import Advance
 
 BY_GRADIENT: tuple[Method, ...] = ("grad_cam", "grad_cam_pp")
 
 MEMORY_MB = 512.0
-_MOST_AT_ONCE = {"cpu": 32}  # more gains nothing there: the caches are small
 _COPIES = 4  # a layer's input, its output and what it needs in between, with some reserve
 
 
@@ -174,7 +173,7 @@ def _at_once(network: nn.Module, image: Tensor, memory_mb: float) -> int:
         for handle in handles:
             handle.remove()
     fitting = int(memory_mb * 1e6 / (_COPIES * 4 * largest))
-    return max(1, min(fitting, _MOST_AT_ONCE.get(image.device.type, fitting)))
+    return max(1, min(fitting, at_once(max(image.shape[-2:]), image.device) if image.device.type == "cpu" else fitting))
 
 
 def _check_classes(network: nn.Module, image: Tensor, numbers: list[int]) -> None:

@@ -44,10 +44,14 @@ def score_cam(channels: np.ndarray, score: Score, *, fast: bool = False) -> np.n
     def ask(chosen: np.ndarray) -> np.ndarray:
         return np.asarray(score(channels[chosen]), dtype=np.float64)
 
-    few = len(channels) < FEWEST_CHANNELS
-    scores = estimated_scores(channels, ask) if fast and not few else ask(every)
+    scores = estimated_scores(channels, ask) if asked_for(len(channels), fast=fast) < len(channels) else ask(every)
     weights = np.exp(scores - scores.max())
     return np.maximum(np.tensordot(weights / weights.sum(), channels, axes=1), 0.0).astype(np.float32)
+
+
+def asked_for(channels: int, *, fast: bool) -> int:
+    """For how many of a layer's channels the network is asked."""
+    return max(8, round(channels * _ASKED)) if fast and channels >= FEWEST_CHANNELS else channels
 
 
 def estimated_scores(channels: np.ndarray, ask: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -62,7 +66,7 @@ def estimated_scores(channels: np.ndarray, ask: Callable[[np.ndarray], np.ndarra
         ask: channel numbers ``[n]`` to their scores.
     """
     masks = stretch(channels).reshape(len(channels), -1).astype(np.float64)
-    budget = max(8, round(len(channels) * _ASKED))
+    budget = asked_for(len(channels), fast=True)
     squared = (masks**2).sum(axis=1)
     distances = np.maximum(squared[:, None] + squared[None] - 2 * masks @ masks.T, 0.0)
     asked = _spread(distances, max(4, round(budget * _SPREAD)))

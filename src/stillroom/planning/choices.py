@@ -122,7 +122,8 @@ class _Planner:
         expected["student"] = train_s
         if recipe.has_control and self.given.evaluation.control:
             expected["control"] = train_s
-        expected |= afterwards_s(facts, replace(self.given, recipe=recipe), (start.name, side), teaching, self.times)
+        asked_for, seen = replace(self.given, recipe=recipe), shown * passes
+        expected |= afterwards_s(facts, asked_for, (start.name, side), seen, teaching, self.times)
         return Decision(self.sheet.close(), {stage: round(seconds, 1) for stage, seconds in expected.items()})
 
     # -- who --------------------------------------------------------------------------------------------------

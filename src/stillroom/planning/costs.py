@@ -22,6 +22,9 @@ RESAMPLES_S = 0.004
 """Seconds of scoring for each resample of the test images."""
 EXPLAIN_PASSES = 700
 """Questions to the student for each image that is explained, and to the teacher half as many."""
+EXPLAINED, LEAST_EXPLAINED, PASSES_OF_A_STEP = 32, 20 * 300, 3
+"""Images that are explained where training took long enough; the fewest questions otherwise; what an image costs in training,
+in questions. See :mod:`stillroom.explanation.effort`."""
 EXPORT_S, PROFILE_S = 6.0, 14.0
 CORRUPTED_PASSES = 75
 """Corruptions times severities."""
@@ -94,9 +97,18 @@ def training_s(facts: Facts, name: str, side: int, images: int, passes: int, tim
 
 
 def afterwards_s(
-    facts: Facts, settings: Settings, student: tuple[str, int], teaching: Teaching | None, times: Times
+    facts: Facts, settings: Settings, student: tuple[str, int], seen: int, teaching: Teaching | None, times: Times
 ) -> dict[str, float]:
-    """Seconds of what comes after training, by stage; ``student`` is its name and the side of its input."""
+    """Seconds of what comes after training, by stage.
+
+    Args:
+        facts: what is known of the images.
+        settings: what is asked for.
+        student: its name and the side of its input.
+        seen: how many images its training shows it; explaining is bounded by that.
+        teaching: who teaches, or None.
+        times: of a step and a question.
+    """
     wanted, ask = settings.evaluation, times.forward(*student)
     asked = (*teaching.names, *teaching.frozen) if teaching else ()
     ask_teacher = sum(times.forward(name, teaching.side) for name in asked) if teaching else 0.0
@@ -106,9 +118,11 @@ def afterwards_s(
         "export": EXPORT_S,
         "profile": PROFILE_S if wanted.latency else 1.0,
     }
-    if wanted.explain:
-        explained = min(wanted.explain, facts.test)
-        seconds["explain"] = 2.0 + explained * EXPLAIN_PASSES * (ask + ask_teacher / 2)
+    if wanted.explain != 0:
+        explained = min(wanted.explain or EXPLAINED, facts.test)
+        everything = explained * EXPLAIN_PASSES * (ask + ask_teacher / 2)
+        bounded = max(LEAST_EXPLAINED * ask, min(everything, PASSES_OF_A_STEP * seen * ask))
+        seconds["explain"] = 2.0 + (everything if wanted.explain else bounded)
     if wanted.corruptions:
         seconds["corrupt"] = CORRUPTED_PASSES * facts.test * (networks * ask + ask_teacher)
     return seconds

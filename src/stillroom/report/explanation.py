@@ -179,7 +179,7 @@ def lesion_table(found: dict[str, Any]) -> Grid | None:
     lesions = found["lesions"]
     if lesions is None:
         return None
-    roles = [role for role in in_order(found["faithfulness"]) if role in lesions]
+    roles = [role for role in in_order(found["method"]) if role in lesions]
     names = {role: f"{title(role)}'s map" for role in roles} | {
         name: text.capitalize() for name, text in TRIVIAL.items() if name in lesions
     }
