@@ -144,6 +144,10 @@ def test_an_ensemble_is_one_file_that_answers_as_its_members_do(picture_folder, 
     assert run.predictor().metadata.layer is None
     assert "members" in run.metrics["explanation"]["reason"]
     assert run.metrics["luck"]["exported"] is None
+    with pytest.raises(UsageError, match="an ensemble, whose members have maps of their own"):
+        stillroom.explain(run.path, [picture_folder / "left"], method="grad_cam", show_progress=False)
+    with pytest.raises(UsageError, match="an ensemble, whose members have maps of their own"):
+        stillroom.explain(run.path, [picture_folder / "left"], method="score_cam", show_progress=False)
     path, parity = stillroom.export_student(run, tmp_path / "again.onnx")
     assert parity["passed"]
     assert path.read_bytes() == (run.path / "student.onnx").read_bytes()

@@ -172,9 +172,12 @@ def _explained(
 def _by_torch(run: Path, method: Method, layer: str | None) -> Draw:
     import torch
 
+    from stillroom.distillation.teachers import Panel
     from stillroom.explanation.heat_maps import heat_maps
 
     network = Run.open(run).student()
+    if isinstance(network, Panel):
+        raise UsageError(f"{run} has handed over an ensemble, whose members have maps of their own: it has none.")
 
     def draw(image: np.ndarray, number: int) -> np.ndarray:
         return heat_maps(network, torch.from_numpy(image[None]), [number], method=method, layer=layer)[0].numpy()

@@ -13,6 +13,7 @@ from stillroom.data.load import load_data
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import MODEL_FILE
+from stillroom.distillation.teachers import Panel
 from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.ood import FeatureDensity
 from stillroom.explain_run import exported_layer, exported_note
@@ -75,12 +76,16 @@ def export_network(
         explanation=exported_note(figures.get("explanation"), role),
         conformal=(figures.get("conformal") or {}).get("rule"),
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
-        details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role},
+        details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
     )
     path = export_onnx(network, path, metadata, layer=layer, density=density)
     parity = check_parity(path, network, images, layer=layer, density=density)
     require_parity(parity, path)
     return path, parity
+
+
+def _members(network: nn.Module) -> dict[str, str]:
+    return {"members": str(len(network.networks))} if isinstance(network, Panel) else {}
 
 
 def export_at_once(bench: Workbench, student: Network) -> None:

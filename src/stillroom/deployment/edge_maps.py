@@ -26,6 +26,8 @@ def edge_map(predictor: Predictor, image: np.ndarray, number: int, *, fast: bool
     Raises:
         UsageError: the file has no ``map``.
     """
+    if "members" in predictor.metadata.details:
+        raise UsageError(f"This {predictor.name} is an ensemble, whose members have maps of their own: it has none.")
     if predictor.metadata.layer is None:
         raise UsageError(
             f"The exported {predictor.name} has no feature map of more than one place, so it makes no heat maps. Train it on "
