@@ -210,7 +210,16 @@ def test_ctrl_c_while_decoding_leaves_nothing(picture_folder, tmp_path, monkeypa
     monkeypatch.setattr(decoding, "_white", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    flags = ["--no-pretrained", "--teacher", "test_vit", "--teacher-size", "32", "--out", str(tmp_path / "run")]
+    flags = [
+        "--no-plan",
+        "--no-pretrained",
+        "--teacher",
+        "test_vit",
+        "--teacher-size",
+        "32",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(SystemExit) as stop:
         main(["distill", str(picture_folder), *flags])
     assert stop.value.code == 130
@@ -394,7 +403,7 @@ def test_a_run_stopped_in_its_control_can_be_used(picture_folder, tmp_path, monk
 def test_a_run_killed_in_its_control_can_be_used(picture_folder, tmp_path):
     folder = tmp_path / "run"
     flags = "--student test_resnet --teacher test_resnet --teacher-mode finetune --no-pretrained --teacher-epochs 1 --size 32"
-    flags += " --epochs 30 --batch-size 8 --resamples 100 --no-latency --explain 0"
+    flags += " --epochs 30 --batch-size 8 --resamples 100 --no-latency --explain 0 --no-plan"
     command = [sys.executable, "-m", "stillroom", "distill", str(picture_folder), *flags.split(), "--out", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         history = folder / "history.jsonl"
