@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SIDE, TEACHER_SIDE = 96, 160
-LOGGED = 12  # times that a training is looked at
 FOLDERS, SMALL_IMAGES = ("otoscopy", "brain_mri", "breast_ultrasound"), ("breastmnist", "retinamnist", "pneumoniamnist")
 
 
@@ -48,7 +47,7 @@ class Job:
     head: str = "normal"  # timm, normal or probe
     lr: float = 2e-3
     share: float = 0.3  # of the rate, for pretrained weights
-    steps: int = 300
+    epochs: int = 20
     views: str = "light"  # light, mix, crop, crop+mix
     teacher: str = ""  # names of teachers, joined by +; their probabilities are averaged
     alpha: float = 1.0  # weight of the labels
@@ -232,7 +231,7 @@ def re_estimated(network: nn.Module, pictures: Pictures, job: Job, chance: np.ra
     network.train()
     rows = pictures.train if job.teacher else pictures.labelled
     with torch.no_grad():
-        for _ in range(8):
+        for _ in range(12):
             images = view(pictures.get(chance.choice(rows, 64)), job.views, generator)
             network(images)
     return network.eval()
@@ -275,8 +274,8 @@ def train(network: Normalised, job: Job, pictures: Pictures, teachers: list[Norm
     """Train in place; the logits of every epoch and of the averaged weights, by name."""
     device = pictures.device
     rows = pictures.train if teachers else pictures.labelled
-    passes = min(most, job.steps)
-    epochs = np.linspace(0, passes, min(LOGGED, passes) + 1).round().astype(int)[1:]
+    passes = min(most, max(1, round(job.epochs * len(pictures.train) / 32)))
+    epochs = np.linspace(0, passes, min(job.epochs, passes) + 1).round().astype(int)[1:]
     optimizer = torch.optim.AdamW(groups(network, job), lr=job.lr, fused=True)
     generator = torch.Generator(device=device).manual_seed(1000 * job.seed + 17)
     chance = np.random.default_rng([job.seed, 3])
@@ -406,30 +405,42 @@ def job_list() -> list[Job]:
                 for name in names:
                     found.append(Job(data=name, seed=seed, **variant))
 
-    small = [*FOLDERS, "breastmnist"]
-    mix, few = {"views": "mix"}, {"labels": 0.1}
+    every, folders, small = list(sets), list(FOLDERS), [*FOLDERS, "breastmnist"]
+    mix, crop = {"views": "mix"}, {"views": "crop"}
     taught = {"teacher": PANEL, "alpha": 0.2}
     cut = {"network": "mobilenetv2_035", "start": "cut"}
     random = {"network": "mobilenetv2_050", "start": "random"}
+    # Teaching at all labels and at 10 %, beside its controls: on every set before the finer questions.
+    students(small, (0,), {}, mix, taught, taught | mix)
+    students(small, (0,), *[few | {"labels": 0.1} for few in ({}, mix, taught, taught | mix)])
+    students(small, (0,), *[{"lr": lr, "share": share} for lr, share in RATES])
+    students(small, (0,), {"epochs": 40}, mix | {"epochs": 40}, taught | mix | {"epochs": 40}, crop, taught | crop)
+    students(small, (1,), {}, mix, taught, taught | mix)
+    students(small, (1,), *[few | {"labels": 0.1} for few in ({}, mix, taught, taught | mix)])
+    students(small, (0,), cut, cut | mix, cut | taught, cut | taught | mix)
+    students(small, (0,), {"teacher": "edge", "alpha": 0.2} | mix, {"teacher": "tuned_edge", "alpha": 0.2} | mix)
+    students(small, (0,), *[{"teacher": PANEL, "alpha": a, "temperature": t} | mix for a, t in SOFTNESS])
     probed = {"head": "probe"}
-    edge, tuned = {"teacher": "edge", "alpha": 0.2}, {"teacher": "tuned_edge", "alpha": 0.2}
-    soft = [{"teacher": PANEL, "alpha": a, "temperature": t} for a, t in SOFTNESS]
-    # Teaching at all labels and at 10 %, beside its controls: on every set and seed before the finer questions.
-    for seed in (1, 2, 0):
-        students(small, (seed,), {}, taught, few, few | taught)
+    students(small, (0,), probed, probed | mix, probed | taught | mix)
+    students(small, (0,), probed | {"labels": 0.1}, probed | taught | mix | {"labels": 0.1})
+    students(folders, (0, 1), random, random | {"head": "timm"}, {"head": "timm"})
+    students(every[4:], (0,), {}, taught, taught | mix, *[few | {"labels": 0.1} for few in ({}, taught, taught | mix)])
+    students(small, (1,), *[{"lr": lr, "share": share} for lr, share in RATES])
+    students(small, (2,), {}, mix, taught, taught | mix)
+    students(small, (2,), *[few | {"labels": 0.1} for few in ({}, mix, taught, taught | mix)])
     for seed in (1, 2):
-        students(small, (seed,), edge, few | edge, *[one | few for one in soft[:2]], *soft[:2])
-        students(small, (seed,), cut, cut | taught, cut | few, cut | few | taught)
-    students(sets[4:], (0,), {}, taught, few, few | taught)
-    for seed in (1, 2):
-        students(small, (seed,), probed, few | probed, few | taught | probed, probed | taught)
-        students(small, (seed,), tuned, few | tuned, taught | mix, few | taught | mix, mix)
-        students(small, (seed,), *[{"lr": lr, "share": share} for lr, share in RATES])
-        students(small, (seed,), *[{"steps": steps} for steps in (75, 150, 600)])
-        students(small, (seed,), *soft[2:], *[one | few for one in soft[2:]])
-        students(list(FOLDERS), (seed,), random, random | {"head": "timm"}, {"head": "timm"}, random | taught)
-    students(small, (1, 2), taught | {"steps": 600}, taught | mix | {"steps": 600}, mix | {"steps": 600})
-    students(small, (1, 2), {"views": "crop"}, taught | {"views": "crop"}, {"smoothing": 0.1}, {"decay": 0.0})
+        students(
+            small, (seed,), {"epochs": 40}, mix | {"epochs": 40}, taught | mix | {"epochs": 40}, crop, taught | crop
+        )
+        students(small, (seed,), cut, cut | mix, cut | taught, cut | taught | mix)
+        students(small, (seed,), {"teacher": "edge", "alpha": 0.2} | mix, probed, probed | taught | mix)
+        students(small, (seed,), *[{"teacher": PANEL, "alpha": a, "temperature": t} | mix for a, t in SOFTNESS])
+    students(
+        small, (0, 1), {"smoothing": 0.1}, {"epochs": 10}, {"decay": 0.0}, {"teacher": "edge96", "alpha": 0.2} | mix
+    )
+    students(small, (0, 1), {"teacher": "edge+mnv2", "alpha": 0.2} | mix, cut | taught | mix | {"epochs": 40})
+    students(folders, (0, 1), random | taught, random | taught | mix)
+    students(every[4:], (1, 2), {}, taught, taught | mix, *[{"labels": 0.1}, taught | mix | {"labels": 0.1}])
     unique = list(dict.fromkeys(found))
     done: set[str] = set()
     ordered: list[Job] = []
@@ -510,7 +521,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=12)
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--most-steps", type=int, default=2000, help="for a trial of the script")
+    parser.add_argument("--most-steps", type=int, default=500)
     parser.add_argument("--only", nargs="*", default=[], help="sets")
     arguments = parser.parse_args()
     deadline = time.time() + 60 * arguments.minutes

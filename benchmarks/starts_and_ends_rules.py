@@ -126,7 +126,7 @@ def interval(pairs: list[tuple[object, float]], resamples: int = 2000) -> str:
 
 
 SAME = (
-    *("data", "seed", "labels", "kind", "network", "start", "head", "lr", "share", "steps", "views", "teacher"),
+    *("data", "seed", "labels", "kind", "network", "start", "head", "lr", "share", "epochs", "views", "teacher"),
     *("alpha", "temperature", "decay", "smoothing"),
 )
 
@@ -186,13 +186,13 @@ def main() -> None:
         print(row(name, differences))
 
     print("\nThe last epoch's figures by set, all labels and 10 %:\n")
-    print("| set | labels | network | teacher | views | steps | AUC | accuracy | seeds |\n" + "|---" * 9 + "|")
+    print("| set | labels | network | teacher | views | epochs | AUC | accuracy | seeds |\n" + "|---" * 9 + "|")
     cells = defaultdict(list)
     for line, result in found:
         usual = line["lr"] == 2e-3 and line["share"] == 0.3 and line["alpha"] in (1.0, 0.2) and line["temperature"] == 2
         if usual and line["head"] == "normal" and not line["smoothing"] and line["decay"]:
             who = f"{line['network']}, {line['start']}" if line["kind"] == "student" else f"*teacher {line['kind']}*"
-            key = (line["data"], line["labels"], who, line["teacher"], line["views"], line["steps"])
+            key = (line["data"], line["labels"], who, line["teacher"], line["views"], line["epochs"])
             cells[key].append(result[rule if line["kind"] == "student" else "last epoch"])
     for key, results in sorted(cells.items(), key=str):
         means = [np.mean([result[figure] for result in results]) for figure in ("auc", "accuracy")]
@@ -232,13 +232,13 @@ def comparisons() -> list[tuple[str, Callable[[Line], Line | None], Callable[[Li
             found.append(
                 (f"{who}, {labels:.0%} labels: head from a probe", to(head="normal"), has(head="probe", **base))
             )
-        for steps in (75, 150, 600):
-            found.append((f"{who}: {steps} steps against 300", to(steps=300), has(steps=steps, teacher=teacher)))
+        for epochs in (10, 40):
+            found.append((f"{who}: {epochs} epochs against 20", to(epochs=20), has(epochs=epochs, teacher=teacher)))
     control = to(teacher="", alpha=1.0, temperature=2.0)
     for network in ("mobilenetv2_100", "mobilenetv2_035", "mobilenetv2_050"):
         for labels in (1.0, 0.1):
             for views in ("light", "mix", "crop"):
-                base = {"network": network, "labels": labels, "views": views, "steps": 300, "head": "normal"}
+                base = {"network": network, "labels": labels, "views": views, "epochs": 20, "head": "normal"}
                 panel = {"teacher": "edge+mnv2+tuned_edge", "alpha": 0.2, "temperature": 2.0}
                 name = f"{network}, {labels:.0%} labels, {views}: panel against control alike"
                 found.append((name, control, has(**base, **panel)))
@@ -246,7 +246,7 @@ def comparisons() -> list[tuple[str, Callable[[Line], Line | None], Callable[[Li
                     best = to(teacher="", alpha=1.0, temperature=2.0, views="light")
                     name = f"{network}, {labels:.0%} labels: panel on {views} against control on light views"
                     found.append((name, best, has(**base, **panel)))
-    usual = {"network": "mobilenetv2_100", "labels": 1.0, "views": "mix", "steps": 300}
+    usual = {"network": "mobilenetv2_100", "labels": 1.0, "views": "mix", "epochs": 20}
     for teacher in ("edge96", "edge", "tuned_edge", "edge+mnv2", "edge+mnv2+tuned_edge"):
         found.append(
             (
@@ -266,9 +266,9 @@ def comparisons() -> list[tuple[str, Callable[[Line], Line | None], Callable[[Li
         )
     found.append(
         (
-            "panel on mix for 600 steps against control on mix for 600",
+            "panel on mix for 40 epochs against control on mix for 40",
             control,
-            has(steps=600, teacher="edge+mnv2+tuned_edge"),
+            has(epochs=40, teacher="edge+mnv2+tuned_edge"),
         )
     )
     found.append(("label smoothing .1", to(smoothing=0.0), has(smoothing=0.1)))
