@@ -299,7 +299,7 @@ def taught(data, count=20, seed=1):
     rows = rng.choice(len(more), count, replace=False)
     extra = Images(more.store.take(np.sort(rows)), torch.device("cpu"), more.views, 0)
     teacher_network = network(seed=7).eval()
-    ask, views = question(teacher_network, frozenset({"logits", "pooled"})), view_numbers(more.views)
+    ask, views = question(teacher_network, frozenset({"logits", "pooled"})), view_numbers(more.views, 9)
 
     def bank(images, views):
         rows = np.arange(len(images))

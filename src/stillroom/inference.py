@@ -21,7 +21,8 @@ def at_once(side: int, device: torch.device) -> int:
     """How many images of so many pixels a side to ask a network about together.
 
     On a CPU large images go in small batches, so that what a layer hands to the next stays in the cache, and memory is not
-    faulted in anew for each: at 96 px 16 images at a time took 0.6 of the time of 128, while at 48 px 128 took less.
+    faulted in anew for each: at 96 px 16 images at a time took 0.6 of the time of 128, while at 48 px 128 took less. A rule
+    and not a measurement of the moment: other batches round otherwise, and a resumed run must give what it would have given.
     """
     return BATCH if device.type != "cpu" else min(BATCH, max(_FEWEST, _PIXELS // side**2))
 

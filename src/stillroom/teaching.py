@@ -102,7 +102,9 @@ def ask(
         label: for progress bars and the log.
         rows: the only images that are asked for. Default: all as they are, and the views of those that are taught.
     """
-    question_, views = question(network, names), view_numbers(bench.settings.views)
+    # The most epochs that a student could be taught: where teachers alone tell about more images, they are fewer.
+    epochs = bench.epochs(bench.data.train if rows is None else rows)
+    question_, views = question(network, names), view_numbers(bench.settings.views, epochs)
     digest, asks = weights_digest(network), " ".join(sorted(names))
 
     def bank(images: Images, rows: np.ndarray, views: Sequence[int | None], what: str) -> Bank:

@@ -47,9 +47,9 @@ def view_of_epoch(settings: ViewSettings, epoch: int) -> int | None:
     return epoch % settings.views if settings.views else epoch
 
 
-def view_numbers(settings: ViewSettings) -> list[int | None]:
-    """Every view number that training can ask for, what a bank must hold; empty where no two epochs share a view."""
-    return [None] if settings.still else list(range(settings.views))
+def view_numbers(settings: ViewSettings, epochs: int) -> list[int | None]:
+    """Every view number that so many epochs ask for, what a bank must hold; empty where no two epochs share a view."""
+    return [None] if settings.still else list(range(min(settings.views, epochs)))
 
 
 def augment(images: Tensor, samples: np.ndarray, view: int | None, settings: ViewSettings, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stillroom.cache import cache_root, fingerprint, publish, read_meta, write_meta
 from stillroom.data.images import Images
 from stillroom.errors import RunError
-from stillroom.inference import BATCH, evaluating
+from stillroom.inference import at_once, evaluating
 from stillroom.progress import progress
 
 _FORMAT = 1
@@ -100,7 +100,8 @@ def build_bank(
             ExitStack() as files,
         ):
             writers: dict[str, BinaryIO] = {}
-            for view, batch in product(views, np.split(rows, range(BATCH, len(rows), BATCH))):
+            size = at_once(images.store.size, images.device)
+            for view, batch in product(views, np.split(rows, range(size, len(rows), size))):
                 for key, value in ask(images.batch(batch, view)).items():
                     stored = value.to(torch.float16).cpu().numpy()
                     _check_finite(key, stored, batch)
