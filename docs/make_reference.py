@@ -93,10 +93,12 @@ HISTORY = {
     "epochs": "how many were asked for",
     "loss": "mean training loss: the sum of `losses`",
     "losses": "each part of the loss by name, weighted as it was minimised",
-    "val": "`metric` (its name), `value` (null where it is not defined) and `nll`, on validation",
+    "images": "image passes through the network: every view, and images without labels too",
+    "val": "`metric` (its name), `value` (null where it is not defined) and `nll`, on validation; null where it was not asked",
     "lr": "learning rate of the epoch's last step",
     "seconds": "training and validation of this epoch",
-    "best": "whether this epoch's weights are the best so far",
+    "best": "whether validation was likeliest after this epoch so far",
+    "kept": "in the last line alone: the epoch whose weights are handed over",
 }
 
 METRICS = {

@@ -182,8 +182,8 @@ class TeacherSettings:
             network's own, where it is fixed, else `size`.
         features: what the linear head sees of a transformer: its class token, the mean of its patches, or both.
             A convolutional network has one pooled vector and ignores this.
-        head_solver: `lbfgs` finds the best linear head with its L2 penalty chosen on validation; `adam` trains it as
-            the MedAlmighty paper does (lr 1e-3, best validation epoch).
+        head_solver: `lbfgs` finds the best linear head, its L2 penalty chosen by likelihood; `adam` trains it as
+            the MedAlmighty paper does (lr 1e-3).
         teacher_epochs: epochs of fine-tuning, or of the adam head. Default: as many as the student's.
         teacher_lr: peak learning rate of fine-tuning. Default: the student's.
         weights: a file or a folder of pretrained weights (.safetensors or weights-only .pth), named like the model.

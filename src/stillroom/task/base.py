@@ -44,7 +44,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def selection_metric(self) -> str:
-        """Name of the metric that picks the best epoch on validation: ``auc`` or ``quadratic_kappa``."""
+        """Name of the metric that networks are compared by: ``auc`` or ``quadratic_kappa``."""
 
     @property
     @abstractmethod
