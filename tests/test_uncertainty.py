@@ -99,9 +99,9 @@ def test_measuring_once_more_finds_the_same(tiny_run, reopened):
     for part in ("conformal", "ood"):
         assert found.figures[part]["statement"] == tiny_run.metrics[part]["statement"]
     rule = ForeignRule.from_dict(tiny_run.metrics["ood"]["rule"])
-    assert astuple(found.foreign) == pytest.approx(astuple(rule), rel=1e-2)
+    assert astuple(found.rules.foreign) == pytest.approx(astuple(rule), rel=1e-2)
     stored = ConformalRule.from_dict(tiny_run.metrics["conformal"]["rule"])
-    np.testing.assert_allclose(found.conformal.thresholds, stored.thresholds, rtol=1e-3)
+    np.testing.assert_allclose(found.rules.conformal.thresholds, stored.thresholds, rtol=1e-3)
 
 
 def student_logits(bench, student):
@@ -120,9 +120,9 @@ def test_no_label_of_a_training_image_is_read(reopened, tmp_path):
     dataset = replace(bench.dataset, table=replace(table, targets=scrambled))
     other = Workbench(Run.create(tmp_path / "other", bench.settings), dataset, show_progress=False)
     found, expected = (measure(place, networks["student"], logits) for place in (other, bench))
-    for name, array in density_arrays(expected.density).items():
-        np.testing.assert_array_equal(density_arrays(found.density)[name], array)
-    assert found.foreign == expected.foreign
+    for name, array in density_arrays(expected.rules.density).items():
+        np.testing.assert_array_equal(density_arrays(found.rules.density)[name], array)
+    assert found.rules.foreign == expected.rules.foreign
     assert found.figures == expected.figures
 
 
@@ -164,10 +164,10 @@ def test_without_a_density_nothing_is_refused_and_the_reason_is_said(tiny_run, r
     monkeypatch.setattr("stillroom.uncertainty.fit_density", no_density)
     logits = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
     found = measure(bench, networks["student"], logits)
-    assert found.foreign is found.density is None
+    assert found.rules.foreign is found.rules.density is None
     assert found.figures["ood"]["rule"] is None
     assert found.figures["ood"]["statement"].startswith("Foreign images are not refused: A feature density needs")
-    assert found.conformal.images == 14
+    assert found.rules.conformal.images == 14
 
 
 # -- images of no kind --------------------------------------------------------------------------------------------

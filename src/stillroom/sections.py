@@ -265,8 +265,8 @@ class EvaluationSettings:
         class_conditional: keep that promise for each class apart, not for all images together. With several labels per
             image it is always kept for each label, present and absent apart.
         refusals: share of images like the validation's that the model may refuse as foreign.
-        explain: number of test images that get heat maps, by which the maps are judged; 0 makes none. Default: 32, and as
-            many networks judged, as take no longer than training the student did.
+        explain: number of test images that get heat maps, by which the maps are judged; 0 makes none. Default: 32, or
+            fewer and with less to compare, so that explaining takes no longer than training the student did.
         explain_method: the heat map. `score_cam_fast` estimates Score-CAM from a sixth of its passes; `auto` is Score-CAM
             for a layer of up to 256 channels and the fast one beyond. The teacher's is the fast one where the student's
             is Score-CAM.
