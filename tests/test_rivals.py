@@ -81,7 +81,7 @@ def test_the_probes_answer_as_their_networks_do_and_are_not_made_twice(bench, mo
         said = run_over(found[role].network, made.data.images, rows)
         assert found[role].logits == pytest.approx(said, abs=0.1)  # stored features are rounded to float16
         right = (said.argmax(axis=1) == made.data.targets).mean()
-        assert right > 0.6, role  # the square's place shows in random features too
+        assert right > 0.5, role  # the square shows in random features too: more than the commoner half
     monkeypatch.setattr(rivals, "fit_by_lbfgs", lambda *_: pytest.fail("fitted again"))
     again = rivals.make(made)
     assert all(np.array_equal(found[role].logits, again[role].logits) for role in found)
