@@ -21,22 +21,21 @@ from stillroom.planning.costs import (
 )
 from stillroom.planning.facts import Facts
 from stillroom.planning.networks import (
+    DINOV2_SIDES,
     SIBLINGS,
+    SIDES,
     TEACHERS,
     UNTRAINED_STUDENTS,
     UNTRAINED_TEACHER,
     WITH_OWN_NETWORKS,
     Networks,
+    rounded_up,
 )
-from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet
+from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet, in_passes
 from stillroom.planning.students import Start, starts
 from stillroom.recipes import Best, Recipe
 from stillroom.settings import Settings
 
-SIDES = (64, 96, 128, 160, 224)
-"""Sides of the student's images, in pixels."""
-DINOV2_SIDES = (98, 126, 168, 224)
-"""DINOv2 takes multiples of 14 pixels."""
 MIN_STEPS, MIN_PASSES = 250, 5
 """A side is affordable where the student gets so many steps, in so many passes over the images that teach."""
 MAX_STEPS, MAX_PASSES = 500, 30
@@ -188,7 +187,7 @@ class _Planner:
         if "data.size" in self.fixed:
             return self.given.data.size, GIVEN
         seconds = self.usable * (1 - TEACH_SHARE * teacher) / self.trainings
-        wanted = max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass))
+        wanted = self._enough()
         true = rounded_up(self.facts.side)
         sides = [side for side in SIDES if side <= true and self.shelf.takes(start.name, side)]
         if not sides:
@@ -198,15 +197,19 @@ class _Planner:
         for larger in sides[1:]:
             expected = self._passes(start.name, larger, images, seconds)
             if expected < wanted:
-                why = f"{_count(passes)} over {images} images in the minutes; at {larger} px only {expected:.0f}"
+                why = f"{in_passes(passes)} over {images} images in the minutes; at {larger} px only {expected:.0f}"
                 return side, f"{why}, of at least {wanted}"
             side, passes = larger, expected
         of = f"the images' shorter side is {self.facts.side} px in the median"
         if self.facts.side < SIDES[0]:
             of += f", enlarged to the {SIDES[0]} px that networks need"
         if passes < wanted:
-            return side, f"{of}; the minutes give {_count(passes)} over {images} images, fewer than {wanted}"
-        return side, f"{of}; the minutes give {_count(passes)} over {images} images, of at least {wanted}"
+            return side, f"{of}; the minutes give {in_passes(passes)} over {images} images, fewer than {wanted}"
+        return side, f"{of}; the minutes give {in_passes(passes)} over {images} images, of at least {wanted}"
+
+    def _enough(self) -> int:
+        """Passes that a student needs at the least."""
+        return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass))
 
     def _passes(self, name: str, side: int, images: int, seconds: float) -> float:
         return seconds / (images * self.times.step(name, side) * STEP_OVERHEAD)
@@ -226,7 +229,7 @@ class _Planner:
                 names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
             )
         beside = self._beside(recipe, start)
-        found = self._affordable(names, beside, side, images)
+        found = self._affordable(names, beside, start, side, images)
         name = found.names[0]
         asked = self.facts.images + found.views * images
         forward = sum(self.times.forward(member, found.side) for member in (name, *found.frozen))
@@ -246,12 +249,16 @@ class _Planner:
             return recipe.frozen_teachers if isinstance(recipe, Best) else ()
         return tuple(name for name in (start.large or start.name,) if name in self.facts.weights)
 
-    def _affordable(self, names: list[str], beside: tuple[str, ...], side: int, images: int) -> Teaching:
+    def _affordable(self, names: list[str], beside: tuple[str, ...], start: Start, side: int, images: int) -> Teaching:
         """The first of the teachers, at its largest side, that answers views enough in its share of the minutes.
 
         Fine-tuned where that fits in, with its frozen self and those ``beside`` it in a panel; else frozen.
         """
-        share, cheapest = self.usable * TEACH_SHARE / self.teachings, None
+        learning = training_s(
+            self.facts, start.name, self.given.student.student_size or side, images, self._enough(), self.times
+        )
+        spare = max(self.usable - self.trainings * learning, 0.1 * self.usable)  # the student's steps come first
+        share, cheapest = min(self.usable * TEACH_SHARE, spare) / self.teachings, None
         wanted = self.given.views.views if self._given_views else MIN_VIEWS
         for name in names:
             together = tuple(dict.fromkeys((name, *beside))) if beside else ()
@@ -348,7 +355,7 @@ class _Planner:
         else:
             passes, why = self._passes_within(seconds, start, side, images)
             after = " after teaching" if teaching else ""
-            why = f"{_count(passes)} over {images} images in {max(seconds, 0) / 60:.1f} min{after}{why}"
+            why = f"{in_passes(passes)} over {images} images in {max(seconds, 0) / 60:.1f} min{after}{why}"
             passes = max(1, round(self.put("training.steps", passes * self.steps_a_pass, why) / self.steps_a_pass))
         why = "for random weights" if not start.pretrained else "for the head; pretrained weights move more slowly"
         self.put("training.lr", LR, why)
@@ -375,7 +382,7 @@ class _Planner:
             self.put("views.views", 0, "without a teacher to ask, every epoch has views of its own")
         else:
             views = max(1, min(teaching.views, passes))
-            why = f"of {_count(passes)}; the teacher is asked once about each"
+            why = f"of {in_passes(passes)}; the teacher is asked once about each"
             self.put("views.views", views, why)
 
     def _rest(self) -> None:
@@ -387,13 +394,3 @@ class _Planner:
             self.put("training.class_weights", uneven, why)
         if self.limits.max_mb is not None:
             self.put("evaluation.max_mb", self.limits.max_mb, "the largest that `--keep best` may hand over")
-
-
-def _count(passes: float) -> str:
-    """In words, with a decimal where it matters."""
-    return "1 pass" if passes == 1 else f"{passes:.1f} passes" if passes < 10 and passes % 1 else f"{passes:.0f} passes"
-
-
-def rounded_up(side: int) -> int:
-    """The next of the sides that is not smaller; the largest where none is."""
-    return next((listed for listed in SIDES if listed >= side), SIDES[-1])

@@ -65,6 +65,11 @@ KNOWN = tuple(dict.fromkeys([*TEACHERS, *STUDENTS, *(large for _, large in SIBLI
 WITH_OWN_NETWORKS = frozenset({"dual_model_skd", "weckd", "ca_mkd", "linear_probe"})
 """Recipes whose student or teachers depend on one another: the plan leaves these as the recipe has them."""
 
+SIDES = (64, 96, 128, 160, 224)
+"""Sides of the student's images, in pixels."""
+DINOV2_SIDES = (98, 126, 168, 224)
+"""DINOv2 takes multiples of 14 pixels."""
+
 
 class Networks(Protocol):
     """What :class:`~stillroom.planning.stock.Shelf` answers."""
@@ -80,3 +85,8 @@ class Networks(Protocol):
     def takes(self, name: str, side: int) -> bool:
         """Whether it takes images of that side."""
         ...
+
+
+def rounded_up(side: int) -> int:
+    """The next of the sides that is not smaller; the largest where none is."""
+    return next((listed for listed in SIDES if listed >= side), SIDES[-1])

@@ -127,3 +127,8 @@ def names_of(recipe: type[Recipe]) -> list[str]:
     """Every setting's name in a plan, those of the recipe included."""
     names = [f"{section}.{f.name}" for section, cls in SECTIONS.items() for f in fields(cls)]
     return [*names, "recipe.name", *(f"recipe.{f.name}" for f in fields(recipe))]
+
+
+def in_passes(passes: float) -> str:
+    """In words, with a decimal where it matters."""
+    return "1 pass" if passes == 1 else f"{passes:.1f} passes" if passes < 10 and passes % 1 else f"{passes:.0f} passes"
