@@ -250,24 +250,25 @@ class _Planner:
         return tuple(name for name in (start.large or start.name,) if name in self.facts.weights)
 
     def _affordable(self, names: list[str], beside: tuple[str, ...], start: Start, side: int, images: int) -> Teaching:
-        """The first of the teachers, at its largest side, that answers views enough in its share of the minutes.
+        """The first of the teachers that answers views enough in its share of the minutes.
 
-        Fine-tuned where that fits in, with its frozen self and those ``beside`` it in a panel; else frozen.
+        Fine-tuned where that fits in at any side, with its frozen self and those ``beside`` it in a panel if they fit in too;
+        else frozen; as many pixels as possible.
         """
-        learning = training_s(
-            self.facts, start.name, self.given.student.student_size or side, images, self._enough(), self.times
-        )
+        its_own = self.given.student.student_size or side
+        learning = training_s(self.facts, start.name, its_own, images, self._enough(), self.times)
         spare = max(self.usable - self.trainings * learning, 0.1 * self.usable)  # the student's steps come first
         share, cheapest = min(self.usable * TEACH_SHARE, spare) / self.teachings, None
         wanted = self.given.views.views if self._given_views else MIN_VIEWS
         for name in names:
-            together = tuple(dict.fromkeys((name, *beside))) if beside else ()
-            for its_side in sorted(self._teacher_sides(name, side), reverse=True):
-                tuned = Teaching((name,), its_side, wanted, self._tuning_epochs(), together)
-                if self._tunes() is not False and (
-                    self._tunes() or teaching_s(self.facts, tuned, images, self.times) <= share
-                ):
-                    return tuned
+            sides = sorted(self._teacher_sides(name, side), reverse=True)
+            panels = dict.fromkeys((tuple(dict.fromkeys((name, *beside))) if beside else (), ()))
+            tuned = [Teaching((name,), s, wanted, self._tuning_epochs(), panel) for s in sides for panel in panels]
+            if self._tunes() is not False:
+                fitting = (found for found in tuned if teaching_s(self.facts, found, images, self.times) <= share)
+                if found := next(fitting, tuned[-1] if self._tunes() else None):
+                    return found
+            for its_side in sides:
                 for others in dict.fromkeys((tuple(member for member in beside if member != name), ())):
                     frozen = Teaching((name,), its_side, 0, frozen=others)
                     left = share - teaching_s(self.facts, frozen, images, self.times)
