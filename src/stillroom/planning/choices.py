@@ -252,7 +252,7 @@ class _Planner:
     def _affordable(self, names: list[str], beside: tuple[str, ...], start: Start, side: int, images: int) -> Teaching:
         """The first of the teachers that answers views enough in its share of the minutes.
 
-        Fine-tuned where that fits in at any side, with its frozen self and those ``beside`` it in a panel if they fit in too;
+        Fine-tuned where that fits in, with its frozen self and those ``beside`` it in a panel if they fit in too;
         else frozen; as many pixels as possible.
         """
         its_own = self.given.student.student_size or side
@@ -263,7 +263,8 @@ class _Planner:
         for name in names:
             sides = sorted(self._teacher_sides(name, side), reverse=True)
             panels = dict.fromkeys((tuple(dict.fromkeys((name, *beside))) if beside else (), ()))
-            tuned = [Teaching((name,), s, wanted, self._tuning_epochs(), panel) for s in sides for panel in panels]
+            seeing = [s for s in sides if s >= its_own] or sides[:1]  # no fewer pixels than its student has
+            tuned = [Teaching((name,), s, wanted, self._tuning_epochs(), panel) for s in seeing for panel in panels]
             if self._tunes() is not False:
                 fitting = (found for found in tuned if teaching_s(self.facts, found, images, self.times) <= share)
                 if found := next(fitting, tuned[-1] if self._tunes() else None):
