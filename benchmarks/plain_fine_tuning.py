@@ -45,7 +45,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    run = Run.open(arguments.run)
+    make_rivals(arguments.run, minutes=arguments.minutes)
+
+
+def make_rivals(path: Path, *, minutes: float = math.inf, steps: int | None = None, device: str = "cpu") -> None:
+    """Train both rivals of the run at ``path`` and write their answers beside it.
+
+    Args:
+        path: a finished run.
+        minutes: for fine-tuning.
+        steps: of fine-tuning instead, where another machine's minutes are followed.
+        device: of fine-tuning.
+    """
+    run = Run.open(path)
     predictions = run.predictions()
     classes = list(run.task.classes)
     splits, targets = predictions["split"].to_numpy(), predictions["target"].map(classes.index).to_numpy()
@@ -57,11 +69,12 @@ def main() -> None:
     network, mean, std = started(run, len(classes), side)
     pixels = pictures(run, side, predictions["id"])
     begun = time.monotonic()
-    fine_tune(network, (pixels, mean, std), targets, train, 60 * arguments.minutes, seed)
+    images = tuple(tensor.to(device) for tensor in (pixels, mean, std))
+    fine_tune(network.to(device), images, targets, train, (60 * minutes, steps), seed)
     tuned_s = time.monotonic() - begun
     with torch.inference_mode():
-        shown = [network(normalised(pixels[rows], mean, std)).softmax(dim=1) for rows in np.array_split(test, 8)]
-    fine_tuned = torch.cat(shown).numpy()
+        shown = [network(normalised(images[0][rows], *images[1:])).softmax(dim=1) for rows in np.array_split(test, 8)]
+    fine_tuned = torch.cat(shown).cpu().numpy()
 
     begun = time.monotonic()
     probed = probe(run, predictions["id"], targets, train, test)
@@ -70,7 +83,7 @@ def main() -> None:
         **{f"fine-tuned:{name}": fine_tuned[:, k] for k, name in enumerate(classes)},
         **{f"probe:{name}": probed[:, k] for k, name in enumerate(classes)},
     )
-    target = arguments.run.with_name(f"{arguments.run.name}-rivals.parquet")
+    target = path.with_name(f"{path.name}-rivals.parquet")
     frame.to_parquet(target.with_suffix(".part"), index=False)
     target.with_suffix(".part").replace(target)
     print(f"{student.student} at {side} px fine-tuned in {tuned_s:.0f} s, a linear probe in {probed_s:.0f} s: {target}")
@@ -135,11 +148,15 @@ def fine_tune(
     images: tuple[Tensor, Tensor, Tensor],
     targets: np.ndarray,
     train: np.ndarray,
-    seconds: float,
+    budget: tuple[float, int | None],
     seed: int,
 ) -> None:
-    """AdamW with warm-up and cosine, light augmentation, as many epochs as the seconds allow; the last weights are kept."""
+    """AdamW with warm-up and cosine, light augmentation, as many epochs as the seconds allow; the last weights are kept.
+
+    ``budget`` is seconds, and steps that go before them where they are given.
+    """
     pixels, mean, std = images
+    seconds, steps = budget
     views = v2.Compose(
         [
             v2.RandomResizedCrop(pixels.shape[-1], scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True),
@@ -151,8 +168,9 @@ def fine_tune(
     matrices = [p for p in network.parameters() if p.ndim > 1]
     groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
-    chance, truth = np.random.default_rng(seed), torch.from_numpy(targets)
+    chance, truth = np.random.default_rng(seed), torch.from_numpy(targets).to(pixels.device)
     most = MOST_EPOCHS * math.ceil(len(train) / BATCH)
+    most = most if steps is None else min(most, steps)
     order = np.zeros(0, dtype=np.int64)
     begun, step, total = time.monotonic(), 0, most
     network.train()
@@ -174,7 +192,7 @@ def fine_tune(
         step += 1
         if step == STEPS_TIMED:
             begun = time.monotonic()  # the first steps warm up
-        elif step > 2 * STEPS_TIMED:  # the schedule ends when the time does
+        elif step > 2 * STEPS_TIMED and steps is None:  # the schedule ends when the time does
             per_step = (time.monotonic() - begun) / (step - STEPS_TIMED)
             total = max(step, min(most, int(seconds / per_step)))
     network.eval()

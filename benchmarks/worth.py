@@ -82,9 +82,13 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="output folder of `stillroom bench`")
     parser.add_argument("--jobs", type=int, default=1, help="rivals at a time, each on cores of its own")
     parser.add_argument("--threads", type=int, default=2, help="cores of each")
+    parser.add_argument(
+        "--no-rivals", action="store_true", help="take the rivals that are there (follow_plans.py made them)"
+    )
     arguments = parser.parse_args()
     runs = [path for path in sorted((arguments.out / "cells").iterdir()) if (path / "report.html").exists()]
-    make_rivals(runs, arguments.jobs, arguments.threads)
+    if not arguments.no_rivals:
+        make_rivals(runs, arguments.jobs, arguments.threads)
     cells = [read_cell(path) for path in runs if rivals_of(path).exists()]
     if not cells:
         sys.exit(f"No finished run with rivals stands in {arguments.out / 'cells'}.")
