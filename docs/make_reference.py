@@ -94,7 +94,7 @@ HISTORY = {
     "loss": "mean training loss: the sum of `losses`",
     "losses": "each part of the loss by name, weighted as it was minimised",
     "images": "image passes through the network: every view, and images without labels too",
-    "val": "`metric` (its name), `value` (null where it is not defined) and `nll`, on validation; null where it was not asked",
+    "val": "`metric` (its name), `value` (null where it is not defined) and `nll`, on validation; null where not asked",
     "lr": "learning rate of the epoch's last step",
     "seconds": "training and validation of this epoch",
     "best": "whether validation was likeliest after this epoch so far",

@@ -15,7 +15,16 @@ from stillroom import (
     TrainingSettings,
     UsageError,
 )
-from stillroom.planning.choices import FINE_TUNE_STEPS, FROZEN_ALPHA, MIN_STEPS, SIDES, TEACH_SHARE, TUNED_ALPHA, choose
+from stillroom.planning.choices import (
+    FEW_LABELS_ALPHA,
+    FINE_TUNE_STEPS,
+    FROZEN_ALPHA,
+    MIN_STEPS,
+    SIDES,
+    TEACH_SHARE,
+    TUNED_ALPHA,
+    choose,
+)
 from stillroom.planning.facts import Facts
 from stillroom.planning.sheet import GIVEN, Limits
 
@@ -190,15 +199,25 @@ def test_the_teacher_is_fine_tuned_for_steps_enough_where_the_minutes_allow(labe
 
 
 def test_frozen_networks_join_the_panel():
-    tuned, frozen = plan(minutes=60), plan(minutes=1, side=64)
+    tight = {"minutes": 1, "side": 64, "images": 500, "training": 320}
+    tuned, frozen = plan(minutes=60), plan(**tight, labelled=320)
     assert value(tuned, "recipe.name") == "best"
     assert value(tuned, "recipe.frozen_teachers") == ("mobilenet_edgetpu_100", "mobilenetv2_100")
     assert value(tuned, "recipe.alpha") == TUNED_ALPHA
     assert value(frozen, "recipe.frozen_teachers") == ("mobilenetv2_100",)  # the teacher itself is frozen already
     assert value(frozen, "recipe.alpha") == FROZEN_ALPHA
+    few = plan(**tight, labelled=64, times=Times(5.0))
+    assert value(few, "teacher.teacher_mode") == "frozen"
+    assert value(few, "recipe.alpha") == FEW_LABELS_ALPHA  # they also teach what has no label
     assert "recipe.frozen_teachers" not in plan(given=Settings("x", MedAlmighty()), fixed={"recipe.name"}).choices
     cut = plan(minutes=60, max_mb=2)
     assert "mobilenetv2_100" in value(cut, "recipe.frozen_teachers")  # what the student is cut out of
+
+
+def test_what_validation_finds_best_is_handed_over():
+    assert value(plan(), "evaluation.keep") == "best"
+    given = Settings("x", evaluation=EvaluationSettings(repeats=3))
+    assert "evaluation.keep" not in plan(given=given, fixed={"evaluation.repeats"}).choices
 
 
 # -- the training -------------------------------------------------------------------------------------------------

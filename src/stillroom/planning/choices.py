@@ -42,8 +42,8 @@ MAX_STEPS, MAX_PASSES = 500, 30
 """More of both teach a pretrained network nothing new (docs/benchmarks.md, "Starts and ends")..."""
 LONGER_UNTRAINED = 4
 """...others go on learning for so many times as long."""
-TEACH_SHARE = 0.5
-"""Share of the minutes that the teachers may take."""
+TEACH_SHARE, FROZEN_SHARE = 0.5, 0.2
+"""Share of the minutes that the teachers may take: a fine-tuned panel, and frozen ones alone."""
 MIN_VIEWS, MAX_VIEWS = 4, 16
 """Views of each image that a teacher is asked about."""
 FINE_TUNE_STEPS, FINE_TUNE_PASSES = 250, 3
@@ -56,8 +56,9 @@ FEW_IMAGES = 5000
 SMALL_BATCH, LARGE_BATCH = 32, 64
 LR = 2e-3
 """Of what starts from random weights; pretrained ones move at :attr:`TrainingSettings.pretrained_lr` of it."""
-TUNED_ALPHA, FROZEN_ALPHA = 0.2, 0.5
-"""Weight of the labels beside a panel with a fine-tuned teacher, and beside frozen ones alone."""
+TUNED_ALPHA, FROZEN_ALPHA, FEW_LABELS_ALPHA = 0.2, 0.8, 0.5
+"""Weight of the labels beside a panel with a fine-tuned teacher, beside frozen ones alone, and where these also teach images
+without labels. Frozen networks know less than a student that may learn: at 0.5 they held it back (docs/benchmarks.md)."""
 IMBALANCED = 1.5
 """Classes are weighed from so many images of the commonest for one of the rarest."""
 
@@ -193,9 +194,9 @@ class _Planner:
         if not sides:
             native = self.shelf.native(start.name)
             return native, f"{start.name} takes images of {native} px"
-        side, passes = sides[0], self._passes(start.name, sides[0], images, seconds)
+        side, passes = sides[0], seconds / (images * self.times.step(start.name, sides[0]) * STEP_OVERHEAD)
         for larger in sides[1:]:
-            expected = self._passes(start.name, larger, images, seconds)
+            expected = seconds / (images * self.times.step(start.name, larger) * STEP_OVERHEAD)
             if expected < wanted:
                 why = f"{in_passes(passes)} over {images} images in the minutes; at {larger} px only {expected:.0f}"
                 return side, f"{why}, of at least {wanted}"
@@ -203,16 +204,12 @@ class _Planner:
         of = f"the images' shorter side is {self.facts.side} px in the median"
         if self.facts.side < SIDES[0]:
             of += f", enlarged to the {SIDES[0]} px that networks need"
-        if passes < wanted:
-            return side, f"{of}; the minutes give {in_passes(passes)} over {images} images, fewer than {wanted}"
-        return side, f"{of}; the minutes give {in_passes(passes)} over {images} images, of at least {wanted}"
+        enough = "fewer than" if passes < wanted else "of at least"
+        return side, f"{of}; the minutes give {in_passes(passes)} over {images} images, {enough} {wanted}"
 
     def _enough(self) -> int:
         """Passes that a student needs at the least."""
         return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass))
-
-    def _passes(self, name: str, side: int, images: int, seconds: float) -> float:
-        return seconds / (images * self.times.step(name, side) * STEP_OVERHEAD)
 
     # -- the teacher ------------------------------------------------------------------------------------------
     def _teacher(self, recipe: Recipe, start: Start, side: int, images: int) -> Teaching:
@@ -224,7 +221,7 @@ class _Planner:
             why = f"the strongest with weights at hand ({self.facts.weights_from}) that the minutes allow"
             if not names and start.name in weights:
                 names, why = [start.name], "no other network has weights at hand"
-        if not names or self._untrained():
+        if not names or ("teacher.pretrained" in self.fixed and not given.pretrained):
             return self._untrained_teacher(
                 names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
             )
@@ -264,11 +261,12 @@ class _Planner:
             sides = sorted(self._teacher_sides(name, side), reverse=True)
             panels = dict.fromkeys((tuple(dict.fromkeys((name, *beside))) if beside else (), ()))
             seeing = [s for s in sides if s >= its_own] or sides[:1]  # no fewer pixels than its student has
-            tuned = [Teaching((name,), s, wanted, self._tuning_epochs(), panel) for s in seeing for panel in panels]
             if self._tunes() is not False:
+                tuned = [Teaching((name,), s, wanted, self._tuning_epochs(), panel) for s in seeing for panel in panels]
                 fitting = (found for found in tuned if teaching_s(self.facts, found, images, self.times) <= share)
                 if found := next(fitting, tuned[-1] if self._tunes() else None):
                     return found
+            share = min(share, self.usable * FROZEN_SHARE / self.teachings)
             for its_side in sides:
                 for others in dict.fromkeys((tuple(member for member in beside if member != name), ())):
                     frozen = Teaching((name,), its_side, 0, frozen=others)
@@ -304,8 +302,8 @@ class _Planner:
 
     def _mode(self, epochs: int) -> None:
         labelled, share = self.facts.labelled, f"{TEACH_SHARE:.0%} of the minutes"
+        why = f"a linear head on its features: fine-tuning it on {labelled} labels takes more than {share}"
         if not epochs:
-            why = f"a linear head on its features: fine-tuning it on {labelled} labels takes more than {share}"
             self.put("teacher.teacher_mode", "frozen", why)
             return
         self.put("teacher.teacher_mode", "finetune", f"fine-tuned on {labelled} labels, within {share}")
@@ -317,15 +315,13 @@ class _Planner:
         if teaching.frozen:
             why = "their heads on frozen features take seconds, and err on other images than a fine-tuned network does"
             self.put("recipe.frozen_teachers", teaching.frozen, why)
-        alpha = TUNED_ALPHA if teaching.epochs else FROZEN_ALPHA
-        why = "weight of the labels: " + ("a fine-tuned panel knows more than they" if teaching.epochs else "half each")
-        self.put("recipe.alpha", alpha, why)
-
-    def _untrained(self) -> bool:
-        """Whether a teacher would start from random weights."""
-        if "teacher.pretrained" in self.fixed:
-            return not self.given.teacher.pretrained
-        return not self.facts.weights and "teacher.teacher" not in self.fixed
+        if teaching.epochs:
+            alpha, why = TUNED_ALPHA, "a fine-tuned panel knows more than they tell"
+        elif without_labels(self.facts, self.given.training.teach_rest):
+            alpha, why = FEW_LABELS_ALPHA, "frozen networks also teach what has no label"
+        else:
+            alpha, why = FROZEN_ALPHA, "frozen networks know less than a student that learns"
+        self.put("recipe.alpha", alpha, f"weight of the labels: {why}")
 
     def _untrained_teacher(self, name: str, side: int, images: int) -> Teaching:
         facts, share = self.facts, self.usable * TEACH_SHARE / self.teachings
@@ -394,5 +390,8 @@ class _Planner:
             compared = "above" if uneven else "at most"
             why = f"{imbalance:.1f} images of the commonest class for one of the rarest, {compared} {IMBALANCED}"
             self.put("training.class_weights", uneven, why)
+        if self.trainings == 1 and self.given.evaluation.control:
+            why = "student, control or a linear probe: what validation finds likeliest to be right is handed over"
+            self.put("evaluation.keep", "best", why)
         if self.limits.max_mb is not None:
             self.put("evaluation.max_mb", self.limits.max_mb, "the largest that `--keep best` may hand over")
