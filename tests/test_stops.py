@@ -179,7 +179,7 @@ def undisturbed(picture_folder, tmp_path_factory):
 def test_ctrl_c_names_the_command_that_goes_on(picture_folder, tmp_path):
     folder = tmp_path / "a run"
     flags = "--recipe baseline --student test_resnet --size 32 --views 2 --batch-size 8 --epochs 20 --resamples 100"
-    flags += " --no-latency --explain 0"
+    flags += " --no-latency --explain 0 --no-plan"
     command = [sys.executable, "-m", "stillroom", "distill", str(picture_folder), *flags.split()]
     # A job started in the background of a script would hand down that Ctrl-C is to be ignored.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}

@@ -151,8 +151,8 @@ def anchored(settings: Settings) -> Settings:
     )
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return path and path.expanduser().absolute()
+def _absolute(path: Path | str | None) -> Path | None:
+    return Path(path).expanduser().absolute() if path else None  # a text will do in Python
 
 
 Section = TypeVar("Section")

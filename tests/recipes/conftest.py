@@ -34,7 +34,7 @@ def quick(picture_folder):
             teacher=TeacherSettings("test_resnet", pretrained=False, teacher_epochs=1),
             student=StudentSettings("test_efficientnet"),
             training=TrainingSettings(epochs=2, batch_size=16, lr=3e-3),
-            evaluation=EvaluationSettings(resamples=100, latency=False, explain=0),
+            evaluation=EvaluationSettings(resamples=100, latency=False, explain=0, rivals=False),
             device="cpu",
         )
         sections = {name: dataclasses.replace(getattr(settings, name), **values) for name, values in changed.items()}

@@ -52,7 +52,7 @@ def settings(picture_folder, weights):
             "teacher": TeacherSettings(LARGE, weights=weights, teacher_epochs=1),
             "student": StudentSettings(SMALL),
             "training": TrainingSettings(epochs=1, batch_size=16),
-            "evaluation": EvaluationSettings(resamples=100, latency=False, explain=0),
+            "evaluation": EvaluationSettings(resamples=100, latency=False, explain=0, rivals=False),
             "device": "cpu",
         }
         return Settings(str(picture_folder), recipe=recipe, **(given | more))

@@ -73,7 +73,7 @@ def test_what_changes_nothing_is_named(recipe, parts, expected):
 
 
 def test_the_command_line_says_so(capsys, tmp_path):
-    flags = "--recipe weckd --decay 0.5 --fraction 0.2 --teacher resnet50 --device cuda"  # refused before it takes long
+    flags = "--no-plan --recipe weckd --decay 0.5 --fraction 0.2 --teacher resnet50 --device cuda"  # refused soon
     with pytest.raises(SystemExit):
         main(["distill", "phantoms:60", *flags.split(), "--out", str(tmp_path / "run")])
     said = capsys.readouterr().err

@@ -130,7 +130,7 @@ def create(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _network(name, classes, (size, size), features, attention)
-        _start_undecided(network)
+        _start_undecided(network, seed)
     if file is not None:
         load_weights(network, file, name)
         network.start = "pretrained"
@@ -268,15 +268,16 @@ def _network(name: str, classes: int, input_size: Size, features: FeatureKind | 
     )
 
 
-def _start_undecided(network: Network) -> None:
+def _start_undecided(network: Network, seed: int) -> None:
     """Draw the head so small that the first answers are undecided and the first loss is ln K, whatever the network.
 
     timm's MobileNets and EfficientNets draw theirs as wide as their 1,000 classes wanted it: with 4 classes the logits start
     with a deviation of 3 to 7, and a short training unlearns that before it learns anything.
     """
+    generator = torch.Generator().manual_seed(seed)  # its own, so that the head is the same with attention and without
     for layer in classifiers(network.backbone):
-        weight = layer.weight
-        nn.init.normal_(weight, std=_FIRST_LOGITS / math.sqrt(weight[0].numel()))  # type: ignore[arg-type, index]
+        weight: Any = layer.weight
+        nn.init.normal_(weight, std=_FIRST_LOGITS / math.sqrt(weight[0].numel()), generator=generator)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
