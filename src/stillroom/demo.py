@@ -11,7 +11,7 @@ from stillroom.recipes import MedAlmighty
 from stillroom.run import Run
 from stillroom.settings import Settings, StudentSettings, TeacherSettings
 
-MINUTES = 1.0
+MINUTES = 1.5
 """For teaching and training; control and evidence take as long again."""
 GIVEN = frozenset(
     {

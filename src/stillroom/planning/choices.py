@@ -188,7 +188,7 @@ class _Planner:
         if "data.size" in self.fixed:
             return self.given.data.size, GIVEN
         seconds = self.usable * (1 - TEACH_SHARE * teacher) / self.trainings
-        wanted = self._enough()
+        wanted = self._enough(start)
         true = rounded_up(self.facts.side)
         sides = [side for side in SIDES if side <= true and self.shelf.takes(start.name, side)]
         if not sides:
@@ -207,9 +207,9 @@ class _Planner:
         enough = "fewer than" if passes < wanted else "of at least"
         return side, f"{of}; the minutes give {in_passes(passes)} over {images} images, {enough} {wanted}"
 
-    def _enough(self) -> int:
+    def _enough(self, start: Start) -> int:
         """Passes that a student needs at the least."""
-        return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass))
+        return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass)) * (1 if start.pretrained else LONGER_UNTRAINED)
 
     # -- the teacher ------------------------------------------------------------------------------------------
     def _teacher(self, recipe: Recipe, start: Start, side: int, images: int) -> Teaching:
@@ -253,7 +253,7 @@ class _Planner:
         else frozen; as many pixels as possible.
         """
         its_own = self.given.student.student_size or side
-        learning = training_s(self.facts, start.name, its_own, images, self._enough(), self.times)
+        learning = training_s(self.facts, start.name, its_own, images, self._enough(start), self.times)
         spare = max(self.usable - self.trainings * learning, 0.1 * self.usable)  # the student's steps come first
         share, cheapest = min(self.usable * TEACH_SHARE, spare) / self.teachings, None
         wanted = self.given.views.views if self._given_views else MIN_VIEWS
