@@ -78,9 +78,13 @@ def export_network(
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
         details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
     )
-    path = export_onnx(network, path, metadata, layer=layer, density=density)
-    parity = check_parity(path, network, images, layer=layer, density=density)
-    require_parity(parity, path)
+    untried = export_onnx(network, path.with_name(f"untried-{path.name}"), metadata, layer=layer, density=density)
+    try:
+        parity = check_parity(untried, network, images, layer=layer, density=density)
+        require_parity(parity, path)
+        untried.replace(path)  # only now: what stood there before is good
+    finally:
+        untried.unlink(missing_ok=True)
     return path, parity
 
 

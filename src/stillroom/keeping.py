@@ -96,11 +96,13 @@ def best_of(
 
     Args:
         bench: its settings say how large it may be.
-        networks: by role; those of ``student``, ``control``, ``teacher`` and the probes are looked at.
+        networks: by role; those of ``student``, ``control``, ``teacher`` (if it is one network) and the probes are looked at.
         logits: by role, ``[N, K]`` of every row.
     """
     limit = bench.settings.evaluation.max_mb
-    sizes = {role: megabytes(networks[role]) for role in _CANDIDATES if role in networks}
+    # A panel's members each see pictures of their own side, which one file cannot give them.
+    found = [role for role in _CANDIDATES if role in networks and not isinstance(networks[role], Panel)]
+    sizes = {role: megabytes(networks[role]) for role in found}
     losses = validation_losses(bench, {role: logits[role] for role in sizes})
     within = [role for role in sizes if limit is None or sizes[role] <= limit]
     order = sorted(within, key=lambda role: (role != STUDENT, sizes[role]))

@@ -224,6 +224,8 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
         )
     if wanted.keep == "best":
         role, figures["kept"] = keeping.best_of(bench, networks, logits)
+        if joined and role != STUDENT:
+            figures["luck"]["exported"] = None
     if (exported := networks[role]) is not first.networks[STUDENT]:
         keeping.save_exported(run, exported)
     run.note(exported_role=role, passes=trainings.passes(run))

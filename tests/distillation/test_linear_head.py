@@ -78,3 +78,28 @@ def test_images_of_one_patient_are_on_one_side_when_the_penalty_is_chosen():
     data = HeadData(train, targets, train[:5], targets[:5])
     torn, whole = fit_by_lbfgs(task, data), fit_by_lbfgs(task, dataclasses.replace(data, groups=patients))
     assert penalty(whole) > penalty(torn)
+
+
+@pytest.mark.parametrize("fit", [fit_by_lbfgs, fit_by_adam])
+def test_two_images_a_class_or_one_patient_still_give_a_head(fit):
+    task = MultiClass(("a", "b", "c"))
+    data = make(task, count=12, width=8, signal=6.0)
+    few = HeadData(data.train[:3], np.arange(3), data.val, data.val_targets)
+    assert np.isfinite(logits(fit(task, few).linear, few.val)).all()
+    alone = dataclasses.replace(data, groups=np.zeros(len(data.train), dtype=np.int64))
+    assert np.isfinite(logits(fit(task, alone).linear, alone.val)).all()
+    if fit is fit_by_lbfgs:
+        assert "for want of images" in fit(task, alone).chosen
+
+
+def test_a_dead_feature_is_not_blown_up():
+    task = MultiClass(("a", "b"))
+    data = make(task, count=200, width=6, signal=3.0)
+    noise = np.random.default_rng(1).normal(0, 1e-7, (200, 1)).astype(np.float32)
+    dead = HeadData(
+        np.hstack([data.train, noise[:100]]), data.train_targets, np.hstack([data.val, noise[100:]]), data.val_targets
+    )
+    found = fit_by_lbfgs(task, dead)
+    moved = dead.val.copy()
+    moved[:, -1] += 1e-4  # rounding of another batch
+    assert logits(found.linear, moved) == pytest.approx(logits(found.linear, dead.val), abs=0.05)

@@ -17,6 +17,10 @@ _PENALTIES = tuple(10.0**power for power in range(1, -6, -1))  # strong to weak,
 _LBFGS_STEPS = 100
 _ENOUGH_VALIDATION = 200
 _FOLDS = 5
+_UNCHOSEN = 0.1
+"""The penalty where nothing can choose one."""
+_LEAST_SPREAD = 1e-3
+"""Of a feature, as a share of the mean feature's."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,20 @@ def fit_by_lbfgs(task: Task, data: HeadData) -> FittedHead:
     Features are standardised for the fit and the standardisation is folded into the head's weights.
     """
     mean = data.train.mean(axis=0)
-    scale = data.train.std(axis=0) + 1e-6
+    spread = data.train.std(axis=0)
+    # What hardly moves on the training images is no evidence: enlarged, its rounding would be all the head sees.
+    scale = np.maximum(spread, _LEAST_SPREAD * spread.mean()) + 1e-6
     train = torch.from_numpy((data.train - mean) / scale)
     val = torch.from_numpy((data.val - mean) / scale)
     targets = torch.from_numpy(data.train_targets)
+    folds = _possible_folds(task, data)
     if len(val) >= _ENOUGH_VALIDATION:
         losses = [task.nll(_answers(head, val), data.val_targets) for head in _path(task, train, targets)]
         how = "on validation"
-    else:
-        losses, how = _cross_validated(task, train, targets, data), "by cross-validation"
+    elif folds >= 2:
+        losses, how = _cross_validated(task, train, targets, data, folds), "by cross-validation"
+    else:  # one patient, or one image of each class
+        losses, how = [float(penalty != _UNCHOSEN) for penalty in _PENALTIES], "beforehand, for want of images"
     best = int(np.argmin(losses))
     linear = list(_path(task, train, targets, _PENALTIES[: best + 1]))[-1]
     value = task.rank(_answers(linear, val), data.val_targets)[0]
@@ -87,12 +96,17 @@ def _path(
         yield linear
 
 
-def _cross_validated(task: Task, features: Tensor, targets: Tensor, data: HeadData) -> list[float]:
+def _possible_folds(task: Task, data: HeadData) -> int:
+    """How often the training images can be cut, at most five times; fewer than 2 if not at all."""
+    groups = len(data.train) if data.groups is None else len(np.unique(data.groups))
+    return int(min(_FOLDS, groups, np.bincount(task.stratum(data.train_targets)).max()))
+
+
+def _cross_validated(task: Task, features: Tensor, targets: Tensor, data: HeadData, folds: int) -> list[float]:
     """Mean loss of each penalty on images left out, every image once; a group is never torn apart."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups = np.arange(len(features)) if data.groups is None else data.groups
-    folds = min(_FOLDS, len(np.unique(groups)))
     sums = np.zeros(len(_PENALTIES))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with fewer images than folds

@@ -17,7 +17,7 @@ from stillroom.models.zoo import create
 from stillroom.settings import ViewSettings
 
 REPEATS = 3
-"""Batches that are timed after one to warm up; the median counts."""
+"""Batches that are timed after one to warm up; the quickest counts."""
 PATIENCE_S = 2.0
 """No further batch is timed after so many seconds."""
 ASKED = 16

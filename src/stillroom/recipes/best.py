@@ -99,7 +99,7 @@ class Best(Recipe):
         from stillroom.distillation.objectives.panel import PanelLoss, needs_of
         from stillroom.distillation.teachers import of_mean_answers
 
-        names, seed = self._own(bench.settings), bench.settings.seed
+        names, seed = self._own(bench.settings), bench.seed
         teachers = [
             bench.teacher(
                 needs=needs_of(self.feature_weight),

@@ -86,7 +86,7 @@ class CAMKD(Recipe):
 
         settings = bench.settings
         teachers = [
-            bench.teacher(needs=needs_of(self.feature_weight), name=name, seed=settings.seed + _SEEDS_APART * number)
+            bench.teacher(needs=needs_of(self.feature_weight), name=name, seed=bench.seed + _SEEDS_APART * number)
             for number, name in enumerate(self.teacher_names(settings))
         ]
         student = bench.student()

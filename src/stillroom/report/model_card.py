@@ -89,7 +89,7 @@ def _context(record: Record) -> dict[str, Any]:
         "warnings": audit_warnings(record),
         "maps": _maps(record.metrics["explanation"]) if "explanation" in record.metrics else None,
         "conformal": record.metrics.get("conformal"),
-        "sets": sets_table(record.metrics["conformal"]) if record.metrics.get("conformal") else None,
+        "sets": sets_table(record) if record.metrics.get("conformal") else None,
         "ood": record.metrics.get("ood"),
         "refusals": refusal_table(record.metrics["ood"]) if record.metrics.get("ood") else None,
         "refusal_notes": refusal_notes(record.metrics.get("ood") or {}),

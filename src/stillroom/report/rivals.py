@@ -114,7 +114,7 @@ def _use(record: Record, rival: str, others: list[str]) -> Finding:
         evidence += f" On validation: {_seen(record, rival)} against the student's {_seen(record, STUDENT)}."
     if others:
         evidence += f" Ahead of the student as well: {', '.join(noun(role) for role in others)}."
-    if not handed:
+    if not handed and not record.metrics.get("kept"):
         evidence += " --keep best hands over what is best on validation."
     return Finding("bad", f"{text}.", evidence)
 

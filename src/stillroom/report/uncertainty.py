@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stillroom.report.numbers import MISSING, Estimate, count, estimate
-from stillroom.report.record import Record
+from stillroom.report.record import Record, title
+from stillroom.report.rivals import kept_role
 from stillroom.report.style import MARKERS, colour
 from stillroom.report.svg import class_colour, ink, render, short
 from stillroom.report.tables import NARROW, Cell, Grid
@@ -69,7 +70,7 @@ def uncertainty_section(record: Record) -> UncertaintySection | None:
         sets=conformal
         and Sets(
             statement=conformal["statement"],
-            table=sets_table(conformal),
+            table=sets_table(record),
             per_class=_per_class(conformal),
             drawing=_coverage(conformal),
             notes=conformal["notes"],
@@ -78,8 +79,9 @@ def uncertainty_section(record: Record) -> UncertaintySection | None:
     )
 
 
-def sets_table(conformal: dict[str, Any]) -> Grid:
-    """Figures of the sets over all test images."""
+def sets_table(record: Record) -> Grid:
+    """Figures of the sets over all test images, which are those of the network that the run hands over."""
+    conformal = record.metrics["conformal"]
     rows: list[tuple[Cell, ...]] = [
         ("Coverage promised", Estimate(conformal["wanted"])),
         ("Coverage found", _figure(conformal["coverage"])),
@@ -87,7 +89,7 @@ def sets_table(conformal: dict[str, Any]) -> Grid:
         (f"Sets of one member{NARROW}↑", _figure(conformal["singletons"])),
         (f"Accuracy of those{NARROW}↑", _figure(conformal["accuracy_of_singletons"])),
     ]
-    return Grid(("Sets on test images", "Student"), rows)
+    return Grid(("Sets on test images", title(kept_role(record))), rows)
 
 
 def refusal_table(ood: dict[str, Any]) -> Grid | None:
