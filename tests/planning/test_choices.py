@@ -288,7 +288,7 @@ def test_what_is_given_stands_and_the_rest_is_planned_around_it():
     assert value(found, "student.student_from") == "mobilenetv2_100"  # no weights of its own are at hand
     slower = value(found, "training.steps")
     faster = value(plan(given=given, fixed=fixed, times=Times(1.0), minutes=6), "training.steps")
-    assert faster == pytest.approx(2 * slower, rel=0.15)
+    assert 1.3 * slower < faster <= 2.2 * slower  # what it saves goes to its teacher as well
 
 
 def test_a_given_teacher_without_pretraining_is_fine_tuned():
