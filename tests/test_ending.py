@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillroom.ending import calibrated_losses, clearly_better, reestimate_statistics, statistics_lag
+from stillroom.ending import calibrated_losses, clearly_better, reestimate_statistics, standard_error, statistics_lag
 from stillroom.task import MultiClass
 
 TASK = MultiClass(("a", "b", "c"))
@@ -35,6 +35,17 @@ def test_few_images_choose_nothing():
     assert not clearly_better(np.zeros(19), np.ones(19))
     assert clearly_better(np.zeros(20), np.ones(20))
     assert not clearly_better(np.ones(20), np.ones(20))
+
+
+def test_images_of_one_patient_are_one_observation():
+    rng = np.random.default_rng(0)
+    apart = rng.normal(0, 1, 12)
+    apart += 1.2 * apart.std(ddof=1) / np.sqrt(12) - apart.mean()  # 1.2 standard errors over the patients
+    patients = np.repeat(np.arange(12), 9)
+    first, second = np.zeros(108), np.repeat(apart, 9)
+    assert clearly_better(first, second)  # nine copies of each look like 3.6
+    assert not clearly_better(first, second, patients)
+    assert standard_error(second, patients) == pytest.approx(apart.std(ddof=1) / np.sqrt(12))
 
 
 def test_statistics_lag_after_few_steps_of_their_own_time():

@@ -2,7 +2,7 @@
 
 The first maximum of a validation figure is luck where validation is small: with 30 images the AUC is 1.000 after one epoch
 and nineteen more are thrown away. What is compared here is the calibrated likelihood, image by image, and a difference
-counts only beyond its standard error (docs/benchmarks.md, "Which weights are kept").
+counts only beyond its standard error (docs/benchmarks.md, "Which start, rates, views, teaching and end?").
 """
 
 from __future__ import annotations
@@ -33,23 +33,33 @@ def calibrated_losses(task: Task, logits: np.ndarray, targets: np.ndarray) -> np
     return task.log_loss(task.probabilities(logits, temperature), targets)
 
 
-def clearly_better(first: np.ndarray, second: np.ndarray) -> bool:
+def clearly_better(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None) -> bool:
     """Whether the first network's losses ``[n]`` are lower than the second's on the same images, beyond their luck.
 
     By more than two standard errors of the paired difference; never with fewer than 20 images.
+
+    Args:
+        groups: ``[n]`` whole numbers from 0, equal for images of one patient; None where every image stands alone.
     """
     if len(first) < FEWEST_IMAGES:
         return False
     gain = second - first
-    error = gain.std(ddof=1) / np.sqrt(len(gain))
-    return bool(gain.mean() > STANDARD_ERRORS * error and gain.mean() > 0)
+    return bool(gain.mean() > STANDARD_ERRORS * standard_error(gain, groups) and gain.mean() > 0)
+
+
+def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """Of the mean of ``[n]`` values; images of one patient (``groups``, as above) count as one observation."""
+    groups = np.arange(len(values)) if groups is None else groups
+    sums, counts = np.bincount(groups, values), np.bincount(groups)
+    spread = ((sums - values.mean() * counts) ** 2).sum() * len(sums) / max(1, len(sums) - 1)
+    return float(np.sqrt(spread) / len(values))
 
 
 def statistics_lag(network: nn.Module, steps: int) -> bool:
     """Whether a training of so many steps was too short for batch norm's running statistics to have settled.
 
     They are moving averages: after ten of their time constants (100 steps at the usual momentum of 0.1) they describe the
-    final weights as well as a fresh estimate does (docs/benchmarks.md, "Which weights are kept").
+    final weights as well as a fresh estimate does (docs/benchmarks.md, the same section).
     """
     momenta = [norm.momentum for norm in _norms(network) if norm.momentum]
     return bool(momenta) and steps < _TIME_CONSTANTS / min(momenta)

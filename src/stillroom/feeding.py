@@ -40,6 +40,7 @@ class TrainingData:
         val: row numbers of validation. Never test rows.
         rest: row numbers of training images whose labels are not used: teachers alone tell about them.
         unlabelled: more images to learn from in that way; they have rows of their own.
+        val_groups: ``[m]`` whole numbers from 0, equal for validation images of one patient; None where none are known.
     """
 
     images: Images
@@ -49,6 +50,7 @@ class TrainingData:
     val: np.ndarray
     rest: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     unlabelled: Images | None = None
+    val_groups: np.ndarray | None = None
 
     @property
     def free(self) -> int:

@@ -13,7 +13,7 @@ from stillroom.averaging import average
 from stillroom.data.images import batches, shuffled
 from stillroom.data.views import view_of_epoch
 from stillroom.distillation.teachers import Panel
-from stillroom.ending import FEWEST_IMAGES, calibrated_losses
+from stillroom.ending import FEWEST_IMAGES, calibrated_losses, standard_error
 from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.roles import CONTROL, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER, noun
 from stillroom.inference import run_over
@@ -204,9 +204,7 @@ def _why_joined(keep: str, number: int | None, losses: Mapping[str, np.ndarray],
 def _worse(losses: np.ndarray, best: np.ndarray, groups: np.ndarray) -> bool:
     """Whether the mean loss is higher than the best one's by more than a standard error of their difference."""
     apart = losses - best
-    sums, counts = np.bincount(groups, apart), np.bincount(groups)
-    error = np.sqrt(((sums - apart.mean() * counts) ** 2).sum() * len(sums) / max(1, len(sums) - 1)) / len(apart)
-    return bool(apart.mean() > error)
+    return bool(apart.mean() > standard_error(apart, groups))
 
 
 def _why(role: str, order: Sequence[str], losses: Mapping[str, np.ndarray], limit: float | None) -> str:

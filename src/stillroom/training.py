@@ -49,12 +49,11 @@ class _Progress:
     losses: np.ndarray | None = None
     best_losses: np.ndarray | None = None
 
-    @property
-    def kept_epoch(self) -> int:
+    def kept_epoch(self, groups: np.ndarray | None) -> int:
         """The epoch whose weights are handed over: the last, unless an earlier one was clearly better."""
-        if self.losses is None or self.best_losses is None or not clearly_better(self.best_losses, self.losses):
+        if self.losses is None or self.best_losses is None:
             return self.epoch
-        return self.best_epoch
+        return self.best_epoch if clearly_better(self.best_losses, self.losses, groups) else self.epoch
 
 
 class _Learner(nn.Module):
@@ -183,11 +182,11 @@ def fit(
                 "best": done.best_epoch == done.epoch,
             }
             ends = done.epoch == epochs or bool(settings.patience and done.waited >= settings.patience)
-            log(line | ({"kept": done.kept_epoch} if ends else {}))
+            log(line | ({"kept": done.kept_epoch(data.val_groups)} if ends else {}))
             if looked:
                 _save(folder / _CHECKPOINT, student, objective, optimizer, done)
             advance(0, f"epoch {done.epoch}/{epochs}{_in_words(found)}")
-    if done.kept_epoch != done.epoch:
+    if done.kept_epoch(data.val_groups) != done.epoch:
         student.load_state_dict(_load(folder / _BEST, device)["student"])
     if statistics_lag(student, done.epoch * feeder.steps):
         reestimate_statistics(student, feeder.plain_images())
@@ -201,7 +200,7 @@ def _look(student: Network, data: TrainingData, done: _Progress) -> dict[str, An
     done.losses = calibrated_losses(task, logits, targets)
     if done.best_losses is None or done.losses.mean() < done.best_losses.mean():
         done.best_epoch, done.best_losses = done.epoch, done.losses
-    done.waited = done.waited + 1 if clearly_better(done.best_losses, done.losses) else 0
+    done.waited = done.waited + 1 if clearly_better(done.best_losses, done.losses, data.val_groups) else 0
     value, likelihood = task.rank(logits, targets)
     return {"metric": task.selection_metric, "value": _finite(value), "nll": -likelihood}
 

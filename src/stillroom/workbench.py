@@ -25,6 +25,7 @@ from stillroom.distillation.step import Objective
 from stillroom.distillation.teachers import Teacher
 from stillroom.ending import calibrated_losses
 from stillroom.errors import UsageError
+from stillroom.evaluation.intervals import group_indices
 from stillroom.feeding import TrainingData
 from stillroom.inference import run_over
 from stillroom.models.network import Network
@@ -78,6 +79,7 @@ class Workbench:
             table.indices("val"),
             rest if training.teach_rest and taught else rest[:0],
             unlabelled,
+            None if table.patients is None else group_indices(table.patients[table.indices("val")]),
         )
         self.teachers: list[Teacher] = []
         self.milestones: dict[str, Network] = {}
@@ -193,8 +195,7 @@ class Workbench:
 
     def epochs(self, rows: np.ndarray) -> int:
         """How many epochs the run's budget gives a network that is trained on these images with their labels."""
-        training = self.settings.training
-        return training.epochs_of(len(batches(rows, training.batch_size)))
+        return self.settings.training.epochs_of(len(batches(rows, self.settings.training.batch_size)))
 
     def control_epochs(self, rows: np.ndarray | None = None) -> int:
         """Epochs that show a control as many images as the student has seen on its whole way, by the run's own count.
@@ -209,11 +210,9 @@ class Workbench:
 
     def epochs_alone(self) -> int:
         """Epochs on the labels alone that show as many images as a teacher would teach in the run's budget."""
-        training = self.settings.training
-        epochs = self.epochs(self.data.train)
-        if training.steps is not None or not training.teach_rest:
-            return epochs
-        return max(1, round(epochs * len(self.training_rows) / len(self.data.train)))
+        training, epochs = self.settings.training, self.epochs(self.data.train)
+        longer = training.steps is None and training.teach_rest
+        return max(1, round(epochs * len(self.training_rows) / len(self.data.train))) if longer else epochs
 
     def teacher(
         self,

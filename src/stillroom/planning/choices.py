@@ -39,7 +39,7 @@ from stillroom.settings import Settings
 MIN_STEPS, MIN_PASSES = 250, 5
 """A side is affordable where the student gets so many steps, in so many passes over the images that teach."""
 MAX_STEPS, MAX_PASSES = 500, 30
-"""More of both teach a pretrained network nothing new (docs/benchmarks.md, "Starts and ends")..."""
+"""More of both teach a pretrained network nothing new (docs/benchmarks.md, "Which start...")..."""
 LONGER_UNTRAINED = 4
 """...others go on learning for so many times as long."""
 TEACH_SHARE, FROZEN_SHARE = 0.5, 0.2
