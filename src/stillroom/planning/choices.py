@@ -131,7 +131,7 @@ class _Planner:
         if any(name.startswith("recipe.") for name in self.fixed):
             self.sheet.choices["recipe.name"] = Choice(self.given.recipe.name, GIVEN)
             return self.given.recipe
-        self.put("recipe.name", Best.name, "it joins what won on validation across the sets of docs/benchmarks.md")
+        self.put("recipe.name", Best.name, "several teachers as one panel; docs/benchmarks.md says what it was worth")
         return Best()
 
     def _student(self, recipe: Recipe, images: int) -> tuple[Start, int]:

@@ -1,4 +1,4 @@
-"""What won on validation across sets, put together: a panel of teachers, its answers and its features.
+"""Parts that may strengthen teaching, put together: a panel of teachers, its answers and its features.
 
 See docs/recipes.md.
 """
