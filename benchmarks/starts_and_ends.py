@@ -20,6 +20,7 @@ import os
 import time
 import traceback
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -66,26 +67,33 @@ class Job:
 
 
 # ---- data ----------------------------------------------------------------------------------------------------------
+@lru_cache
+def read_set(folder: Path, name: str, device: str) -> tuple[Tensor, dict[str, np.ndarray]]:
+    """Pixels, and all else that the file holds."""
+    with np.load(folder / f"{name}.npz") as file:
+        content = {key: file[key] for key in file.files}
+    if "jpeg" in content:
+        ends, blob = content["ends"], content.pop("jpeg").tobytes()
+        starts = [0, *ends[:-1]]
+        images = [
+            np.asarray(Image.open(io.BytesIO(blob[a:b])).convert("RGB")) for a, b in zip(starts, ends, strict=True)
+        ]
+        pixels = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
+    else:
+        raw = content.pop("pixels")
+        raw = raw[:, None].repeat(3, 1) if raw.ndim == 3 else raw.transpose(0, 3, 1, 2)
+        small = torch.from_numpy(raw.copy())
+        parts = [functional.interpolate(part.float(), SIDE, mode="bilinear") for part in small.split(512)]
+        pixels = torch.cat([part.round().to(torch.uint8) for part in parts])
+    return pixels.to(device), content
+
+
 class Pictures:
     """One set on the device: uint8 ``[N, 3, S, S]`` at the teacher's side, targets, and the rows of one split."""
 
     def __init__(self, folder: Path, job: Job, device: str) -> None:
-        with np.load(folder / f"{job.data}.npz") as file:
-            content = {key: file[key] for key in file.files}
-        if "jpeg" in content:
-            ends, blob = content["ends"], content["jpeg"].tobytes()
-            starts = [0, *ends[:-1]]
-            images = [
-                np.asarray(Image.open(io.BytesIO(blob[a:b])).convert("RGB")) for a, b in zip(starts, ends, strict=True)
-            ]
-            pixels = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
-        else:
-            raw = content["pixels"]
-            raw = raw[:, None].repeat(3, 1) if raw.ndim == 3 else raw.transpose(0, 3, 1, 2)
-            small = torch.from_numpy(raw.copy())
-            parts = [functional.interpolate(part.float(), SIDE, mode="bilinear") for part in small.split(512)]
-            pixels = torch.cat([part.round().to(torch.uint8) for part in parts])
-        self.pixels, self.device = pixels.to(device), device
+        self.pixels, content = read_set(folder, job.data, device)
+        self.device = device
         self.targets = torch.from_numpy(content["targets"]).long().to(device)
         self.classes = int(content["targets"].max()) + 1
         split = content[f"split{job.seed}"]

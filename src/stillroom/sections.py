@@ -137,7 +137,7 @@ class TrainingSettings:
     steps: int | None = None
     batch_size: int = 64
     lr: float = 1e-3
-    pretrained_lr: float = 0.3
+    pretrained_lr: float = 0.5
     layer_decay: float | None = None
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     schedule: Literal["cosine", "step", "constant"] = "cosine"

@@ -222,6 +222,7 @@ class Workbench:
         seed: int | None = None,
         class_weights: bool | None = None,
         mode: Literal["frozen", "finetune"] | None = None,
+        size: int | None = None,
     ) -> Teacher:
         """A teacher, trained and asked: its outputs stand in the bank.
 
@@ -231,12 +232,13 @@ class Workbench:
             seed: other than the run's, for a second teacher of the same kind.
             class_weights: whether fine-tuning weighs the labels' loss by class, where not as the run's settings say.
             mode: frozen or fine-tuned, where not as the settings say.
+            size: of its input, where not as the settings say.
         """
         if self._made:
             self.teachers.append(self._made[len(self.teachers)])
             return self.teachers[-1]
         seed = self.seed if seed is None else seed
-        network = self.untaught(name, seed=seed)
+        network = self.untaught(name, seed=seed, size=size)
         number = len(self.teachers) + 1
         role = "teacher" if number == 1 else f"teacher-{number}"
         if (mode or self.settings.teacher.teacher_mode) == "frozen":
@@ -247,11 +249,11 @@ class Workbench:
         self.teachers.append(teacher)
         return teacher
 
-    def untaught(self, name: str | None = None, *, seed: int | None = None) -> Network:
+    def untaught(self, name: str | None = None, *, seed: int | None = None, size: int | None = None) -> Network:
         """The teacher before any training, at its own input size: for what depends on its shape alone."""
         chosen = self.settings.teacher
         name = name or chosen.teacher
-        size = resolve_size(name, chosen.teacher_size, self.settings.data.size)
+        size = resolve_size(name, size or chosen.teacher_size, self.settings.data.size)
         return self._teacher_network(name, size, self.settings.seed if seed is None else seed)
 
     def probe(self, role: str, *, pretrained: bool = True) -> Network:

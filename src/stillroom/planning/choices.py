@@ -6,6 +6,7 @@ Nothing is measured, read or drawn here: what a step costs and what a network we
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 from stillroom.errors import UsageError
@@ -21,7 +22,6 @@ from stillroom.planning.costs import (
 )
 from stillroom.planning.facts import Facts
 from stillroom.planning.networks import (
-    DINOV2_SIDES,
     SIBLINGS,
     SIDES,
     TEACHERS,
@@ -33,33 +33,31 @@ from stillroom.planning.networks import (
 )
 from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet, in_passes
 from stillroom.planning.students import Start, starts
+from stillroom.planning.teachers import FROZEN_SHARE, TEACH_SHARE, Wish, affordable, told
 from stillroom.recipes import Best, Recipe
 from stillroom.settings import Settings
 
-MIN_STEPS, MIN_PASSES = 250, 5
+MIN_STEPS, MIN_PASSES = 300, 3
 """A side is affordable where the student gets so many steps, in so many passes over the images that teach."""
-MAX_STEPS, MAX_PASSES = 500, 30
+MAX_STEPS, MAX_PASSES = 1000, 40
 """More of both teach a pretrained network nothing new (docs/benchmarks.md, "Which start...")..."""
-LONGER_UNTRAINED = 4
-"""...others go on learning for so many times as long."""
-TEACH_SHARE, FROZEN_SHARE = 0.5, 0.2
-"""Share of the minutes that the teachers may take: a fine-tuned panel, and frozen ones alone."""
-MIN_VIEWS, MAX_VIEWS = 4, 16
-"""Views of each image that a teacher is asked about."""
-FINE_TUNE_STEPS, FINE_TUNE_PASSES = 250, 3
-"""A pretrained teacher is fine-tuned for so many steps, in so many passes over the labels, where the minutes allow it."""
+LONGER_CUT, LONGER_UNTRAINED = 2, 4
+"""...those that are cut out of a larger one, and random ones, go on learning for so many times as long."""
 UNTRAINED_EPOCHS = 30
 """Most epochs of a teacher that starts from random weights."""
+MIN_VIEWS = 4
+"""Views of each image that a teacher from random weights is asked about."""
 RESERVE = 0.03
 """Share of the minutes that is not planned for."""
 FEW_IMAGES = 5000
 SMALL_BATCH, LARGE_BATCH = 32, 64
 LR = 2e-3
 """Of what starts from random weights; pretrained ones move at :attr:`TrainingSettings.pretrained_lr` of it."""
-TUNED_ALPHA, FROZEN_ALPHA, FEW_LABELS_ALPHA = 0.2, 0.8, 0.5
-"""Weight of the labels beside a panel with a fine-tuned teacher, beside frozen ones alone, and where these also teach images
-without labels. Frozen networks know less than a student that may learn: at 0.5 they held it back (docs/benchmarks.md)."""
-IMBALANCED = 1.5
+CROP = 0.75
+"""Smallest share of an image that a view shows."""
+SIDED = frozenset({"left", "right", "l", "r", "od", "os", "lateral", "laterality", "situs", "dextro", "dextrocardia"})
+"""Words in the name of a class which say that a mirrored image means something else."""
+IMBALANCED = 10.0
 """Classes are weighed from so many images of the commonest for one of the rarest."""
 
 
@@ -92,7 +90,6 @@ class _Planner:
         self.put = self.sheet.put
         self.usable = 60 * limits.minutes * (1 - RESERVE)
         self.trainings = max(given.evaluation.repeats, given.evaluation.folds)
-        self._given_views = "views.views" in fixed
         self.teachings = given.evaluation.folds  # repeats share their teacher
 
     def plan(self) -> Decision:
@@ -108,8 +105,6 @@ class _Planner:
             self.put("data.resolution", facts.resolution, "the largest of this set's files at hand")
         start, side = self._student(recipe, shown) if not own else self._given_student(shown)
         teaching = self._teacher(recipe, start, side, images) if recipe.has_teacher and not own else None
-        if isinstance(recipe, Best) and teaching:
-            self._panel(teaching)
         if own and recipe.has_teacher:
             names = recipe.teacher_names(self.given)
             teaching = Teaching(names, self.given.teacher.teacher_size or side, self.given.views.views)
@@ -187,7 +182,7 @@ class _Planner:
         """The largest side at which the student gets passes enough, and why."""
         if "data.size" in self.fixed:
             return self.given.data.size, GIVEN
-        seconds = self.usable * (1 - TEACH_SHARE * teacher) / self.trainings
+        seconds = self.usable * (1 - FROZEN_SHARE * teacher) / self.trainings
         wanted = self._enough(start)
         true = rounded_up(self.facts.side)
         sides = [side for side in SIDES if side <= true and self.shelf.takes(start.name, side)]
@@ -209,119 +204,41 @@ class _Planner:
 
     def _enough(self, start: Start) -> int:
         """Passes that a student needs at the least."""
-        return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass)) * (1 if start.pretrained else LONGER_UNTRAINED)
+        return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass)) * _longer(start)
 
     # -- the teacher ------------------------------------------------------------------------------------------
     def _teacher(self, recipe: Recipe, start: Start, side: int, images: int) -> Teaching:
         given, weights = self.given.teacher, self.facts.weights
         if "teacher.teacher" in self.fixed:
-            names, why = [given.teacher], GIVEN
+            names = [given.teacher]
         else:
             names = [name for name in TEACHERS if name in weights and name != start.name]
-            why = f"the strongest with weights at hand ({self.facts.weights_from}) that the minutes allow"
-            if not names and start.name in weights:
-                names, why = [start.name], "no other network has weights at hand"
+            names = names or [start.name] * (start.name in weights)
         if not names or ("teacher.pretrained" in self.fixed and not given.pretrained):
             return self._untrained_teacher(
                 names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
             )
-        beside = self._beside(recipe, start)
-        found = self._affordable(names, beside, start, side, images)
-        name = found.names[0]
-        asked = self.facts.images + found.views * images
-        forward = sum(self.times.forward(member, found.side) for member in (name, *found.frozen))
-        self.put("teacher.teacher", name, why)
-        self._mode(found.epochs)
-        self.put(
-            "teacher.teacher_size",
-            found.side,
-            f"{asked} questions of {1000 * forward:.1f} ms each take {asked * forward / 60:.1f} min; the images' shorter "
-            f"side is {self.facts.side} px, the network's own {self.shelf.native(name)} px",
-        )
-        return found
-
-    def _beside(self, recipe: Recipe, start: Start) -> tuple[str, ...]:
-        """Networks that can join a panel at little cost: the student's own pretrained start, with a head of its own."""
-        if not isinstance(recipe, Best) or "recipe.frozen_teachers" in self.fixed:
-            return recipe.frozen_teachers if isinstance(recipe, Best) else ()
-        return tuple(name for name in (start.large or start.name,) if name in self.facts.weights)
-
-    def _affordable(self, names: list[str], beside: tuple[str, ...], start: Start, side: int, images: int) -> Teaching:
-        """The first of the teachers that answers views enough in its share of the minutes.
-
-        Fine-tuned where that fits in, with its frozen self and those ``beside`` it in a panel if they fit in too;
-        else frozen; as many pixels as possible.
-        """
         its_own = self.given.student.student_size or side
         learning = training_s(self.facts, start.name, its_own, images, self._enough(start), self.times)
         spare = max(self.usable - self.trainings * learning, 0.1 * self.usable)  # the student's steps come first
-        share, cheapest = min(self.usable * TEACH_SHARE, spare) / self.teachings, None
-        wanted = self.given.views.views if self._given_views else MIN_VIEWS
-        for name in names:
-            sides = sorted(self._teacher_sides(name, side), reverse=True)
-            panels = dict.fromkeys((tuple(dict.fromkeys((name, *beside))) if beside else (), ()))
-            seeing = [s for s in sides if s >= its_own] or sides[:1]  # no fewer pixels than its student has
-            if self._tunes() is not False:
-                tuned = [Teaching((name,), s, wanted, self._tuning_epochs(), panel) for s in seeing for panel in panels]
-                fitting = (found for found in tuned if teaching_s(self.facts, found, images, self.times) <= share)
-                if found := next(fitting, tuned[-1] if self._tunes() else None):
-                    return found
-            share = min(share, self.usable * FROZEN_SHARE / self.teachings)
-            for its_side in sides:
-                for others in dict.fromkeys((tuple(member for member in beside if member != name), ())):
-                    frozen = Teaching((name,), its_side, 0, frozen=others)
-                    left = share - teaching_s(self.facts, frozen, images, self.times)
-                    views = left / (images * sum(self.times.forward(member, its_side) for member in (name, *others)))
-                    if views >= wanted:
-                        return replace(frozen, views=wanted if self._given_views else min(MAX_VIEWS, int(views)))
-                    if cheapest is None or views > cheapest[0]:
-                        fewer = wanted if self._given_views else max(1, int(views))
-                        cheapest = (views, replace(frozen, views=fewer))
-        assert cheapest is not None
-        return cheapest[1]
-
-    def _teacher_sides(self, name: str, side: int) -> list[int]:
-        if "teacher.teacher_size" in self.fixed and self.given.teacher.teacher_size:
-            return [self.given.teacher.teacher_size]
-        native, true = self.shelf.native(name), max(rounded_up(self.facts.side), side)
-        listed = DINOV2_SIDES if "dinov2" in name else SIDES
-        sides = [s for s in listed if s <= native and self.shelf.takes(name, s)]
-        return [s for s in sides if s <= true] or sides[:1] or [native]
-
-    def _tunes(self) -> bool | None:
-        """Whether the teacher has to be fine-tuned; None where the minutes decide."""
-        if "teacher.teacher_mode" in self.fixed:
-            return self.given.teacher.teacher_mode == "finetune"
-        return None
-
-    def _tuning_epochs(self) -> int:
-        if self.given.teacher.teacher_epochs:
-            return self.given.teacher.teacher_epochs
-        steps = steps_of_epoch(self.facts.labelled, 0, self.batch)[0]
-        return max(FINE_TUNE_PASSES, math.ceil(FINE_TUNE_STEPS / steps))
-
-    def _mode(self, epochs: int) -> None:
-        labelled, share = self.facts.labelled, f"{TEACH_SHARE:.0%} of the minutes"
-        why = f"a linear head on its features: fine-tuning it on {labelled} labels takes more than {share}"
-        if not epochs:
-            self.put("teacher.teacher_mode", "frozen", why)
-            return
-        self.put("teacher.teacher_mode", "finetune", f"fine-tuned on {labelled} labels, within {share}")
-        steps = epochs * steps_of_epoch(labelled, 0, self.batch)[0]
-        self.put("teacher.teacher_epochs", epochs, f"{steps} steps; about {FINE_TUNE_STEPS} are enough")
-
-    def _panel(self, teaching: Teaching) -> None:
-        """Who else answers, and how much the labels weigh beside them."""
-        if teaching.frozen:
-            why = "their heads on frozen features take seconds, and err on other images than a fine-tuned network does"
-            self.put("recipe.frozen_teachers", teaching.frozen, why)
-        if teaching.epochs:
-            alpha, why = TUNED_ALPHA, "a fine-tuned panel knows more than they tell"
-        elif without_labels(self.facts, self.given.training.teach_rest):
-            alpha, why = FEW_LABELS_ALPHA, "frozen networks also teach what has no label"
-        else:
-            alpha, why = FROZEN_ALPHA, "frozen networks know less than a student that learns"
-        self.put("recipe.alpha", alpha, f"weight of the labels: {why}")
+        wish = Wish(
+            facts=self.facts,
+            shelf=self.shelf,
+            times=self.times,
+            given=replace(self.given, recipe=recipe),
+            fixed=self.fixed,
+            names=tuple(names),
+            own=start.large or start.name,
+            side=its_own,
+            images=images,
+            batch=self.batch,
+            seconds=tuple(min(self.usable * share, spare) / self.teachings for share in (TEACH_SHARE, FROZEN_SHARE)),
+            passes=max(1, int(self.usable / (images * self.times.step(start.name, its_own)))),
+        )
+        found = affordable(wish)
+        for name, (value, why) in told(wish, found).items():
+            self.put(name, value, why)
+        return found
 
     def _untrained_teacher(self, name: str, side: int, images: int) -> Teaching:
         facts, share = self.facts, self.usable * TEACH_SHARE / self.teachings
@@ -361,7 +278,7 @@ class _Planner:
 
     def _passes_within(self, seconds: float, start: Start, side: int, images: int) -> tuple[int, str]:
         """How many passes fit, at least one, and what else there is to say."""
-        most = max(MAX_PASSES, math.ceil(MAX_STEPS / self.steps_a_pass)) * (1 if start.pretrained else LONGER_UNTRAINED)
+        most = max(MAX_PASSES, math.ceil(MAX_STEPS / self.steps_a_pass)) * _longer(start)
         name = start.name
         cost = {n: training_s(self.facts, name, side, images, n, self.times) for n in range(1, most + 1)}
         fitting = sum(cost[n] <= seconds for n in cost)
@@ -376,6 +293,10 @@ class _Planner:
         self.put(
             "views.augment", "light", "shifts, scales, small turns and other light, as between two takes of an image"
         )
+        self.put("views.crop", CROP, f"a view shows {CROP:.0%} of an image at the least")
+        sided = sorted(name for name in self.facts.classes if SIDED & {*re.findall("[a-z]+", name.lower())})
+        why = f"a mirrored image may be of another class than {sided[0]}" if sided else "no class is named after a side"
+        self.put("views.flips", not sided, why)
         if teaching is None:
             self.put("views.views", 0, "without a teacher to ask, every epoch has views of its own")
         else:
@@ -395,3 +316,8 @@ class _Planner:
             self.put("evaluation.keep", "best", why)
         if self.limits.max_mb is not None:
             self.put("evaluation.max_mb", self.limits.max_mb, "the largest that `--keep best` may hand over")
+
+
+def _longer(start: Start) -> int:
+    """For how many times as long this start goes on learning as a pretrained one."""
+    return 1 if start.pretrained else LONGER_CUT if start.large else LONGER_UNTRAINED

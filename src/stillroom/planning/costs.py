@@ -51,11 +51,12 @@ class Teaching:
     """The teacher as far as its cost goes.
 
     Attributes:
-        names: of the networks that are asked.
+        names: of the networks that are asked, once for each copy.
         side: of their input, in pixels.
         views: how many views of each image they are asked about.
         epochs: of fine-tuning; 0 for a frozen one.
         frozen: more networks that are asked frozen, as a panel with the others.
+        frozen_side: of the input of those.
     """
 
     names: tuple[str, ...]
@@ -63,6 +64,12 @@ class Teaching:
     views: int
     epochs: int = 0
     frozen: tuple[str, ...] = ()
+    frozen_side: int = 0
+
+    @property
+    def asked(self) -> list[tuple[str, int]]:
+        """Every network that is asked, with its side."""
+        return [(name, self.side) for name in self.names] + [(name, self.frozen_side) for name in self.frozen]
 
 
 def without_labels(facts: Facts, rest: bool) -> int:
@@ -81,7 +88,7 @@ def teaching_s(facts: Facts, teaching: Teaching, images: int, times: Times) -> f
         else:
             seconds += HEAD_S
     for name in teaching.frozen:
-        seconds += asked * times.forward(name, teaching.side) + HEAD_S
+        seconds += asked * times.forward(name, teaching.frozen_side) + HEAD_S
     return seconds
 
 
@@ -110,8 +117,7 @@ def afterwards_s(
         times: of a step and a question.
     """
     wanted, ask = settings.evaluation, times.forward(*student)
-    asked = (*teaching.names, *teaching.frozen) if teaching else ()
-    ask_teacher = sum(times.forward(name, teaching.side) for name in asked) if teaching else 0.0
+    ask_teacher = sum(times.forward(name, side) for name, side in teaching.asked) if teaching else 0.0
     networks = 1 + (settings.recipe.has_control and wanted.control)
     seconds = {
         "evaluate": 3.0 + networks * facts.images * ask + RESAMPLES_S * wanted.resamples,

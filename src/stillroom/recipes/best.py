@@ -29,6 +29,7 @@ class Best(Recipe):
         teachers: more networks that teach, beside `--teacher` and in its mode.
         frozen_teachers: pretrained networks that join the panel frozen, each with a head of its own, whatever the teacher's
             mode; the teacher's own name may be among them, and so may the student's.
+        frozen_size: input side of the frozen teachers, in pixels. Default: that of the teacher.
         teacher_seeds: how many of each fine-tuned teacher to train, from as many seeds.
         alpha: weight in [0, 1] of the labels; the panel's answers weigh 1 - alpha.
         temperature: softens panel and student alike.
@@ -43,6 +44,7 @@ class Best(Recipe):
 
     teachers: tuple[str, ...] = ()
     frozen_teachers: tuple[str, ...] = ()
+    frozen_size: int | None = None
     teacher_seeds: int = 1
     alpha: float = 0.5
     temperature: float = 2.0
@@ -52,6 +54,8 @@ class Best(Recipe):
     def __post_init__(self) -> None:
         if self.teacher_seeds < 1:
             raise UsageError(f"teacher_seeds must be at least 1, got {self.teacher_seeds}.")
+        if self.frozen_size is not None and self.frozen_size < 16:
+            raise UsageError(f"frozen_size must be at least 16, got {self.frozen_size}.")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
         if not 0 < self.temperature < math.inf:
@@ -86,7 +90,13 @@ class Best(Recipe):
             )
 
     def unused(self, settings: Settings) -> list[str]:
-        return self._idle({"answers": settings.views.still, "temperature": self.alpha == 1})
+        return self._idle(
+            {
+                "answers": settings.views.still,
+                "temperature": self.alpha == 1,
+                "frozen_size": not self.frozen_teachers,
+            }
+        )
 
     def teacher_names(self, settings: Settings) -> tuple[str, ...]:
         return self._own(settings) + self.frozen_teachers
@@ -109,7 +119,7 @@ class Best(Recipe):
             for number, name in enumerate(names)
         ]
         teachers += [
-            bench.teacher(needs=needs_of(self.feature_weight), name=name, mode="frozen")
+            bench.teacher(needs=needs_of(self.feature_weight), name=name, mode="frozen", size=self.frozen_size)
             for name in self.frozen_teachers
         ]
         student, rows = bench.student(), bench.data.train
