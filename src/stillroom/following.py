@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stillroom.errors import UsageError
 from stillroom.planning.plan_file import read_plan
-from stillroom.planning.sheet import Limits, Plan, fixed_names
+from stillroom.planning.sheet import Limits, Plan, fixed_names, trainings_of
 from stillroom.settings import SECTIONS, Settings, anchored, read_yaml
 
 
@@ -51,10 +51,24 @@ def plan_or_settings(
                 f"{plan} was made for {found.settings.source}, not for {wanted.source}: make one by "
                 f"`stillroom plan {wanted.source}`, or change `source` in it."
             )
+        _tell_of_trainings(found, wanted)
         return found.with_flags(wanted, fixed)
     if no_plan or (settings and minutes is None and max_ms is None):
         return wanted
     return _made(wanted, fixed, out, minutes, max_ms)
+
+
+def _tell_of_trainings(plan: Plan, wanted: Settings) -> None:
+    """Say so where a plan's minutes are those of fewer trainings than are asked for."""
+    planned, asked = trainings_of(plan.settings), trainings_of(wanted)
+    if asked > planned:
+        from stillroom import console
+
+        console.say(
+            f"The plan was made for {planned} training{'s' * (planned > 1)} of the student: {asked} take "
+            f"{asked / planned:.3g} times its {plan.budget.minutes:g} minutes, or nearly. `stillroom plan` has no "
+            "--repeats and --folds; `stillroom distill` without --plan makes a plan that shares the minutes among them."
+        )
 
 
 def _made(

@@ -189,6 +189,8 @@ def _losses_of(bench: Workbench, networks: Mapping[str, nn.Module]) -> dict[str,
 
 def _why_joined(keep: str, number: int | None, losses: Mapping[str, np.ndarray], groups: np.ndarray) -> str:
     count = sum(name not in _ALL for name in losses)
+    if number == 1 and len(groups) < FEWEST_IMAGES:
+        return f"{len(groups)} validation images are too few to choose one of {count} trainings by: the first is handed over."
     if number == 1:
         return f"Of {count} trainings of the student none is better on validation than the first by more than its luck."
     if number is not None:

@@ -127,8 +127,8 @@ def check_settings(settings: Settings, task: Task) -> None:
             f"{teacher.weights} is one file, but {', '.join(dict.fromkeys(taught_by))} need weights: give a folder that "
             "holds a file for each."
         )
-    for name in taught_by:
-        resolve_size(name, teacher.teacher_size, side)
+    for name, size in settings.recipe.teacher_inputs(settings):
+        resolve_size(name, size, side)
         if teacher.pretrained:
             locate_weights(name, teacher.weights)
     if settings.training.unlabelled:

@@ -314,6 +314,11 @@ class EvaluationSettings:
 
 def _check_wishes(data: DataSettings) -> None:
     """Raises UsageError where what is asked of the classes contradicts itself, whatever the source holds."""
+    for name in ("merge", "drop_class", "classes"):
+        if isinstance(getattr(data, name), str):
+            raise UsageError(
+                f"{name} takes a list, such as [{getattr(data, name)!r}], got {getattr(data, name)!r} alone."
+            )
     seen: dict[str, str] = {}
     for text in data.merge:
         old, equals, new = text.partition("=")

@@ -52,6 +52,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
+        object.__setattr__(self, "source", str(self.source))  # a Path is a source too
         recipe, teacher, student = self.recipe, self.teacher, self.student
         teacher = replace(
             teacher,

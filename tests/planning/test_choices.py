@@ -15,18 +15,19 @@ from stillroom import (
     TrainingSettings,
     UsageError,
 )
-from stillroom.planning.choices import (
-    FEW_LABELS_ALPHA,
+from stillroom.planning.choices import CROP, MIN_STEPS, choose
+from stillroom.planning.facts import Facts
+from stillroom.planning.networks import SIDES
+from stillroom.planning.sheet import GIVEN, Limits
+from stillroom.planning.teachers import (
     FINE_TUNE_STEPS,
     FROZEN_ALPHA,
-    MIN_STEPS,
-    SIDES,
+    FROZEN_SHARE,
+    FROZEN_SIDE,
+    MOST_SEEDS,
     TEACH_SHARE,
     TUNED_ALPHA,
-    choose,
 )
-from stillroom.planning.facts import Facts
-from stillroom.planning.sheet import GIVEN, Limits
 
 MEGABYTES = {
     "efficientnet_b0": 16.0,
@@ -100,13 +101,21 @@ def value(found, name):
 
 
 # -- the student --------------------------------------------------------------------------------------------------
-def test_the_best_pretrained_student_within_the_megabytes_and_the_strongest_other_as_teacher():
+def test_the_best_pretrained_student_within_the_megabytes_taught_by_its_own_start_fine_tuned():
     found = plan()
     assert value(found, "student.student") == "mobilenetv2_100"  # mobilenet_edgetpu_100 has 11.3 MB
     assert value(found, "student.student_pretrained") is True
-    assert value(found, "teacher.teacher") == "mobilenet_edgetpu_100"
+    assert value(found, "teacher.teacher") == "mobilenetv2_100"
+    assert value(found, "teacher.teacher_mode") == "finetune"
+    assert value(found, "teacher.teacher_size") == value(found, "data.size")
     larger = plan(max_mb=12)
-    assert value(larger, "student.student") == "mobilenet_edgetpu_100"
+    assert value(larger, "student.student") == value(larger, "teacher.teacher") == "mobilenet_edgetpu_100"
+
+
+def test_a_recipe_of_one_teacher_takes_the_strongest_other_network():
+    given = Settings("x", MedAlmighty())
+    assert value(plan(given=given, fixed={"recipe.name"}), "teacher.teacher") == "mobilenet_edgetpu_100"
+    larger = plan(given=given, fixed={"recipe.name"}, max_mb=12)
     assert value(larger, "teacher.teacher") == "mobilenetv2_100"  # never the student itself
 
 
@@ -134,6 +143,9 @@ def test_random_weights_only_where_nothing_else_is_at_hand_and_then_an_untrained
 def test_the_only_network_with_weights_teaches_itself():
     found = plan(weights=("mobilenetv2_100",), student_weights=("mobilenetv2_100",))
     assert value(found, "student.student") == value(found, "teacher.teacher") == "mobilenetv2_100"
+    assert "the student's own start" in found.choices["teacher.teacher"].why
+    given = Settings("x", MedAlmighty())
+    found = plan(weights=("mobilenetv2_100",), student_weights=("mobilenetv2_100",), given=given, fixed={"recipe.name"})
     assert found.choices["teacher.teacher"].why == "no other network has weights at hand"
 
 
@@ -156,7 +168,7 @@ def test_limits_are_above_zero(limits):
 def test_the_side_is_the_largest_with_passes_enough(step_ms, minutes):
     times = Times(step_ms)
     side = value(plan(times=times, minutes=minutes), "data.size")
-    student_s = 60 * minutes * (1 - TEACH_SHARE)
+    student_s = 60 * minutes * (1 - FROZEN_SHARE)
 
     def passes(at):
         return student_s / (640 * times.step("any", at))
@@ -171,22 +183,35 @@ def test_the_side_does_not_exceed_that_of_the_images(true, side):
     found = plan(times=Times(0.1), side=true)
     assert value(found, "data.size") == side
     assert value(found, "teacher.teacher_size") <= side
+    frozen = found.choices.get("recipe.frozen_size", found.choices["teacher.teacher_size"])
+    assert frozen.value >= FROZEN_SIDE
     assert str(true) in found.choices["data.size"].why
 
 
 # -- the teacher --------------------------------------------------------------------------------------------------
 def test_a_teacher_that_is_too_slow_makes_way_for_a_weaker_one():
     both = ("vit_small_patch16_224", *FACTS.weights)
-    assert value(plan(weights=both, minutes=60), "teacher.teacher") == "vit_small_patch16_224"
+    frozen = {
+        "given": Settings("x", MedAlmighty(), teacher=TeacherSettings(teacher_mode="frozen")),
+        "fixed": {"recipe.name", "teacher.teacher_mode"},
+    }
+    assert value(plan(weights=both, minutes=60, **frozen), "teacher.teacher") == "vit_small_patch16_224"
     slow = Times(factors={"vit_small_patch16_224": 50.0})
-    assert value(plan(times=slow, weights=both, minutes=60), "teacher.teacher") == "mobilenet_edgetpu_100"
+    assert value(plan(times=slow, weights=both, minutes=60, **frozen), "teacher.teacher") == "mobilenet_edgetpu_100"
 
 
-def test_the_teacher_keeps_to_its_share_with_fewer_pixels_and_views():
+def test_the_teacher_keeps_to_its_share():
     for minutes in (1, 4, 20, 60):
-        found = plan(minutes=minutes, times=Times(2.0))
-        assert found.expected_s["teach"] <= 60 * minutes * TEACH_SHARE + 1e-6
-    assert value(plan(minutes=1), "teacher.teacher_size") < value(plan(minutes=60), "teacher.teacher_size")
+        for step_ms in (0.5, 2.0):
+            found = plan(minutes=minutes, times=Times(step_ms))
+            assert found.expected_s["teach"] <= 60 * minutes * TEACH_SHARE + 1e-6
+
+
+def test_longer_minutes_bring_copies_and_larger_frozen_networks():
+    short, long = plan(minutes=1, times=Times(2.0), side=64), plan(minutes=60, times=Times(2.0), side=64)
+    assert "recipe.teacher_seeds" not in short.choices
+    assert value(long, "recipe.teacher_seeds") == MOST_SEEDS
+    assert value(long, "recipe.frozen_size") == FROZEN_SIDE  # 64 px tell a network that was made for 224 too little
 
 
 @pytest.mark.parametrize("labelled", [64, 640, 6400])
@@ -194,24 +219,42 @@ def test_the_teacher_is_fine_tuned_for_steps_enough_where_the_minutes_allow(labe
     found = plan(minutes=60, times=Times(1.0), training=labelled, labelled=labelled)
     assert value(found, "teacher.teacher_mode") == "finetune"
     batch = value(found, "training.batch_size")
-    assert value(found, "teacher.teacher_epochs") * -(-labelled // batch) >= FINE_TUNE_STEPS
-    assert value(plan(minutes=0.5, labelled=labelled, training=labelled), "teacher.teacher_mode") == "frozen"
+    steps = value(found, "teacher.teacher_epochs") * -(-labelled // batch)
+    assert steps >= 0.9 * FINE_TUNE_STEPS
+    tight = {"minutes": 0.5, "times": Times(8.0), "labelled": labelled, "training": labelled}
+    assert value(plan(**tight), "teacher.teacher_mode") == "frozen"
 
 
 def test_frozen_networks_join_the_panel():
-    tight = {"minutes": 1, "side": 64, "images": 500, "training": 320}
-    tuned, frozen = plan(minutes=60), plan(**tight, labelled=320)
+    tuned, frozen = plan(minutes=60), plan(minutes=2, times=Times(8.0))
     assert value(tuned, "recipe.name") == "best"
     assert value(tuned, "recipe.frozen_teachers") == ("mobilenet_edgetpu_100", "mobilenetv2_100")
     assert value(tuned, "recipe.alpha") == TUNED_ALPHA
-    assert value(frozen, "recipe.frozen_teachers") == ("mobilenetv2_100",)  # the teacher itself is frozen already
+    assert value(frozen, "teacher.teacher") == "mobilenet_edgetpu_100"  # the strongest, where none is fine-tuned
+    assert value(frozen, "teacher.teacher_mode") == "frozen"
     assert value(frozen, "recipe.alpha") == FROZEN_ALPHA
-    few = plan(**tight, labelled=64, times=Times(5.0))
-    assert value(few, "teacher.teacher_mode") == "frozen"
-    assert value(few, "recipe.alpha") == FEW_LABELS_ALPHA  # they also teach what has no label
+    few = plan(minutes=2, times=Times(8.0), labelled=64)
+    assert "no label" in few.choices["recipe.alpha"].why or value(few, "teacher.teacher_mode") == "finetune"
     assert "recipe.frozen_teachers" not in plan(given=Settings("x", MedAlmighty()), fixed={"recipe.name"}).choices
     cut = plan(minutes=60, max_mb=2)
     assert "mobilenetv2_100" in value(cut, "recipe.frozen_teachers")  # what the student is cut out of
+
+
+def test_a_teacher_is_asked_about_fewer_views_where_there_are_few_passes():
+    many, few = plan(minutes=20), plan(minutes=3, times=Times(4.0), side=64, labelled=6400, training=6400, images=8000)
+    assert value(many, "views.views") >= 5
+    assert 2 <= value(few, "views.views") < 5
+
+
+def test_views_are_crops_and_mirrored_unless_a_class_is_named_after_a_side():
+    found = plan()
+    assert value(found, "views.crop") == CROP
+    assert value(found, "views.flips") is True
+    for name in ("Left ear", "OD", "situs inversus"):
+        sided = plan(classes={name: 320, "b": 320})
+        assert value(sided, "views.flips") is False
+        assert name in sided.choices["views.flips"].why
+    assert value(plan(classes={"cleft lip": 320, "b": 320}), "views.flips") is True  # a word, not letters
 
 
 def test_what_validation_finds_best_is_handed_over():
@@ -258,10 +301,10 @@ def test_images_without_labels_count_in_a_pass():
 
 def test_uneven_classes_are_weighed():
     assert value(plan(), "training.class_weights") is False
-    found = plan(classes={"a": 500, "b": 140})
+    found = plan(classes={"a": 600, "b": 40})
     assert value(found, "training.class_weights") is True
-    assert found.choices["training.class_weights"].why.startswith("3.6 images")
-    assert "training.class_weights" not in plan(kind="multilabel", classes={"a": 500, "b": 140}).choices
+    assert found.choices["training.class_weights"].why.startswith("15.0 images")
+    assert "training.class_weights" not in plan(kind="multilabel", classes={"a": 600, "b": 40}).choices
 
 
 # -- what is given ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from stillroom.planning.networks import (
     Networks,
     rounded_up,
 )
-from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet, in_passes
+from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet, in_passes, trainings_of
 from stillroom.planning.students import Start, starts
 from stillroom.planning.teachers import FROZEN_SHARE, TEACH_SHARE, Wish, affordable, told
 from stillroom.recipes import Best, Recipe
@@ -89,7 +89,7 @@ class _Planner:
         self.sheet = Sheet(given, fixed)
         self.put = self.sheet.put
         self.usable = 60 * limits.minutes * (1 - RESERVE)
-        self.trainings = max(given.evaluation.repeats, given.evaluation.folds)
+        self.trainings = trainings_of(given)
         self.teachings = given.evaluation.folds  # repeats share their teacher
 
     def plan(self) -> Decision:

@@ -31,7 +31,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for flag, value in (("--minutes", self.minutes), ("--max-mb", self.max_mb), ("--max-ms", self.max_ms)):
-            if value is not None and not 0 < value < math.inf:
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UsageError(f"{flag} is a number, got {value!r}.")
+            if not 0 < value < math.inf:
                 raise UsageError(f"{flag} must be above 0 and finite, got {value:g}.")
 
 
@@ -68,7 +72,8 @@ class Plan:
         known = names_of(type(settings.recipe))
         kept = {name: choice for name, choice in self.choices.items() if name in known}
         same = replace(settings, evaluation=self.settings.evaluation) == self.settings
-        expected = self.expected_s if same else {}
+        as_often = trainings_of(settings) == trainings_of(self.settings)
+        expected = self.expected_s if same and as_often else {}
         return replace(self, settings=settings, choices=kept | given, expected_s=expected)
 
 
@@ -102,6 +107,11 @@ class Sheet:
         """All choices, with what was given besides."""
         given = {name: Choice(value_of(self.given, name), GIVEN) for name in sorted(self.fixed - set(self.choices))}
         return self.choices | given
+
+
+def trainings_of(settings: Settings) -> int:
+    """How many trainings of the student a run asks for."""
+    return max(settings.evaluation.repeats, settings.evaluation.folds)
 
 
 def value_of(settings: Settings, name: str) -> Any:

@@ -113,6 +113,10 @@ class Recipe(ABC):
         """The networks whose weights the run needs besides the student's."""
         return (settings.teacher.teacher,) if self.has_teacher else ()
 
+    def teacher_inputs(self, settings: Settings) -> tuple[tuple[str, int | None], ...]:
+        """The same networks, each with the side that its input was given; None for the usual one."""
+        return tuple((name, settings.teacher.teacher_size) for name in self.teacher_names(settings))
+
     def has_start(self, settings: Settings) -> bool:
         """Whether the student knows something before it is trained: its weights are pretrained, or cut out of such."""
         return settings.student.starts_pretrained

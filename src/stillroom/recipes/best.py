@@ -101,6 +101,11 @@ class Best(Recipe):
     def teacher_names(self, settings: Settings) -> tuple[str, ...]:
         return self._own(settings) + self.frozen_teachers
 
+    def teacher_inputs(self, settings: Settings) -> tuple[tuple[str, int | None], ...]:
+        size = settings.teacher.teacher_size
+        own = tuple((name, size) for name in self._own(settings))
+        return own + tuple((name, self.frozen_size or size) for name in self.frozen_teachers)
+
     def _own(self, settings: Settings) -> tuple[str, ...]:
         """Those in the teacher's mode, every seed of them."""
         return (settings.teacher.teacher, *self.teachers) * self.teacher_seeds
