@@ -228,7 +228,8 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
             figures["luck"]["exported"] = None
     if (exported := networks[role]) is not first.networks[STUDENT]:
         keeping.save_exported(run, exported)
-    run.note(exported_role=role, passes=trainings.passes(run))
+    side = bench.seen_by(exported).images.store.size
+    run.note(exported_role=role, exported_side=side, passes=trainings.passes(run))
 
     with run.stage("evaluate"):
         uncertain = uncertainty.measure(bench, exported, logits[role])  # type: ignore[arg-type]

@@ -17,10 +17,11 @@ from stillroom.settings import Settings
 
 TEACH_SHARE, FROZEN_SHARE = 0.5, 0.3
 """Share of the minutes that the teachers may take: with a fine-tuned one among them, and frozen ones alone."""
-FEWEST_VIEWS, MOST_VIEWS = 5, 16
-"""Views of each image that a teacher is asked about; fewer where the student makes few passes."""
-FINE_TUNE_STEPS, FINE_TUNE_PASSES = 300, 2
-"""A pretrained teacher is fine-tuned for so many steps, in so many passes over the labels."""
+FEWEST_VIEWS, PANEL_VIEWS, MOST_VIEWS = 5, 8, 16
+"""Views of each image that a teacher is asked about, and before frozen networks join a fine-tuned one; fewer where the student
+makes few passes."""
+FINE_TUNE_STEPS, LEAST_STEPS, FINE_TUNE_PASSES = 300, 200, 2
+"""A pretrained teacher is fine-tuned for so many steps, or at the least, in so many passes over the labels."""
 MOST_SEEDS = 3
 """Copies of the fine-tuned network that differ in luck."""
 FROZEN_SIDE = 96
@@ -69,19 +70,18 @@ class Wish:
         """Whether the teacher has to be fine-tuned; None where the minutes decide."""
         return self.given.teacher.teacher_mode == "finetune" if "teacher.teacher_mode" in self.fixed else None
 
-    @property
-    def views(self) -> int:
+    def views(self, teaching: Teaching) -> int:
         """Of each image, at the least."""
         if "views.views" in self.fixed:
             return self.given.views.views
-        return max(2, min(FEWEST_VIEWS, math.ceil(self.passes / 3)))
+        fewest = PANEL_VIEWS if teaching.epochs and teaching.frozen else FEWEST_VIEWS
+        return max(2, min(fewest, math.ceil(self.passes / 3)))
 
-    @property
-    def epochs(self) -> int:
-        """Of fine-tuning."""
+    def epochs(self, steps: int) -> int:
+        """Of fine-tuning for so many steps."""
         if self.given.teacher.teacher_epochs:
             return self.given.teacher.teacher_epochs
-        return max(FINE_TUNE_PASSES, round(FINE_TUNE_STEPS / steps_of_epoch(self.facts.labelled, 0, self.batch)[0]))
+        return max(FINE_TUNE_PASSES, round(steps / steps_of_epoch(self.facts.labelled, 0, self.batch)[0]))
 
 
 def affordable(wish: Wish) -> Teaching:
@@ -91,8 +91,10 @@ def affordable(wish: Wish) -> Teaching:
     few as well, it is the one that comes nearest.
     """
     most = max(wish.seconds)
-    found = [(teaching, most if teaching.epochs else wish.seconds[1], wish.views) for teaching in _teachings(wish)]
-    found += [(teaching, most, min(2, wish.views)) for teaching, _, _ in found if wish.tunes or not teaching.epochs]
+    found = [
+        (teaching, most if teaching.epochs else wish.seconds[1], wish.views(teaching)) for teaching in _teachings(wish)
+    ]
+    found += [(teaching, most, min(2, wanted)) for teaching, _, wanted in found if wish.tunes or not teaching.epochs]
     nearest: tuple[float, Teaching] | None = None
     for teaching, seconds, wanted in found:
         views = _views(wish, teaching, seconds)
@@ -120,9 +122,10 @@ def _teachings(wish: Wish) -> Iterator[Teaching]:
     panels = isinstance(wish.given.recipe, Best)
     if wish.tunes is not False:
         for name in _tuned(wish):
-            for seeds in _seeds(wish):
+            lengths = [(seeds, FINE_TUNE_STEPS) for seeds in _seeds(wish)]
+            for seeds, steps in (*lengths, (min(_seeds(wish)), LEAST_STEPS)):
                 for side in _tuned_sides(wish, name):
-                    tuned = Teaching((name,) * seeds, side, 0, wish.epochs)
+                    tuned = Teaching((name,) * seeds, side, 0, wish.epochs(steps))
                     if panels:
                         yield from _with_frozen(wish, tuned, (*wish.names[:1], wish.own))
                     yield tuned

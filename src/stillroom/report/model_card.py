@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from stillroom.evaluation.roles import PROBE_OF_TEACHER, STUDENT, TEACHER
 from stillroom.files import write_atomically
 from stillroom.report import tables
 from stillroom.report.citations import citations
@@ -64,16 +65,20 @@ def markdown_table(grid: tables.Grid) -> str:
 
 def _context(record: Record) -> dict[str, Any]:
     title, subtitle = headline(record)
-    student = record.efficiency.get("student", {})
+    manifest = record.manifest
+    role = manifest.get("exported_role", STUDENT)
+    of_teacher = role in (TEACHER, PROBE_OF_TEACHER)
+    size = (record.efficiency.get(role) or record.efficiency.get(STUDENT) or {}).get("parameters")
     return {
         "record": record,
         "manifest": record.manifest,
         "audit": record.audit or {},
         "title": title,
         "subtitle": subtitle,
-        "student": network(record.manifest.get("student")),
+        "network": network(manifest.get(TEACHER if of_teacher else STUDENT)),
+        "side": manifest.get("exported_side") or manifest.get("store", {}).get("size"),
         "teacher": network(record.manifest.get("teacher")),
-        "parameters": count(student.get("parameters")) if student.get("parameters") else None,
+        "parameters": count(size) if size else None,
         "labels": labels(record),
         "reading": reading(record),
         "control": claim(record)["control"],
@@ -84,7 +89,7 @@ def _context(record: Record) -> dict[str, Any]:
         "plan": record.plan and (budget(record.plan) or "Without a limit of time or size."),
         "notes": notes(record),
         "class_counts": tables.class_counts(record),
-        "calibration": {key: estimate(value) for key, value in record.calibration.get("student", {}).items()},
+        "calibration": {key: estimate(value) for key, value in (record.calibration.get(role) or {}).items()},
         "calibration_notes": temperature_notes(record),
         "warnings": audit_warnings(record),
         "maps": _maps(record.metrics["explanation"]) if "explanation" in record.metrics else None,

@@ -23,7 +23,7 @@ TITLES = {
     PROBE_OF_TEACHER: "Linear probe on the teacher",
     PROBE_OF_STUDENT: "Linear probe on the student's start",
     MAJORITY: "Majority class",
-    "onnx": "Student as ONNX",
+    "onnx": "The ONNX file",
 }
 
 
