@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from stillroom.inference import evaluating
+from stillroom.data.inference import evaluating
 from stillroom.models.zoo import create
 
 _BATCHES, _IMAGES, _TURNS = (8, 16, 32, 64, 128), 256, 3

@@ -32,8 +32,8 @@ from stillroom.distillation.teachers import Teacher
 from stillroom.evaluation.efficiency import machine
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create
-from stillroom.settings import DataSettings, TrainingSettings, ViewSettings
-from stillroom.training import TrainingData, fit
+from stillroom.settings.sections import DataSettings, TrainingSettings, ViewSettings
+from stillroom.training.loop import TrainingData, fit
 
 SIZE, BATCH = 64, 64
 

@@ -36,7 +36,7 @@ from stillroom import (
     distill,
     resume,
 )
-from stillroom.foreign_images import evaluate_foreign
+from stillroom.after.foreign_images import evaluate_foreign
 
 DATA, WEIGHTS = (Path(os.environ.get(name, ".")) for name in ("STILLROOM_DATA", "STILLROOM_WEIGHTS"))
 

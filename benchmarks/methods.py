@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from stillroom import Run
+from stillroom.data.inference import evaluating
 from stillroom.data.load import load_data
 from stillroom.errors import UsageError
 from stillroom.explanation.controls import trivial_maps
@@ -24,7 +25,6 @@ from stillroom.explanation.faithfulness import deletion_insertion
 from stillroom.explanation.heat_maps import METHODS, heat_maps
 from stillroom.explanation.lesions import mask_energy, mask_share, pointing
 from stillroom.explanation.means import mean_with_interval
-from stillroom.inference import evaluating
 from stillroom.models.saving import load_network
 
 MOST = 48

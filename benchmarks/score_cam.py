@@ -32,7 +32,7 @@ from stillroom.evaluation.efficiency import machine
 from stillroom.evaluation.intervals import percentile
 from stillroom.explanation.heat_maps import heat_maps
 from stillroom.models.zoo import create
-from stillroom.settings import DataSettings, ViewSettings
+from stillroom.settings.sections import DataSettings, ViewSettings
 
 SIZE = 224
 NETWORKS = {"resnet18": 3, "mobilenetv3_small_100": 12, "vit_tiny_patch16_224": 5}

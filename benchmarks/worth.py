@@ -31,7 +31,7 @@ from scipy.stats import t
 
 from stillroom import Run
 from stillroom.evaluation.intervals import Ranking, resample_weights
-from stillroom.files import write_atomically
+from stillroom.files.atomic import write_atomically
 
 RESAMPLES = 1000
 RIVALS = ("fine-tuned", "probe", "control", "teacher")

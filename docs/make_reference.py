@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import stillroom
-from stillroom.cli import make_app
+from stillroom.cli.app import make_app
 from stillroom.data.audit import Audit
 from stillroom.data.findings import ClassCount, Finding, Pair, SharedPatient
 from stillroom.deployment.edge_maps import edge_map
@@ -36,9 +36,9 @@ from stillroom.explanation.evidence import gather
 from stillroom.models.network import Network
 from stillroom.models.taps import Outputs
 from stillroom.recipes import RECIPES, Recipe
-from stillroom.settings import SECTIONS, Settings
-from stillroom.training import TrainingData
-from stillroom.workbench import Workbench
+from stillroom.run.workbench import Workbench
+from stillroom.settings.whole import SECTIONS, Settings
+from stillroom.training.loop import TrainingData
 
 TARGET = Path(__file__).with_name("reference.md")
 
@@ -408,8 +408,8 @@ def _python() -> Iterator[str]:
     yield "### For authors of recipes"
     yield (
         "What a recipe and an objective work with; see [how-to](how-to.md#add-a-recipe-of-your-own). From "
-        "`stillroom.recipes`, `stillroom.workbench`, `stillroom.distillation.step`, "
-        "`stillroom.distillation.teachers`, `stillroom.training` and `stillroom.models`."
+        "`stillroom.recipes`, `stillroom.run.workbench`, `stillroom.distillation.step`, "
+        "`stillroom.distillation.teachers`, `stillroom.training.loop` and `stillroom.models`."
     )
     for cls in (Recipe, Workbench, Objective, Step, TeacherOutputs, Teacher, TrainingData, Network, Outputs):
         yield f"#### {cls.__name__}"

@@ -82,7 +82,7 @@ def tiny_run(picture_folder, tmp_path_factory):
 @pytest.fixture
 def own_run(tiny_run, tmp_path):
     """A copy of ``tiny_run`` to be changed."""
-    from stillroom.run import Run
+    from stillroom.run.folder import Run
 
     return Run.open(shutil.copytree(tiny_run.path, tmp_path / "run"))
 
@@ -136,9 +136,9 @@ def toy():
     from stillroom.data.images import Images
     from stillroom.data.store import build_store
     from stillroom.data.table import Table
-    from stillroom.settings import ViewSettings
+    from stillroom.settings.sections import ViewSettings
     from stillroom.task import MultiClass
-    from stillroom.training import TrainingData
+    from stillroom.training.loop import TrainingData
 
     def make(task=None, count=96, views=None, seed=0):
         task, views = task or MultiClass(("left", "right")), views or ViewSettings(views=2)

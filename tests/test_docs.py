@@ -28,11 +28,11 @@ from stillroom import (
     ViewSettings,
     distill,
 )
-from stillroom.cli import make_app
+from stillroom.cli.app import make_app
 from stillroom.distillation.step import Step, TeacherOutputs
 from stillroom.models.taps import Outputs
 from stillroom.recipes import RECIPES, MedAlmighty, recipe_named
-from stillroom.settings import SECTIONS
+from stillroom.settings.whole import SECTIONS
 from stillroom.task import MultiClass, MultiLabel
 
 ROOT = Path(__file__).parents[1]
@@ -280,7 +280,7 @@ def test_files_that_the_pages_name_exist():
 def loads_torch(arguments: list[str]) -> bool:
     """Whether a command that succeeds has loaded torch."""
     program = (
-        "import sys\nfrom stillroom.cli import main\ncode = 0\n"
+        "import sys\nfrom stillroom.cli.app import main\ncode = 0\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    code = end.code or 0\n"
         "assert code == 0, code\nprint('torch' in sys.modules)"
     )

@@ -12,7 +12,7 @@ import pytest
 
 from stillroom import Baseline, EvaluationSettings, Settings
 from stillroom.progress import Journey, enter, journey, progress
-from stillroom.stages import foreseen, stage_of
+from stillroom.run.forecast import foreseen, stage_of
 
 WORK = """
 import time

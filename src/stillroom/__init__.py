@@ -15,17 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stillroom.after.corruptions import evaluate_corruptions
+    from stillroom.after.external_validation import evaluate
+    from stillroom.after.foreign_images import evaluate_foreign
+    from stillroom.after.heat_map import Explanation, explain
     from stillroom.bench import run_bench
-    from stillroom.corrupted_images import evaluate_corruptions
     from stillroom.data.load import Dataset, load_data
     from stillroom.deployment.predictor import Prediction, Predictor
     from stillroom.errors import RunError, StillroomError, UsageError
-    from stillroom.explain_images import Explanation, explain
     from stillroom.explanation.heat_maps import heat_maps
-    from stillroom.export import export_student
-    from stillroom.external_validation import evaluate
-    from stillroom.foreign_images import evaluate_foreign
-    from stillroom.pipeline import distill, resume
     from stillroom.planning import Choice, Plan, plan, read_plan, write_plan
     from stillroom.recipes import (
         CAMKD,
@@ -41,16 +39,18 @@ if TYPE_CHECKING:
         StandardKD,
         WeCKD,
     )
-    from stillroom.run import Run
-    from stillroom.settings import (
+    from stillroom.run.folder import Run
+    from stillroom.run.pipeline import distill, resume
+    from stillroom.run.stages.export import export_student
+    from stillroom.settings.sections import (
         DataSettings,
         EvaluationSettings,
-        Settings,
         StudentSettings,
         TeacherSettings,
         TrainingSettings,
         ViewSettings,
     )
+    from stillroom.settings.whole import Settings
     from stillroom.task import MultiClass, MultiLabel, Task
 
 _HOMES = {
@@ -61,15 +61,15 @@ _HOMES = {
     "RunError": "errors",
     "StillroomError": "errors",
     "UsageError": "errors",
-    "evaluate": "external_validation",
-    "evaluate_corruptions": "corrupted_images",
-    "evaluate_foreign": "foreign_images",
-    "Explanation": "explain_images",
-    "explain": "explain_images",
+    "evaluate": "after.external_validation",
+    "evaluate_corruptions": "after.corruptions",
+    "evaluate_foreign": "after.foreign_images",
+    "Explanation": "after.heat_map",
+    "explain": "after.heat_map",
     "heat_maps": "explanation.heat_maps",
-    "export_student": "export",
-    "distill": "pipeline",
-    "resume": "pipeline",
+    "export_student": "run.stages.export",
+    "distill": "run.pipeline",
+    "resume": "run.pipeline",
     "Choice": "planning",
     "Plan": "planning",
     "plan": "planning",
@@ -88,14 +88,14 @@ _HOMES = {
     "Recipe": "recipes",
     "StandardKD": "recipes",
     "WeCKD": "recipes",
-    "Run": "run",
-    "DataSettings": "settings",
-    "EvaluationSettings": "settings",
-    "Settings": "settings",
-    "StudentSettings": "settings",
-    "TeacherSettings": "settings",
-    "TrainingSettings": "settings",
-    "ViewSettings": "settings",
+    "Run": "run.folder",
+    "DataSettings": "settings.sections",
+    "EvaluationSettings": "settings.sections",
+    "Settings": "settings.whole",
+    "StudentSettings": "settings.sections",
+    "TeacherSettings": "settings.sections",
+    "TrainingSettings": "settings.sections",
+    "ViewSettings": "settings.sections",
     "MultiClass": "task",
     "MultiLabel": "task",
     "Task": "task",

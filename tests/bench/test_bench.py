@@ -22,7 +22,7 @@ from stillroom.bench.engines import Job, launch, made_by
 from stillroom.bench.grid import read_grid
 from stillroom.bench.page import page
 from stillroom.bench.tables import csv_table, markdown
-from stillroom.cli import main
+from stillroom.cli.app import main
 
 GRID = {
     "data": ["phantoms:240"],

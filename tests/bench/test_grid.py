@@ -8,7 +8,7 @@ import yaml
 
 from stillroom import UsageError
 from stillroom.bench.grid import read_grid
-from stillroom.settings import from_dict, to_dict
+from stillroom.settings.whole import from_dict, to_dict
 
 GRID = {
     "data": ["phantoms:120", {"source": "phantoms:90", "label": "small", "size": 48, "training": {"epochs": 7}}],

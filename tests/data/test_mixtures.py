@@ -7,7 +7,7 @@ from scipy.stats import beta, kstest
 
 from stillroom.data.images import Images
 from stillroom.data.mixtures import Mixture, blend, draw_mixture
-from stillroom.settings import ViewSettings
+from stillroom.settings.sections import ViewSettings
 
 ROWS = np.arange(4000)
 

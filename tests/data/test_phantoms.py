@@ -12,7 +12,7 @@ from stillroom.data.sources.phantom_brushes import SIDE
 from stillroom.data.sources.phantom_drawing import sample_anatomy
 from stillroom.data.sources.phantoms import BLOCK, CLASSES, VERSION, read_phantoms
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 
 
 def table(count: int = 120, seed: int = 0, **settings):

@@ -7,7 +7,7 @@ from PIL import Image
 from stillroom.data.load import load_data
 from stillroom.data.unlabelled import load_unlabelled
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 
 SETTINGS = DataSettings(size=32)
 

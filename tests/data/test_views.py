@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from stillroom.data.views import augment, uniforms, view_numbers, view_of_epoch
-from stillroom.settings import ViewSettings
+from stillroom.settings.sections import ViewSettings
 
 LIGHT, STRONG = ViewSettings(augment="light", views=3), ViewSettings(augment="strong", views=3, flips=True)
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from stillroom.data.images import Images
+from stillroom.data.inference import evaluating, run_over
 from stillroom.distillation.bank import build_bank
 from stillroom.errors import RunError
-from stillroom.inference import evaluating, run_over
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create
-from stillroom.settings import ViewSettings
+from stillroom.settings.sections import ViewSettings
 
 
 def make(data, network, cache, rows=None, views=(None, 0, 1), ask=None):

@@ -9,7 +9,7 @@ from stillroom.evaluation.assess import VALIDATION_RESAMPLES, assess
 from stillroom.evaluation.calibration import calibration_notes, fit_temperature
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.metrics import score
-from stillroom.settings import EvaluationSettings
+from stillroom.settings.sections import EvaluationSettings
 from stillroom.task import MultiClass
 
 TASK = MultiClass(("benign", "malignant", "normal"))

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom.data.inference import at_once
 from stillroom.errors import UsageError
 from stillroom.explanation.heat_maps import METHODS, heat_maps, hidden_value
 from stillroom.explanation.layers import find_layer
-from stillroom.inference import at_once
 from stillroom.models.network import Network
 from stillroom.models.zoo import create
 

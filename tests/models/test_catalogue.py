@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from stillroom.errors import UsageError
-from stillroom.models.catalogue import STUDENTS, TEACHERS, describe, find, names, short_list
+from stillroom.models.cards import describe
+from stillroom.models.catalogue import STUDENTS, TEACHERS, find, names, short_list
 
 
 def test_the_list_is_at_hand_without_torch():

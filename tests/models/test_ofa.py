@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx
 from stillroom.errors import UsageError
-from stillroom.models.catalogue import describe, find
+from stillroom.models.cards import describe
+from stillroom.models.catalogue import find
 from stillroom.models.normalisation import IMAGENET
 from stillroom.models.ofa import Ofa
 from stillroom.models.ofa_space import OFA595, config_of, sample

@@ -226,7 +226,7 @@ def test_the_teacher_is_fine_tuned_for_steps_enough_where_the_minutes_allow(labe
 
 
 def test_frozen_networks_join_the_panel():
-    tuned, frozen = plan(minutes=60), plan(minutes=2, times=Times(8.0))
+    tuned, frozen = plan(minutes=60, times=Times(2.0)), plan(minutes=2, times=Times(8.0))
     assert value(tuned, "recipe.name") == "best"
     assert value(tuned, "recipe.frozen_teachers") == ("mobilenet_edgetpu_100", "mobilenetv2_100")
     assert value(tuned, "recipe.alpha") == TUNED_ALPHA
@@ -236,7 +236,7 @@ def test_frozen_networks_join_the_panel():
     few = plan(minutes=2, times=Times(8.0), labelled=64)
     assert "no label" in few.choices["recipe.alpha"].why or value(few, "teacher.teacher_mode") == "finetune"
     assert "recipe.frozen_teachers" not in plan(given=Settings("x", MedAlmighty()), fixed={"recipe.name"}).choices
-    cut = plan(minutes=60, max_mb=2)
+    cut = plan(minutes=60, max_mb=2, times=Times(2.0))
     assert "mobilenetv2_100" in value(cut, "recipe.frozen_teachers")  # what the student is cut out of
 
 
@@ -364,8 +364,8 @@ def test_every_choice_has_a_reason_in_a_line():
 
 
 def test_the_demonstration_trains_its_own_teacher():
-    from stillroom.demo import GIVEN as FIXED
-    from stillroom.demo import MINUTES, demo_settings
+    from stillroom.cli.demo import GIVEN as FIXED
+    from stillroom.cli.demo import MINUTES, demo_settings
 
     given = demo_settings()
     found = plan(given=given, fixed=FIXED, minutes=MINUTES, weights=(), student_weights=(), times=Times(1.0))

@@ -17,8 +17,8 @@ from stillroom import (
     ViewSettings,
 )
 from stillroom.data.load import load_data
-from stillroom.run import Run
-from stillroom.workbench import Workbench
+from stillroom.run.folder import Run
+from stillroom.run.workbench import Workbench
 
 
 @pytest.fixture

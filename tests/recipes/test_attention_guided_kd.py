@@ -9,9 +9,9 @@ import torch
 
 import stillroom
 from stillroom import Settings, UsageError
+from stillroom.data.inference import run_over
 from stillroom.distillation.objectives.attention_guided import AttentionGuidedLoss
 from stillroom.distillation.objectives.hybrid import HybridLoss
-from stillroom.inference import run_over
 from stillroom.models.saving import load_network
 from stillroom.recipes import AttentionGuidedKD, Recipe
 

@@ -18,18 +18,18 @@ from stillroom.models.weight_selection import Elements, Layers, select_weights
 from stillroom.models.zoo import create
 from stillroom.recipes import RECIPES
 from stillroom.recipes.dual_model_skd import DualModelSKD
-from stillroom.run import Run
-from stillroom.settings import (
+from stillroom.run.folder import Run
+from stillroom.run.workbench import Workbench
+from stillroom.settings.sections import (
     DataSettings,
     EvaluationSettings,
-    Settings,
     StudentSettings,
     TeacherSettings,
     TrainingSettings,
     ViewSettings,
 )
+from stillroom.settings.whole import Settings
 from stillroom.task import MultiClass, MultiLabel
-from stillroom.workbench import Workbench
 
 LARGE, SMALL = "resnet10t", "resnet10t_050"
 QUICK = {"skd_epochs": 1, "projector_width": 16, "projection": 8}
@@ -347,7 +347,7 @@ def section():
 
 
 def test_the_pages_controls_are_settings_that_work():
-    from stillroom.cli import make_app
+    from stillroom.cli.app import make_app
 
     seen = 0
     for flags in re.findall(r"^\|[^|]+\| `(--(?:initial|skd|teach|elements)\b[^`]*)` \|", section(), re.MULTILINE):

@@ -8,7 +8,7 @@ import torch
 import stillroom
 from stillroom import LinearProbe, UsageError
 from stillroom.models.zoo import create
-from stillroom.run import Run
+from stillroom.run.folder import Run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_only_the_head_is_fitted(settings, tmp_path):
 
 
 def test_a_stopped_probe_goes_on(settings, tmp_path, monkeypatch):
-    from stillroom import pipeline
+    from stillroom.run import pipeline
 
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from stillroom import (
     ViewSettings,
     WeCKD,
 )
-from stillroom.cli import main
+from stillroom.cli.app import main
 from stillroom.recipes import RECIPES
 
 TAUGHT = TeacherSettings("resnet18", teacher_epochs=3)

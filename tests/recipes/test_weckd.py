@@ -18,8 +18,8 @@ from stillroom import (
     WeCKD,
 )
 from stillroom.data.load import load_data
-from stillroom.run import Run
-from stillroom.workbench import Workbench
+from stillroom.run.folder import Run
+from stillroom.run.workbench import Workbench
 
 QUICK = {
     "data": DataSettings(size=32),

@@ -20,7 +20,7 @@ from stillroom.evaluation.luck import Training, luck
 from stillroom.evaluation.ood import energy, fit_density, fit_foreign_rule, foreign_report, refusal_report
 from stillroom.explanation.evidence import Explained, gather
 from stillroom.report import write_report
-from stillroom.settings import EvaluationSettings
+from stillroom.settings.sections import EvaluationSettings
 from stillroom.task import MultiClass, MultiLabel, Task
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -238,7 +238,7 @@ def test_the_positive_class_or_the_mean_is_named(make_run):
 
 def test_the_control_is_named_as_the_recipe_names_it():
     from stillroom.recipes import CAMKD, DualModelSKD, LinearProbe, WeCKD
-    from stillroom.settings import Settings
+    from stillroom.settings.whole import Settings
 
     def said(recipe):
         return recipe.claim(Settings("phantoms", recipe))
@@ -257,7 +257,7 @@ def test_the_control_is_named_as_the_recipe_names_it():
 
 
 def test_the_report_says_how_many_labels_were_read(make_run):
-    from stillroom.files import write_json
+    from stillroom.files.atomic import write_json
     from stillroom.report import write_model_card, write_report
 
     run = make_run()

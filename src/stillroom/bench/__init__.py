@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.bench.grid import Cell, read_grid
 from stillroom.errors import StillroomError, UsageError
-from stillroom.files import write_atomically
-from stillroom.settings import to_dict
+from stillroom.files.atomic import write_atomically
+from stillroom.settings.whole import to_dict
 
 if TYPE_CHECKING:
     from stillroom.bench.collect import Finished, Outcome, System
@@ -206,7 +206,7 @@ def _check_folder(out: Path) -> None:
 def _check_cells(file: Path, cells: list[Cell]) -> None:
     """Raises UsageError, naming the cell, for what `stillroom distill` would refuse before it reads an image."""
     from stillroom.data.load import open_source
-    from stillroom.pipeline import check_settings as check
+    from stillroom.run.pipeline import check_settings as check
     from stillroom.task import Task
 
     tasks: dict[str, Task] = {}

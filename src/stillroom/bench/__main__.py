@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stillroom.bench.engines import COMMAND
-from stillroom.cli import main
+from stillroom.cli.app import main
 
 _GRACE_S = 20.0
 

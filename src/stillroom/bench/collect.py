@@ -12,8 +12,8 @@ import numpy as np
 from stillroom.bench.grid import Cell
 from stillroom.bench.statistics import Mean, Spread, Verdict, compare_over_sets, difference_of, mean_of, spread, verdict
 from stillroom.evaluation.assess import STUDENT
-from stillroom.run import Run
-from stillroom.settings import to_dict
+from stillroom.run.folder import Run
+from stillroom.settings.whole import to_dict
 
 State = Literal["done", "failed", "waiting"]
 Key = tuple[str, str, str, str]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from stillroom.cache import fingerprint
 from stillroom.errors import UsageError
-from stillroom.settings import Settings, to_dict
+from stillroom.files.cache import fingerprint
+from stillroom.settings.whole import Settings, to_dict
 
 Engine = Literal["processes", "ray"]
 

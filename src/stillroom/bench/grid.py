@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from stillroom.cache import fingerprint
 from stillroom.errors import UsageError, nearest
+from stillroom.files.cache import fingerprint
 from stillroom.planning.sheet import Limits
 from stillroom.recipes import RECIPES, Baseline, Recipe, recipe_named
-from stillroom.settings import SECTIONS, Settings, from_dict, read_section, to_dict
+from stillroom.settings.whole import SECTIONS, Settings, from_dict, read_section, to_dict
 
 KEYS = ("data", "recipes", "teachers", "students", "seeds", "settings", "plan")
 _HOMES = {"data": "data", "recipes": "recipe", "teachers": "teacher", "students": "student"}

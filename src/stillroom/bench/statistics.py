@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stillroom.cache import fingerprint
 from stillroom.evaluation.intervals import group_indices, joint_interval, resample_weights
 from stillroom.evaluation.metrics import checked, figures
+from stillroom.files.cache import fingerprint
 from stillroom.task import Task
 
 LEVEL = 0.95

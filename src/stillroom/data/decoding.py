@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stillroom.cache import write_meta
 from stillroom.data.geometry import Fit, drop_equal_channels, fit_image, fit_mask, luminance, planes
 from stillroom.data.table import Table, UnreadableImage
 from stillroom.errors import UsageError
+from stillroom.files.cache import write_meta
 from stillroom.progress import progress
 
 THUMBNAIL = 32

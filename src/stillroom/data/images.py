@@ -13,7 +13,7 @@ from torch import Tensor
 from stillroom.data.mixtures import Mixture, blend, draw_mixture
 from stillroom.data.store import Store
 from stillroom.data.views import VIEWS_VERSION, augment
-from stillroom.settings import ViewSettings
+from stillroom.settings.sections import ViewSettings
 
 _RESIDENT_SHARE = 0.4  # of an accelerator's free memory that the images may take
 

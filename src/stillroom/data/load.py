@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from stillroom.cache import fingerprint
 from stillroom.data.audit import Audit, audit_data
 from stillroom.data.duplicates import DuplicatePairs, duplicate_groups, find_duplicates
 from stillroom.data.splits import assign_splits, require_training_images, take_fold
@@ -15,7 +14,8 @@ from stillroom.data.store import Quarantined, Store, at_side, build_store
 from stillroom.data.table import SPLITS, Table
 from stillroom.data.unlabelled import Unlabelled
 from stillroom.errors import UsageError, nearest
-from stillroom.settings import DataSettings
+from stillroom.files.cache import fingerprint
+from stillroom.settings.sections import DataSettings
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 

@@ -9,11 +9,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from stillroom.cache import cache_root, fingerprint, publish, read_meta
 from stillroom.data.decoding import THUMBNAIL, decode_all, is_readable
 from stillroom.data.geometry import PREPROCESSING_VERSION, Fit
 from stillroom.data.table import Table
 from stillroom.errors import RunError
+from stillroom.files.cache import cache_root, fingerprint, publish, read_meta
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def build_store(
         table: the rows; the reader's stamps tell whether content changed.
         size: side of the stored images in pixels.
         fit: see :func:`stillroom.data.geometry.fit_image`.
-        cache: root of the cache; default :func:`stillroom.cache.cache_root`. The store is in ``stores/<fingerprint>``.
+        cache: root of the cache; default :func:`stillroom.files.cache.cache_root`. The store is in ``stores/<fingerprint>``.
         progress: show how far decoding has come, on standard error.
 
     Returns:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stillroom.settings import ViewSettings
+from stillroom.settings.sections import ViewSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import RunError
-from stillroom.files import write_atomically
+from stillroom.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillroom.cache import cache_root, fingerprint, publish, read_meta, write_meta
 from stillroom.data.images import Images
+from stillroom.data.inference import at_once, evaluating
 from stillroom.errors import RunError
-from stillroom.inference import at_once, evaluating
+from stillroom.files.cache import cache_root, fingerprint, publish, read_meta, write_meta
 from stillroom.progress import progress
 
 _FORMAT = 1

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.data.images import Images
+from stillroom.data.inference import evaluating
 from stillroom.distillation.bank import Ask, Bank
-from stillroom.inference import evaluating
 from stillroom.models.network import Network
 from stillroom.models.taps import Outputs
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stillroom.cache import cache_root, is_complete, publish, write_meta
-from stillroom.files import write_atomically
+from stillroom.files.atomic import write_atomically
+from stillroom.files.cache import cache_root, is_complete, publish, write_meta
 from stillroom.models.saving import DESCRIPTION, WEIGHTS
 
 _HISTORY = "history.json"

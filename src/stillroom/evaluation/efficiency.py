@@ -53,7 +53,7 @@ def profile(
     """
     import torch
 
-    from stillroom.macs import count_macs
+    from stillroom.models.multiply_adds import count_macs
 
     place = torch.device(device)
     was = {module: module.training for module in network.modules()}

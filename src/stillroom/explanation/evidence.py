@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stillroom.data.inference import evaluating
 from stillroom.errors import UsageError
 from stillroom.explanation.agreement import agreement
 from stillroom.explanation.claims import FEWEST_CHECKED, doubts, notes, statement
@@ -28,7 +29,6 @@ from stillroom.explanation.faithfulness import (
 from stillroom.explanation.heat_maps import Method, heat_maps
 from stillroom.explanation.lesions import mask_energy, mask_share, pointing
 from stillroom.explanation.means import count_units, mean_with_interval, mean_with_t_interval
-from stillroom.inference import evaluating
 from stillroom.progress import Advance, progress
 
 BASELINES: tuple[Baseline, ...] = ("blur", "mean")

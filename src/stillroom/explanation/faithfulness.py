@@ -16,9 +16,9 @@ from scipy.sparse.linalg import splu
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stillroom.data.inference import BATCH, at_once
 from stillroom.errors import RunError, UsageError
 from stillroom.explanation.controls import blur
-from stillroom.inference import BATCH, at_once
 
 Probability = Callable[[Tensor], Tensor]
 """Images ``[n, C, H, W]`` to probabilities ``[n, K]``."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from stillroom.data.inference import evaluating
 from stillroom.errors import UsageError, nearest
-from stillroom.inference import evaluating
 from stillroom.models.network import Network
 from stillroom.models.taps import has_class_token, layer_map
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stillroom.errors import UsageError
-from stillroom.files import write_atomically, write_json
+from stillroom.files.atomic import write_atomically, write_json
 from stillroom.models.network import Network
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import restore

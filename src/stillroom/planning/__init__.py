@@ -18,7 +18,7 @@ from typing import Literal
 
 from stillroom.planning.plan_file import FILE, read_plan, to_plain, write_plan
 from stillroom.planning.sheet import GIVEN, Choice, Limits, Plan, names_of, value_of
-from stillroom.settings import Settings, anchored, from_dict
+from stillroom.settings.whole import Settings, anchored, from_dict
 
 
 def plan(

@@ -10,7 +10,6 @@ import re
 from dataclasses import replace
 
 from stillroom.errors import UsageError
-from stillroom.feeding import steps_of_epoch
 from stillroom.planning.costs import (
     STEP_OVERHEAD,
     Teaching,
@@ -35,7 +34,8 @@ from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet, in_
 from stillroom.planning.students import Start, starts
 from stillroom.planning.teachers import FROZEN_SHARE, TEACH_SHARE, Wish, affordable, told
 from stillroom.recipes import Best, Recipe
-from stillroom.settings import Settings
+from stillroom.settings.whole import Settings
+from stillroom.training.feeding import steps_of_epoch
 
 MIN_STEPS, MIN_PASSES = 300, 3
 """A side is affordable where the student gets so many steps, in so many passes over the images that teach."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stillroom.planning.facts import Facts
-from stillroom.settings import Settings
+from stillroom.settings.whole import Settings
 
 HEAD_S = 3.0
 """Seconds to fit a linear head."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.settings import DataSettings, Settings
+from stillroom.settings.sections import DataSettings
+from stillroom.settings.whole import Settings
 
 if TYPE_CHECKING:
     from stillroom.data.table import Table
@@ -95,8 +96,8 @@ def look(settings: Settings, names: tuple[str, ...]) -> Facts:
     from stillroom.data.splits import assign_splits
     from stillroom.data.unlabelled import list_unlabelled
     from stillroom.evaluation.efficiency import machine
+    from stillroom.models.device import pick_device
     from stillroom.planning.stock import weights_at_hand
-    from stillroom.workbench import pick_device
 
     resolution = _resolution(settings.source, settings.data)
     data, training, seed = replace(settings.data, resolution=resolution), settings.training, settings.seed  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import UsageError, nearest
-from stillroom.files import write_atomically
+from stillroom.files.atomic import write_atomically
 from stillroom.planning.sheet import Choice, Limits, Plan, names_of
 from stillroom.recipes import MedAlmighty, recipe_named
-from stillroom.settings import from_dict, plain_values, read_section, read_yaml
+from stillroom.settings.whole import from_dict, plain_values, read_section, read_yaml
 
 FILE = "plan.yaml"
 """Its name in a run folder."""

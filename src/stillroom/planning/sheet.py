@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from stillroom.errors import UsageError
 from stillroom.recipes import Recipe
-from stillroom.settings import SECTIONS, Settings
+from stillroom.settings.whole import SECTIONS, Settings
 
 GIVEN = "given"
 """The reason of what stood on the command line, or in settings that the plan was made around."""

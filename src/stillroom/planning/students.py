@@ -8,7 +8,7 @@ from typing import NamedTuple
 from stillroom.planning.facts import Facts
 from stillroom.planning.networks import SIBLINGS, STUDENTS, UNTRAINED_STUDENTS, Networks
 from stillroom.planning.sheet import Limits
-from stillroom.settings import StudentSettings
+from stillroom.settings.sections import StudentSettings
 
 
 class Start(NamedTuple):

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stillroom.feeding import steps_of_epoch
 from stillroom.planning.costs import Teaching, Times, teaching_s, without_labels
 from stillroom.planning.facts import Facts
 from stillroom.planning.networks import DINOV2_SIDES, SIDES, Networks, rounded_up
 from stillroom.planning.sheet import GIVEN
 from stillroom.recipes import Best
-from stillroom.settings import Settings
+from stillroom.settings.whole import Settings
+from stillroom.training.feeding import steps_of_epoch
 
 TEACH_SHARE, FROZEN_SHARE = 0.5, 0.3
 """Share of the minutes that the teachers may take: with a fine-tuned one among them, and frozen ones alone."""
 FEWEST_VIEWS, PANEL_VIEWS, MOST_VIEWS = 5, 8, 16
-"""Views of each image that a teacher is asked about, and before frozen networks join a fine-tuned one; fewer where the student
-makes few passes."""
+"""Views of each image that a teacher is asked about, and before frozen networks join a fine-tuned one; fewer where the
+student makes few passes."""
 FINE_TUNE_STEPS, LEAST_STEPS, FINE_TUNE_PASSES = 300, 200, 2
 """A pretrained teacher is fine-tuned for so many steps, or at the least, in so many passes over the labels."""
 MOST_SEEDS = 3

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stillroom.data.inference import evaluating
 from stillroom.data.views import augment
-from stillroom.inference import evaluating
 from stillroom.models.zoo import create
-from stillroom.settings import ViewSettings
+from stillroom.settings.sections import ViewSettings
 
 REPEATS = 3
 """Batches that are timed after one to warm up; the quickest counts."""
@@ -67,8 +67,8 @@ class Stopwatch:
 
     def _latency_ms(self, name: str, side: int) -> float:
         """Milliseconds for one image on one thread of the processor, as `stillroom models --max-ms` counts them."""
-        from stillroom.budget import timed
-        from stillroom.models.catalogue import describe
+        from stillroom.models.cards import describe
+        from stillroom.models.latency import timed
 
         card = describe([name], size=side, classes=self.classes)[0]
         found = timed([card], classes=self.classes, threads=1, show_progress=False)[0].latency_ms

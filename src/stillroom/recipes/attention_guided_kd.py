@@ -11,8 +11,7 @@ from stillroom.recipes.base import Claim, Recipe, require_places
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ class AttentionGuidedKD(Recipe):
                 f"beta must be above 0 and finite, got {self.beta}. Without it the student is the control."
             )
 
-    def claim(self, settings: Settings) -> Claim:
+    def claim(self, settings: RunSettings) -> Claim:
         control = "the same student with the same teacher and budget, without being asked to look where it looks"
         return Claim("the teacher's attention", control, super().claim(settings).origin)
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.attention_guided import AttentionGuidedLoss
 
         student, untaught = bench.student(), bench.untaught()
@@ -73,7 +72,7 @@ class AttentionGuidedKD(Recipe):
         )
         return bench.fit("student", student, objective, teachers=[teacher])
 
-    def control(self, bench: Workbench) -> Network:
+    def control(self, bench: Moves) -> Network:
         """The same student of the same teacher, which is not asked to look where it looks."""
         from stillroom.distillation.objectives.hybrid import HybridLoss
 

@@ -15,8 +15,7 @@ from stillroom.task import Task
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 @dataclass(frozen=True)
@@ -71,18 +70,18 @@ class Recipe(ABC):
             )
         return task
 
-    def claim(self, settings: Settings) -> Claim:
+    def claim(self, settings: RunSettings) -> Claim:
         """What the report says that this recipe adds, and what its control is."""
         names = " + ".join(dict.fromkeys(self.teacher_names(settings)))
         return Claim(
             "the teacher", "the same student, on the same budget, without a teacher", f"Distilled from {names}"
         )
 
-    def controls_by_itself(self, settings: Settings) -> bool:
+    def controls_by_itself(self, settings: RunSettings) -> bool:
         """Whether its control is another network than the baseline with the same settings."""
         return self.has_control and type(self).control is not Recipe.control
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: RunSettings) -> None:
         """Raises UsageError for settings that do not go with the recipe, before anything takes long."""
         if settings.training.unlabelled and not self.uses_unlabelled:
             raise UsageError(
@@ -90,7 +89,7 @@ class Recipe(ABC):
                 "with a teacher."
             )
 
-    def unused(self, settings: Settings) -> list[str]:
+    def unused(self, settings: RunSettings) -> list[str]:
         """Names of settings that differ from their defaults and yet change nothing in this run."""
         return [] if self.has_teacher else self._idle_teacher(settings)
 
@@ -99,7 +98,7 @@ class Recipe(ABC):
         defaults = {f.name: f.default for f in fields(self)}
         return [name for name, off in switches.items() if off and getattr(self, name) != defaults[name]]
 
-    def _idle_teacher(self, settings: Settings, *read: str) -> list[str]:
+    def _idle_teacher(self, settings: RunSettings, *read: str) -> list[str]:
         """The teacher's settings that are not at their default, though nothing but ``read`` is read of them."""
         if settings.student.starts_pretrained:
             read = (*read, "weights")  # where the student's are looked for
@@ -109,27 +108,27 @@ class Recipe(ABC):
             name for name, value in defaults.items() if name not in read and getattr(settings.teacher, name) != value
         ]
 
-    def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+    def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
         """The networks whose weights the run needs besides the student's."""
         return (settings.teacher.teacher,) if self.has_teacher else ()
 
-    def teacher_inputs(self, settings: Settings) -> tuple[tuple[str, int | None], ...]:
+    def teacher_inputs(self, settings: RunSettings) -> tuple[tuple[str, int | None], ...]:
         """The same networks, each with the side that its input was given; None for the usual one."""
         return tuple((name, settings.teacher.teacher_size) for name in self.teacher_names(settings))
 
-    def has_start(self, settings: Settings) -> bool:
+    def has_start(self, settings: RunSettings) -> bool:
         """Whether the student knows something before it is trained: its weights are pretrained, or cut out of such."""
         return settings.student.starts_pretrained
 
-    def start(self, bench: Workbench) -> Network:
+    def start(self, bench: Moves) -> Network:
         """The student before it is trained."""
         return bench.student()
 
     @abstractmethod
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         """Train what the system trains and return the student."""
 
-    def control(self, bench: Workbench) -> Network:
+    def control(self, bench: Moves) -> Network:
         """The same student without what the system adds: on the labels alone, for as many image passes."""
         from stillroom.distillation.objectives.labels import LabelLoss
 

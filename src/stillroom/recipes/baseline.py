@@ -9,7 +9,7 @@ from stillroom.recipes.base import Recipe
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Baseline(Recipe):
     uses_unlabelled: ClassVar[bool] = False
     has_control: ClassVar[bool] = False
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.labels import LabelLoss
 
         return bench.fit("student", bench.student(), LabelLoss(), epochs=bench.epochs_alone())

@@ -14,8 +14,7 @@ from stillroom.recipes.base import Recipe
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 _SEEDS_APART = 1000
 """Between copies of a teacher, so that runs with seeds 0, 1, 2 share none: their luck must be their own."""
@@ -63,7 +62,7 @@ class Best(Recipe):
         if not 0 <= self.feature_weight < math.inf:
             raise UsageError(f"feature_weight must be at least 0 and finite, got {self.feature_weight}.")
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: RunSettings) -> None:
         super().check(settings)
         names = self._own(settings)
         if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
@@ -89,7 +88,7 @@ class Best(Recipe):
                 "With --views 0 no answer is stored to take the mean of: give --answers view, or --views 8."
             )
 
-    def unused(self, settings: Settings) -> list[str]:
+    def unused(self, settings: RunSettings) -> list[str]:
         return self._idle(
             {
                 "answers": settings.views.still,
@@ -98,19 +97,19 @@ class Best(Recipe):
             }
         )
 
-    def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+    def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
         return self._own(settings) + self.frozen_teachers
 
-    def teacher_inputs(self, settings: Settings) -> tuple[tuple[str, int | None], ...]:
+    def teacher_inputs(self, settings: RunSettings) -> tuple[tuple[str, int | None], ...]:
         size = settings.teacher.teacher_size
         own = tuple((name, size) for name in self._own(settings))
         return own + tuple((name, self.frozen_size or size) for name in self.frozen_teachers)
 
-    def _own(self, settings: Settings) -> tuple[str, ...]:
+    def _own(self, settings: RunSettings) -> tuple[str, ...]:
         """Those in the teacher's mode, every seed of them."""
         return (settings.teacher.teacher, *self.teachers) * self.teacher_seeds
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.panel import PanelLoss, needs_of
         from stillroom.distillation.teachers import of_mean_answers
 

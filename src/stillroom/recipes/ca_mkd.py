@@ -11,8 +11,7 @@ from stillroom.recipes.base import Recipe
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 _SEEDS_APART = 1000
@@ -55,7 +54,7 @@ class CAMKD(Recipe):
         if not 0 <= self.feature_weight < math.inf:
             raise UsageError(f"feature_weight must be at least 0 and finite, got {self.feature_weight}.")
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: RunSettings) -> None:
         super().check(settings)
         names = self.teacher_names(settings)
         if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
@@ -68,7 +67,7 @@ class CAMKD(Recipe):
                 "The features of CA-MKD are taught from the second epoch on: give --epochs 2 or more, or --feature-weight 0."
             )
 
-    def unused(self, settings: Settings) -> list[str]:
+    def unused(self, settings: RunSettings) -> list[str]:
         idle = self._idle(
             {
                 "copies": bool(self.teachers),
@@ -78,10 +77,10 @@ class CAMKD(Recipe):
         named = bool(self.teachers) and settings.teacher.teacher != self.default_teacher
         return [*idle, "teacher"] if named else idle
 
-    def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+    def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
         return self.teachers or (settings.teacher.teacher,) * self.copies
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.ca_mkd import CAMKDLoss, needs_of
 
         settings = bench.settings

@@ -12,8 +12,7 @@ from stillroom.task import Task
 if TYPE_CHECKING:
     from stillroom.distillation.objectives.self_distillation import SelfDistillation
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 _SEEDS_APART = 1000  # between main and auxiliary network: runs with seeds 0, 1, 2 must not share one
 _LABEL_FREE = ("byol", "dino")
@@ -118,10 +117,10 @@ class DualModelSKD(Recipe):
             )
         return super().adapt(task)
 
-    def controls_by_itself(self, settings: Settings) -> bool:
+    def controls_by_itself(self, settings: RunSettings) -> bool:
         return self.skd != "none"
 
-    def unused(self, settings: Settings) -> list[str]:
+    def unused(self, settings: RunSettings) -> list[str]:
         scratch, projected = self.initial == "scratch", self.skd in _LABEL_FREE
         switches = dict.fromkeys(("layers", "elements"), scratch)
         switches |= dict.fromkeys(("auxiliary_layers", "auxiliary_elements"), self.initial != "dual")
@@ -136,7 +135,7 @@ class DualModelSKD(Recipe):
         read = ("features",) if scratch else ("teacher", "weights", "pretrained", "features")
         return self._idle(switches) + self._idle_teacher(settings, *read)
 
-    def claim(self, settings: Settings) -> Claim:
+    def claim(self, settings: RunSettings) -> Claim:
         steps = {
             "weight selection": self.initial != "scratch",
             "self-distillation": self.skd != "none",
@@ -151,7 +150,7 @@ class DualModelSKD(Recipe):
             f"Distilled from {large}" if self.teach else cut,
         )
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: RunSettings) -> None:
         super().check(settings)
         if settings.student.starts_pretrained:
             raise UsageError(
@@ -169,16 +168,16 @@ class DualModelSKD(Recipe):
         if settings.training.unlabelled and not (self.skd in _LABEL_FREE or self.teach):
             raise UsageError("Images without labels serve --skd byol, --skd dino or --teach: leave out --unlabelled.")
 
-    def teacher_names(self, settings: Settings) -> tuple[str, ...]:
+    def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
         return super().teacher_names(settings) if self.initial != "scratch" or self.teach else ()
 
-    def has_start(self, settings: Settings) -> bool:
+    def has_start(self, settings: RunSettings) -> bool:
         return self.initial != "scratch"
 
-    def start(self, bench: Workbench) -> Network:
+    def start(self, bench: Moves) -> Network:
         return self.networks(bench)[0]
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.hybrid import HybridLoss
         from stillroom.distillation.objectives.labels import LabelLoss
 
@@ -193,7 +192,7 @@ class DualModelSKD(Recipe):
             return bench.fit("student", main, LabelLoss())
         return bench.fit("student", main, HybridLoss(self.kd_alpha, self.kd_temperature), teachers=[bench.teacher()])
 
-    def control(self, bench: Workbench) -> Network:
+    def control(self, bench: Moves) -> Network:
         """The same student from random weights, on the labels, for as many image passes as all its stages have together.
 
         An epoch of self-distillation passes two views of every image that it sees, those without labels too.
@@ -202,7 +201,7 @@ class DualModelSKD(Recipe):
 
         return bench.fit("control", bench.student(), LabelLoss(), epochs=bench.control_epochs())
 
-    def networks(self, bench: Workbench) -> tuple[Network, Network]:
+    def networks(self, bench: Moves) -> tuple[Network, Network]:
         """The main and the auxiliary network as they start; what was cut out goes into the run's manifest.
 
         Raises:

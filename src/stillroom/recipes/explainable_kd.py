@@ -11,8 +11,7 @@ from stillroom.recipes.base import Claim, Recipe
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 @dataclass(frozen=True)
@@ -54,24 +53,24 @@ class ExplainableKD(Recipe):
         if not 0 <= self.gamma < math.inf:
             raise UsageError(f"gamma must be at least 0 and finite, got {self.gamma}.")
 
-    def controls_by_itself(self, settings: Settings) -> bool:
+    def controls_by_itself(self, settings: RunSettings) -> bool:
         return self.hard == "focal" or (self.balanced and not settings.training.class_weights)
 
-    def unused(self, settings: Settings) -> list[str]:
+    def unused(self, settings: RunSettings) -> list[str]:
         return self._idle({"gamma": self.hard == "ce"})
 
-    def claim(self, settings: Settings) -> Claim:
+    def claim(self, settings: RunSettings) -> Claim:
         control = "the same student, on the same budget and with the same loss on the labels, without a teacher"
         return replace(super().claim(settings), control=control)
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.imbalance import FocalKD
 
         objective = FocalKD(self.alpha, self.temperature, self.kd, self._gamma)
         teacher = bench.teacher(needs=objective.needs, class_weights=self._weighted)
         return bench.fit("student", bench.student(), objective, teachers=[teacher], class_weights=self._weighted)
 
-    def control(self, bench: Workbench) -> Network:
+    def control(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.imbalance import FocalLoss
 
         loss, epochs = FocalLoss(self._gamma), bench.control_epochs()

@@ -10,8 +10,7 @@ from stillroom.recipes.base import Claim, Recipe
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 @dataclass(frozen=True)
@@ -24,27 +23,27 @@ class LinearProbe(Recipe):
     uses_unlabelled: ClassVar[bool] = False
     default_student: ClassVar[str] = "vit_base_patch14_dinov2"
 
-    def unused(self, settings: Settings) -> list[str]:
+    def unused(self, settings: RunSettings) -> list[str]:
         idle = self._idle_teacher(settings, "features", "head_solver", "teacher_epochs")
         for part in (settings.training, settings.views):
             idle += [f.name for f in fields(part) if f.name != "label_fraction" and getattr(part, f.name) != f.default]
         return idle
 
-    def claim(self, settings: Settings) -> Claim:
+    def claim(self, settings: RunSettings) -> Claim:
         control = "the same head on the same network with random weights"
         return Claim("pretraining", control, "A linear head on a frozen pretrained network, fitted")
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: RunSettings) -> None:
         super().check(settings)
         if not settings.student.student_pretrained:
             raise UsageError("A linear probe reads a pretrained network: give --student-pretrained.")
 
-    def has_start(self, settings: Settings) -> bool:
+    def has_start(self, settings: RunSettings) -> bool:
         return False  # nothing of it is trained: the student is that probe
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         return bench.probe("student")
 
-    def control(self, bench: Workbench) -> Network:
+    def control(self, bench: Moves) -> Network:
         """The same head on the same network with random weights: what the pretraining is worth."""
         return bench.probe("control", pretrained=False)

@@ -12,7 +12,7 @@ from stillroom.task import Task
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MedAlmighty(Recipe):
         task = super().adapt(task)
         return task.with_paper_softmax() if self.paper_softmax else task
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.hybrid import HybridLoss
 
         objective = HybridLoss(self.alpha, self.temperature, self.alpha_role, self.kl_direction)

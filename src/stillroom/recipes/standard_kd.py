@@ -12,7 +12,7 @@ from stillroom.recipes.base import Recipe, require_places
 if TYPE_CHECKING:
     from stillroom.distillation.step import Objective
     from stillroom.models.network import Network
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StandardKD(Recipe):
                 f"The loss {self.loss} softens nothing: leave out --temperature, or choose another --loss."
             )
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         needs = {"attention": "map", "hints": "map", "rkd": "pooled"}.get(self.loss)
         student = bench.student()
         if self.loss == "attention":  # before the teacher is trained

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
 from stillroom.recipes.base import Claim, Recipe, require_places
-from stillroom.tuning import Range
+from stillroom.run.search import Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from stillroom.distillation.objectives.chain import ChainLoss
     from stillroom.distillation.teachers import Teacher
     from stillroom.models.network import Network
-    from stillroom.settings import Settings
-    from stillroom.workbench import Workbench
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 _LEARNING_RATE = Range(1e-5, 1e-2, log=True)
@@ -95,10 +94,10 @@ class WeCKD(Recipe):
         if not 0 <= self.attention_weight < math.inf:
             raise UsageError(f"attention_weight must not be negative and must be finite, got {self.attention_weight}.")
 
-    def controls_by_itself(self, settings: Settings) -> bool:
+    def controls_by_itself(self, settings: RunSettings) -> bool:
         return self.length > 1
 
-    def unused(self, settings: Settings) -> list[str]:
+    def unused(self, settings: RunSettings) -> list[str]:
         alone = self.length == 1
         return super().unused(settings) + self._idle(
             {
@@ -114,25 +113,25 @@ class WeCKD(Recipe):
             }
         )
 
-    def claim(self, settings: Settings) -> Claim:
+    def claim(self, settings: RunSettings) -> Claim:
         control = "one network on the labels of all slices together, for as many image passes as the whole chain had"
         length = 2 if self.one_step else self.length
         return Claim(
             "the chain", control, f"The last of a chain of {length}, trained" if length > 1 else "Trained alone"
         )
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: RunSettings) -> None:
         super().check(settings)
         if settings.views.mix != "none":
             raise UsageError(
                 "A stage of the chain sees a slice of the labels, and --mix would show it others: give --mix none."
             )
         if self.tune:
-            from stillroom.tuning import require_optuna
+            from stillroom.run.search import require_optuna
 
             require_optuna()
 
-    def run(self, bench: Workbench) -> Network:
+    def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.labels import LabelLoss
 
         stages = self._stages(bench)
@@ -156,7 +155,7 @@ class WeCKD(Recipe):
                 bench.milestones[role] = network
         return network
 
-    def control(self, bench: Workbench) -> Network:
+    def control(self, bench: Moves) -> Network:
         """One network on the labels of all slices together, for as many image passes as the whole chain had."""
         import numpy as np
 
@@ -185,7 +184,7 @@ class WeCKD(Recipe):
             "control", bench.student(attention=self.attention), LabelLoss(), rows=union, epochs=epochs, lr=lr
         )
 
-    def _stages(self, bench: Workbench) -> list[np.ndarray]:
+    def _stages(self, bench: Moves) -> list[np.ndarray]:
         """Each stage's labelled rows."""
         import numpy as np
 
@@ -203,13 +202,13 @@ class WeCKD(Recipe):
             stages = [stages[0], np.unique(np.concatenate(stages[1:]))]
         return stages
 
-    def _start(self, bench: Workbench, predecessor: Network) -> Network:
+    def _start(self, bench: Moves, predecessor: Network) -> Network:
         network = bench.student(attention=self.attention)
         if self.inherit:
             network.load_state_dict(predecessor.state_dict())
         return network
 
-    def _loss(self, bench: Workbench, rows: np.ndarray) -> ChainLoss:
+    def _loss(self, bench: Moves, rows: np.ndarray) -> ChainLoss:
         from stillroom.distillation.objectives.chain import ChainLoss
 
         return ChainLoss(
@@ -222,7 +221,7 @@ class WeCKD(Recipe):
             attention_weight=self.attention_weight if self.attention else 0.0,
         )
 
-    def _search(self, bench: Workbench, teacher: Teacher, rows: np.ndarray) -> tuple[WeCKD, float]:
+    def _search(self, bench: Moves, teacher: Teacher, rows: np.ndarray) -> tuple[WeCKD, float]:
         """The recipe with the numbers that suited the second stage best, and the learning rate."""
 
         def chosen(point: dict[str, float]) -> WeCKD:
@@ -249,9 +248,9 @@ class WeCKD(Recipe):
         return chosen(found), found["lr"]
 
     def _best(
-        self, bench: Workbench, what: str, space: dict[str, Range], score: Callable[[str, dict[str, float]], float]
+        self, bench: Moves, what: str, space: dict[str, Range], score: Callable[[str, dict[str, float]], float]
     ) -> dict[str, float]:
-        from stillroom.tuning import search
+        from stillroom.run.search import search
 
         found = search(
             bench.run.path / "tuning" / f"{what}.db",

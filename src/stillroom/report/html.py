@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.evaluation.roles import MAJORITY, SIMPLEST, noun
-from stillroom.files import write_atomically
+from stillroom.files.atomic import write_atomically
 from stillroom.report import curves, figures, tables
 from stillroom.report.citations import citations
 from stillroom.report.explanation import explanation_section

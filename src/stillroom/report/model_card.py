@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.evaluation.roles import PROBE_OF_TEACHER, STUDENT, TEACHER
-from stillroom.files import write_atomically
+from stillroom.files.atomic import write_atomically
 from stillroom.report import tables
 from stillroom.report.citations import citations
 from stillroom.report.explanation import judgements, lesion_table, maps_table, without_maps

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stillroom.data.sources.folder import read_folder
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 
 AUTO = DataSettings()
 

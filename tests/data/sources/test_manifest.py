@@ -12,7 +12,7 @@ from PIL import Image
 from stillroom.data.sources.manifest import read_manifest
 from stillroom.data.table import UnreadableImage
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 
 AUTO = DataSettings()
 

@@ -14,7 +14,7 @@ import pytest
 from stillroom.data.sources import medmnist as source
 from stillroom.data.sources.medmnist import medmnist_flags, medmnist_info, read_medmnist
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 
 
 @pytest.fixture

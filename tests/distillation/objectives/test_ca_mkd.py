@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from stillroom.distillation.objectives.ca_mkd import CAMKDLoss, confidences, needs_of
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.models.zoo import create
-from stillroom.settings import TrainingSettings
+from stillroom.settings.sections import TrainingSettings
 from stillroom.task import MultiClass, MultiLabel
 
 THREE, LABELS = MultiClass(("a", "b", "c")), MultiLabel(("a", "b", "c"))
@@ -182,7 +182,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(toy, tmp_path):
     """The regressors are checkpointed with the student."""
     from types import SimpleNamespace
 
-    from stillroom.training import fit
+    from stillroom.training.loop import fit
 
     data = toy(count=24)
     teachers = [create("test_resnet", classes=2, size=32, seed=5)]

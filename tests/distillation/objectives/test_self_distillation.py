@@ -15,9 +15,9 @@ from stillroom.distillation.step import Step
 from stillroom.errors import UsageError
 from stillroom.models.taps import Outputs
 from stillroom.models.zoo import create
-from stillroom.settings import TrainingSettings
+from stillroom.settings.sections import TrainingSettings
 from stillroom.task import MultiClass, MultiLabel
-from stillroom.training import fit
+from stillroom.training.loop import fit
 
 TASKS = (MultiClass(("a", "b")), MultiClass(("a", "b", "c"), ordinal=True), MultiLabel(("a", "b", "c")))
 SMALL = {"width": 16, "projection": 8}

@@ -9,7 +9,7 @@ import numpy as np
 
 from stillroom.data.files import natural_key
 from stillroom.errors import UsageError, nearest
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass, Task
 
 _SPLIT_WORDS = {

@@ -19,7 +19,7 @@ from stillroom.data.sources.conventions import check_training_classes, exclusive
 from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 
 _LAYOUT = "Lay it out as FOLDER/<class>/*.png, or as FOLDER/train/<class>/*.png with val and test beside train."
 _MASK_STEM = re.compile(r"(.+)_mask(?:_[0-9]+)?", re.IGNORECASE)

@@ -21,7 +21,7 @@ from stillroom.data.sources.relabelling import refuse_positive, relabel
 from stillroom.data.sources.sheet import Sheet, read_sheet
 from stillroom.data.table import SPLITS, Change, Table
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiLabel, Task
 
 _JOINTS = re.compile(r"[;|]")

@@ -18,7 +18,7 @@ import numpy as np
 
 from stillroom.data.table import SPLITS, Table
 from stillroom.errors import UsageError, nearest
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass, MultiLabel, Task
 
 RESOLUTIONS = (28, 64, 128, 224)

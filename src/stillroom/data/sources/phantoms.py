@@ -13,7 +13,7 @@ from stillroom.data.sources import phantom_drawing as drawing
 from stillroom.data.sources.phantom_brushes import SIDE
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass
 
 VERSION = 2

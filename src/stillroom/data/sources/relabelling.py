@@ -11,7 +11,7 @@ import numpy as np
 from stillroom.data.sources.conventions import check_training_classes, order_classes, positive_last
 from stillroom.data.table import Change, Table
 from stillroom.errors import UsageError, nearest
-from stillroom.settings import DataSettings
+from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass, Task
 
 

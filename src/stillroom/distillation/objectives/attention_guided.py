@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom.data.inference import evaluating
 from stillroom.distillation.maps import to_grid
 from stillroom.distillation.objectives.hybrid import HybridLoss
 from stillroom.distillation.step import Step
 from stillroom.errors import UsageError
-from stillroom.inference import evaluating
 from stillroom.models.network import Network
 from stillroom.models.taps import linear_classifier
 

@@ -1,0 +1,208 @@
+"""Test a finished run on another data set, through the exported student: what is tested is what is deployed. No torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stillroom.data.decoding import pixel_digest
+from stillroom.data.findings import on_changes
+from stillroom.data.geometry import drop_equal_channels
+from stillroom.data.load import is_named_set, open_source
+from stillroom.data.sources.relabelling import refuse_absent
+from stillroom.data.table import Table, UnreadableImage
+from stillroom.errors import UsageError
+from stillroom.evaluation.calibration import reliability
+from stillroom.evaluation.conformal import coverage_report
+from stillroom.evaluation.metrics import score
+from stillroom.evaluation.ood import energy, refusal_report
+from stillroom.files.atomic import write_json
+from stillroom.files.cache import fingerprint
+from stillroom.progress import progress
+from stillroom.run.folder import Run
+from stillroom.settings.sections import DataSettings
+from stillroom.task import Task
+
+Split = Literal["auto", "train", "val", "test", "all"]
+_BATCH = 32
+
+
+def evaluate(
+    run: Run,
+    source: str | Path,
+    data: DataSettings | None = None,
+    *,
+    split: Split = "auto",
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Score a run's exported student on another data set; also written to ``evaluations/`` in the run folder.
+
+    Args:
+        run: a finished run.
+        source: see :func:`stillroom.data.load.open_source`.
+        data: how to read the source. Size, fit, intensity and the positive class are the model's own; so are task and
+            classes, unless given here. Classes are joined and dropped as said here; where nothing is said, as the run did,
+            if the source has them.
+        split: which images; ``auto`` takes the source's test split where it has one, else every image.
+        show_progress: show a bar.
+
+    Returns:
+        ``source`` (a line for people), ``location`` (the name or absolute path), ``data`` (how it was read), ``split``,
+        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``conformal`` and ``ood`` (whether sets and
+        refusals keep their promises here; None where the model has no such rule), ``quarantined`` (path and reason of what
+        could not be read), ``seen_in_training`` (``images``, the number of images that are in the run's training or
+        validation split pixel for pixel, ``of`` how many; None for a run that kept no digests) and ``notes``.
+
+    Raises:
+        UsageError: a label that the model does not know, a split that is empty, or no readable image.
+    """
+    predictor = run.predictor()
+    task = predictor.task
+    given = data or DataSettings()
+    data = _as_the_run_reads(given, run.settings.data)
+    data = replace(data, size=predictor.size, positive="")  # the size picks MedMNIST's file
+    if is_named_set(str(source)):  # which knows its own task
+        location = str(source)
+        if data.merge or data.drop_class:
+            data = replace(data, classes=data.classes or task.classes)
+    else:
+        location = str(Path(source).expanduser().absolute())
+        data = _as_the_model_reads(data, task)
+    table = open_source(source, data, seed=run.settings.seed, training=False)
+    refuse_absent(table, given)
+    targets = _renumbered(table, task)
+    rows, chosen = chosen_rows(table, split)
+
+    asked = ["logits", "probabilities", *(["distance"] if predictor.foreign else [])]
+    parts: list[dict[str, np.ndarray]] = []
+    kept: list[int] = []
+    digests: list[str] = []
+    quarantined: list[dict[str, str]] = []
+    pending: list[np.ndarray] = []
+    with progress("evaluate", len(rows), enabled=show_progress) as advance:
+        for row in rows:
+            try:
+                image = table.reader.read(int(table.rows[row]))
+                pending.append(predictor.prepare(image))
+                kept.append(int(row))
+                digests.append(pixel_digest(drop_equal_channels(image)))
+            except (UnreadableImage, UsageError) as error:  # the latter: brighter than the model's white
+                quarantined.append({"path": str(table.ids[row]), "reason": str(error)})
+            if len(pending) == _BATCH:
+                parts.append(predictor.ask(np.stack(pending), *asked))
+                pending = []
+            advance()
+    if pending:
+        parts.append(predictor.ask(np.stack(pending), *asked))
+    if not kept:
+        raise UsageError(
+            f"None of the {len(rows)} images of {source} could be read: {quarantined[0]['reason'].rstrip('.')}."
+        )
+
+    answers = {name: np.concatenate([part[name] for part in parts]) for name in asked}
+    found = answers["probabilities"].astype(np.float64)
+    truth = targets[kept]
+    patients = None if table.patients is None else table.patients[kept]
+    figures = score(
+        task,
+        found,
+        truth,
+        patients=patients,
+        resamples=run.settings.evaluation.resamples,
+        seed=run.settings.seed,
+    )
+    drawn: dict[str, Any] = {
+        "patients": patients,
+        "resamples": run.settings.evaluation.resamples,
+        "seed": run.settings.seed,
+    }
+    conformal = refused = None
+    if predictor.conformal:
+        conformal = coverage_report(task, predictor.conformal, answers["logits"], truth, **drawn)
+    if predictor.foreign:
+        scores = energy(task, answers["logits"]), answers["distance"].astype(np.float64)
+        refused = refusal_report(predictor.foreign, *scores, **drawn)
+    seen, notes = _seen_in_training(run, digests)
+    notes += figures["notes"]
+    notes += [finding.text if chosen == "all" else f"Of all splits: {finding.text}" for finding in on_changes(table)]
+    if quarantined:
+        notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
+    result = {
+        "source": table.source,
+        "location": location,
+        "data": json.loads(json.dumps(asdict(data), default=str)),
+        "split": chosen,
+        "synthetic": table.synthetic or predictor.synthetic,
+        "test": {"student": figures},
+        "calibration": {"student": {"bins": reliability(task, found, truth)}},
+        "conformal": conformal,
+        "ood": refused,
+        "quarantined": quarantined,
+        "seen_in_training": seen,
+        "notes": notes,
+    }
+    reading = fingerprint(location, chosen, data)[:8]  # other sites may have a folder of the same name
+    name = re.sub(r"[^\w.-]+", "-", f"{table.name}-{chosen}-{reading}")
+    write_json(run.path / "evaluations" / f"{name}.json", result)
+    return result
+
+
+def _as_the_run_reads(data: DataSettings, own: DataSettings) -> DataSettings:
+    """The settings with the run's joined and dropped classes where the user names none."""
+    if data.merge or data.drop_class:
+        return data
+    return replace(data, merge=own.merge, drop_class=own.drop_class)
+
+
+def _as_the_model_reads(data: DataSettings, task: Task) -> DataSettings:
+    """The settings with the model's task and classes where the user gave none."""
+    kinds: dict[str, Literal["multiclass", "ordinal", "multilabel"]]
+    kinds = {"binary": "multiclass", "multiclass": "multiclass", "ordinal": "ordinal", "multilabel": "multilabel"}
+    kind = kinds[task.kind] if data.task == "auto" else data.task
+    return replace(data, task=kind, classes=data.classes or task.classes)
+
+
+def _seen_in_training(run: Run, digests: list[str]) -> tuple[dict[str, int] | None, list[str]]:
+    """How many of the images the run trained or was selected on, and a note for people where that matters."""
+    known = run.predictions()
+    if "digest" not in known:
+        return None, ["The run kept no digests of its images: whether it was trained on some of these is not known."]
+    learnt = set(known.loc[known["split"].isin(("train", "val")), "digest"])
+    seen = sum(digest in learnt for digest in digests)
+    notes = [
+        f"{seen} of {len(digests)} images were in the run's training or validation split, pixel for pixel: "
+        "these figures flatter the model."
+    ]
+    return {"images": seen, "of": len(digests)}, notes if seen else []
+
+
+def _renumbered(table: Table, task: Task) -> np.ndarray:
+    """The table's targets as the model numbers its classes."""
+    if table.task.exclusive != task.exclusive:
+        raise UsageError(
+            f"The model was trained on {task.kind} labels, {table.name} has {table.task.kind} ones: "
+            "they cannot be compared."
+        )
+    unknown = [name for name in table.task.classes if name not in task.classes]
+    if unknown:
+        raise UsageError(
+            f"{table.name} has the class {unknown[0]!r}, which the model does not know. "
+            f"The model's classes: {', '.join(task.classes)}."
+        )
+    return task.parse(table.task.names(table.targets))
+
+
+def chosen_rows(table: Table, split: Split) -> tuple[np.ndarray, str]:
+    """The rows of a split, and its name. Raises UsageError where it is empty."""
+    chosen = ("test" if (table.splits == "test").any() else "all") if split == "auto" else split
+    rows = np.arange(len(table)) if chosen == "all" else table.indices(chosen)
+    if len(rows) == 0:
+        there = sorted(set(table.splits.tolist()) - {""})
+        others = f"it has {', '.join(there)}" if there else "its images are in no split"
+        raise UsageError(f"{table.name} has no {chosen} split; {others}. Give --split all for every image.")
+    return rows, chosen

@@ -1,0 +1,132 @@
+"""How well a finished run's exported student refuses images that are not of its kind. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.after.external_validation import Split, chosen_rows
+from stillroom.data.files import FileReader, list_images
+from stillroom.data.load import is_named_set, open_source
+from stillroom.data.sources.relabelling import refuse_absent
+from stillroom.data.table import UnreadableImage
+from stillroom.deployment.predictor import Predictor
+from stillroom.errors import UsageError
+from stillroom.evaluation.ood import energy, foreign_report
+from stillroom.files.atomic import write_json
+from stillroom.progress import progress
+from stillroom.run.folder import FOREIGN_SCORES, Run
+from stillroom.settings.sections import DataSettings
+
+_BATCH = 32
+_MASK = re.compile(r"_mask(_\d+)?$")  # drawn lesions beside their images
+_Image = tuple[str, Callable[[], np.ndarray]]
+"""Where an image stands, and what reads it."""
+
+
+def evaluate_foreign(
+    run: Run, source: str | Path, data: DataSettings | None = None, *, split: Split = "auto", show_progress: bool = True
+) -> dict[str, Any]:
+    """Ask the exported student about images that it was not made for; metrics.json and the report gain the result.
+
+    Args:
+        run: a finished run.
+        source: a data set, whatever its labels, or a folder of images.
+        data: how to read the source.
+        split: which images, see :func:`~stillroom.after.external_validation.evaluate`.
+        show_progress: show a bar.
+
+    Returns:
+        See :func:`~stillroom.evaluation.ood.foreign_report`; also ``source``, ``quarantined`` (path and reason of what could
+        not be read) and ``notes``.
+
+    Raises:
+        UsageError: the run has no rule for foreign images, or there is no readable image.
+    """
+    predictor, metrics = run.predictor(), run.metrics
+    if predictor.foreign is None or not (run.path / FOREIGN_SCORES).exists():
+        raise UsageError(f"{run.path} has no rule for foreign images: {_why(metrics)}")
+    images, name, description = _images(source, data, split, predictor, run)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    pending: list[np.ndarray] = []
+    quarantined: list[dict[str, str]] = []
+
+    def ask() -> None:
+        if pending:
+            said = predictor.ask(np.stack(pending), "logits", "distance")
+            found.append((energy(predictor.task, said["logits"]), said["distance"].astype(np.float64)))
+            pending.clear()
+
+    with progress("evaluate", len(images), enabled=show_progress) as advance:
+        for place, read in images:
+            try:
+                pending.append(predictor.prepare(read()))
+            except (UnreadableImage, UsageError) as error:
+                quarantined.append({"path": place, "reason": str(error)})
+            if len(pending) == _BATCH:
+                ask()
+            advance()
+    ask()
+    if not found:
+        raise UsageError(f"None of the images of {source} could be read: {quarantined[0]['reason'].rstrip('.')}.")
+    with np.load(run.path / FOREIGN_SCORES, allow_pickle=False) as file:
+        inside, patients = (file["energy"], file["distance"]), file["patients"]
+    report = foreign_report(
+        predictor.foreign,
+        inside,
+        (np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])),
+        name,
+        patients=patients if len(patients) else None,
+        resamples=run.settings.evaluation.resamples,
+        seed=run.settings.seed,
+    )
+    notes = (
+        [f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}."] if quarantined else []
+    )
+    result = report | {"source": description, "quarantined": quarantined, "notes": notes}
+    others = [past for past in metrics["ood"]["against"] if past["source"] != description]
+    ood = metrics["ood"] | {"against": [*others, result]}
+    write_json(run.path / "metrics.json", metrics | {"ood": ood})
+    from stillroom.report import write_model_card, write_report
+
+    write_model_card(run.path)
+    write_report(run.path)
+    return result
+
+
+def _images(
+    source: str | Path, data: DataSettings | None, split: Split, predictor: Predictor, run: Run
+) -> tuple[list[_Image], str, str]:
+    """Place and reader of each image, the source's short name, and a line on it for people."""
+    path = Path(source).expanduser()
+    if not is_named_set(str(source)) and path.is_dir() and _without_classes(path):
+        files = [file for file in list_images(path) if not _MASK.search(file.stem)]
+        if not files:
+            raise UsageError(f"There is no image in the folder {source}.")
+        reader = FileReader(tuple(files))
+        return [(str(file), partial(reader.read, place)) for place, file in enumerate(files)], path.name, str(path)
+    read_as = replace(data or DataSettings(), size=predictor.size)  # picks MedMNIST's file
+    table = open_source(source, read_as, seed=run.settings.seed, training=False)
+    refuse_absent(table, read_as)
+    rows, _ = chosen_rows(table, split)
+    places: list[_Image] = [(str(table.ids[row]), partial(table.reader.read, int(table.rows[row]))) for row in rows]
+    return places, table.name, table.source
+
+
+def _without_classes(folder: Path) -> bool:
+    """Whether images lie in the folder itself, so that its folders are no classes; also true of an empty one."""
+    inside = list_images(folder)
+    return not inside or any(file.parent == folder for file in inside)
+
+
+def _why(metrics: dict[str, Any]) -> str:
+    ood = metrics.get("ood")
+    if ood is None:
+        return "it was made by an earlier Stillroom. Train it again."
+    return str(ood["statement"])

@@ -1,0 +1,190 @@
+"""Explain single images with a finished run or an exported file: a picture, the map itself, and how far it can be trusted.
+
+Score-CAM runs on the exported student through ONNX Runtime; the other maps need the run's torch network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.data.files import FileReader
+from stillroom.data.geometry import on_original
+from stillroom.data.table import UnreadableImage
+from stillroom.deployment.edge_maps import edge_map
+from stillroom.deployment.predictor import Prediction, Predictor, expand
+from stillroom.errors import UsageError, nearest
+from stillroom.explanation.methods import METHODS, Method
+from stillroom.explanation.overlay import overlay
+from stillroom.files.atomic import write_atomically
+from stillroom.progress import progress
+from stillroom.run.folder import Run
+
+_AT_THE_EDGE = ("score_cam", "score_cam_fast")
+
+Draw = Callable[[np.ndarray, int], np.ndarray]
+"""``[C, S, S]`` float32 in [0, 1] and the number of a class to the heat map ``[S, S]``."""
+
+UNTESTED = (
+    "Whether this model's maps are faithful was not tested: its run made none (--explain 0), or was stopped before."
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One image, explained.
+
+    Attributes:
+        prediction: what the model says of the image, with its path; with an error, all the rest is None.
+        of: name of the class explained.
+        empty: whether the map is all 0: nothing speaks for the class.
+        picture: the written overlay.
+        array: the written map, a .npy file of ``[H, W]`` float32 in [0, 1] at the image's own size.
+    """
+
+    prediction: Prediction
+    of: str | None = None
+    empty: bool | None = None
+    picture: Path | None = None
+    array: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return self.prediction.to_dict() | {
+            "class": self.of,
+            "empty": self.empty,
+            "picture": self.picture and str(self.picture),
+            "array": self.array and str(self.array),
+        }
+
+
+def explain(
+    source: Path | str,
+    images: Path | str | Sequence[Path | str],
+    *,
+    method: Method | None = None,
+    of: str | None = None,
+    out: Path | str | None = None,
+    show_progress: bool = True,
+) -> list[Explanation]:
+    """Explain images, and write an overlay and a map for each; one that cannot be read stops no other.
+
+    Args:
+        source: a run folder, or an exported .onnx file, which makes Score-CAM alone.
+        images: files, and folders of them.
+        method: see :func:`~stillroom.explanation.heat_maps.heat_maps`. Default: see :func:`default_method`.
+        of: name of the class to explain. Default: for each image the most probable.
+        out: folder for the files, which are named after image and class, and after the method where it is not the default
+            one. Default: ``explanations`` in the run folder, or in the current folder for an exported file.
+        show_progress: show a bar.
+
+    Raises:
+        UsageError: an unknown class or method, a model without a map, or a folder without images.
+    """
+    predictor = Predictor.load(source)
+    method = method or default_method(predictor, source)
+    if method not in METHODS:
+        raise UsageError(f"There is no heat map {method!r}.{nearest(method, METHODS)} Methods: {', '.join(METHODS)}.")
+    if of is not None and of not in predictor.classes:
+        raise UsageError(
+            f"The model knows no class {of!r}.{nearest(of, predictor.classes)} Classes: {', '.join(predictor.classes)}."
+        )
+    if method not in _AT_THE_EDGE and not Path(source).is_dir():
+        raise UsageError(
+            f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam."
+        )
+    folder = Path(out) if out else (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: name a folder for the pictures.")
+    paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
+    if method in _AT_THE_EDGE:
+        draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")
+    else:
+        draw = _by_torch(Path(source), method, predictor.metadata.layer)
+    suffix: list[str] = [] if method == default_method(predictor, source) else [method]
+    taken: set[str] = set()
+    done = []
+    with progress("explain", len(paths), enabled=show_progress) as advance:
+        for path in paths:
+            done.append(_explained(predictor, draw, path, of, folder, suffix, taken))
+            advance()
+    return done
+
+
+def default_method(predictor: Predictor, source: Path | str) -> Method:
+    """The heat map that the run has tested for faithfulness, where ``source`` can draw it; else Score-CAM."""
+    tested: Method = (predictor.metadata.explanation or {}).get("method", "score_cam")
+    return tested if tested in _AT_THE_EDGE or Path(source).is_dir() else "score_cam"
+
+
+def trust(predictor: Predictor, method: str, explanation: Explanation | None = None) -> tuple[bool | None, str]:
+    """Whether this model's maps were found faithful, and a sentence that says so.
+
+    Tested were maps of the class decided for, of images of the model's kind: of another ``explanation`` nothing is known.
+    """
+    tested = predictor.metadata.explanation
+    if tested is None or tested.get("faithful") is None:
+        return None, UNTESTED
+    statement = str(tested["statement"])
+    agreed = ((tested["fast"] or {}).get("pearson") or {}).get("value")
+    if agreed is not None and method == "score_cam_fast":
+        statement += (
+            f" The fast map's correlation with the exact one is {agreed:.2f} on {tested['fast']['images']} test images."
+        )
+    if method == tested["method"]:
+        prediction = explanation and explanation.prediction
+        if tested["faithful"] and prediction and prediction.foreign:
+            return None, "Maps of images of another kind were not tested."
+        if tested["faithful"] and explanation and prediction and explanation.of not in (*prediction.decision, None):
+            return None, "Maps of classes that the model does not decide for were not tested."
+        return bool(tested["faithful"]), statement
+    return None, f"Maps by {method} were not tested. Of those by {tested['method']}, which were: {statement}"
+
+
+def _explained(
+    predictor: Predictor, draw: Draw, path: Path, of: str | None, folder: Path, suffix: list[str], taken: set[str]
+) -> Explanation:
+    try:
+        image = FileReader((path,)).read(0)
+        prepared = predictor.prepare(image)
+    except (UnreadableImage, UsageError) as error:
+        return Explanation(Prediction(path, error=str(error)))
+    prediction = predictor.answers(prepared[None], [path])[0]
+    name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
+    square = draw(prepared, predictor.classes.index(name))
+    heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
+    stem = re.sub(r"[^\w.-]+", "-", ".".join([path.stem, name, *suffix]))
+    numbered = next(text for text in chain([stem], (f"{stem}-{n}" for n in count(2))) if text not in taken)
+    taken.add(numbered)
+    picture, array = folder / f"{numbered}.png", folder / f"{numbered}.npy"
+    write_atomically(picture, lambda target: overlay(image, heat).save(target, "PNG"))
+    write_atomically(array, lambda target: _save(target, heat))
+    return Explanation(prediction, name, not heat.any(), picture, array)
+
+
+def _by_torch(run: Path, method: Method, layer: str | None) -> Draw:
+    import torch
+
+    from stillroom.distillation.teachers import Panel
+    from stillroom.explanation.heat_maps import heat_maps
+
+    network = Run.open(run).student()
+    if isinstance(network, Panel):
+        raise UsageError(f"{run} has handed over an ensemble, whose members have maps of their own: it has none.")
+
+    def draw(image: np.ndarray, number: int) -> np.ndarray:
+        return heat_maps(network, torch.from_numpy(image[None]), [number], method=method, layer=layer)[0].numpy()
+
+    return draw
+
+
+def _save(target: Path, heat: np.ndarray) -> None:
+    with target.open("wb") as file:
+        np.save(file, heat)

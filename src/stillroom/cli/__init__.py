@@ -1,0 +1,1 @@
+"""The command line: its verbs, their help, and what a terminal shows."""

@@ -1,0 +1,395 @@
+"""The command line's other verbs: what each does stands elsewhere; here are its flags and its help."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from stillroom.errors import RunError, UsageError
+from stillroom.explanation.methods import Method
+from stillroom.recipes import RECIPES, Recipe
+from stillroom.settings.sections import DataSettings
+
+_JSON = Parameter(negative="")
+_MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks|positive)$)")
+"""Data settings that a trained model has decided already are no flags of `evaluate`."""
+
+
+def section(name: str, only: re.Pattern[str] | None = None) -> Parameter:
+    return Parameter(
+        name="*",
+        group=name,
+        parse=only,
+        consume_multiple=True,
+        negative_iterable="",
+        show_default=lambda value: None if value in ((), "") else value,
+    )
+
+
+def evaluate(
+    run: Path,
+    source: str | None = None,
+    /,
+    *,
+    split: Literal["auto", "train", "val", "test", "all"] = "auto",
+    foreign: Annotated[bool, _JSON] = False,
+    corruptions: Annotated[bool, _JSON] = False,
+    json: Annotated[bool, _JSON] = False,
+    data: Annotated[DataSettings, section("Data", _MODELS_OWN)] = DataSettings(),  # noqa: B008
+) -> None:
+    """Test a finished run's exported student on another data set, on foreign images, or on corrupted ones.
+
+    Labels are read as the model has them: `auto` takes its task, its classes need not be given, and what the run was told
+    to join or drop is joined or dropped here, unless `--merge` or `--drop-class` say otherwise. Images that the run has
+    trained on are counted. What `--foreign` and `--corruptions` find joins the run's figures and its report.
+
+    ```
+    stillroom evaluate runs/first ./other_hospital
+    stillroom evaluate runs/first ./third_hospital --merge bening=benign --drop-class unclear
+    stillroom evaluate runs/first breastmnist --json
+    stillroom evaluate runs/first ./holiday_pictures --foreign
+    stillroom evaluate runs/first --corruptions
+    ```
+
+    Args:
+        run: a run folder.
+        source: the other data set; its labels must be among the model's classes, unless it is foreign.
+        split: which images; `auto` takes the source's own test split, or every image where it has none.
+        foreign: the source holds images that are not of the model's kind: how well does it refuse them? Labels do not
+            matter; a folder without class folders will do.
+        corruptions: test the run's student, control and teacher on its own test images with noise, blur, other light and
+            so on, at five severities.
+        json: print JSON alone.
+    """
+    from stillroom.cli import console
+    from stillroom.run.folder import Run
+
+    opened = Run.open(run)
+    if corruptions:
+        if source is not None or foreign or split != "auto":
+            raise UsageError(
+                "--corruptions tests on the run's own test images: leave out the source, --foreign and --split."
+            )
+        from stillroom.after.corruptions import evaluate_corruptions
+
+        found = evaluate_corruptions(opened)
+        console.print_json(found) if json else console.show_robustness(opened, found)
+        return
+    if source is None:
+        raise UsageError("Say what to test on: `stillroom evaluate RUN SOURCE`, or --corruptions.")
+    if foreign:
+        from stillroom.after.foreign_images import evaluate_foreign
+
+        found = evaluate_foreign(opened, source, data, split=split)
+        console.print_json(found) if json else console.show_foreign(opened, found)
+        return
+    from stillroom.after.external_validation import evaluate as test
+
+    found = test(opened, source, data, split=split)
+    if json:
+        console.print_json(found)
+        return
+    console.show_figures(found["test"], found["source"], synthetic=found["synthetic"])
+    for part in filter(None, (found["conformal"], found["ood"])):
+        console.out().print(part["statement"], markup=False)
+    for note in found["notes"]:
+        console.say(note)
+
+
+def predict(
+    run: Path,
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    /,
+    *,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Classify images with a run's exported student: ONNX Runtime alone, no torch.
+
+    ```
+    stillroom predict runs/first image.png
+    stillroom predict student.onnx ./new_images --json
+    ```
+
+    Args:
+        run: a run folder, or an exported .onnx file.
+        images: image files, or folders of them.
+        json: print JSON alone.
+    """
+    from stillroom.cli import console
+    from stillroom.deployment.predictor import Predictor, prediction_table
+
+    predictor = Predictor.load(run)
+    found = predictor.predict(images)
+    if json:
+        console.print_json([prediction.to_dict() for prediction in found])
+    else:
+        console.out().print(prediction_table(found, synthetic=predictor.synthetic))
+    if all(prediction.error for prediction in found):
+        raise UsageError("None of the images could be read.")
+
+
+def explain(
+    run: Path,
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    /,
+    *,
+    method: Method | None = None,
+    of: str | None = None,
+    out: Path | None = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show where the model looks: for each image an overlay (.png) and the heat map itself (.npy), and how far to trust it.
+
+    Score-CAM runs on the exported student by ONNX Runtime, without torch; the other maps need the run folder's network.
+
+    ```
+    stillroom explain runs/first image.png
+    stillroom explain runs/first ./new_images --method score_cam_fast --of malignant --json
+    ```
+
+    Args:
+        run: a run folder, or an exported .onnx file.
+        images: image files, or folders of them.
+        method: `score_cam`; `score_cam_fast` estimates it from a sixth of the passes; `grad_cam`, `grad_cam_pp` and
+            `eigen_cam` to compare with. Default: the one that the run has tested for faithfulness.
+        of: the class to explain. Default: for each image its most probable one.
+        out: folder for the files. Default: `explanations` in the run folder, or here for an .onnx file.
+        json: print JSON alone.
+    """
+    from stillroom.after.heat_map import default_method, trust
+    from stillroom.after.heat_map import explain as make
+    from stillroom.cli import console
+    from stillroom.deployment.predictor import Predictor
+
+    predictor = Predictor.load(run)
+    chosen = method or default_method(predictor, run)
+    found = make(run, images, method=chosen, of=of, out=out)
+    verdicts = [trust(predictor, chosen, explanation) for explanation in found]
+    if json:
+        pairs = zip(found, verdicts, strict=True)
+        console.print_json(
+            [
+                explanation.to_dict() | {"method": chosen, "faithful": faithful, "statement": statement}
+                for explanation, (faithful, statement) in pairs
+            ]
+        )
+    else:
+        drawn = any(explanation.picture for explanation in found)
+        said = dict.fromkeys([trust(predictor, chosen), *verdicts] if drawn else [])
+        console.show_explanations(found, list(said))
+    if all(explanation.prediction.error for explanation in found):
+        first = found[0].prediction
+        raise UsageError(f"None of the images could be read. {first.path}: {str(first.error).rstrip('.')}.")
+
+
+def export(run: Path, /, *, out: Path | None = None) -> None:
+    """Export a run's student to ONNX once more, and check it against torch.
+
+    ```
+    stillroom export runs/first --out ./student.onnx
+    ```
+
+    Args:
+        run: a finished run folder.
+        out: the file to write. Default: `student.onnx` in the run folder.
+    """
+    from stillroom.cli import console
+    from stillroom.run.folder import Run
+    from stillroom.run.stages.export import export_student
+
+    path, parity = export_student(Run.open(run), out)
+    console.out().print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, agrees with torch on {parity['images']} validation images "
+        f"(largest difference of a probability {parity['max_probability_difference']:.1e}).",
+        markup=False,
+    )
+
+
+def audit(
+    source: str,
+    /,
+    *,
+    json: Annotated[bool, _JSON] = False,
+    seed: int = 0,
+    data: Annotated[DataSettings, section("Data")] = DataSettings(),  # noqa: B008
+) -> None:
+    """Look for leaks, patients on both sides, broken files and classes too small. Trains nothing.
+
+    ```
+    stillroom audit ./my_images
+    ```
+
+    Args:
+        source: a MedMNIST name, a folder of class folders, a CSV or Parquet table, or `phantoms`.
+        json: print JSON alone.
+        seed: fixes the splits where the source has none.
+    """
+    from stillroom.cli import console
+    from stillroom.data.audit import audit_lines
+    from stillroom.data.load import load_data
+
+    found = load_data(source, data, seed=seed).audit
+    if json:
+        console.print_json(found.to_dict())
+        return
+    for line in audit_lines(found):
+        console.out().print(line, markup=False)
+
+
+def models(
+    pattern: str | None = None,
+    /,
+    *,
+    max_mb: float | None = None,
+    max_ms: float | None = None,
+    size: int | None = None,
+    classes: int | None = None,
+    threads: int = 1,
+    measure: Annotated[bool, _JSON] = False,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """List teachers and students, every network whose name matches a pattern, or the students within a budget.
+
+    A budget is looked for among the listed students and in the OFA space, whose networks have names such as
+    `ofa_w100_k33-33-33-33-33_e33-33-33-33-33`. Latencies are measured on this machine, never foretold.
+
+    ```
+    stillroom models
+    stillroom models 'mobilenetv3*' --json
+    stillroom models --max-mb 10 --max-ms 5
+    ```
+
+    Args:
+        pattern: a glob over all of timm's names and our own.
+        max_mb: only networks whose float32 parameters take up at most so many MB.
+        max_ms: only networks that classify an image in at most so many milliseconds, by the median.
+        size: side of the image in pixels. Default: each network's own; 64 with a budget.
+        classes: of the classifier. Default: as published; 2 with a budget.
+        threads: CPU threads that are timed.
+        measure: time every network that is listed.
+        json: print JSON alone.
+    """
+    from stillroom.cli import console
+    from stillroom.evaluation.efficiency import machine
+    from stillroom.models.cards import describe
+    from stillroom.models.catalogue import find, short_list
+    from stillroom.models.latency import Budget, timed, within
+
+    left_out: list[str] = []
+    if max_mb is None and max_ms is None:
+        names = find(pattern) if pattern else short_list()
+        cards = describe(names, size=size, classes=classes)
+        cards = timed(cards, classes=classes, threads=threads) if measure else cards
+    else:
+        size, classes = 64 if size is None else size, 2 if classes is None else classes
+        cards, left_out = within(Budget(max_mb, max_ms, size, classes, threads), pattern, measure=measure)
+    if json:
+        console.print_json([asdict(card) for card in cards])
+        return
+    console.out().print(console.models_table(cards))
+    if left_out:
+        console.say(f"Left out, since they take no images of {cards[0].size} px: {', '.join(left_out)}.")
+    if any(card.latency_ms is not None for card in cards):
+        console.say(f"Latency: median of single images with --threads {threads} on {machine()['cpu']}.")
+
+
+def recipes(*, json: Annotated[bool, _JSON] = False) -> None:
+    """List the published systems that can be run, with their settings.
+
+    Args:
+        json: print JSON alone.
+    """
+    from stillroom.cli import console
+
+    if json:
+        console.print_json(
+            [
+                {
+                    "name": r.name,
+                    "title": r.title,
+                    "citation": r.citation,
+                    "tasks": sorted(r.kinds),
+                    "settings": asdict(r()),
+                }
+                for r in RECIPES
+            ]
+        )
+        return
+    for recipe in RECIPES:
+        own = asdict(recipe()).items()
+        given = "  ".join(_as_flag(name, value) for name, value in own if value is not None and value != ())
+        console.out().print(f"[bold]{recipe.name}[/bold]  {recipe.title}")
+        tasks = f"for {', '.join(sorted(recipe.kinds))} tasks" if recipe.kinds != Recipe.kinds else ""
+        for line in filter(None, (recipe.citation, tasks, given)):
+            console.out().print(f"    {line}", style="dim", markup=False)
+
+
+def demo(*, out: Path | None = None, seed: int = 0) -> None:
+    """Distil on synthetic chest-film phantoms: no network, no weights, no GPU, a few minutes.
+
+    Args:
+        out: the run folder. Default: `runs/demo`, numbered where that exists.
+        seed: fixes the phantoms, splits and initial weights.
+    """
+    from stillroom.cli import console
+    from stillroom.cli.demo import run_demo
+
+    console.say("Distilling on synthetic phantoms: a fine-tuned teacher, its student, and a control without a teacher.")
+    console.show_run(run_demo(out, seed=seed))
+
+
+def bench(
+    file: Path,
+    /,
+    *,
+    out: Path,
+    workers: int | None = None,
+    engine: Literal["processes", "ray"] = "processes",
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Compare recipes on a grid of data sets, teachers, students and seeds, from one YAML file.
+
+    Stopped or killed, it goes on where it was when the same command is given again.
+
+    ```
+    stillroom bench grid.yaml --out runs/grid
+    stillroom bench grid.yaml --out runs/grid --workers 4 --json
+    ```
+
+    Args:
+        file: the grid; see "Compare recipes on a grid" in docs/how-to.md.
+        out: folder for tables, page and one run folder per cell.
+        workers: cells at a time. Default: half the cores. They share the cores as threads.
+        engine: `processes` of this machine, or `ray`: the cluster at $RAY_ADDRESS, else one on this machine.
+        json: print JSON alone.
+    """
+    from stillroom.bench import run_bench, tables
+    from stillroom.cli import console
+
+    results = run_bench(file, out, workers=workers, engine=engine)
+    if json:
+        console.print_json(tables.to_json(results.outcomes, results.systems, results.over_sets))
+    else:
+        for line in tables.lines(results.systems):
+            console.out().print(line, markup=False)
+        console.out().print(f"\nPage: {results.out / 'index.html'}", markup=False, soft_wrap=True)
+    if results.failed:
+        raise RunError(
+            f"{len(results.failed)} of {len(results.outcomes)} cells failed; their logs are {out / 'cells' / '*.log'}. "
+            "The same command tries them again."
+        )
+
+
+def _as_flag(name: str, value: object) -> str:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}"
+
+
+VERBS = (evaluate, predict, explain, export, audit, models, recipes, bench, demo)
+"""In the order of `stillroom --help`."""

@@ -1,0 +1,259 @@
+"""What the command line shows: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
+from stillroom.progress import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stillroom.after.heat_map import Explanation
+    from stillroom.models.cards import ModelCard
+    from stillroom.planning.sheet import Plan
+    from stillroom.run.folder import Run
+
+_SHOWN = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "quadratic_kappa": "Quadratic kappa",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "ece": "Calibration error",
+}
+
+
+_IN_A_SENTENCE = (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)
+"""Beside these three more columns would not fit: what they reach is said in a sentence each."""
+_UNBROKEN = 1000
+_UNDEFINED: dict[str, float | None] = {"value": None}
+_PLAIN: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+
+
+def out() -> Console:
+    """Standard output; colours only on a terminal, and lines broken only there."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBROKEN)
+
+
+def say(text: str) -> None:
+    """A note for people, on standard error."""
+    Console(stderr=True, highlight=False).print(escape(text), soft_wrap=True)
+
+
+def fail(text: str) -> None:
+    """One line that says what was wrong, on standard error."""
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """JSON alone, on standard output."""
+    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def show_run(run: Run) -> None:
+    """A finished run in a few lines: the test figures, what they mean, and where the report is."""
+    from stillroom.evaluation.calibration import calibration_notes
+
+    metrics, console = run.metrics, out()
+    shown = {role: figures for role, figures in metrics["test"].items() if role not in _IN_A_SENTENCE}
+    show_figures(shown, "Test", synthetic=run.manifest["synthetic"])
+    luck, kept = metrics.get("luck") or metrics, metrics.get("kept") or {}  # several trainings say more than one
+    said = [comparison["statement"] for comparison in luck["comparison"].values()]
+    for sentence in filter(None, (*said, luck.get("statement"), kept.get("why"))):
+        console.print(escape(sentence))
+    for part in ("conformal", "ood"):
+        found = metrics.get(part) or {}  # not in a run of an earlier Stillroom
+        if found:
+            console.print(escape(found["statement"]))
+        for note in found.get("notes") or []:
+            if note.startswith(("Too few", "With ")):  # the promise cannot be made at all
+                console.print(f"[yellow]Note:[/yellow] {escape(note)}")
+    explanation = metrics.get("explanation") or {}
+    if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
+        faithful = ((explanation.get("faithfulness") or {}).get("student") or {}).get("faithful")
+        mark = "[yellow]maps not faithful:[/yellow] " if faithful is False else ""
+        reasons = explanation["faithfulness"]["student"]["reasons"][:1] if faithful is False else []
+        console.print(f"{mark}{escape(' '.join([sentence, *reasons]))}")
+    for note in [*metrics["test"]["student"]["notes"], *calibration_notes(metrics["calibration"]["student"])]:
+        console.print(f"[yellow]Note:[/yellow] {escape(note)}")
+    student, teacher = metrics["efficiency"]["student"], metrics["efficiency"].get("teacher")
+    line = f"Student {student['size_mb']:.1f} MB, {student['macs'] / 1e6:.0f} M multiply-adds"
+    if teacher:
+        line += f"; teacher {teacher['size_mb']:.1f} MB, {teacher['macs'] / 1e6:.0f} M"
+    console.print(line + ".")
+    for found in run.audit["warnings"]:
+        if found["level"] == "warning" or found["code"] == "dropped_classes":
+            console.print(f"[yellow]Audit:[/yellow] {escape(found['text'])}")
+    console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
+
+
+def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: bool) -> None:
+    """Figures side by side, one column per model, each with its interval. Three models fit on 80 columns."""
+    first = next(iter(scores.values()))
+    images, positive = first["images"], first.get("positive_class")
+    reading = f"positive class: {positive}" if positive else "sensitivity, specificity and F1 are means over classes"
+    note = ", synthetic data" if synthetic else ""
+    table = Table(**_PLAIN)
+    table.add_column("")
+    for role in scores:
+        table.add_column(role.replace("_", " ").capitalize())
+    for key, title in _SHOWN.items():
+        if key in first:
+            table.add_row(title, *(_estimate(figures[key]) for figures in scores.values()))
+    console = out()
+    console.print(f"{heading}: {images} images{note}; {reading}; 95 % intervals\n", style="bold", markup=False)
+    console.print(table)
+    console.print()
+
+
+def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[bool | None, str]]) -> None:
+    """One line per image, and how far the maps can be trusted: whether they are faithful, and a sentence."""
+    table = Table(**_PLAIN)
+    for heading in ("Image", "Answer", "Explained", "Picture"):
+        table.add_column(heading, overflow="fold")
+    for explanation in found:
+        prediction = explanation.prediction
+        if prediction.error is not None:
+            table.add_row(escape(str(prediction.path)), f"[red]{escape(prediction.error)}[/red]", "", "")
+            continue
+        share = prediction.probabilities[str(explanation.of)]
+        cells = (prediction.path, prediction.answer, f"{explanation.of} ({share:.1%})", explanation.picture)
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console = out()
+    console.print(table)
+    if any(explanation.empty for explanation in found):
+        text = "A picture without colour means that nothing speaks for the class, or everything alike."
+        console.print(f"[yellow]Note:[/yellow] {text}")
+    for faithful, statement in verdicts:
+        mark = {True: "", False: "[yellow]maps not faithful:[/yellow] ", None: "[yellow]Note:[/yellow] "}[faithful]
+        console.print(f"{mark}{escape(statement)}", soft_wrap=True)
+
+
+def show_foreign(run: Run, found: dict[str, Any]) -> None:
+    """How well foreign images were refused."""
+    console = out()
+    console.print(f"{found['name']}: {found['images']} images", style="bold", markup=False)
+    for key, words in (
+        ("refused", "Refused"),
+        ("auroc", "Told from the run's test images, AUROC"),
+        ("auroc_energy", "  by energy alone"),
+        ("auroc_distance", "  by feature distance alone"),
+    ):
+        console.print(f"{words}: {_estimate(found[key])}", markup=False)
+    for note in found["notes"]:
+        say(note)
+    console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
+
+
+def show_robustness(run: Run, found: dict[str, Any]) -> None:
+    """Mean figures on corrupted images, one column per network."""
+    table = Table(**_PLAIN)
+    table.add_column("")
+    summary = found["summary"]
+    for role in summary:
+        table.add_column(role.capitalize())
+    table.add_row("Accuracy, clean", *(_estimate(found["clean"][role]["accuracy"]) for role in summary))
+    rows = {"mean_accuracy": "Accuracy, corrupted", "mean_error": "Balanced error", "be": "BE", "rbe": "rBE"}
+    for key, title in rows.items():
+        table.add_row(title, *(_estimate(summary[role][key] or _UNDEFINED) for role in summary))
+    console = out()
+    counts = f"{len(found['families'])} corruptions, {len(found['severities'])} severities"
+    console.print(f"{found['images']} test images, {counts}; 95 % intervals\n", style="bold")
+    console.print(table)
+    for note in found["notes"]:
+        say(note)
+    console.print(f"\nReport: {escape(str(run.report))}", soft_wrap=True)
+
+
+def show_plan(plan: Plan, file: Path) -> None:
+    """Every choice with its reason, and how long the run will take."""
+    table = Table(**_PLAIN)
+    table.add_column("Choice", no_wrap=True)
+    table.add_column("Value", overflow="fold")
+    table.add_column("Why", overflow="fold")
+    for name, choice in plan.choices.items():
+        value = (
+            {True: "yes", False: "no"}.get(choice.value, choice.value)
+            if isinstance(choice.value, bool)
+            else choice.value
+        )
+        table.add_row(escape(name), escape(str(value)), escape(choice.why))
+    facts, console = plan.facts, out()
+    line = (
+        f"{plan.settings.source}: {facts['images']} images, {facts['labelled']} labels to learn from; {facts['sizes']}"
+    )
+    console.print(f"{line}\n", style="bold", markup=False)
+    console.print(table)
+    console.print(f"\n{times_in_words(plan.expected_s)}", markup=False)
+    console.print(f"Follow it: stillroom distill --plan {shlex.quote(str(file))}", markup=False, soft_wrap=True)
+
+
+def plan_in_short(plan: Plan) -> str:
+    """One line: the networks, the side, and how long the run will take."""
+    settings, student = plan.settings, plan.settings.student
+    start = "pretrained" if student.student_pretrained else "from random weights"
+    start = f"cut out of {student.student_from}" if student.student_from else start
+    taught_by = " and ".join(dict.fromkeys(settings.recipe.teacher_names(settings)))
+    parts = [f"{student.student} ({start}) at {settings.student_data.size} px"]
+    if taught_by:
+        parts.append(
+            f"taught by {'a frozen' if settings.teacher.teacher_mode == 'frozen' else 'a fine-tuned'} {taught_by}"
+        )
+    return f"Plan: {', '.join(parts)}. {times_in_words(plan.expected_s)}".strip()
+
+
+def times_in_words(expected_s: dict[str, float]) -> str:
+    """What the stages of a plan will take, in a sentence; empty where nobody knows."""
+    if not expected_s:
+        return ""
+    first = sum(expected_s.get(stage, 0.0) for stage in ("teach", "student"))
+    after = sum(seconds for stage, seconds in expected_s.items() if stage not in ("teach", "student", "control"))
+    parts = [f"Teaching and training about {duration(first)}"]
+    if "control" in expected_s:
+        parts.append(f"control about {duration(expected_s['control'])}")
+    return f"{', '.join([*parts, f'evaluation and report about {duration(after)}'])}."
+
+
+def models_table(cards: list[ModelCard]) -> Table:
+    """The networks at a glance; the time of one image where any was measured."""
+    measured = any(card.latency_ms is not None for card in cards)
+    table = Table(**_PLAIN)
+    table.add_column("Name", overflow="fold")
+    table.add_column("Role")
+    for title in ("Input", "Parameters", "float32", "MACs", *(["Latency"] if measured else [])):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("On the hub", no_wrap=True)
+    for card in cards:
+        latency = "" if card.latency_ms is None else f"{card.latency_ms:.2f} ms"
+        table.add_row(
+            card.name,
+            card.role,
+            f"{card.size} px",
+            f"{card.parameters:.1f} M",
+            f"{card.megabytes:.1f} MB",
+            "does not fit" if card.macs is None else f"{card.macs:.0f} M",
+            *([latency] if measured else []),
+            "yes" if card.pretrained else "no",
+        )
+    return table
+
+
+def _estimate(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.3f}"
+    between = " to " if figure["low"] < 0 else "-"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}{between}{figure['high']:.3f})"

@@ -1,0 +1,54 @@
+"""The demonstration: the main job on synthetic phantoms, planned for about two minutes on two CPU cores."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from stillroom.planning import Plan, plan
+from stillroom.recipes import MedAlmighty
+from stillroom.run.folder import Run
+from stillroom.run.pipeline import distill
+from stillroom.settings.sections import StudentSettings, TeacherSettings
+from stillroom.settings.whole import Settings
+
+MINUTES = 1.5
+"""For teaching and training; control and evidence take as long again."""
+GIVEN = frozenset(
+    {
+        *("recipe.name", "student.student", "student.student_pretrained"),
+        *("teacher.teacher", "teacher.teacher_mode", "teacher.pretrained"),
+    }
+)
+
+
+def demo_settings(seed: int = 0) -> Settings:
+    """What the plan is made around: without pretrained weights a larger network teaches, fine-tuned on the phantoms."""
+    return Settings(
+        source="phantoms:1000",
+        recipe=MedAlmighty(alpha=0.2, temperature=2.0),
+        teacher=TeacherSettings("resnet10t", teacher_mode="finetune", pretrained=False),
+        student=StudentSettings("test_resnet"),
+        seed=seed,
+    )
+
+
+def demo_plan(seed: int = 0) -> Plan:
+    """The plan of the demonstration on this machine."""
+    settings = demo_settings(seed)
+    return plan(settings.source, minutes=MINUTES, given=settings, fixed=GIVEN)
+
+
+def run_demo(out: Path | None = None, *, seed: int = 0, show_progress: bool = True) -> Run:
+    """Run it; ``out`` defaults to the first of ``runs/demo``, ``runs/demo-2``... that does not exist."""
+    planned = demo_plan(seed)
+    if show_progress:
+        from stillroom.cli import console
+
+        console.say(console.plan_in_short(planned))
+    folders = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
+    return distill(
+        planned,
+        out or next(path for path in folders if not path.exists()),
+        show_progress=show_progress,
+    )

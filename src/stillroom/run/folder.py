@@ -1,0 +1,247 @@
+"""The run folder: each stage reads what stands in it and adds its own part. What is there need not be done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillroom.errors import RunError, UsageError
+from stillroom.files.atomic import append_line, write_atomically, write_json
+from stillroom.progress import enter
+from stillroom.run.forecast import stage_of
+from stillroom.settings.whole import Settings, read_settings, to_dict
+from stillroom.task import Task, from_description
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from stillroom.deployment.predictor import Predictor
+
+FOREIGN_SCORES = "foreign_scores.npz"
+"""Energy and feature distance of a run's test images, which foreign ones are compared with."""
+
+_PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "onnx", "onnxruntime", "pillow")
+
+
+class Run:
+    """One run's folder. Make it with :meth:`create`, or open one that exists with :meth:`open`.
+
+    Attributes:
+        path: the folder.
+        settings: fully resolved, as in settings.yaml.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path, self.settings = path, settings
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings) -> Run:
+        """A new folder with settings.yaml and manifest.json in it. Raises UsageError where something stands already."""
+        import yaml
+
+        require_vacant(path)
+        run = cls(path, settings)
+        text = yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True)
+        try:
+            write_atomically(path / "settings.yaml", lambda target: target.write_text(text, encoding="utf-8"))
+            versions = {"stillroom": metadata.version("stillroom")} | {p: metadata.version(p) for p in _PACKAGES}
+            run.note(
+                created=_now(),
+                source=settings.source,
+                seed=settings.seed,
+                recipe=settings.recipe.name,
+                citation=settings.recipe.citation,
+                student=settings.student.student,
+                teacher=", ".join(dict.fromkeys(settings.recipe.teacher_names(settings))) or None,
+                claim=asdict(settings.recipe.claim(settings)) if settings.recipe.has_control else None,
+                versions=versions,
+                durations_s={},
+            )
+        except BaseException:
+            run.discard()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """A folder that :meth:`create` made. Raises UsageError where it is not one."""
+        path = Path(path)
+        if not _is_run(path):
+            raise UsageError(
+                f"{path} is not a run folder: it has no settings.yaml and manifest.json."
+                if path.exists()
+                else f"There is no run folder {path}."
+            )
+        return cls(path, read_settings(path / "settings.yaml"))
+
+    # -- reading ------------------------------------------------------------------------------------------------
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is done: the report is written last."""
+        return self.report.exists()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was run, on what, with what: versions, machine, seed, durations."""
+        return self._json("manifest.json")
+
+    @property
+    def exported_role(self) -> str:
+        """Which of the run's networks student.onnx was made of: ``student``, unless the run was asked to keep the best."""
+        return self.manifest.get("exported_role", "student")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Every figure of the report (metrics.json)."""
+        return self._json("metrics.json")
+
+    @property
+    def audit(self) -> dict[str, Any]:
+        """What the audit found (audit.json)."""
+        return self._json("audit.json")
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return from_description(self.manifest["task"])
+
+    @property
+    def report(self) -> Path:
+        """The report's path."""
+        return self.path / "report.html"
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry per trained epoch; an epoch that a killed run repeated counts once."""
+        path = self.path / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        epochs: dict[tuple[str, int], dict[str, Any]] = {}
+        for text in lines:
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # the last line of a killed run may be cut
+                continue
+            epochs[line["role"], line["epoch"]] = line
+        return list(epochs.values())
+
+    def predictions(self) -> pd.DataFrame:
+        """One row per image: id, patient, split, target and a probability per model and class."""
+        import pandas as pd
+
+        return pd.read_parquet(self._existing("predictions.parquet"))
+
+    def student(self) -> nn.Module:
+        """The network that student.onnx was made of, as a torch module in evaluation mode.
+
+        The distilled student, unless the run was asked to keep another; of an ensemble, all of it.
+        """
+        from stillroom.run.exported import load_exported
+
+        self._existing("student")
+        return load_exported(self.path)
+
+    def predictor(self) -> Predictor:
+        """The exported student, run by ONNX Runtime."""
+        from stillroom.deployment.predictor import Predictor
+
+        return Predictor.load(self._existing("student.onnx"))
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with this run, in a sentence."""
+        return f"Go on with `stillroom distill --resume {shlex.quote(str(self.path))}`."
+
+    def part(self, name: str) -> Run:
+        """A part of this run in a folder of its own, such as ``repeats/2``, with a manifest and a history of its own."""
+        part = Run(self.path / name, self.settings)
+        if not (part.path / "manifest.json").exists():
+            part.note(durations_s={})
+        return part
+
+    # -- writing ------------------------------------------------------------------------------------------------
+    def note(self, **entries: Any) -> None:
+        """Add entries to the manifest."""
+        path = self.path / "manifest.json"
+        write_json(path, (self.manifest if path.exists() else {}) | entries)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line to history.jsonl."""
+        append_line(self.path / "history.jsonl", json.dumps(line, allow_nan=False))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; the manifest sums its seconds over resumed attempts."""
+        enter(stage_of(name))
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            durations = self.manifest["durations_s"]
+            durations[name] = round(durations.get(name, 0.0) + time.monotonic() - start, 1)
+            with suppress(RunError):  # a full disk has its own error
+                self.note(durations_s=durations)
+
+    def finish(self) -> None:
+        """Mark the run as done and write the hashes of what it leaves behind."""
+        for folder in [*self.path.rglob("checkpoints")]:  # a stop may have come before their removal
+            shutil.rmtree(folder, ignore_errors=True)
+        hashes = {
+            str(file.relative_to(self.path).as_posix()): _sha256(file)
+            for file in sorted(self.path.rglob("*"))
+            if file.is_file() and file.suffix in {".safetensors", ".onnx", ".parquet"}
+        }
+        self.note(finished=_now(), sha256=hashes)
+
+    def discard(self) -> None:
+        """Remove the folder again, unless something was trained in it."""
+        if not any((self.path / name).exists() for name in ("history.jsonl", "teacher", "checkpoints")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self._existing(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UsageError(f"{path} is damaged: it is not JSON.") from None
+
+    def _existing(self, name: str) -> Path:
+        path = self.path / name
+        if not path.exists():
+            state = "" if self.finished else f" The run has not finished. {self.how_to_resume}"
+            raise UsageError(f"{path} is not there.{state}")
+        return path
+
+
+def require_vacant(path: Path) -> None:
+    """Raises UsageError where no run folder can be made: something stands there, or the place cannot be written to."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        hint = f"go on with it by `stillroom distill --resume {path}`, or " if _is_run(path) else ""
+        raise UsageError(f"{path} exists already: {hint}choose another --out.")
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if place.is_dir() else "is a file"
+        raise UsageError(f"No run folder can be made at {path}: {place} {reason}. Choose another --out.")
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "settings.yaml").is_file() and (path / "manifest.json").is_file()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,145 @@
+"""Export a run's student, and let it pass only when it agrees with torch on real validation images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stillroom.data.inference import run_over
+from stillroom.data.load import load_data
+from stillroom.deployment.metadata import ModelMetadata
+from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
+from stillroom.deployment.predictor import MODEL_FILE
+from stillroom.distillation.teachers import Panel
+from stillroom.evaluation.calibration import fit_temperature
+from stillroom.evaluation.ood import FeatureDensity
+from stillroom.explanation.heat_maps import hidden_value
+from stillroom.explanation.layers import Layer
+from stillroom.models.network import Network
+from stillroom.run.folder import Run
+from stillroom.run.stages.explanation import exported_layer, exported_note
+from stillroom.run.stages.uncertainty import DENSITY_FILE, fit_rules, read_density
+
+if TYPE_CHECKING:
+    from stillroom.run.workbench import Workbench
+
+PARITY_IMAGES = 64
+
+
+def export_network(
+    network: nn.Module,
+    path: Path,
+    run: Run,
+    *,
+    figures: dict[str, Any],
+    images: np.ndarray,
+    layer: Layer | None,
+    density: FeatureDensity | None,
+    role: str = "student",
+) -> tuple[Path, dict[str, Any]]:
+    """Write the ONNX file of a network trained in ``run``, and compare it with torch.
+
+    Args:
+        network: images in [0, 1] to logits.
+        path: the file to write.
+        run: its manifest says what the file must know of the data.
+        figures: the run's metrics: the network's temperature under ``calibration``, and where they are there, its rules
+            under ``conformal`` and ``ood`` and what its heat maps are worth under ``explanation``.
+        images: ``[N, C, S, S]`` float32 in [0, 1], real validation images to compare on, at the side that the file takes.
+        layer: of which heat maps are made.
+        density: of training features, for the distance that the rule under ``ood`` asks for.
+        role: what the network is in that run.
+
+    Returns:
+        The path and the comparison's figures.
+
+    Raises:
+        RunError: the network cannot be exported, or the file does not agree with it.
+    """
+    manifest = run.manifest
+    store = manifest["store"]
+    metadata = ModelMetadata(
+        task=run.task,
+        size=images.shape[-1],
+        channels=store["channels"],
+        white=store["white"],
+        fit=store["fit"],
+        temperature=figures["calibration"][role]["temperature"],
+        name=getattr(network, "name", manifest["student"]),  # an ensemble is of students
+        synthetic=manifest["synthetic"],
+        layer=layer.name if layer else None,
+        hidden=tuple(hidden_value(network, torch.from_numpy(images[:1])).flatten().tolist()),
+        explanation=exported_note(figures.get("explanation"), role),
+        conformal=(figures.get("conformal") or {}).get("rule"),
+        foreign=(figures.get("ood") or {}).get("rule") if density else None,
+        details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
+    )
+    untried = export_onnx(network, path.with_name(f"untried-{path.name}"), metadata, layer=layer, density=density)
+    try:
+        parity = check_parity(untried, network, images, layer=layer, density=density)
+        require_parity(parity, path)
+        untried.replace(path)  # only now: what stood there before is good
+    finally:
+        untried.unlink(missing_ok=True)
+    return path, parity
+
+
+def _members(network: nn.Module) -> dict[str, str]:
+    return {"members": str(len(network.networks))} if isinstance(network, Panel) else {}
+
+
+def export_at_once(bench: Workbench, student: Network) -> None:
+    """Write student.onnx as soon as the student is trained, so that a run that is stopped later on can be used.
+
+    The temperature and the rules are those that the finished run gives it; of its heat maps nothing is known yet. Where the
+    file is there already, or no training is to come, nothing is done.
+    """
+    run, task, table = bench.run, bench.task, bench.dataset.table
+    path, wanted = run.path / MODEL_FILE, bench.settings.evaluation
+    more = max(wanted.repeats, wanted.folds) > 1 or (wanted.control and bench.settings.recipe.has_control)
+    if path.exists() or not more:
+        return
+    val = table.indices("val")
+    with run.stage("first export"):
+        logits = run_over(student, bench.data.images, np.arange(len(table)))
+        rules = fit_rules(bench, student, logits)
+        temperature = fit_temperature(task, logits[val], table.targets[val])
+        images = bench.data.images.batch(val[:PARITY_IMAGES]).cpu()
+        export_network(
+            student,
+            path,
+            run,
+            figures={"calibration": {"student": {"temperature": temperature}}} | rules.figures(),
+            images=images.numpy(),
+            layer=exported_layer(student, "student", wanted.explain_layer, images.to(bench.data.images.device)),
+            density=rules.density,
+        )
+
+
+def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Export a finished run's network once more, from its stored weights, temperature and rules.
+
+    Raises:
+        UsageError: the run has not finished, or its data are not there any more.
+        RunError: the file does not agree with torch.
+    """
+    settings, network, role = run.settings, run.student(), run.exported_role
+    dataset = load_data(settings.source, settings.student_data, seed=settings.seed)
+    rows = dataset.table.indices("val")[:PARITY_IMAGES]
+    store = dataset.store_at(network.input_size[0]) if isinstance(network, Network) else dataset.store
+    images = store.batch(rows).astype(np.float32) / np.float32(store.white)
+    density = run.path / DENSITY_FILE
+    return export_network(
+        network,
+        out or run.path / MODEL_FILE,
+        run,
+        figures=run.metrics,
+        images=images,
+        layer=exported_layer(network, role, settings.evaluation.explain_layer, torch.from_numpy(images[:1])),
+        density=read_density(density) if density.exists() else None,
+        role=role,
+    )

@@ -1,0 +1,146 @@
+"""How the workbench makes teachers: a frozen backbone with a fitted head, or a fine-tuned network; then it is asked."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stillroom.data.images import Images
+from stillroom.data.views import view_numbers
+from stillroom.distillation.bank import Bank, build_bank
+from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam, fit_by_lbfgs
+from stillroom.distillation.objectives.labels import LabelLoss
+from stillroom.distillation.teachers import Teacher, question
+from stillroom.distillation.tuned import keep, recall
+from stillroom.evaluation.intervals import group_indices
+from stillroom.files.atomic import write_atomically
+from stillroom.files.cache import fingerprint
+from stillroom.models.network import Network
+from stillroom.models.weights import weights_digest
+
+if TYPE_CHECKING:
+    from stillroom.run.bench import Bench
+
+_TRAINING_VERSION = 2
+"""Raised whenever a change of the loop alters what training gives: teachers kept from before are then not found."""
+
+
+def freeze(bench: Bench, role: str, network: Network, needs: frozenset[str]) -> Teacher:
+    """A frozen backbone: its features are stored once, and the linear head is fitted on them."""
+    bench.labels_read.update(bench.data.train.tolist())
+    network.requires_grad_(False).eval()
+    classifier = network.classifier()
+    for parameter in classifier.parameters():
+        nn.init.zeros_(parameter)  # so that the bank's name depends on the backbone alone
+    asked = ask(bench, network, needs - {"teacher_logits"} | {"pooled"}, role)
+    file = bench.run.path / role / "head.safetensors"
+    if not file.exists():
+        with bench.run.stage(f"fit {role}'s head"):
+            fitted = _fit_head(bench, asked.banks[0])
+        value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
+        bench.run.note(**{f"{role}_head": {"chosen": fitted.chosen, "validation": value}})
+        write_atomically(file, lambda target: save_file(fitted.linear.state_dict(), target))
+    classifier.load_state_dict(load_file(file))
+    head = copy.deepcopy(classifier).cpu()
+    return replace(asked, head=head, unlabelled=asked.unlabelled and replace(asked.unlabelled, head=head))
+
+
+def fine_tune(bench: Bench, role: str, network: Network, seed: int, class_weights: bool | None) -> Network:
+    """The network trained on the labels; taken from the cache where an equal one was trained before."""
+    chosen, data = bench.settings.teacher, bench.seen_by(network)
+    training = replace(
+        bench.settings.training,
+        epochs=chosen.teacher_epochs or bench.epochs(data.train),
+        steps=None,
+        lr=chosen.teacher_lr or bench.settings.training.lr,
+        class_weights=bench.settings.training.class_weights if class_weights is None else class_weights,
+    )
+    name = fingerprint(
+        (_TRAINING_VERSION, torch.__version__, timm.__version__, data.images.device.type),
+        weights_digest(network),
+        data.images.store.fingerprint,
+        bench.task.describe(),
+        data.targets.tolist(),
+        [rows.tolist() for rows in (data.train, data.val, data.rest)],
+        replace(training, unlabelled=None),
+        (bench.settings.views, data.images.policy, seed),
+    )
+    folder = bench.run.path / role
+    if not (folder / "model.json").exists() and (history := recall(name, folder)):
+        for line in history:
+            bench.run.log(line | {"role": role})
+        bench.run.note(**{f"{role}_from_cache": name})
+    network = bench.fit(
+        role,
+        network,
+        LabelLoss(),
+        epochs=training.epochs,
+        lr=training.lr,
+        class_weights=training.class_weights,
+        seed=seed,
+    )
+    keep(name, folder, [line for line in bench.run.history() if line["role"] == role])
+    return network
+
+
+def ask(bench: Bench, network: Network, names: frozenset[str], label: str, rows: np.ndarray | None = None) -> Teacher:
+    """The network with its answers to every image, and to the views it teaches on, in banks; at its own input side.
+
+    Args:
+        names: which outputs, see :func:`~stillroom.distillation.teachers.question`.
+        label: for progress bars and the log.
+        rows: the only images that are asked for. Default: all as they are, and the views of those that are taught.
+    """
+    # The most epochs that a student could be taught: where teachers alone tell about more images, they are fewer.
+    epochs = bench.epochs(bench.data.train if rows is None else rows)
+    question_, views = question(network, names), view_numbers(bench.settings.views, epochs)
+    digest, asks = weights_digest(network), " ".join(sorted(names))
+
+    def bank(images: Images, rows: np.ndarray, views: Sequence[int | None], what: str) -> Bank:
+        return build_bank(
+            network,
+            digest,
+            images,
+            rows,
+            views,
+            question_,
+            asks=asks,
+            label=f"{label}, {what}",
+            show_progress=bench.show_progress,
+        )
+
+    images, more = bench.sides.at(network.input_size[0])
+    with bench.run.stage(f"ask {label}"):
+        banks = [bank(images, np.arange(len(images)) if rows is None else rows, [None], "as is")]
+        if views and views != [None]:
+            taught = np.union1d(bench.data.train, bench.data.rest) if rows is None else rows
+            banks.append(bank(images, taught, views, "views"))
+        unlabelled = None
+        if more is not None:
+            also = (bank(more, np.arange(len(more)), views, "unlabelled"),) if views else ()
+            unlabelled = Teacher(network, also, question_, more)
+    return Teacher(network, tuple(banks), question_, images, unlabelled=unlabelled)
+
+
+def _fit_head(bench: Bench, plain: Bank) -> FittedHead:
+    data, chosen, patients = bench.data, bench.settings.teacher, bench.dataset.table.patients
+    found = HeadData(
+        plain.at("pooled", data.train, None),
+        data.targets[data.train],
+        plain.at("pooled", data.val, None),
+        data.targets[data.val],
+        None if patients is None else group_indices(patients[data.train]),
+    )
+    if chosen.head_solver == "lbfgs":
+        return fit_by_lbfgs(bench.task, found)
+    epochs = chosen.teacher_epochs or bench.epochs(data.train)
+    return fit_by_adam(bench.task, found, epochs=epochs, seed=bench.settings.seed)

@@ -1,0 +1,147 @@
+"""What a recipe works with: the moves `student`, `teacher` and `fit`, and those beside them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from stillroom.distillation.cutting import cut_out
+from stillroom.distillation.teachers import Teacher
+from stillroom.models.network import Network
+from stillroom.models.saving import load_network, save_network
+from stillroom.models.taps import FeatureKind
+from stillroom.models.zoo import create, resolve_size
+from stillroom.run.bench import Bench
+from stillroom.run.teachers import ask, fine_tune, freeze
+
+
+class Workbench(Bench):
+    """The workbench of one run."""
+
+    def student(self, *, attention: bool = False, seed: int | None = None) -> Network:
+        """A student with its initial weights: the same every time it is called, so that a control starts alike.
+
+        Args:
+            attention: weigh its last feature map by spatial attention.
+            seed: other than the run's, for a second student that starts elsewhere.
+        """
+        seed = self.seed if seed is None else seed
+        return self._student_network(self.settings.student.starts_pretrained, seed, attention=attention)
+
+    def pretrained(self) -> Network:
+        """The network that the teacher's settings describe, before any training, at the student's input size."""
+        size = self.settings.student_data.size
+        return self._teacher_network(self.settings.teacher.teacher, size, self.settings.seed)
+
+    def teacher(
+        self,
+        *,
+        needs: frozenset[str] = frozenset(),
+        name: str | None = None,
+        seed: int | None = None,
+        class_weights: bool | None = None,
+        mode: Literal["frozen", "finetune"] | None = None,
+        size: int | None = None,
+    ) -> Teacher:
+        """A teacher, trained and asked: its outputs stand in the bank.
+
+        Args:
+            needs: what it is asked for besides logits, see :class:`Objective`.
+            name: another network than the settings', with all else as they say.
+            seed: other than the run's, for a second teacher of the same kind.
+            class_weights: whether fine-tuning weighs the labels' loss by class, where not as the run's settings say.
+            mode: frozen or fine-tuned, where not as the settings say.
+            size: of its input, where not as the settings say.
+        """
+        if self._made:
+            self.teachers.append(self._made[len(self.teachers)])
+            return self.teachers[-1]
+        seed = self.seed if seed is None else seed
+        network = self.untaught(name, seed=seed, size=size)
+        number = len(self.teachers) + 1
+        role = "teacher" if number == 1 else f"teacher-{number}"
+        if (mode or self.settings.teacher.teacher_mode) == "frozen":
+            teacher = freeze(self, role, network, needs)
+        else:
+            tuned = fine_tune(self, role, network, seed, class_weights)
+            teacher = self.asked(tuned, needs=needs, label=role)
+        self.teachers.append(teacher)
+        return teacher
+
+    def untaught(self, name: str | None = None, *, seed: int | None = None, size: int | None = None) -> Network:
+        """The teacher before any training, at its own input size: for what depends on its shape alone."""
+        chosen = self.settings.teacher
+        name = name or chosen.teacher
+        size = resolve_size(name, size or chosen.teacher_size, self.settings.data.size)
+        return self._teacher_network(name, size, self.settings.seed if seed is None else seed)
+
+    def probe(self, role: str, *, pretrained: bool = True) -> Network:
+        """The student's network, frozen, with a linear head that is fitted as the teacher's settings say.
+
+        Args:
+            role: the folder's name, as for :meth:`fit`.
+            pretrained: with False the backbone's weights are random.
+        """
+        folder = self.run.path / role
+        self.labels_read.update(self.data.train.tolist())
+        if (folder / "model.json").exists():
+            return load_network(folder).to(self.device)
+        features = self.settings.teacher.features
+        network = self._student_network(pretrained, self.seed, features=features)
+        network = freeze(self, role, network, frozenset()).network
+        save_network(network, folder)
+        return network
+
+    def asked(
+        self,
+        network: Network,
+        *,
+        needs: frozenset[str] = frozenset(),
+        rows: np.ndarray | None = None,
+        label: str = "teacher",
+    ) -> Teacher:
+        """A trained network as a teacher: it is asked once for every image and view.
+
+        Args:
+            network: frozen by this.
+            needs: what it is asked for besides logits.
+            rows: the only images it will teach on. Default: it is asked for all, and teaches on ``data.train``.
+            label: for progress bars and the log.
+        """
+        network.requires_grad_(False)
+        return ask(self, network, needs - {"teacher_logits"} | {"logits", "pooled"}, label, rows)
+
+    def _student_network(
+        self, pretrained: bool, seed: int, *, features: FeatureKind | None = None, attention: bool = False
+    ) -> Network:
+        chosen, classes = self.settings.student, len(self.task.classes)
+        size = self.settings.student_data.size
+        weights = chosen.student_weights or self.settings.teacher.weights
+        network = create(
+            chosen.student,
+            classes=classes,
+            size=size,
+            pretrained=pretrained and not chosen.student_from,
+            weights=weights,
+            seed=seed,
+            features=features,
+            attention=attention,
+        )
+        if pretrained and chosen.student_from:
+            large = create(chosen.student_from, classes=classes, size=size, pretrained=True, weights=weights)
+            taken = cut_out(network, large, layers="first", elements="uniform", seed=seed)
+            self.run.note(student_cut_out=taken)
+        return network.to(self.device)
+
+    def _teacher_network(self, name: str, size: int, seed: int) -> Network:
+        chosen = self.settings.teacher
+        return create(
+            name,
+            classes=len(self.task.classes),
+            size=size,
+            pretrained=chosen.pretrained,
+            weights=chosen.weights,
+            seed=seed,
+            features=chosen.features,
+        ).to(self.device)

@@ -1,0 +1,1 @@
+"""Every setting: the sections, and the whole run of them."""

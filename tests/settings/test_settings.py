@@ -1,0 +1,63 @@
+"""Settings survive a round trip, and wrong ones are named."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stillroom.errors import UsageError
+from stillroom.recipes import Baseline, MedAlmighty
+from stillroom.settings.sections import DataSettings, StudentSettings, TeacherSettings, TrainingSettings, ViewSettings
+from stillroom.settings.whole import Settings, from_dict, to_dict
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings("phantoms"),
+        Settings(
+            "x.csv",
+            recipe=MedAlmighty(alpha=0.5, paper_softmax=True),
+            data=DataSettings(size=96, classes=("b", "a"), data_dir=Path("here"), resolution=28),
+            views=ViewSettings("strong", views=3, flips=True),
+            teacher=TeacherSettings("resnet50", weights=Path("w"), teacher_epochs=3),
+            student=StudentSettings("resnet18", student_pretrained=True),
+            training=TrainingSettings(epochs=2, lr=0.1, precision="bf16"),
+            seed=7,
+            device="cpu",
+        ),
+        Settings("folder", recipe=Baseline()),
+    ],
+)
+def test_round_trip_through_yaml(settings):
+    text = yaml.safe_dump(to_dict(settings))
+    assert from_dict(yaml.safe_load(text)) == settings
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"source": "x", "dat": {}}, "no setting 'dat'.*data"),
+        ({"source": "x", "data": {"sizes": 3}}, "no setting 'sizes'.*size"),
+        ({"source": "x", "data": {"fit": "crop"}}, "data: fit: .*'crop'"),
+        ({"source": "x", "recipe": {"name": "medalmigty"}}, "no recipe 'medalmigty'.*medalmighty"),
+        ({"source": "x", "recipe": {"name": "baseline", "alpha": 1}}, "no setting 'alpha'"),
+        ({"source": "x", "training": {"epochs": 0}}, "epochs must be at least 1"),
+        ({"source": "x", "training": {"lr": -1}}, "lr must be above 0"),
+        ({"source": "x", "seed": "many"}, "seed: .*'many'"),
+        ({"seed": 1}, "`source` is missing"),
+        ([1], "expected settings by name"),
+        ({"source": "x", "data": {"val_fraction": 1.5}}, "val_fraction must lie between 0 and 0.9"),
+    ],
+)
+def test_wrong_settings_are_named(content, message):
+    with pytest.raises(UsageError, match=message):
+        from_dict(content, "here.yaml")
+
+
+def test_images_are_read_at_the_students_side():
+    settings = Settings("phantoms", data=DataSettings(size=64, fit="resize"))
+    assert settings.student_data == settings.data
+    smaller = replace(settings, student=StudentSettings(student_size=48))
+    assert smaller.student_data == DataSettings(size=48, fit="resize")
