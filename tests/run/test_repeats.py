@@ -22,6 +22,7 @@ from stillroom import (
 from stillroom.models.saving import load_network
 from stillroom.models.zoo import create
 from stillroom.run import repeats as several
+from stillroom.run import selection
 
 
 def settings(source, recipe=None, student=None, **evaluation):
