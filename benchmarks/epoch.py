@@ -29,7 +29,7 @@ from stillroom.data.load import load_data
 from stillroom.distillation.bank import build_bank
 from stillroom.distillation.objectives.hybrid import HybridLoss
 from stillroom.distillation.teachers import Teacher
-from stillroom.evaluation.efficiency import machine
+from stillroom.models.efficiency import machine
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create
 from stillroom.settings.sections import DataSettings, TrainingSettings, ViewSettings

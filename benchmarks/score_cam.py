@@ -28,9 +28,9 @@ import torch
 
 from stillroom.data.load import load_data
 from stillroom.data.views import augment
-from stillroom.evaluation.efficiency import machine
 from stillroom.evaluation.intervals import percentile
 from stillroom.explanation.heat_maps import heat_maps
+from stillroom.models.efficiency import machine
 from stillroom.models.zoo import create
 from stillroom.settings.sections import DataSettings, ViewSettings
 

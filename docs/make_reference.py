@@ -26,13 +26,13 @@ from stillroom.distillation.step import Objective, Step, TeacherOutputs
 from stillroom.distillation.teachers import Teacher
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.conformal import ConformalRule, coverage_report
-from stillroom.evaluation.efficiency import profile
 from stillroom.evaluation.luck import luck
 from stillroom.evaluation.metrics import score
 from stillroom.evaluation.ood import ForeignRule, foreign_report, refusal_report
 from stillroom.evaluation.robustness import robustness
 from stillroom.explanation import layers
 from stillroom.explanation.evidence import gather
+from stillroom.models.efficiency import profile
 from stillroom.models.network import Network
 from stillroom.models.taps import Outputs
 from stillroom.recipes import RECIPES, Recipe

@@ -123,7 +123,7 @@ def test_timing_uses_the_threads_and_images_asked_for_and_puts_them_back(monkeyp
 
     before = torch.get_num_threads()
     cards = describe(["test_resnet", "vit_small_patch14_dinov2"], size=40, classes=3)
-    monkeypatch.setattr("stillroom.evaluation.efficiency.profile", profile)
+    monkeypatch.setattr("stillroom.models.efficiency.profile", profile)
     found = module.timed(cards, classes=3, threads=2, show_progress=False)
     assert [card.latency_ms for card in found] == [1.235, None]  # 40 px are no multiple of 14
     assert seen == [(2, 40, 3, (1,), (40, 40))]

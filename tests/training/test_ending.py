@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from stillroom.evaluation.likelihood import calibrated_losses, clearly_better, standard_error
 from stillroom.task import MultiClass
-from stillroom.training.ending import (
-    calibrated_losses,
-    clearly_better,
-    reestimate_statistics,
-    standard_error,
-    statistics_lag,
-)
+from stillroom.training.batch_norm import reestimate_statistics, statistics_lag
 
 TASK = MultiClass(("a", "b", "c"))
 

@@ -21,11 +21,11 @@ from stillroom.data.table import UnreadableImage
 from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.predictor import Prediction, Predictor, expand
 from stillroom.errors import UsageError, nearest
-from stillroom.explanation.methods import METHODS, Method
 from stillroom.explanation.overlay import overlay
 from stillroom.files.atomic import write_atomically
 from stillroom.progress import progress
 from stillroom.run.folder import Run
+from stillroom.settings.methods import METHODS, Method
 
 _AT_THE_EDGE = ("score_cam", "score_cam_fast")
 

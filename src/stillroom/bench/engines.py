@@ -217,7 +217,7 @@ def launch(job: Job, threads: int) -> subprocess.Popen[bytes]:
     environment = os.environ | dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
-    command = [sys.executable, "-m", "stillroom.bench", str(job.settings), str(job.folder), *job.flags]
+    command = [sys.executable, "-m", "stillroom.cli.cell", str(job.settings), str(job.folder), *job.flags]
     with job.log.open("ab") as log:
         return subprocess.Popen(
             command,

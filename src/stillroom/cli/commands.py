@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from stillroom.errors import RunError, UsageError
-from stillroom.explanation.methods import Method
 from stillroom.recipes import RECIPES, Recipe
+from stillroom.settings.methods import Method
 from stillroom.settings.sections import DataSettings
 
 _JSON = Parameter(negative="")
@@ -274,9 +274,9 @@ def models(
         json: print JSON alone.
     """
     from stillroom.cli import console
-    from stillroom.evaluation.efficiency import machine
     from stillroom.models.cards import describe
     from stillroom.models.catalogue import find, short_list
+    from stillroom.models.efficiency import machine
     from stillroom.models.latency import Budget, timed, within
 
     left_out: list[str] = []

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stillroom.evaluation.likelihood import calibrated_losses, clearly_better
 from stillroom.task import Task
-from stillroom.training.ending import calibrated_losses, clearly_better
 
 _PENALTIES = tuple(10.0**power for power in range(1, -6, -1))  # strong to weak, each fit starting from the last
 _LBFGS_STEPS = 100
@@ -124,7 +124,7 @@ def fit_by_adam(
     task: Task, data: HeadData, *, epochs: int = 100, lr: float = 1e-3, batch_size: int = 32, seed: int = 0
 ) -> FittedHead:
     """The head as the MedAlmighty paper trains it: Adam, no penalty; of its epochs the last, see
-    :mod:`stillroom.training.ending`.
+    :mod:`stillroom.evaluation.likelihood`.
     """
     generator = torch.Generator().manual_seed(seed)
     linear = nn.Linear(data.train.shape[1], len(task.classes))

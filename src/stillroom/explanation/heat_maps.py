@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from stillroom.data.inference import at_once, evaluating
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.layers import Layer, find_layer, slopes, watched
-from stillroom.explanation.methods import METHODS, Method
 from stillroom.explanation.score_cam import finished, score_cam
 from stillroom.models.network import Network
 from stillroom.progress import Advance
+from stillroom.settings.methods import METHODS, Method
 
 BY_GRADIENT: tuple[Method, ...] = ("grad_cam", "grad_cam_pp")
 

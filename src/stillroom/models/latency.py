@@ -131,7 +131,7 @@ def timed(cards: list[ModelCard], *, classes: int | None, threads: int, show_pro
     """
     if threads < 1:
         raise UsageError(f"--threads must be at least 1, got {threads}.")
-    from stillroom.evaluation.efficiency import profile
+    from stillroom.models.efficiency import profile
     from stillroom.models.zoo import create
 
     def one(card: ModelCard, advance: Advance) -> ModelCard:

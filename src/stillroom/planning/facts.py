@@ -95,8 +95,8 @@ def look(settings: Settings, names: tuple[str, ...]) -> Facts:
     from stillroom.data.slices import stratified_slices
     from stillroom.data.splits import assign_splits
     from stillroom.data.unlabelled import list_unlabelled
-    from stillroom.evaluation.efficiency import machine
     from stillroom.models.device import pick_device
+    from stillroom.models.efficiency import machine
     from stillroom.planning.stock import weights_at_hand
 
     resolution = _resolution(settings.source, settings.data)

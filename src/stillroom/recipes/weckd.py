@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
 from stillroom.recipes.base import Claim, Recipe, require_places
-from stillroom.run.search import Range
+from stillroom.training.search import Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ class WeCKD(Recipe):
                 "A stage of the chain sees a slice of the labels, and --mix would show it others: give --mix none."
             )
         if self.tune:
-            from stillroom.run.search import require_optuna
+            from stillroom.training.search import require_optuna
 
             require_optuna()
 
@@ -250,7 +250,7 @@ class WeCKD(Recipe):
     def _best(
         self, bench: Moves, what: str, space: dict[str, Range], score: Callable[[str, dict[str, float]], float]
     ) -> dict[str, float]:
-        from stillroom.run.search import search
+        from stillroom.training.search import search
 
         found = search(
             bench.run.path / "tuning" / f"{what}.db",

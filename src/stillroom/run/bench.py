@@ -24,12 +24,12 @@ from stillroom.distillation.step import Objective
 from stillroom.distillation.teachers import Teacher
 from stillroom.errors import UsageError
 from stillroom.evaluation.intervals import group_indices
+from stillroom.evaluation.likelihood import calibrated_losses
 from stillroom.models.device import pick_device
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
 from stillroom.run.folder import Run
 from stillroom.run.sides import Sides, side_notes
-from stillroom.training.ending import calibrated_losses
 from stillroom.training.feeding import TrainingData
 from stillroom.training.loop import fit
 

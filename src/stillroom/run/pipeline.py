@@ -21,9 +21,9 @@ from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import RunError, StillroomError, StorageError, UsageError
 from stillroom.evaluation.assess import STUDENT, Assessment, assess, worst_mistakes
-from stillroom.evaluation.efficiency import machine, profile, profile_onnx
 from stillroom.files.atomic import write_arrays, write_json
 from stillroom.models.device import pick_device
+from stillroom.models.efficiency import machine, profile, profile_onnx
 from stillroom.models.network import Network
 from stillroom.models.zoo import create, locate_weights, resolve_size
 from stillroom.planning.plan_file import FILE as PLAN_FILE

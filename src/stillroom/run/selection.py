@@ -14,13 +14,13 @@ from stillroom.data.inference import run_over
 from stillroom.data.views import view_of_epoch
 from stillroom.distillation.teachers import Panel
 from stillroom.evaluation.intervals import group_indices
+from stillroom.evaluation.likelihood import FEWEST_IMAGES, calibrated_losses, standard_error
 from stillroom.evaluation.roles import CONTROL, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER, noun
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
 from stillroom.run.repeats import Trained
 from stillroom.run.workbench import Workbench
 from stillroom.training.averaging import average
-from stillroom.training.ending import FEWEST_IMAGES, calibrated_losses, standard_error
 
 _STATISTICS_IMAGES = 2000
 """Training images by which the statistics of averaged weights are taken."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillroom.errors import UsageError
-from stillroom.explanation.methods import Method
+from stillroom.settings.methods import Method
 
 
 @dataclass(frozen=True)

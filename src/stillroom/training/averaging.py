@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stillroom.models.network import Network
-from stillroom.training.ending import reestimate_statistics
+from stillroom.training.batch_norm import reestimate_statistics
 
 
 def average(networks: Sequence[Network], batches: Iterable[Tensor]) -> Network:

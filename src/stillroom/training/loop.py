@@ -24,12 +24,13 @@ from stillroom.data.inference import run_over
 from stillroom.distillation.step import Objective, Step, TeacherOutputs
 from stillroom.distillation.teachers import Teacher
 from stillroom.errors import RunError
+from stillroom.evaluation.likelihood import calibrated_losses, clearly_better
 from stillroom.files.atomic import write_atomically
 from stillroom.models.network import Network
 from stillroom.progress import progress
 from stillroom.settings.sections import TrainingSettings
 from stillroom.task import Task
-from stillroom.training.ending import calibrated_losses, clearly_better, reestimate_statistics, statistics_lag
+from stillroom.training.batch_norm import reestimate_statistics, statistics_lag
 from stillroom.training.feeding import Feeder, Said, TrainingData, alike
 from stillroom.training.learning_rates import learning_rate, optimizer_of, set_learning_rate
 
@@ -41,7 +42,7 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces 
 
 @dataclass
 class _Progress:
-    """What changes from epoch to epoch beside the weights. Losses are per image, see :mod:`~stillroom.training.ending`."""
+    """What changes from epoch to epoch beside the weights. See :mod:`~stillroom.evaluation.likelihood`."""
 
     epoch: int = 0  # epochs done
     best_epoch: int = 0  # the look, from 1, of the lowest mean loss; 0 before the first
@@ -106,7 +107,7 @@ def fit(
     log: Callable[[dict[str, Any]], None] = lambda line: None,
     show_progress: bool = True,
 ) -> Network:
-    """Train ``student`` in place and return it with the weights of its end, see :mod:`~stillroom.training.ending`.
+    """Train ``student`` in place and return it with the weights of its end, see :mod:`~stillroom.evaluation.likelihood`.
 
     Args:
         student: trained in place, on ``data.images``'s device.

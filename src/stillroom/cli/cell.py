@@ -1,4 +1,4 @@
-"""One cell in a process of its own: ``python -m stillroom.bench SETTINGS FOLDER [FLAGS]`` is `stillroom distill` or --resume.
+"""One cell of a grid in a process of its own: ``python -m stillroom.cli.cell SETTINGS FOLDER [FLAGS]`` distils or resumes.
 
 Its standard input is a line of life to the process that started it: when that ends, however it ends, the cell stops as
 it does on Ctrl-C, and can be resumed.

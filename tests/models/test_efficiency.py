@@ -11,7 +11,7 @@ from torch import nn
 
 from stillroom.errors import UsageError
 from stillroom.evaluation import efficiency
-from stillroom.evaluation.efficiency import machine, profile, profile_onnx
+from stillroom.models.efficiency import machine, profile, profile_onnx
 
 
 def network():

@@ -3,7 +3,7 @@
 import pytest
 
 from stillroom.errors import RunError, UsageError
-from stillroom.run.search import Range, search
+from stillroom.training.search import Range, search
 
 pytest.importorskip("optuna")
 SPACE = {"x": Range(-2, 2), "y": Range(1e-4, 1, log=True)}
