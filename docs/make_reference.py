@@ -36,6 +36,7 @@ from stillroom.models.efficiency import profile
 from stillroom.models.network import Network
 from stillroom.models.taps import Outputs
 from stillroom.recipes import RECIPES, Recipe
+from stillroom.run.bench import Bench
 from stillroom.run.workbench import Workbench
 from stillroom.settings.whole import SECTIONS, Settings
 from stillroom.training.loop import TrainingData
@@ -411,7 +412,7 @@ def _python() -> Iterator[str]:
         "`stillroom.recipes`, `stillroom.run.workbench`, `stillroom.distillation.step`, "
         "`stillroom.distillation.teachers`, `stillroom.training.loop` and `stillroom.models`."
     )
-    for cls in (Recipe, Workbench, Objective, Step, TeacherOutputs, Teacher, TrainingData, Network, Outputs):
+    for cls in (Recipe, Bench, Workbench, Objective, Step, TeacherOutputs, Teacher, TrainingData, Network, Outputs):
         yield f"#### {cls.__name__}"
         yield _summary(cls)
         yield _members(cls)

@@ -17,7 +17,7 @@ from stillroom.run.teachers import ask, fine_tune, freeze
 
 
 class Workbench(Bench):
-    """The workbench of one run."""
+    """A bench with the networks that a run is about: its student, and whoever teaches it."""
 
     def student(self, *, attention: bool = False, seed: int | None = None) -> Network:
         """A student with its initial weights: the same every time it is called, so that a control starts alike.
