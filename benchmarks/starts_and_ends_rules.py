@@ -55,14 +55,16 @@ def kept_by_rule(record: dict[str, np.ndarray]) -> dict[str, Figures]:
     calibrated = np.stack([nll(epoch, targets, heat) for epoch, heat in zip(val, heats, strict=True)])
     gains = calibrated[-1] - calibrated  # > 0 where an epoch is better than the last
     clear = gains.mean(1) > 2 * gains.std(1, ddof=1) / len(targets) ** 0.5 + 1e-12
-    last = len(val) - 1
+    last, lowest = len(val) - 1, int(calibrated.mean(1).argmin())
+    clearest = gains[lowest].mean() > 3 * gains[lowest].std(ddof=1) / len(targets) ** 0.5 + 1e-12
     epochs = {
         "first best validation AUC": int(np.argmax([auc(epoch, targets) for epoch in val])),
         "last best validation AUC": last - int(np.argmax([auc(epoch, targets) for epoch in val[::-1]])),
         "last epoch": last,
         "lowest NLL": int(plain.mean(1).argmin()),
-        "lowest calibrated NLL": int(calibrated.mean(1).argmin()),
+        "lowest calibrated NLL": lowest,
         "last unless clearly worse": int(np.where(clear, calibrated.mean(1), np.inf).argmin()) if clear.any() else last,
+        "last unless the lowest is better by 3": lowest if clearest else last,
         "best on test (not allowed)": int(np.argmax([auc(epoch, truth) for epoch in test])),
     }
     pairs = {name: (val[epoch], test[epoch]) for name, epoch in epochs.items()}
