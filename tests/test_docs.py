@@ -389,6 +389,38 @@ def test_the_recipe_of_the_how_to_runs(run):
     assert run.metrics["comparison"]["student_vs_control"]["statement"]
 
 
+def test_the_stage_of_the_how_to_reaches_every_page(labels_first, picture_folder, tmp_path, monkeypatch):
+    code = marked(DOCS / "how-to.md", "stage")
+    assert len(code.splitlines()) < 60
+    file = tmp_path / "brightness.py"
+    file.write_text(code)
+    stage = load(file, "brightness").STAGE
+    pipeline = importlib.import_module("stillroom.run.pipeline")
+    monkeypatch.setattr(pipeline, "STAGES", (*pipeline.STAGES, stage))
+    settings = Settings(
+        str(picture_folder),
+        recipe=labels_first(warm_up=1),
+        data=DataSettings(size=32),
+        views=ViewSettings(views=1),
+        teacher=TeacherSettings("test_vit", pretrained=False, teacher_size=32),
+        student=StudentSettings("test_resnet"),
+        training=TrainingSettings(epochs=1, batch_size=16),
+        evaluation=EvaluationSettings(resamples=100, latency=False, explain=0, control=False),
+        device="cpu",
+    )
+    done = distill(settings, tmp_path / "run", show_progress=False)
+    halves = done.metrics["brightness"]
+    assert halves["darker"]["images"] + halves["lighter"]["images"] == done.metrics["test"]["student"]["images"]
+    right = sum(half["right"] for half in halves.values())
+    accuracy = done.metrics["test"]["student"]["accuracy"]["value"]
+    assert right / done.metrics["test"]["student"]["images"] == pytest.approx(accuracy)
+    assert done.manifest["durations_s"]["brightness"] >= 0
+    for page in (done.report, done.path / "MODEL_CARD.md"):
+        text = page.read_text("utf-8")
+        assert "Dark and light images" in text
+        assert "lighter" in text
+
+
 def test_the_recipes_settings_become_flags(labels_first):
     app = make_app(labels_first)
     arguments = ["distill", "my_images", "--warm-up", "7"]

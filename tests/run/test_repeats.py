@@ -167,7 +167,7 @@ def test_averaged_weights_are_the_mean_of_the_trainings(picture_folder, weights,
 
 
 def test_what_cannot_be_kept_is_refused_before_anything_is_decoded(picture_folder, monkeypatch):
-    monkeypatch.setattr("stillroom.run.pipeline.prepare", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("stillroom.run.preparing.prepare", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UsageError, match="different random ones: give --student-pretrained, or --keep ensemble"):
         stillroom.distill(settings(picture_folder, repeats=2, keep="average"), show_progress=False)
     with pytest.raises(UsageError, match=r"test_resnet has .* MB, more than --max-mb 0.001"):

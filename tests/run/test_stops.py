@@ -60,7 +60,7 @@ def refuse(tmp_path, monkeypatch):
     def decode(*_, **__):
         raise AssertionError("The images were decoded before the settings were checked.")
 
-    monkeypatch.setattr("stillroom.run.pipeline.prepare", decode)
+    monkeypatch.setattr("stillroom.run.preparing.prepare", decode)
     monkeypatch.chdir(tmp_path)
 
     def run(wanted, out=None):

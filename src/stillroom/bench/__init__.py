@@ -206,7 +206,7 @@ def _check_folder(out: Path) -> None:
 def _check_cells(file: Path, cells: list[Cell]) -> None:
     """Raises UsageError, naming the cell, for what `stillroom distill` would refuse before it reads an image."""
     from stillroom.data.load import open_source
-    from stillroom.run.pipeline import check_settings as check
+    from stillroom.run.preparing import check_settings as check
     from stillroom.task import Task
 
     tasks: dict[str, Task] = {}

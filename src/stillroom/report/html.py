@@ -20,6 +20,7 @@ from stillroom.report.plan import plan_section
 from stillroom.report.record import Record, load
 from stillroom.report.record import title as title_of
 from stillroom.report.robustness import robustness_section
+from stillroom.report.section import sections
 from stillroom.report.style import COLOURS, glyph
 from stillroom.report.templating import TEMPLATES, environment
 from stillroom.report.uncertainty import uncertainty_section
@@ -79,7 +80,7 @@ def _context(record: Record) -> dict[str, Any]:
     title, subtitle = headline(record)
     roles = list(record.test)
     maps, classes = figures.features(record)
-    kept = tables.kept(record)
+    kept, declared = tables.kept(record), sections(record.metrics)
     compared = [role for role in ("student", "teacher") if role in roles]
     return {
         "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
@@ -124,6 +125,8 @@ def _context(record: Record) -> dict[str, Any]:
         "explanation": explanation_section(record),
         "uncertainty": uncertainty_section(record),
         "robustness": robustness_section(record),
+        "declared": declared,
+        "declared_contents": [(section.key, section.title, True) for section in declared],
         "efficiency": tables.efficiency(record),
         "size": figures.size_and_figure(record),
         "durations": tables.durations(record),

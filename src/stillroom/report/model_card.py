@@ -17,6 +17,7 @@ from stillroom.report.numbers import Estimate, count, estimate
 from stillroom.report.plan import budget
 from stillroom.report.record import Record, load
 from stillroom.report.robustness import robustness_table
+from stillroom.report.section import sections
 from stillroom.report.templating import environment
 from stillroom.report.uncertainty import refusal_notes, refusal_table, sets_table
 from stillroom.report.wording import (
@@ -100,6 +101,7 @@ def _context(record: Record) -> dict[str, Any]:
         "refusal_notes": refusal_notes(record.metrics.get("ood") or {}),
         "robustness": record.metrics.get("robustness"),
         "corrupted": robustness_table(record.metrics["robustness"]) if record.metrics.get("robustness") else None,
+        "declared": sections(record.metrics),
         "efficiency": tables.efficiency(record),
         "citations": citations(record.recipe),
         "command_path": shlex.quote(record.name),

@@ -21,7 +21,7 @@ from stillroom.data.inference import run_over
 from stillroom.data.load import Dataset
 from stillroom.data.slices import stratified_slices
 from stillroom.distillation.step import Objective
-from stillroom.distillation.teachers import Teacher
+from stillroom.distillation.teachers import Panel, Teacher
 from stillroom.errors import UsageError
 from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.likelihood import calibrated_losses
@@ -101,6 +101,11 @@ class Bench:
             return self.data
         images, unlabelled = self.sides.at(network.input_size[0])
         return replace(self.data, images=images, unlabelled=unlabelled)
+
+    def teacher_network(self) -> nn.Module | None:
+        """The teacher; of several, the mean of their logits; None without one."""
+        found = [teacher.network for teacher in self.teachers]
+        return Panel(found) if len(found) > 1 else found[0] if found else None
 
     def side_notes(self) -> list[str]:
         """What to mind where the teachers are shown the student's images."""

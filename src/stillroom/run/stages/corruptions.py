@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stillroom.data.inference import evaluating
 from stillroom.evaluation.robustness import PASSES, robustness
 from stillroom.progress import progress
+from stillroom.run.stage import Evidence, Stage
 
 if TYPE_CHECKING:
     from stillroom.run.workbench import Workbench
@@ -59,3 +60,11 @@ def measure(bench: Workbench, networks: Mapping[str, nn.Module], temperatures: M
     if "teacher" in tested:
         found["notes"] += bench.side_notes()
     return found
+
+
+def work(evidence: Evidence) -> dict[str, Any]:
+    assert evidence.assessment is not None
+    return {"robustness": measure(evidence.bench, evidence.networks, evidence.assessment.temperatures)}
+
+
+STAGE = Stage("corrupt", work, wanted=lambda settings: settings.evaluation.corruptions)

@@ -23,6 +23,7 @@ from stillroom.explanation.means import count_units
 from stillroom.files.atomic import write_arrays, write_json
 from stillroom.models.multiply_adds import count_macs
 from stillroom.models.network import Network
+from stillroom.run.stage import Evidence, Stage
 from stillroom.run.workbench import Workbench
 from stillroom.settings.whole import Settings
 
@@ -277,3 +278,14 @@ def _of_a_panel_too(
     if advance:
         advance(len(images))
     return maps
+
+
+def work(evidence: Evidence) -> dict[str, Any]:
+    found, role = evidence.assessment, evidence.exported
+    assert found is not None
+    made = make(evidence.bench, evidence.networks, found.probabilities[role], found.temperatures, exported=role)
+    evidence.layer = made.layer
+    return {"explanation": made.figures}
+
+
+STAGE = Stage("explain", work)

@@ -21,6 +21,7 @@ from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
 from stillroom.models.network import Network
 from stillroom.run.folder import Run
+from stillroom.run.stage import Evidence, Stage
 from stillroom.run.stages.explanation import exported_layer, exported_note
 from stillroom.run.stages.uncertainty import DENSITY_FILE, fit_rules, read_density
 
@@ -143,3 +144,22 @@ def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, A
         density=read_density(density) if density.exists() else None,
         role=role,
     )
+
+
+def work(evidence: Evidence) -> dict[str, Any]:
+    bench, role = evidence.bench, evidence.exported
+    exported = evidence.networks[role]
+    evidence.onnx, parity = export_network(
+        exported,
+        bench.run.path / MODEL_FILE,
+        bench.run,
+        figures=evidence.figures,
+        images=bench.seen_by(exported).images.batch(bench.data.val[:PARITY_IMAGES]).cpu().numpy(),
+        layer=evidence.layer,
+        density=evidence.density,
+        role=role,
+    )
+    return {"export": parity}
+
+
+STAGE = Stage("export", work)

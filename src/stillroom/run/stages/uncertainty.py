@@ -26,6 +26,7 @@ from stillroom.evaluation.ood import (
 from stillroom.files.atomic import write_arrays
 from stillroom.models.network import Network
 from stillroom.run.folder import FOREIGN_SCORES
+from stillroom.run.stage import Evidence, Stage
 from stillroom.run.workbench import Workbench
 
 Exported = Network | Panel
@@ -187,3 +188,14 @@ def _asked(student: Exported, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         outputs = [student.outputs(part) for part in images.split(BATCH)]
     logits, pooled = (torch.cat([getattr(part, name) for part in outputs]) for name in ("logits", "pooled"))
     return logits.float().cpu().numpy(), pooled.float().cpu().numpy()
+
+
+def work(evidence: Evidence) -> dict[str, Any]:
+    role = evidence.exported
+    exported: Exported = evidence.networks[role]  # type: ignore[assignment]
+    found = measure(evidence.bench, exported, evidence.logits[role])
+    evidence.density = found.rules.density
+    return found.figures
+
+
+STAGE = Stage("evaluate", work)

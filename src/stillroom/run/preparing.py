@@ -1,0 +1,98 @@
+"""What comes before anything is trained: the data set, and the refusal of settings that are known to fail later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stillroom.data.load import Dataset, open_source, prepare
+from stillroom.data.table import Table
+from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
+from stillroom.distillation.cutting import cut_out
+from stillroom.errors import RunError, UsageError
+from stillroom.models.device import pick_device
+from stillroom.models.zoo import create, locate_weights, resolve_size
+from stillroom.run.folder import Run
+from stillroom.run.selection import megabytes
+from stillroom.run.stages.explanation import check_layer
+from stillroom.settings.whole import Settings
+from stillroom.task import Task
+
+
+def data_set(table: Table, settings: Settings, show_progress: bool, number: int = 1) -> Dataset:
+    """The data set; with folds, that of the fold with this number."""
+    fold = (number, settings.evaluation.folds) if settings.evaluation.folds > 1 else None
+    dataset = prepare(table, settings.student_data, seed=settings.seed, fold=fold, show_progress=show_progress)
+    folder = settings.training.unlabelled
+    if folder is None:
+        return dataset
+    unlabelled = load_unlabelled(folder, dataset.table, dataset.store, show_progress=show_progress)
+    return replace(dataset, unlabelled=unlabelled)
+
+
+def fold_of(settings: Settings, show_progress: bool, number: int) -> Dataset:
+    """The data set with the fold of a number as its test split."""
+    table = open_source(settings.source, settings.student_data, seed=settings.seed)
+    return data_set(table, settings, show_progress, number)
+
+
+def same_data(run: Run, show_progress: bool) -> Dataset:
+    """The run's data set. Raises RunError where it is another one by now."""
+    settings = run.settings
+    table = open_source(settings.source, settings.student_data, seed=settings.seed)
+    dataset = data_set(table, settings, show_progress)
+    if run.manifest.get("data_fingerprint", dataset.fingerprint) != dataset.fingerprint:
+        raise RunError(
+            f"The images, labels, splits or patients of {settings.source} changed since {run.path} began: start a new run."
+        )
+    return dataset
+
+
+def check_settings(settings: Settings, task: Task) -> None:
+    """Raises UsageError for what is known to fail later: the recipe's task, the device, names, sizes and weights."""
+    settings.recipe.adapt(task)
+    settings.recipe.check(settings)
+    pick_device(settings.device)
+    side, student, teacher = settings.data.size, settings.student, settings.teacher
+    resolve_size(student.student, student.student_size or side, side)
+    taught_by = settings.recipe.teacher_names(settings)
+    if teacher.pretrained and teacher.weights and teacher.weights.is_file() and len(set(taught_by)) > 1:
+        raise UsageError(
+            f"{teacher.weights} is one file, but {', '.join(dict.fromkeys(taught_by))} need weights: give a folder that "
+            "holds a file for each."
+        )
+    for name, size in settings.recipe.teacher_inputs(settings):
+        resolve_size(name, size, side)
+        if teacher.pretrained:
+            locate_weights(name, teacher.weights)
+    if settings.training.unlabelled:
+        list_unlabelled(settings.training.unlabelled)
+    if student.starts_pretrained:
+        locate_weights(student.student_from or student.student, student.student_weights or teacher.weights)
+    if student.student_from:
+        pair = [
+            create(name, classes=2, size=student.student_size or side)
+            for name in (student.student, student.student_from)
+        ]
+        cut_out(*pair, layers="first", elements="uniform", seed=0)
+    _check_keep(settings, task)
+    if settings.evaluation.explain_layer not in ("auto", "last"):
+        drawn = create(student.student, classes=len(task.classes), size=student.student_size or side)
+        check_layer(drawn, settings)
+
+
+def _check_keep(settings: Settings, task: Task) -> None:
+    """Raises UsageError where what is to be kept cannot be."""
+    wanted, student = settings.evaluation, settings.student
+    if wanted.keep == "average" and not settings.recipe.has_start(settings):
+        raise UsageError(
+            "--keep average joins weights, which says nothing of trainings that start from different random ones: give "
+            "--student-pretrained, or --keep ensemble."
+        )
+    if wanted.keep == "best" and wanted.max_mb is not None:
+        size = student.student_size or settings.data.size
+        weight = megabytes(create(student.student, classes=len(task.classes), size=size))
+        if weight > wanted.max_mb:
+            raise UsageError(
+                f"The student {student.student} has {weight:.1f} MB, more than --max-mb {wanted.max_mb:g}: choose a "
+                "smaller --student; `stillroom models --max-mb` lists some."
+            )
