@@ -35,13 +35,11 @@ def test_only_the_head_is_fitted(settings, tmp_path):
 
 
 def test_a_stopped_probe_goes_on(settings, tmp_path, monkeypatch):
-    from stillroom.run import pipeline
-
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_evaluate", stop)
+        patch.setattr("stillroom.run.stages.evaluation.assess", stop)
         with pytest.raises(KeyboardInterrupt):
             stillroom.distill(settings, tmp_path / "run", show_progress=False)
     before = (tmp_path / "run" / "student" / "model.safetensors").read_bytes()

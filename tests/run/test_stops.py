@@ -322,11 +322,11 @@ def table_of(folder, target, split=None):
 
 
 def test_a_run_does_not_go_on_with_other_patients(picture_folder, tmp_path, monkeypatch):
-    from stillroom.run import pipeline
-
     table = table_of(picture_folder, tmp_path / "table.csv")
     with monkeypatch.context() as stopping:
-        stopping.setattr(pipeline, "_evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopping.setattr(
+            "stillroom.run.stages.evaluation.assess", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             stillroom.distill(settings(table, recipe=Baseline()), tmp_path / "run", show_progress=False)
     whole = table.read_text()
