@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from stillroom.errors import UsageError
-from stillroom.evaluation import efficiency
+from stillroom.models import efficiency
 from stillroom.models.efficiency import machine, profile, profile_onnx
 
 
