@@ -2,9 +2,9 @@
 
     python benchmarks/demo_seeds.py --out runs/demo-seeds --seeds 0 1 2 3 4
 
-Every seed draws phantoms of its own, plans and trains; figures are of the test images. Differences are paired; their intervals
-are Student's t over the seeds. Seeds whose report is there are not run again. The machine must have nothing else to do: a plan
-times its steps.
+Every seed draws phantoms of its own, plans and trains; figures are of the test images. Differences are paired; their
+intervals are Student's t over the seeds. Seeds whose report is there are not run again. The machine must have nothing else
+to do: a plan times its steps.
 """
 
 from __future__ import annotations
