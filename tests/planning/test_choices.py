@@ -6,6 +6,7 @@ import pytest
 
 from stillroom import (
     Baseline,
+    Best,
     DataSettings,
     EvaluationSettings,
     MedAlmighty,
@@ -143,7 +144,7 @@ def test_random_weights_only_where_nothing_else_is_at_hand_and_then_an_untrained
 def test_the_only_network_with_weights_teaches_itself():
     found = plan(weights=("mobilenetv2_100",), student_weights=("mobilenetv2_100",))
     assert value(found, "student.student") == value(found, "teacher.teacher") == "mobilenetv2_100"
-    assert "the student's own start" in found.choices["teacher.teacher"].why
+    assert "the student's own network" in found.choices["teacher.teacher"].why
     given = Settings("x", MedAlmighty())
     found = plan(weights=("mobilenetv2_100",), student_weights=("mobilenetv2_100",), given=given, fixed={"recipe.name"})
     assert found.choices["teacher.teacher"].why == "no other network has weights at hand"
@@ -373,3 +374,70 @@ def test_the_demonstration_trains_its_own_teacher():
     assert value(found, "student.student") == "test_resnet"
     assert value(found, "teacher.teacher_epochs") >= 14
     assert found.expected_s["teach"] + found.expected_s["student"] <= 60 * MINUTES
+
+
+# -- a panel that is given in part ---------------------------------------------------------------------------------
+THREE = {"weights": (*FACTS.weights, "vit_small_patch14_dinov2"), "minutes": 60, "times": Times(1.0)}
+
+
+def asked_for(found, recipe):
+    """The settings of a decision, checked as a run would."""
+    from stillroom.settings.whole import from_dict
+
+    content = {"source": "x"}
+    for name, choice in found.choices.items():
+        section, _, field = name.partition(".")
+        content.setdefault(section, {})[field] = choice.value
+    settings = from_dict(content, "plan")
+    settings.recipe.check(settings)
+    return settings
+
+
+def given_panel(minutes, **recipe):
+    best = Best(**recipe)
+    fixed = {"recipe.name", *(f"recipe.{name}" for name in recipe)}
+    return plan(given=Settings("x", best), fixed=fixed, minutes=minutes, times=Times(4.0)), best
+
+
+@pytest.mark.parametrize("minutes", [0.3, 1, 3, 60])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"frozen_teachers": ("mobilenet_edgetpu_100",)},
+        {"frozen_teachers": ("mobilenet_edgetpu_100", "mobilenetv2_100")},
+        {"frozen_teachers": ("mobilenet_edgetpu_100",), "frozen_size": 224},
+        {"teacher_seeds": 3},
+        {"teachers": ("convnext_tiny",)},
+    ],
+)
+def test_what_is_given_of_a_panel_is_in_it_and_goes_with_the_rest(minutes, recipe):
+    found, best = given_panel(minutes, **recipe)
+    settings = asked_for(found, best)
+    for name, wanted in recipe.items():
+        assert getattr(settings.recipe, name) == wanted
+    if recipe.get("teacher_seeds", 1) > 1:
+        assert settings.teacher.teacher_mode == "finetune"
+
+
+def test_a_given_network_costs_its_minutes():
+    sides = (96, 224)
+    small, large = (given_panel(30, frozen_teachers=("mobilenet_edgetpu_100",), frozen_size=side)[0] for side in sides)
+    assert value(large, "recipe.frozen_size") == 224
+    assert [small.expected_s["teach"], value(small, "views.views")] != [
+        large.expected_s["teach"],
+        value(large, "views.views"),
+    ]
+
+
+def test_every_frozen_network_takes_its_side():
+    shelf = Shelf()
+    found = plan(**THREE | {"minutes": 6, "times": Times(8.0)})
+    for name in found.choices.get("recipe.frozen_teachers", found.choices["teacher.teacher"]).value:
+        side = found.choices.get("recipe.frozen_size", found.choices["teacher.teacher_size"]).value
+        assert not name.startswith("vit") or shelf.takes(name, side)
+
+
+def test_the_larger_sibling_teaches_though_no_list_names_it():
+    found = plan(weights=("lcnet_050",), student_weights=("lcnet_050",), max_mb=1.6)
+    assert value(found, "student.student_from") == "lcnet_050"
+    assert value(found, "teacher.teacher") == "lcnet_050"

@@ -206,12 +206,11 @@ def test_multilabel_from_a_table(picture_folder, tmp_path):
 
 
 def test_a_failed_export_says_so_and_resuming_goes_on(picture_folder, tmp_path, monkeypatch):
-    from stillroom.run.stages import explanation as explain_run
-    from stillroom.run.stages import export
+    from stillroom.run.stages import explanation, export
 
     settings = Settings(str(picture_folder), recipe=Baseline(), **QUICK | MAPS)
-    gather, explained = explain_run.gather, []
-    monkeypatch.setattr(explain_run, "gather", lambda *asked, **how: explained.append(1) or gather(*asked, **how))
+    gather, explained = explanation.gather, []
+    monkeypatch.setattr(explanation, "gather", lambda *asked, **how: explained.append(1) or gather(*asked, **how))
     with monkeypatch.context() as broken:
         broken.setattr(
             export,

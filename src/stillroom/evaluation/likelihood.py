@@ -2,7 +2,7 @@
 
 The first maximum of a validation figure is luck where validation is small: with 30 images the AUC is 1.000 after one epoch
 and nineteen more are thrown away. What is compared here is the calibrated likelihood, image by image, and a difference
-counts only beyond its standard error (docs/benchmarks.md, "Which start, rates, views, teaching and end?").
+counts only beyond three standard errors (docs/benchmarks.md, "Which start, rates, views, teaching and end?").
 """
 
 from __future__ import annotations

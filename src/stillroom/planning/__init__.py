@@ -83,7 +83,9 @@ def _planned(given: Settings, fixed: frozenset[str], limits: Limits) -> Plan:
         section, _, field = name.partition(".")
         content.setdefault(section, {})[field] = choice.value
     head = {"source": given.source, "seed": given.seed, "device": given.device}
-    return Plan(from_dict(head | content, "plan"), found.choices, facts.to_dict(), limits, found.expected_s)
+    settings = from_dict(head | content, "plan")
+    settings.recipe.check(settings)
+    return Plan(settings, found.choices, facts.to_dict(), limits, found.expected_s)
 
 
 def _changed(settings: Settings) -> list[str]:

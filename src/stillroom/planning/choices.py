@@ -208,12 +208,12 @@ class _Planner:
 
     # -- the teacher ------------------------------------------------------------------------------------------
     def _teacher(self, recipe: Recipe, start: Start, side: int, images: int) -> Teaching:
-        given, weights = self.given.teacher, self.facts.weights
+        given, weights, own = self.given.teacher, self.facts.weights, start.large or start.name
         if "teacher.teacher" in self.fixed:
             names = [given.teacher]
         else:
             names = [name for name in TEACHERS if name in weights and name != start.name]
-            names = names or [start.name] * (start.name in weights)
+            names = names or [own] * (own in weights)
         if not names or ("teacher.pretrained" in self.fixed and not given.pretrained):
             return self._untrained_teacher(
                 names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
@@ -228,7 +228,7 @@ class _Planner:
             given=replace(self.given, recipe=recipe),
             fixed=self.fixed,
             names=tuple(names),
-            own=start.large or start.name,
+            own=own,
             side=its_own,
             images=images,
             batch=self.batch,

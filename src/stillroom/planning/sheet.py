@@ -31,7 +31,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for flag, value in (("--minutes", self.minutes), ("--max-mb", self.max_mb), ("--max-ms", self.max_ms)):
-            if value is None:
+            if value is None and flag != "--minutes":
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UsageError(f"{flag} is a number, got {value!r}.")

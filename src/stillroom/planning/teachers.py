@@ -68,7 +68,11 @@ class Wish:
     @property
     def tunes(self) -> bool | None:
         """Whether the teacher has to be fine-tuned; None where the minutes decide."""
-        return self.given.teacher.teacher_mode == "finetune" if "teacher.teacher_mode" in self.fixed else None
+        if "teacher.teacher_mode" in self.fixed:
+            return self.given.teacher.teacher_mode == "finetune"
+        recipe = self.given.recipe
+        copies = isinstance(recipe, Best) and "recipe.teacher_seeds" in self.fixed and recipe.teacher_seeds > 1
+        return True if copies else None  # frozen copies would all say the same
 
     def views(self, teaching: Teaching) -> int:
         """Of each image, at the least."""
@@ -94,13 +98,15 @@ def affordable(wish: Wish) -> Teaching:
     found = [
         (teaching, most if teaching.epochs else wish.seconds[1], wish.views(teaching)) for teaching in _teachings(wish)
     ]
-    found += [(teaching, most, min(2, wanted)) for teaching, _, wanted in found if wish.tunes or not teaching.epochs]
+    last = [(teaching, wanted) for teaching, _, wanted in found if wish.tunes or not teaching.epochs]
+    last = last or [(teaching, wanted) for teaching, _, wanted in found]  # none may be frozen alone
+    found += [(teaching, most, min(2, wanted)) for teaching, wanted in last]
     nearest: tuple[float, Teaching] | None = None
     for teaching, seconds, wanted in found:
         views = _views(wish, teaching, seconds)
         if views >= wanted:
             break
-        if (wish.tunes or not teaching.epochs) and (nearest is None or views > nearest[0]):
+        if any(teaching is one for one, _ in last) and (nearest is None or views > nearest[0]):
             nearest = views, teaching
     else:
         assert nearest is not None
@@ -119,26 +125,47 @@ def _views(wish: Wish, teaching: Teaching, seconds: float) -> float:
 
 def _teachings(wish: Wish) -> Iterator[Teaching]:
     """What may teach, best first, without views yet."""
-    panels = isinstance(wish.given.recipe, Best)
+    recipe = wish.given.recipe
+    panel, given = isinstance(recipe, Best), _given_frozen(wish)
+    more = recipe.teachers if isinstance(recipe, Best) else ()
     if wish.tunes is not False:
         for name in _tuned(wish):
             lengths = [(seeds, FINE_TUNE_STEPS) for seeds in _seeds(wish)]
             for seeds, steps in (*lengths, (min(_seeds(wish)), LEAST_STEPS)):
                 for side in _tuned_sides(wish, name):
-                    tuned = Teaching((name,) * seeds, side, 0, wish.epochs(steps))
-                    if panels:
+                    tuned = Teaching((name, *more) * seeds, side, 0, wish.epochs(steps))
+                    if panel:
                         yield from _with_frozen(wish, tuned, (*wish.names[:1], wish.own))
-                    yield tuned
+                    if not given:
+                        yield tuned
     if wish.tunes:
         return
     for name in wish.names:
-        sides = sorted(_frozen_sides(wish, name), reverse=True)
-        beside: tuple[str, ...] = (wish.own,) if panels and wish.own != name and wish.own in wish.facts.weights else ()
-        if "recipe.frozen_teachers" in wish.fixed and isinstance(wish.given.recipe, Best):
-            beside = tuple(other for other in wish.given.recipe.frozen_teachers if other != name)
-        for others in dict.fromkeys((beside, ())):
-            for side in sides:
-                yield Teaching((name,), side, 0, frozen=others, frozen_side=side)
+        if name in given and "teacher.teacher" not in wish.fixed:
+            continue  # it is in the panel already
+        beside = given or ((wish.own,) if panel and wish.own != name and wish.own in wish.facts.weights else ())
+        for others in (beside,) if given else dict.fromkeys((beside, ())):
+            for side in sorted(_frozen_sides(wish, name), reverse=True):
+                sides = _sides_of_group(wish, others)
+                same = not sides or side in sides
+                yield Teaching((name, *more), side, 0, frozen=others, frozen_side=side if same else max(sides))
+
+
+def _given_frozen(wish: Wish) -> tuple[str, ...]:
+    """The frozen members that are not the plan's to choose."""
+    recipe = wish.given.recipe
+    return recipe.frozen_teachers if isinstance(recipe, Best) and "recipe.frozen_teachers" in wish.fixed else ()
+
+
+def _sides_of_group(wish: Wish, names: tuple[str, ...]) -> set[int]:
+    """The sides at which all of these networks may be asked frozen; empty for none of them."""
+    recipe = wish.given.recipe
+    if isinstance(recipe, Best) and "recipe.frozen_size" in wish.fixed and recipe.frozen_size:
+        return {recipe.frozen_size}
+    if not names:
+        return set()
+    common = set.intersection(*({*_frozen_sides(wish, name)} for name in names))
+    return common or set.intersection(*({*_taken(wish, name)} for name in names)) or {wish.shelf.native(names[0])}
 
 
 def _tuned(wish: Wish) -> tuple[str, ...]:
@@ -170,17 +197,14 @@ def _tuned_sides(wish: Wish, name: str) -> list[int]:
 
 def _with_frozen(wish: Wish, tuned: Teaching, names: tuple[str, ...]) -> Iterator[Teaching]:
     """The fine-tuned teaching with frozen networks beside it, as many and as large as the minutes allow."""
-    recipe = wish.given.recipe
-    assert isinstance(recipe, Best)
     everyone = tuple(dict.fromkeys(name for name in names if name in wish.facts.weights))
-    groups: tuple[tuple[str, ...], ...] = (everyone, everyone[:1])
-    if "recipe.frozen_teachers" in wish.fixed:
-        groups = (recipe.frozen_teachers,)
-    for group in dict.fromkeys(group for group in groups if group):
-        sides = set.intersection(*({*_frozen_sides(wish, name)} for name in group))
-        if "recipe.frozen_size" in wish.fixed and recipe.frozen_size:
-            sides = {recipe.frozen_size}
-        for side in sorted((side for side in sides if side <= max(LARGEST_FROZEN_SIDE, wish.side)), reverse=True):
+    given = _given_frozen(wish)
+    for group in dict.fromkeys((given,) if "recipe.frozen_teachers" in wish.fixed else (everyone, everyone[:1])):
+        if not group:
+            continue
+        sides = _sides_of_group(wish, group)
+        small = {side for side in sides if side <= max(LARGEST_FROZEN_SIDE, wish.side)} or {min(sides)}
+        for side in sorted(small, reverse=True):
             yield replace(tuned, frozen=group, frozen_side=side)
 
 
@@ -204,9 +228,7 @@ def told(wish: Wish, found: Teaching) -> dict[str, tuple[Any, str]]:
     if "teacher.teacher" in wish.fixed:
         why = GIVEN
     elif found.epochs and name == wish.own and isinstance(wish.given.recipe, Best):
-        why = (
-            "the student's own start, fine-tuned on the labels first: it costs little and knows as much as it may learn"
-        )
+        why = "the student's own network, pretrained and fine-tuned on the labels first: it costs little and knows as much"
     elif name == wish.own:
         why = "no other network has weights at hand"
     else:
@@ -229,20 +251,23 @@ def told(wish: Wish, found: Teaching) -> dict[str, tuple[Any, str]]:
 def _why_side(wish: Wish, names: tuple[str, ...], side: int, found: Teaching) -> str:
     asked = wish.facts.images + found.views * wish.images
     forward = sum(wish.times.forward(name, side) for name in names)
+    own = f", the network's own {wish.shelf.native(names[0])} px" if len({*names}) == 1 else ""
     return (
         f"{asked} questions of {1000 * forward:.1f} ms each take {asked * forward / 60:.1f} min; the images' shorter side "
-        f"is {wish.facts.side} px, the network's own {wish.shelf.native(names[0])} px"
+        f"is {wish.facts.side} px{own}"
     )
 
 
 def _panel(wish: Wish, found: Teaching) -> dict[str, tuple[Any, str]]:
     """Who else answers, and how much the labels weigh beside them."""
     choices: dict[str, tuple[Any, str]] = {}
-    if len(found.names) > 1:
+    copies = found.names.count(found.names[0])
+    if copies > 1:
         why = "copies that differ in luck alone: their mean is right more often than any one of them"
-        choices["recipe.teacher_seeds"] = len(found.names), why
+        choices["recipe.teacher_seeds"] = copies, why
     if found.frozen:
-        why = "their heads on frozen features take seconds, and err on other images than a fine-tuned network does"
+        other = "a fine-tuned network does" if found.epochs else "one network alone"
+        why = f"their heads on frozen features take seconds, and err on other images than {other}"
         choices["recipe.frozen_teachers"] = found.frozen, why
         if found.frozen_side != found.side:
             choices["recipe.frozen_size"] = found.frozen_side, _why_side(wish, found.frozen, found.frozen_side, found)

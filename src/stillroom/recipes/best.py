@@ -51,6 +51,12 @@ class Best(Recipe):
     feature_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("teachers", "frozen_teachers"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} takes a list of names, got {getattr(self, name)!r} alone.")
+        for name in ("teacher_seeds", "frozen_size"):
+            if not isinstance(getattr(self, name), int | None):
+                raise UsageError(f"{name} is a whole number, got {getattr(self, name)!r}.")
         if self.teacher_seeds < 1:
             raise UsageError(f"teacher_seeds must be at least 1, got {self.teacher_seeds}.")
         if self.frozen_size is not None and self.frozen_size < 16:

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from stillroom.evaluation.roles import PROBE_OF_TEACHER, STUDENT, TEACHER
+from stillroom.evaluation.roles import STUDENT
 from stillroom.files.atomic import write_atomically
 from stillroom.report import tables
 from stillroom.report.citations import citations
@@ -68,7 +68,6 @@ def _context(record: Record) -> dict[str, Any]:
     title, subtitle = headline(record)
     manifest = record.manifest
     role = manifest.get("exported_role", STUDENT)
-    of_teacher = role in (TEACHER, PROBE_OF_TEACHER)
     size = (record.efficiency.get(role) or record.efficiency.get(STUDENT) or {}).get("parameters")
     return {
         "record": record,
@@ -76,7 +75,7 @@ def _context(record: Record) -> dict[str, Any]:
         "audit": record.audit or {},
         "title": title,
         "subtitle": subtitle,
-        "network": network(manifest.get(TEACHER if of_teacher else STUDENT)),
+        "network": network(manifest.get("exported_network") or manifest.get(STUDENT)),
         "side": manifest.get("exported_side") or manifest.get("store", {}).get("size"),
         "teacher": network(record.manifest.get("teacher")),
         "parameters": count(size) if size else None,

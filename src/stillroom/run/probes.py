@@ -40,18 +40,25 @@ class Rival:
 def make(bench: Workbench) -> dict[str, Rival]:
     """The rivals by role: ``probe_of_teacher``, ``probe_of_student`` and ``majority``, where there is one.
 
+    Of a panel the first member counts that is not the student's own start, which has a probe anyway.
+
     The pretrained teacher, frozen, is a rival where the teacher is not that already; the student's start, frozen, where it
     is pretrained or cut out of a pretrained network. The control, the third, is trained by the recipe.
     """
     recipe, settings = bench.settings.recipe, bench.settings
     found: dict[str, Rival | None] = {}
-    names = recipe.teacher_names(settings)
-    probes = [teacher for teacher in bench.teachers if teacher.head is not None and teacher.network.name == names[0]]
+    inputs = recipe.teacher_inputs(settings)
+    if recipe.has_start(settings):  # the same probe twice says nothing new
+        side = settings.student.student_size or settings.data.size
+        start = settings.student.student_from or settings.student.student, side
+        inputs = tuple((name, size) for name, size in inputs if (name, size or side) != start)
+    first = inputs[0] if inputs else ("", None)
+    probes = [teacher for teacher in bench.teachers if teacher.head is not None and teacher.network.name == first[0]]
     if probes and len(bench.teachers) > 1:  # the panel holds it already
         probe, rows = probes[0], np.arange(len(bench.data.images))
         found[PROBE_OF_TEACHER] = Rival(probe.logits(rows, None).numpy(), probe.network)
-    elif names and settings.teacher.pretrained and not probes:
-        found[PROBE_OF_TEACHER] = _probe(bench, PROBE_OF_TEACHER, bench.untaught(names[0]))
+    elif inputs and settings.teacher.pretrained and not probes:
+        found[PROBE_OF_TEACHER] = _probe(bench, PROBE_OF_TEACHER, bench.untaught(first[0], size=first[1]))
     if recipe.has_start(settings):
         found[PROBE_OF_STUDENT] = _probe(bench, PROBE_OF_STUDENT, recipe.start(bench))
     logits = np.tile(majority_logits(bench.task, bench.data.targets[bench.data.train]), (len(bench.data.images), 1))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from stillroom.distillation.teachers import Panel
 from stillroom.evaluation.roles import STUDENT
 from stillroom.models.network import Network
 from stillroom.report.section import Section
@@ -63,11 +64,9 @@ class Evidence:
         return self.bench.run
 
     @property
-    def student(self) -> Network:
-        """The student that is evaluated: of several trainings the chosen one."""
-        student = self.networks[STUDENT]
-        assert isinstance(student, Network)
-        return student
+    def student(self) -> Network | Panel:
+        """The student that is evaluated: of several trainings the chosen one, or all of them joined."""
+        return self.networks[STUDENT]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def statistics_lag(network: nn.Module, steps: int) -> bool:
     """Whether a training of so many steps was too short for batch norm's running statistics to have settled.
 
     They are moving averages: after ten of their time constants (100 steps at the usual momentum of 0.1) they describe the
-    final weights as well as a fresh estimate does (docs/benchmarks.md, the same section).
+    final weights as well as a fresh estimate does (docs/benchmarks.md, "Which start, rates, views, teaching and end?").
     """
     momenta = [norm.momentum for norm in _norms(network) if norm.momentum]
     return bool(momenta) and steps < _TIME_CONSTANTS / min(momenta)

@@ -31,6 +31,8 @@ def work(evidence: Evidence) -> dict[str, Any]:
     if exported is not evidence.trained[0].networks[STUDENT]:
         save_exported(run.path, exported)
     side = bench.seen_by(exported).images.store.size
+    name = getattr(exported, "name", run.manifest["student"])  # an ensemble is of students
+    run.note(exported_network=name)
     run.note(exported_role=evidence.exported, exported_side=side, passes=repeats.passes(run))
     return parts
 
