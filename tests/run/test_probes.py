@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 import stillroom
 from stillroom import (
     Baseline,
+    Best,
     DataSettings,
     DualModelSKD,
     EvaluationSettings,
@@ -70,6 +71,19 @@ def test_the_majority_answers_the_shares_of_the_training_labels():
     assert task.probabilities(logits[None])[0] == pytest.approx([3 / 4, 1 / 4], abs=1e-6)
     never = probes.majority_logits(task, np.zeros((4, 2), dtype=np.uint8))
     assert np.isfinite(never).all()
+
+
+def test_no_probe_stands_there_twice_where_the_students_start_teaches(bench):
+    teacher = {"teacher_mode": "finetune", "teacher_size": 32}
+
+    def made(recipe, weights):
+        return probes.make(bench(recipe, teacher=TeacherSettings("test_resnet", weights=weights, **teacher)))
+
+    folder = bench().settings.teacher.weights
+    assert set(made(MedAlmighty(), folder)) == {"probe_of_student", "majority"}
+    panel = made(Best(frozen_teachers=("test_vit",), frozen_size=32), folder)
+    assert panel["probe_of_teacher"].network.name == "test_vit"
+    assert panel["probe_of_student"].network.name == "test_resnet"
 
 
 def test_the_probes_answer_as_their_networks_do_and_are_not_made_twice(bench, monkeypatch):

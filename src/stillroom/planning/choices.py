@@ -40,9 +40,9 @@ from stillroom.training.feeding import steps_of_epoch
 MIN_STEPS, MIN_PASSES = 300, 3
 """A side is affordable where the student gets so many steps, in so many passes over the images that teach."""
 MAX_STEPS, MAX_PASSES = 1000, 40
-"""More of both teach a pretrained network nothing new (docs/benchmarks.md, "Which start...")..."""
+"""As much of both as a plan gives a pretrained network, however long the minutes..."""
 LONGER_CUT, LONGER_UNTRAINED = 2, 4
-"""...those that are cut out of a larger one, and random ones, go on learning for so many times as long."""
+"""...those that are cut out of a larger one, and random ones, get so many times as much."""
 UNTRAINED_EPOCHS = 30
 """Most epochs of a teacher that starts from random weights."""
 MIN_VIEWS = 4

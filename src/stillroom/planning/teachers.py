@@ -25,8 +25,8 @@ FINE_TUNE_STEPS, LEAST_STEPS, FINE_TUNE_PASSES = 300, 200, 2
 MOST_SEEDS = 3
 """Copies of the fine-tuned network that differ in luck."""
 FROZEN_SIDE = 96
-"""Frozen networks are shown small images enlarged to at least this side: they were made for 224 px, and know little of 64
-(docs/benchmarks.md)."""
+"""Frozen networks are shown small images enlarged to at least this side: they were made for 224 px, and knew less of 64
+on BreastMNIST (docs/benchmarks.md, "Which teachers...")."""
 LARGEST_FROZEN_SIDE = 160
 """Of networks that join a panel frozen."""
 TUNED_ALPHA, FROZEN_ALPHA = 0.2, 0.5
