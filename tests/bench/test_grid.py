@@ -132,7 +132,7 @@ def test_a_label_is_only_for_people(grid):
         ),
         (
             {"recipes": [{"name": "medalmighty", "alpha": 2}]},
-            "entry 1 (medalmighty): alpha is a weight between 0 and 1, got 2",
+            "entry 1 (medalmighty): alpha lies between 0 and 1, got 2",
         ),
         (
             {"recipes": [{"name": "baseline", "training": {"epoch": 2}}]},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from stillroom.errors import UsageError
+from stillroom.ranges import positive
 from stillroom.recipes import Recipe
 from stillroom.settings.whole import SECTIONS, Settings
 
@@ -35,8 +35,7 @@ class Limits:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UsageError(f"{flag} is a number, got {value!r}.")
-            if not 0 < value < math.inf:
-                raise UsageError(f"{flag} must be above 0 and finite, got {value:g}.")
+            positive(flag, value)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
+from stillroom.ranges import positive, share
 from stillroom.recipes.base import Claim, Recipe, require_places
 
 if TYPE_CHECKING:
@@ -40,10 +41,8 @@ class AttentionGuidedKD(Recipe):
     look: Literal["auto", "cam", "energy"] = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
+        share("alpha", self.alpha)
+        positive("temperature", self.temperature)
         if not 0 < self.beta < math.inf:
             raise UsageError(
                 f"beta must be above 0 and finite, got {self.beta}. Without it the student is the control."

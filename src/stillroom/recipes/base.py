@@ -148,3 +148,12 @@ def require_places(role: str, network: Network, otherwise: str) -> None:
             f"The last feature map of the {role} {network.name} has one place at {network.input_size[0]} pixels, so that "
             f"attention has nowhere else to go. Give a larger --size or --{role}-size, or {otherwise}."
         )
+
+
+def require_different(names: tuple[str, ...], settings: RunSettings) -> None:
+    """Raises UsageError where a panel of these networks, in the teacher's mode, holds copies that all answer alike."""
+    if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(
+            f"Frozen copies of {twice} would all say the same. Give --teacher-mode finetune, or --teachers that differ."
+        )

@@ -5,12 +5,12 @@ See docs/recipes.md.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Recipe
+from stillroom.ranges import at_least, not_negative, positive, share
+from stillroom.recipes.base import Recipe, require_different
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
@@ -57,25 +57,17 @@ class Best(Recipe):
         for name in ("teacher_seeds", "frozen_size"):
             if not isinstance(getattr(self, name), int | None):
                 raise UsageError(f"{name} is a whole number, got {getattr(self, name)!r}.")
-        if self.teacher_seeds < 1:
-            raise UsageError(f"teacher_seeds must be at least 1, got {self.teacher_seeds}.")
-        if self.frozen_size is not None and self.frozen_size < 16:
-            raise UsageError(f"frozen_size must be at least 16, got {self.frozen_size}.")
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
-        if not 0 <= self.feature_weight < math.inf:
-            raise UsageError(f"feature_weight must be at least 0 and finite, got {self.feature_weight}.")
+        at_least("teacher_seeds", self.teacher_seeds, 1)
+        if self.frozen_size is not None:
+            at_least("frozen_size", self.frozen_size, 16)
+        share("alpha", self.alpha)
+        positive("temperature", self.temperature)
+        not_negative("feature_weight", self.feature_weight)
 
     def check(self, settings: RunSettings) -> None:
         super().check(settings)
         names = self._own(settings)
-        if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
-            raise UsageError(
-                "Frozen copies of one teacher would all say the same. Give --teacher-mode finetune, or --teachers that "
-                "differ."
-            )
+        require_different(names, settings)
         if len(set(self.frozen_teachers)) < len(self.frozen_teachers) or (
             settings.teacher.teacher_mode == "frozen" and set(self.frozen_teachers) & {*names}
         ):

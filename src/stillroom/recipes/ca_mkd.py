@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.recipes.base import Recipe
+from stillroom.ranges import at_least, not_negative, positive
+from stillroom.recipes.base import Recipe, require_different
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
@@ -47,21 +47,13 @@ class CAMKD(Recipe):
     learnt_weights: bool = False
 
     def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise UsageError(f"copies must be at least 1, got {self.copies}.")
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
-        if not 0 <= self.feature_weight < math.inf:
-            raise UsageError(f"feature_weight must be at least 0 and finite, got {self.feature_weight}.")
+        at_least("copies", self.copies, 1)
+        positive("temperature", self.temperature)
+        not_negative("feature_weight", self.feature_weight)
 
     def check(self, settings: RunSettings) -> None:
         super().check(settings)
-        names = self.teacher_names(settings)
-        if settings.teacher.teacher_mode == "frozen" and settings.teacher.pretrained and len(set(names)) < len(names):
-            raise UsageError(
-                f"Frozen copies of {names[0]} would all say the same. Give --teacher-mode finetune, or --teachers that "
-                "differ."
-            )
+        require_different(self.teacher_names(settings), settings)
         if self.feature_weight and settings.training.epochs < 2:
             raise UsageError(
                 "The features of CA-MKD are taught from the second epoch on: give --epochs 2 or more, or --feature-weight 0."

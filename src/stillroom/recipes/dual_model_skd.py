@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
+from stillroom.ranges import at_least, not_negative, positive, share
 from stillroom.recipes.base import Claim, Recipe
 from stillroom.task import Task
 
@@ -84,18 +85,14 @@ class DualModelSKD(Recipe):
 
     def __post_init__(self) -> None:
         for name in ("skd_epochs", "projector_width", "projection"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         for name in ("momentum", "dino_centre_momentum", "kd_alpha"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} lies between 0 and 1, got {getattr(self, name)}.")
+            share(name, getattr(self, name))
         for name in ("skd_temperature", "dino_temperature", "dino_auxiliary_temperature", "kd_temperature"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} must be above 0 and finite, got {getattr(self, name)}.")
-        if self.skd_lr is not None and not 0 < self.skd_lr < float("inf"):
-            raise UsageError(f"skd_lr must be above 0 and finite, got {self.skd_lr}.")
-        if not 0 <= self.skd_weight < float("inf"):
-            raise UsageError(f"skd_weight must not be negative and must be finite, got {self.skd_weight}.")
+            positive(name, getattr(self, name))
+        if self.skd_lr is not None:
+            positive("skd_lr", self.skd_lr)
+        not_negative("skd_weight", self.skd_weight)
         if not 0 <= self.bake_omega < 1:
             raise UsageError(f"bake_omega must be at least 0 and below 1, got {self.bake_omega}.")
         if self.skd == "none" and self.initial == "dual":

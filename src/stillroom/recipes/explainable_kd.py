@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative, positive, share
 from stillroom.recipes.base import Claim, Recipe
 
 if TYPE_CHECKING:
@@ -46,12 +45,9 @@ class ExplainableKD(Recipe):
     balanced: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
-        if not 0 <= self.gamma < math.inf:
-            raise UsageError(f"gamma must be at least 0 and finite, got {self.gamma}.")
+        share("alpha", self.alpha)
+        positive("temperature", self.temperature)
+        not_negative("gamma", self.gamma)
 
     def controls_by_itself(self, settings: RunSettings) -> bool:
         return self.hard == "focal" or (self.balanced and not settings.training.class_weights)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from stillroom.errors import UsageError
+from stillroom.ranges import positive, share
 from stillroom.recipes.base import Recipe
 from stillroom.task import Task
 
@@ -39,10 +38,8 @@ class MedAlmighty(Recipe):
     paper_softmax: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha is a weight between 0 and 1, got {self.alpha}.")
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
+        share("alpha", self.alpha)
+        positive("temperature", self.temperature)
 
     def adapt(self, task: Task) -> Task:
         task = super().adapt(task)

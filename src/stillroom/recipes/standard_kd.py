@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
+from stillroom.ranges import positive
 from stillroom.recipes.base import Recipe, require_places
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class StandardKD(Recipe):
     def __post_init__(self) -> None:
         if self.temperature is None:
             return
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {self.temperature}.")
+        positive("temperature", self.temperature)
         if self.loss in ("attention", "rkd"):
             raise UsageError(
                 f"The loss {self.loss} softens nothing: leave out --temperature, or choose another --loss."

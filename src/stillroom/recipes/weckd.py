@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
+from stillroom.ranges import at_least, not_negative, positive_share, share
 from stillroom.recipes.base import Claim, Recipe, require_places
 from stillroom.training.search import Range
 
@@ -69,12 +70,9 @@ class WeCKD(Recipe):
     tune: int = 0
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise UsageError(f"length must be at least 1, got {self.length}.")
-        if self.tune < 0:
-            raise UsageError(f"tune must not be negative, got {self.tune}.")
-        if not 0 < self.fraction <= 1:
-            raise UsageError(f"fraction must be above 0 and at most 1, got {self.fraction}.")
+        at_least("length", self.length, 1)
+        at_least("tune", self.tune, 0)
+        positive_share("fraction", self.fraction)
         if self.tune and self.length == 1:
             raise UsageError("A single network has no second stage to search on: leave out --tune, or give --length 2.")
         drawn = self.length if self.slices in ("disjoint", "cumulative") else 1
@@ -82,8 +80,7 @@ class WeCKD(Recipe):
             raise UsageError(
                 f"{drawn} {self.slices} slices of {self.fraction:g} are more than all labels: lower fraction or length."
             )
-        if not 0 <= self.kd_weight <= 1:
-            raise UsageError(f"kd_weight is a weight between 0 and 1, got {self.kd_weight}.")
+        share("kd_weight", self.kd_weight)
         if not 0 < self.final_temperature <= self.temperature < math.inf:
             raise UsageError(
                 "temperature falls to final_temperature, which is above 0: got "
@@ -91,8 +88,7 @@ class WeCKD(Recipe):
             )
         if not 0 < self.decay < 1:
             raise UsageError(f"decay must lie between 0 and 1, got {self.decay}.")
-        if not 0 <= self.attention_weight < math.inf:
-            raise UsageError(f"attention_weight must not be negative and must be finite, got {self.attention_weight}.")
+        not_negative("attention_weight", self.attention_weight)
 
     def controls_by_itself(self, settings: RunSettings) -> bool:
         return self.length > 1

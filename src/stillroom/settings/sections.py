@@ -5,12 +5,12 @@ Light on purpose: importing this module imports neither torch nor pandas.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from stillroom.errors import UsageError
+from stillroom.ranges import at_least, between, not_negative, positive, positive_share
 from stillroom.settings.methods import Method
 
 
@@ -98,8 +98,7 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         at_least("views", self.views, 0)
-        if not 0 < self.crop <= 1:
-            raise UsageError(f"crop must be above 0 and at most 1, got {self.crop}.")
+        positive_share("crop", self.crop)
 
     @property
     def still(self) -> bool:
@@ -159,15 +158,12 @@ class TrainingSettings:
             at_least("steps", self.steps, 1)
         at_least("batch_size", self.batch_size, 2)
         at_least("patience", self.patience, 0)
-        if not 0 < self.label_fraction <= 1:
-            raise UsageError(f"label_fraction must be above 0 and at most 1, got {self.label_fraction}.")
-        if not 0 < self.lr < math.inf:
-            raise UsageError(f"lr must be above 0 and finite, got {self.lr}.")
+        positive_share("label_fraction", self.label_fraction)
+        positive("lr", self.lr)
         for name, value in (("pretrained_lr", self.pretrained_lr), ("layer_decay", self.layer_decay)):
-            if value is not None and not 0 < value <= 1:
-                raise UsageError(f"{name} is a share above 0 and at most 1, got {value}.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"weight_decay must not be negative and must be finite, got {self.weight_decay}.")
+            if value is not None:
+                positive_share(name, value)
+        not_negative("weight_decay", self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -204,8 +200,8 @@ class TeacherSettings:
     def __post_init__(self) -> None:
         if self.teacher_epochs is not None:
             at_least("teacher_epochs", self.teacher_epochs, 1)
-        if self.teacher_lr is not None and not 0 < self.teacher_lr < math.inf:
-            raise UsageError(f"teacher_lr must be above 0 and finite, got {self.teacher_lr}.")
+        if self.teacher_lr is not None:
+            positive("teacher_lr", self.teacher_lr)
         if self.teacher_size is not None:
             at_least("teacher_size", self.teacher_size, 16)
 
@@ -302,8 +298,8 @@ class EvaluationSettings:
             )
         if self.keep in ("average", "ensemble") and self.repeats < 2:
             raise UsageError(f"--keep {self.keep} joins several trainings of one student: give --repeats 2 or more.")
-        if self.max_mb is not None and not 0 < self.max_mb < math.inf:
-            raise UsageError(f"max_mb must be above 0 and finite, got {self.max_mb}.")
+        if self.max_mb is not None:
+            positive("max_mb", self.max_mb)
         between("margin", self.margin)
         at_least("resamples", self.resamples, 100)
         between("coverage", self.coverage)
@@ -341,15 +337,3 @@ def _check_wishes(data: DataSettings) -> None:
             f"positive {data.positive} and classes {' '.join(data.classes)} contradict each other: of two classes the last "
             "is the positive one. Give only one of these settings."
         )
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Raises UsageError where a setting is below the least it may be."""
-    if value < least:
-        raise UsageError(f"{name} must be at least {least}, got {value}.")
-
-
-def between(name: str, value: float, upper: float = 1.0) -> None:
-    """Raises UsageError where a setting is not between 0 and ``upper``, both left out."""
-    if not 0 < value < upper:
-        raise UsageError(f"{name} must lie between 0 and {upper:g}, got {value}.")

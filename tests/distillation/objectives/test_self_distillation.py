@@ -319,7 +319,7 @@ def test_settings_out_of_range_are_refused():
     for message, make in {
         "momentum": lambda: ByolLoss(network(), 1.1, **SMALL),
         "projector's width": lambda: ByolLoss(network(), width=0),
-        "temperatures": lambda: DinoLoss(network(), **SMALL, auxiliary_temperature=0),
+        "auxiliary_temperature": lambda: DinoLoss(network(), **SMALL, auxiliary_temperature=0),
         "centre_momentum": lambda: DinoLoss(network(), **SMALL, centre_momentum=2),
         "temperature": lambda: LogitSelfDistillation(network(), temperature=0),
         "weight": lambda: LogitSelfDistillation(network(), weight=-1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -13,9 +12,9 @@ from stillroom.data.inference import evaluating
 from stillroom.distillation.maps import to_grid
 from stillroom.distillation.objectives.hybrid import HybridLoss
 from stillroom.distillation.step import Step
-from stillroom.errors import UsageError
 from stillroom.models.network import Network
 from stillroom.models.taps import linear_classifier
+from stillroom.ranges import not_negative
 
 _FLAT = 1e-5  # variation, as a share of the map itself, below which it is float32's rounding
 
@@ -53,8 +52,7 @@ class AttentionGuidedLoss(HybridLoss):
         beta: float = 1.0,
     ) -> None:
         super().__init__(alpha, temperature)
-        if not 0 <= beta < math.inf:
-            raise UsageError(f"beta must be at least 0 and finite, got {beta}.")
+        not_negative("beta", beta)
         self.beta = beta
         # Tuples, which torch does not look into: the classifiers are the networks' own, not the objective's.
         self._student, self._teachers = (student,), tuple(teachers)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from stillroom.distillation.maps import to_grid
 from stillroom.distillation.objectives.transfer import Transfer
 from stillroom.distillation.step import Step
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative
 
 _DARK = 1e-6  # energy below which a map is nearly 0 everywhere and its direction means nothing
 
@@ -31,8 +29,7 @@ class AttentionTransferLoss(Transfer):
 
     def __init__(self, weight: float = 1000.0) -> None:
         super().__init__()
-        if not 0 <= weight < math.inf:
-            raise UsageError(f"weight must be at least 0 and finite, got {weight}.")
+        not_negative("weight", weight)
         self.weight = weight
 
     def transferred(self, step: Step) -> dict[str, Tensor]:

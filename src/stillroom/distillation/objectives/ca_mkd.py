@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +12,7 @@ from stillroom.distillation.maps import MapRegressor, Shape, initial_weights
 from stillroom.distillation.step import Objective, Step
 from stillroom.errors import UsageError
 from stillroom.models.network import Network
+from stillroom.ranges import not_negative, positive
 
 
 class CAMKDLoss(Objective):
@@ -55,10 +55,8 @@ class CAMKDLoss(Objective):
         super().__init__()
         if not teachers:
             raise UsageError("CA-MKD needs at least one teacher.")
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {temperature}.")
-        if not 0 <= feature_weight < math.inf:
-            raise UsageError(f"feature_weight must be at least 0 and finite, got {feature_weight}.")
+        positive("temperature", temperature)
+        not_negative("feature_weight", feature_weight)
         self.temperature, self.feature_weight, self.weighting = temperature, feature_weight, weighting
         self.epochs, self.learnt_weights = epochs, learnt_weights
         self.teacher_weight = 1 / len(teachers) if extra_division else 1.0

@@ -8,8 +8,8 @@ from torch import Tensor
 from stillroom.distillation.objectives.momentum import MomentumSchedule
 from stillroom.distillation.objectives.self_distillation import ProjectedSelfDistillation
 from stillroom.distillation.step import Step
-from stillroom.errors import UsageError
 from stillroom.models.network import Network
+from stillroom.ranges import positive, share
 
 
 class DinoLoss(ProjectedSelfDistillation):
@@ -47,10 +47,9 @@ class DinoLoss(ProjectedSelfDistillation):
         centre_momentum: float = 0.9,
     ) -> None:
         super().__init__(auxiliary, momentum, schedule, width=width, projection=projection, seed=seed)
-        if not (temperature > 0 and auxiliary_temperature > 0):
-            raise UsageError(f"DINO's temperatures must be above 0, got {temperature} and {auxiliary_temperature}.")
-        if not 0 <= centre_momentum <= 1:
-            raise UsageError(f"centre_momentum lies between 0 and 1, got {centre_momentum}.")
+        positive("temperature", temperature)
+        positive("auxiliary_temperature", auxiliary_temperature)
+        share("centre_momentum", centre_momentum)
         self.temperature, self.auxiliary_temperature = temperature, auxiliary_temperature
         self.centre_momentum = centre_momentum
         self.register_buffer("centre", torch.zeros(projection))

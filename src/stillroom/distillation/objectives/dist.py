@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from stillroom.distillation.objectives.transfer import Transfer
 from stillroom.distillation.step import Step
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative, positive
 
 _CONSTANT = 1e-6  # a deviation below it is the rounding of probabilities in float32
 
@@ -34,10 +32,8 @@ class DISTLoss(Transfer):
     def __init__(self, beta: float = 2.0, gamma: float = 2.0, temperature: float = 4.0) -> None:
         super().__init__()
         for name, value in (("beta", beta), ("gamma", gamma)):
-            if not 0 <= value < math.inf:
-                raise UsageError(f"{name} is a weight of at least 0, got {value}.")
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {temperature}.")
+            not_negative(name, value)
+        positive("temperature", temperature)
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 
     def transferred(self, step: Step) -> dict[str, Tensor]:

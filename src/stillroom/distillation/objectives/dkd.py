@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from stillroom.distillation.step import Objective, Step
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative, positive, share
 
 
 class DKDLoss(Objective):
@@ -34,12 +32,9 @@ class DKDLoss(Objective):
     ) -> None:
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value < math.inf:
-                raise UsageError(f"{name} is a weight of at least 0, got {value}.")
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {temperature}.")
-        if not 0 <= warm_up <= 1:
-            raise UsageError(f"warm_up is a share of the training between 0 and 1, got {warm_up}.")
+            not_negative(name, value)
+        positive("temperature", temperature)
+        share("warm_up", warm_up)
         self.teacher_weight, self.beta = alpha, beta
         self.temperature, self.warm_up = temperature, warm_up
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from stillroom.distillation.maps import MapRegressor, Shape, initial_weights
 from stillroom.distillation.objectives.transfer import Transfer
 from stillroom.distillation.step import Step
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative, positive
 
 
 class HintLoss(Transfer):
@@ -44,10 +43,8 @@ class HintLoss(Transfer):
     ) -> None:
         super().__init__()
         for name, value in (("weight", weight), ("soft_weight", soft_weight)):
-            if not 0 <= value < math.inf:
-                raise UsageError(f"{name} must be at least 0 and finite, got {value}.")
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {temperature}.")
+            not_negative(name, value)
+        positive("temperature", temperature)
         self.weight, self.teacher_weight, self.temperature = weight, soft_weight, temperature
         with initial_weights(seed):
             self.regressors = nn.ModuleList(MapRegressor(student, shape, rectified=False) for shape in teachers)

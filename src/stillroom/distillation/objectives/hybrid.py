@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from stillroom.distillation.step import Objective, Step
-from stillroom.errors import UsageError
+from stillroom.ranges import positive, share
 from stillroom.task import Direction
 
 
@@ -34,10 +34,8 @@ class HybridLoss(Objective):
         direction: Direction = "forward",
     ) -> None:
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise UsageError(f"alpha is a weight between 0 and 1, got {alpha}.")
-        if not temperature > 0:
-            raise UsageError(f"temperature must be above 0, got {temperature}.")
+        share("alpha", alpha)
+        positive("temperature", temperature)
         self.teacher_weight = 1 - alpha if alpha_role == "label" else alpha
         self.temperature, self.direction = temperature, direction
 

@@ -6,14 +6,13 @@ After explainable KD (arXiv 2508.15251) and the paper whose method it follows (T
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from stillroom.distillation.step import Objective, Step
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative, positive, share
 
 
 class FocalLoss(Objective):
@@ -25,8 +24,7 @@ class FocalLoss(Objective):
 
     def __init__(self, gamma: float = 2.0) -> None:
         super().__init__()
-        if not 0 <= gamma < math.inf:
-            raise UsageError(f"gamma must be at least 0 and finite, got {gamma}.")
+        not_negative("gamma", gamma)
         self.gamma = gamma
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -54,10 +52,8 @@ class FocalKD(FocalLoss):
         self, alpha: float = 0.5, temperature: float = 4.0, kd: Literal["kl", "mse"] = "kl", gamma: float = 0.0
     ) -> None:
         super().__init__(gamma)
-        if not 0 <= alpha <= 1:
-            raise UsageError(f"alpha is a weight between 0 and 1, got {alpha}.")
-        if not 0 < temperature < math.inf:
-            raise UsageError(f"temperature must be above 0 and finite, got {temperature}.")
+        share("alpha", alpha)
+        positive("temperature", temperature)
         self.teacher_weight, self.temperature, self.kd = 1 - alpha, temperature, kd
 
     def forward(self, step: Step) -> dict[str, Tensor]:

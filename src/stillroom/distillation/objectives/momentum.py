@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from stillroom.errors import UsageError
+from stillroom.ranges import share
 
 MomentumSchedule = Literal["constant", "cosine"]
 
@@ -51,5 +51,4 @@ def momentum_at(progress: float, start: float, schedule: MomentumSchedule) -> fl
 
 def check_momentum(momentum: float) -> None:
     """Raises UsageError for a momentum outside [0, 1]."""
-    if not 0 <= momentum <= 1:
-        raise UsageError(f"momentum lies between 0 and 1, got {momentum}.")
+    share("momentum", momentum)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from stillroom.distillation.maps import initial_weights
 from stillroom.distillation.objectives.hybrid import HybridLoss
 from stillroom.distillation.step import Step
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative
 
 
 class PanelLoss(HybridLoss):
@@ -42,8 +41,7 @@ class PanelLoss(HybridLoss):
         seed: int = 0,
     ) -> None:
         super().__init__(alpha, temperature)
-        if not 0 <= feature_weight < math.inf:
-            raise UsageError(f"feature_weight must be at least 0 and finite, got {feature_weight}.")
+        not_negative("feature_weight", feature_weight)
         self.feature_weight = feature_weight
         self.needs = needs_of(feature_weight)
         known = features if feature_weight else ()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.distillation.objectives.transfer import Transfer
 from stillroom.distillation.step import Step
-from stillroom.errors import UsageError
+from stillroom.ranges import not_negative
 
 
 class RKDLoss(Transfer):
@@ -31,8 +29,7 @@ class RKDLoss(Transfer):
     def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
         super().__init__()
         for name, value in (("distance_weight", distance_weight), ("angle_weight", angle_weight)):
-            if not 0 <= value < math.inf:
-                raise UsageError(f"{name} must be at least 0 and finite, got {value}.")
+            not_negative(name, value)
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     def transferred(self, step: Step) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from stillroom.distillation.step import Step
 from stillroom.errors import UsageError
 from stillroom.models.network import Network
 from stillroom.models.taps import Outputs
+from stillroom.ranges import not_negative, positive
 
 
 class LogitSelfDistillation(SelfDistillation):
@@ -37,10 +38,8 @@ class LogitSelfDistillation(SelfDistillation):
         weight: float = 1.0,
     ) -> None:
         super().__init__(auxiliary, momentum, schedule)
-        if not temperature > 0:
-            raise UsageError(f"temperature must be above 0, got {temperature}.")
-        if not weight >= 0:
-            raise UsageError(f"The weight of self-distillation must not be negative, got {weight}.")
+        positive("temperature", temperature)
+        not_negative("weight", weight)
         self.temperature, self.weight = temperature, weight
 
     def forward(self, step: Step) -> dict[str, Tensor]:
