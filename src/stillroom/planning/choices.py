@@ -32,7 +32,7 @@ from stillroom.planning.networks import (
 )
 from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet, in_passes, trainings_of
 from stillroom.planning.students import Start, starts
-from stillroom.planning.teachers import FROZEN_SHARE, TEACH_SHARE, Wish, affordable, told
+from stillroom.planning.teachers import FROZEN_SHARE, MOST_VIEWS, TEACH_SHARE, Wish, affordable, told
 from stillroom.recipes import Best, Recipe
 from stillroom.settings.whole import Settings
 from stillroom.training.feeding import steps_of_epoch
@@ -43,10 +43,20 @@ MAX_STEPS, MAX_PASSES = 1000, 40
 """As much of both as a plan gives a pretrained network, however long the minutes..."""
 LONGER_CUT, LONGER_UNTRAINED = 2, 4
 """...those that are cut out of a larger one, and random ones, get so many times as much."""
-UNTRAINED_EPOCHS = 30
+UNTRAINED_EPOCHS = 50
 """Most epochs of a teacher that starts from random weights."""
-MIN_VIEWS = 4
-"""Views of each image that a teacher from random weights is asked about."""
+MIN_VIEWS, ASK_SHARE = 4, 0.15
+"""Views of each image that such a teacher is asked about at the least, and the share of its time that asking may take. Four
+fixed views cost a student from random weights .004 and .013 AUC against a new one each pass (phantoms, two seeds)."""
+UNTRAINED_RECIPE = {
+    "alpha": (0.2, "weight of the labels"),
+    "temperature": (
+        4.0,
+        "a teacher that fits its own training images tells little more than their labels when it is asked sharply",
+    ),
+    "feature_weight": (3.0, "a student from random weights learns faster from the teacher's features too"),
+}
+"""Of the recipe `best`, with such a teacher; docs/benchmarks.md, "The demonstration"."""
 RESERVE = 0.03
 """Share of the minutes that is not planned for."""
 FEW_IMAGES = 5000
@@ -215,9 +225,8 @@ class _Planner:
             names = [name for name in TEACHERS if name in weights and name != start.name]
             names = names or [own] * (own in weights)
         if not names or ("teacher.pretrained" in self.fixed and not given.pretrained):
-            return self._untrained_teacher(
-                names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER, side, images
-            )
+            name = names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER
+            return self._untrained_teacher(recipe, name, side, images)
         its_own = self.given.student.student_size or side
         learning = training_s(self.facts, start.name, its_own, images, self._enough(start), self.times)
         spare = max(self.usable - self.trainings * learning, 0.1 * self.usable)  # the student's steps come first
@@ -240,10 +249,14 @@ class _Planner:
             self.put(name, value, why)
         return found
 
-    def _untrained_teacher(self, name: str, side: int, images: int) -> Teaching:
+    def _untrained_teacher(self, recipe: Recipe, name: str, side: int, images: int) -> Teaching:
         facts, share = self.facts, self.usable * TEACH_SHARE / self.teachings
         side = self.given.teacher.teacher_size or side
-        asking = teaching_s(facts, Teaching((name,), side, MIN_VIEWS), images, self.times)
+        views = self.given.views.views
+        if "views.views" not in self.fixed:
+            views = int(ASK_SHARE * share / (images * self.times.forward(name, side)))
+            views = max(MIN_VIEWS, min(MOST_VIEWS, views))
+        asking = teaching_s(facts, Teaching((name,), side, views), images, self.times)
         epochs = int((share - asking) / (facts.labelled * self.times.step(name, side)))
         epochs = max(1, min(UNTRAINED_EPOCHS, epochs))
         where = f"no pretrained weights are at hand: {facts.weights_from}"
@@ -251,7 +264,9 @@ class _Planner:
         self.put("teacher.pretrained", False, where)
         self.put("teacher.teacher_mode", "finetune", "it starts from random weights")
         epochs = self.put("teacher.teacher_epochs", epochs, f"what {TEACH_SHARE:.0%} of the minutes allow")
-        views = self.given.views.views if "views.views" in self.fixed else MIN_VIEWS
+        if recipe.name == Best.name:
+            for setting, (wanted, why) in UNTRAINED_RECIPE.items():
+                self.put(f"recipe.{setting}", wanted, why)
         return Teaching((name,), side, views, epochs)
 
     def _batch(self, images: int) -> int:
