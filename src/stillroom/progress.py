@@ -82,10 +82,13 @@ def journey(stages: dict[str, float | None], done: Collection[str] = (), *, enab
         _JOURNEY.reset(token)
 
 
-def enter(stage: str | None) -> None:
-    """Note that a stage of the journey goes on. A terminal gets a line for each; logs have theirs in the bars' lines."""
+def enter(stage: str) -> None:
+    """Note that a stage goes on; one that the journey does not have is passed over.
+
+    A terminal gets a line for each; logs have theirs in the bars' lines.
+    """
     under_way = _JOURNEY.get()
-    if under_way is not None and stage is not None and under_way.enter(stage) and sys.stderr.isatty():
+    if under_way is not None and under_way.enter(stage) and sys.stderr.isatty():
         where = under_way.where()
         print(f"{where[0].upper()}{where[1:]}: {stage}", file=sys.stderr, flush=True)
 

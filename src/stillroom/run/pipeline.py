@@ -86,9 +86,10 @@ def resume(path: Path | str, *, show_progress: bool = True) -> Run:
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     plan = run.path / PLAN_FILE
     expected = read_plan(plan).expected_s if plan.exists() else None
-    done = [stage for name in run.manifest["durations_s"] if (stage := stage_of(name))]
+    done = [stage_of(name) for name in run.manifest["durations_s"]]
+    afterwards = dict.fromkeys(stage.name for stage in STAGES if stage.name and stage.wanted(run.settings))
     try:
-        with journey(foreseen(run.settings, expected), done, enabled=show_progress):
+        with journey(foreseen(run.settings, afterwards, expected), done, enabled=show_progress):
             return _stages(run, dataset, show_progress)
     except (StorageError, KeyboardInterrupt) as stop:
         stop.add_note(run.how_to_resume)
