@@ -1,12 +1,19 @@
 """Every role is measured once, on the same resamples, with the figures that scoring and comparing it alone would give."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from stillroom.data.table import Table
 from stillroom.evaluation import intervals
-from stillroom.evaluation.assess import VALIDATION_RESAMPLES, assess
-from stillroom.evaluation.calibration import calibration_notes, fit_temperature
+from stillroom.evaluation.assess import VALIDATION_RESAMPLES, assess, predictions_frame, worst_mistakes
+from stillroom.evaluation.calibration import (
+    calibration_notes,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+)
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.metrics import score
 from stillroom.settings.sections import EvaluationSettings
@@ -99,3 +106,68 @@ def test_a_class_says_how_many_patients_it_has(table, logits):
     found = assess(TASK, table, logits, SETTINGS, seed=3).figures["test"]["student"]["per_class"]
     for k, name in enumerate(TASK.classes):
         assert found[name]["patients"] == len(set(table.patients[test][table.targets[test] == k]))
+
+
+def test_each_split_decides_only_what_it_is_for(table, logits):
+    """Validation calibrates, test scores, training does neither: other labels there change nothing else."""
+    found = assess(TASK, table, logits, SETTINGS, seed=3)
+    val = table.indices("val")
+    expected = {role: fit_temperature(TASK, raw[val], table.targets[val]) for role, raw in logits.items()}
+    assert found.temperatures == expected
+    test = table.indices("test")
+    elsewhere = fit_temperature(TASK, logits["student"][test], table.targets[test])
+    assert abs(elsewhere - expected["student"]) > 0.003  # or the wrong split would pass here
+    for role, raw in logits.items():
+        np.testing.assert_array_equal(found.probabilities[role], TASK.probabilities(raw, expected[role]))
+
+    def relabelled(split: str):
+        targets = table.targets.copy()
+        rows = table.indices(split)
+        targets[rows] = (targets[rows] + 1) % 3
+        return assess(TASK, replace(table, targets=targets), logits, SETTINGS, seed=3)
+
+    trained, tested, validated = relabelled("train"), relabelled("test"), relabelled("val")
+    assert trained.figures == found.figures
+    assert tested.temperatures == found.temperatures != validated.temperatures
+    assert tested.figures["validation"] == found.figures["validation"]
+    assert tested.figures["test"] != found.figures["test"]
+
+
+def test_calibration_is_told_before_and_after_the_temperature(table, logits):
+    test = table.indices("test")
+    sharp = {role: 4 * raw for role, raw in logits.items()}
+    found = assess(TASK, table, sharp, SETTINGS, seed=3)
+    told = found.figures["calibration"]["student"]
+    assert told["temperature"] == found.temperatures["student"] > 1.5
+    raw, cooled = TASK.probabilities(sharp["student"][test]), found.probabilities["student"][test]
+    assert told["ece_before"] == expected_calibration_error(TASK, raw, table.targets[test])
+    assert told["ece_after"] == expected_calibration_error(TASK, cooled, table.targets[test]) < told["ece_before"]
+    assert told["bins_before"] == reliability(TASK, raw, table.targets[test])
+    assert told["bins"] == reliability(TASK, cooled, table.targets[test])
+
+
+def test_every_other_role_is_compared_with_the_student_and_without_validation_there_are_no_figures_of_it(table, logits):
+    splits = np.where(table.splits == "val", "train", table.splits)
+    found = assess(TASK, replace(table, splits=splits), logits, SETTINGS, seed=3).figures
+    assert found["validation"] == {}
+    assert list(found["comparison"]) == [f"student_vs_{role}" for role in ROLES[1:]]
+
+
+def test_worst_mistakes_are_wrong_and_the_surest_comes_first():
+    probabilities = np.array([[0.6, 0.4, 0], [0.9, 0.1, 0], [0.2, 0.8, 0], [0.99, 0.005, 0.005], [0.5, 0.5, 0]])
+    targets = np.array([1, 1, 1, 2, 1])
+    rows = np.array([0, 1, 2, 4])
+    assert worst_mistakes(TASK, probabilities, targets, rows, 2).tolist() == [1, 0]
+    assert worst_mistakes(TASK, probabilities, targets, rows, 9).tolist() == [1, 0, 4]
+
+
+def test_predictions_stand_by_role_and_class(table, logits):
+    probabilities = {"student": TASK.probabilities(logits["student"])}
+    digests = np.array([f"d{number}" for number in range(240)])
+    frame = predictions_frame(TASK, table, digests, probabilities)
+    named = ["student:benign", "student:malignant", "student:normal"]
+    assert list(frame) == ["id", "patient", "split", "target", "digest", *named]
+    np.testing.assert_array_equal(frame[named], probabilities["student"])
+    assert (frame.digest == digests).all()
+    assert (frame.target == [TASK.classes[k] for k in table.targets]).all()
+    assert (predictions_frame(TASK, replace(table, patients=None), digests, probabilities).patient == "").all()
