@@ -30,6 +30,7 @@ from stillroom import (
 )
 from stillroom.cli.app import make_app
 from stillroom.distillation.step import Step, TeacherOutputs
+from stillroom.evaluation import roles
 from stillroom.models.taps import Outputs
 from stillroom.recipes import RECIPES, MedAlmighty, recipe_named
 from stillroom.settings.whole import SECTIONS
@@ -67,6 +68,23 @@ def marked(page: Path, tag: str) -> str:
 
 def ids(items):
     return [str(item.relative_to(ROOT)) for item in items]
+
+
+# -- the glossary ---------------------------------------------------------------------------------------------------
+def test_the_glossary_points_at_what_is_there():
+    text, reference = (DOCS / "glossary.md").read_text("utf-8"), (DOCS / "reference.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 25
+    words = [row[0].removeprefix("| ") for row in rows]
+    assert len(words) == len(set(words))
+    for code in re.findall(r"`([^`]+)`", text):
+        if code.startswith("--"):
+            assert f"`{code.split()[0]}`" in reference, code
+        elif "/" in code:
+            assert (ROOT / "src/stillroom" / code).exists(), code
+    for role in ("student", "teacher", "control", "probe_of_teacher", "probe_of_student"):
+        assert f"`{role}`" in text
+        assert getattr(roles, role.upper()) == role
 
 
 # -- the reference --------------------------------------------------------------------------------------------------
