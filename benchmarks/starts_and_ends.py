@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -520,6 +521,25 @@ def pack(scratch: Path, target: Path) -> None:
                 archive.add(file, arcname=file.name)
 
 
+def beside_one_another(worker: Callable[..., None], jobs: list, arguments: argparse.Namespace, deadline: float) -> None:
+    """Call ``worker(number, jobs, taken, lock, arguments, deadline)`` in ``arguments.jobs`` processes, until the deadline."""
+    # One thread for each process: also for the BLAS that scikit-learn calls.
+    os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    context = multiprocessing.get_context("spawn")
+    lock, taken = context.Lock(), context.Array("b", len(jobs), lock=False)
+    processes = [
+        context.Process(target=worker, args=(number, jobs, taken, lock, arguments, deadline), daemon=True)
+        for number in range(arguments.jobs)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(max(0.0, deadline - time.time()))
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -537,21 +557,7 @@ def main() -> None:
     for folder in (target, arguments.out / "teachers", arguments.out / "scratch"):
         folder.mkdir(parents=True, exist_ok=True)
     jobs = [job for job in job_list() if not arguments.only or job.data in arguments.only]
-    # One thread for each process: also for the BLAS that scikit-learn calls.
-    os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-    context = multiprocessing.get_context("spawn")
-    lock, taken = context.Lock(), context.Array("b", len(jobs), lock=False)
-    processes = [
-        context.Process(target=worker, args=(number, jobs, taken, lock, arguments, deadline), daemon=True)
-        for number in range(arguments.jobs)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(max(0.0, deadline - time.time()))
-    for process in processes:
-        if process.is_alive():
-            process.terminate()
+    beside_one_another(worker, jobs, arguments, deadline)
     pack(arguments.out / "scratch", target)
     done = len((target / "results.jsonl").read_text().splitlines())
     print(f"{done} of {len(jobs)} trainings in {arguments.minutes:g} minutes")

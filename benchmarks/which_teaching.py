@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import time
 import traceback
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.stats import t as student_t
-from starts_and_ends import FOLDERS, Normalised, Pictures, at_side, auc, build, groups, rate
+from starts_and_ends import FOLDERS, Normalised, Pictures, at_side, auc, beside_one_another, build, groups, rate
 from starts_and_ends import Job as Rates
 from torch import Tensor
 from torch.nn import functional
@@ -364,7 +363,7 @@ def job_list(seeds: list[int]) -> list[Job]:
     ]
 
 
-def worker(jobs: list[Job], taken: list, lock, arguments: argparse.Namespace, deadline: float) -> None:
+def worker(_number: int, jobs: list[Job], taken: list, lock, arguments: argparse.Namespace, deadline: float) -> None:
     torch.set_num_threads(1)
     cache: dict = {}
     while time.time() < deadline:
@@ -462,20 +461,7 @@ def main() -> None:
     deadline = time.time() + 60 * arguments.minutes
     (arguments.out / "teachers").mkdir(parents=True, exist_ok=True)
     jobs = job_list(arguments.seeds)
-    os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-    context = multiprocessing.get_context("spawn")
-    lock, taken = context.Lock(), context.Array("b", len(jobs), lock=False)
-    processes = [
-        context.Process(target=worker, args=(jobs, taken, lock, arguments, deadline), daemon=True)
-        for _ in range(arguments.jobs)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(max(0.0, deadline - time.time()))
-    for process in processes:
-        if process.is_alive():
-            process.terminate()
+    beside_one_another(worker, jobs, arguments, deadline)
     done = len((arguments.out / "results.jsonl").read_text().splitlines())
     print(f"{done} of {len(jobs)} trainings in {arguments.minutes:g} minutes")
 
