@@ -141,6 +141,27 @@ def test_random_weights_only_where_nothing_else_is_at_hand_and_then_an_untrained
     assert "no pretrained weights are at hand" in found.choices["teacher.teacher"].why
 
 
+def test_a_student_from_random_weights_is_taught_softly_by_answers_and_features_on_many_views():
+    found = plan(weights=(), student_weights=())
+    assert [value(found, f"recipe.{name}") for name in ("alpha", "temperature", "feature_weight")] == [0.2, 4.0, 3.0]
+    assert value(found, "views.views") == 40
+    given = Settings("x", Best(temperature=2.0))
+    fixed = {"recipe.name", "recipe.temperature", "views.views"}
+    found = plan(weights=(), student_weights=(), given=given, fixed=fixed)
+    assert [value(found, f"recipe.{name}") for name in ("alpha", "temperature", "feature_weight")] == [0.2, 2.0, 3.0]
+    assert value(found, "views.views") == 8
+    found = plan(weights=(), student_weights=(), given=Settings("x", MedAlmighty()), fixed={"recipe.name"})
+    assert not {"recipe.alpha", "recipe.feature_weight"} & set(found.choices)
+
+
+def test_asking_takes_a_quarter_of_an_untrained_teachers_time_at_most():
+    slow = plan(weights=(), student_weights=(), minutes=1.0)
+    views = value(slow, "views.views")
+    assert 4 <= views < 40
+    asking = views * 640 * Times().forward("resnet10t", value(slow, "data.size"))
+    assert views == 4 or asking <= 0.25 * 60 * 0.97 * TEACH_SHARE
+
+
 def test_the_only_network_with_weights_teaches_itself():
     found = plan(weights=("mobilenetv2_100",), student_weights=("mobilenetv2_100",))
     assert value(found, "student.student") == value(found, "teacher.teacher") == "mobilenetv2_100"
@@ -370,9 +391,10 @@ def test_the_demonstration_trains_its_own_teacher():
 
     given = demo_settings()
     found = plan(given=given, fixed=FIXED, minutes=MINUTES, weights=(), student_weights=(), times=Times(1.0))
-    assert (value(found, "teacher.teacher"), value(found, "teacher.pretrained")) == ("resnet10t", False)
-    assert value(found, "student.student") == "test_resnet"
+    assert (value(found, "teacher.teacher"), value(found, "teacher.pretrained")) == ("test_resnet", False)
+    assert value(found, "student.student") == "test_byobnet"
     assert value(found, "teacher.teacher_epochs") >= 14
+    assert value(found, "recipe.name") == "best"
     assert found.expected_s["teach"] + found.expected_s["student"] <= 60 * MINUTES
 
 

@@ -32,7 +32,7 @@ from stillroom.planning.networks import (
 )
 from stillroom.planning.sheet import GIVEN, Choice, Decision, Limits, Sheet, in_passes, trainings_of
 from stillroom.planning.students import Start, starts
-from stillroom.planning.teachers import FROZEN_SHARE, MOST_VIEWS, TEACH_SHARE, Wish, affordable, told
+from stillroom.planning.teachers import FROZEN_SHARE, TEACH_SHARE, Wish, affordable, told
 from stillroom.recipes import Best, Recipe
 from stillroom.settings.whole import Settings
 from stillroom.training.feeding import steps_of_epoch
@@ -45,15 +45,12 @@ LONGER_CUT, LONGER_UNTRAINED = 2, 4
 """...those that are cut out of a larger one, and random ones, get so many times as much."""
 UNTRAINED_EPOCHS = 50
 """Most epochs of a teacher that starts from random weights."""
-MIN_VIEWS, ASK_SHARE = 4, 0.15
-"""Views of each image that such a teacher is asked about at the least, and the share of its time that asking may take. Four
-fixed views cost a student from random weights .004 and .013 AUC against a new one each pass (phantoms, two seeds)."""
+UNTRAINED_VIEWS, ASK_SHARE = (4, 40), 0.25
+"""Views of each image that such a teacher is asked about, at least and at most, and the share of its time that asking may
+take: four views, seen again and again, left a student from random weights .004 and .013 AUC below a new one in each pass."""
 UNTRAINED_RECIPE = {
     "alpha": (0.2, "weight of the labels"),
-    "temperature": (
-        4.0,
-        "a teacher that fits its own training images tells little more than their labels when it is asked sharply",
-    ),
+    "temperature": (4.0, "a teacher that fits what it was trained on tells little beyond the labels unless softened"),
     "feature_weight": (3.0, "a student from random weights learns faster from the teacher's features too"),
 }
 """Of the recipe `best`, with such a teacher; docs/benchmarks.md, "The demonstration"."""
@@ -255,7 +252,7 @@ class _Planner:
         views = self.given.views.views
         if "views.views" not in self.fixed:
             views = int(ASK_SHARE * share / (images * self.times.forward(name, side)))
-            views = max(MIN_VIEWS, min(MOST_VIEWS, views))
+            views = max(UNTRAINED_VIEWS[0], min(UNTRAINED_VIEWS[1], views))
         asking = teaching_s(facts, Teaching((name,), side, views), images, self.times)
         epochs = int((share - asking) / (facts.labelled * self.times.step(name, side)))
         epochs = max(1, min(UNTRAINED_EPOCHS, epochs))
