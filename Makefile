@@ -45,8 +45,10 @@ format: install ## apply the style
 docs: install ## write docs/reference.md anew from the code
 	$(BIN)/python docs/make_reference.py
 
-prove: install ## simulate whether the intervals for the luck of training hold the truth (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prove_luck.py
+prove: install ## simulate intervals, kill runs and damage files (most of an hour; what was stopped goes on)
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/luck.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/kills.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/damage.py
 
 check: lint types test ## all that a change must pass
 

@@ -1,6 +1,6 @@
 """The luck of training and of images: closed forms, scipy, and simulation where the truth is known."""
 
-import importlib.util
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +17,10 @@ BINARY = MultiClass(("benign", "malignant"))
 HOW = {"margin": 0.02, "resamples": 200, "seed": 0}
 
 
-def simulation():
-    path = Path(__file__).parents[2] / "benchmarks" / "prove_luck.py"
-    spec = importlib.util.spec_from_file_location("prove_luck", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def simulation(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "proofs")
+    return importlib.import_module("luck")
 
 
 def trainings(count, *, images=60, skill=(2.0, 1.0), seed=0, patients=None, same=True, task=BINARY):
@@ -187,10 +185,10 @@ def test_what_cannot_be_asked_is_refused():
 
 @pytest.mark.parametrize("count", [3, 5])
 @pytest.mark.parametrize("kind", ["repeats", "parts", "cuts"])
-def test_intervals_hold_a_true_zero(kind, count):
-    assert simulation().coverage(kind, count, studies=100, seed=11, resamples=60)[0] >= 0.92
+def test_intervals_hold_a_true_zero(simulation, kind, count):
+    assert simulation.coverage(kind, count, studies=100, seed=11, resamples=60)[0] >= 0.92
 
 
-def test_one_training_s_bootstrap_does_not():
+def test_one_training_s_bootstrap_does_not(simulation):
     """Without this the simulation would prove nothing: what is measured must be able to fail."""
-    assert simulation().coverage("repeats", 1, studies=100, seed=11, resamples=60)[0] < 0.8
+    assert simulation.coverage("repeats", 1, studies=100, seed=11, resamples=60)[0] < 0.8

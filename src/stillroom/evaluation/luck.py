@@ -10,7 +10,7 @@ ways of asking have their own arithmetic:
   other and the variance over them, divided by ``K``, is too small. Nadeau and Bengio (Machine Learning 52, 2003) divide
   by less: ``(1 / K + n_test / n_train) s^2``, with Student's t of ``K - 1`` degrees of freedom.
 
-benchmarks/prove_luck.py simulates both where the truth is known.
+proofs/luck.py simulates both where the truth is known.
 """
 
 from __future__ import annotations

@@ -18,14 +18,19 @@ LOOK_S = 0.1
 """Seconds of a look besides asking: checkpoint and log."""
 STATISTICS = 1024
 """Images over which batch norm is estimated anew."""
-RESAMPLES_S = 0.004
-"""Seconds of scoring for each resample of the test images."""
+EVALUATE_S, SCORE_S = 1.0, 3e-7
+"""Seconds of evaluation, and of scoring for each resample, network, test image and class."""
+ROLES = 5
+"""Networks and rivals that are scored."""
 EXPLAIN_PASSES = 700
 """Questions to the student for each image that is explained, and to the teacher half as many."""
 EXPLAINED, LEAST_EXPLAINED, PASSES_OF_A_STEP = 32, 20 * 300, 3
 """Images that are explained where training took long enough; the fewest questions otherwise; what an image costs in training,
 in questions. See :mod:`stillroom.explanation.effort`."""
-EXPORT_S, PROFILE_S = 6.0, 14.0
+TIMED, LEAST_TIMED, TIMED_S, TIMED_BATCH = 52, 12, 2.0, 32
+"""Calls of a network that is timed, at most and at the least; seconds after which the least will do; images in a call."""
+ALONE_S = 0.3
+"""Seconds to time it with one image in a call."""
 CORRUPTED_PASSES = 75
 """Corruptions times severities."""
 
@@ -43,6 +48,10 @@ class Times(Protocol):
 
     def latency_ms(self, name: str, side: int) -> float:
         """Milliseconds for one image alone on one thread."""
+        ...
+
+    def export(self, name: str) -> float:
+        """Seconds to export a network twice, before its control is trained and at the end, and to check the file."""
         ...
 
 
@@ -119,10 +128,16 @@ def afterwards_s(
     wanted, ask = settings.evaluation, times.forward(*student)
     ask_teacher = sum(times.forward(name, side) for name, side in teaching.asked) if teaching else 0.0
     networks = 1 + (settings.recipe.has_control and wanted.control)
+    scored = SCORE_S * wanted.resamples * ROLES * facts.test * max(2, len(facts.classes))
+    asked = [
+        ask,
+        ask,
+        *(times.forward(name, side) for name, side in (teaching.asked if teaching else ())),
+    ]  # and the file
     seconds = {
-        "evaluate": 3.0 + networks * facts.images * ask + RESAMPLES_S * wanted.resamples,
-        "export": EXPORT_S,
-        "profile": PROFILE_S if wanted.latency else 1.0,
+        "evaluate": EVALUATE_S + networks * facts.images * ask + scored,
+        "export": times.export(student[0]),
+        "profile": sum(map(_timed_s, asked)) if wanted.latency else 1.0,
     }
     if wanted.explain != 0:
         explained = min(wanted.explain or EXPLAINED, facts.test)
@@ -132,3 +147,9 @@ def afterwards_s(
     if wanted.corruptions:
         seconds["corrupt"] = CORRUPTED_PASSES * facts.test * (networks * ask + ask_teacher)
     return seconds
+
+
+def _timed_s(ask: float) -> float:
+    """Seconds to time a network that takes so many for an image, as :mod:`stillroom.models.efficiency` does."""
+    call = TIMED_BATCH * ask
+    return ALONE_S + min(TIMED * call, max(TIMED_S + 2 * call, LEAST_TIMED * call))

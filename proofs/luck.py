@@ -3,7 +3,7 @@
 Two procedures that differ in nothing but luck are "trained" K times and compared by `stillroom.evaluation.luck`. A 95 %
 interval should hold zero in 95 % of the studies. K = 1 is what a bootstrap over images says of the first training alone.
 
-    python benchmarks/prove_luck.py [--studies 1000] [--seed 0]
+    python proofs/luck.py [--studies 1000] [--seed 0]
 
 Repeats: 100 test images of 50 patients. Every image has a difficulty of its own, for both procedures and for each;
 trainings differ in skill (AUC by .02 to .03) and in their answers. Folds: 150 images of 20 features, of which each procedure
@@ -12,9 +12,8 @@ sees another half; it learns a nearest-mean rule with noise, in K parts or in K 
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
+from recorded import carry_out, parser
 
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.luck import Training, luck
@@ -103,19 +102,21 @@ def _training(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    print("| What | K | Holds zero | Mean width |\n| --- | ---: | ---: | ---: |")
     names = {"repeats": "Repeats on one split", "parts": "Folds: K parts", "cuts": "Folds: K random cuts"}
-    for kind, name in names.items():
-        for count in (1, 3, 5, 10):
-            held, width = coverage(kind, count, given.studies, given.seed)
-            print(
-                f"| {name if count > 1 else 'Bootstrap of one training'} | {count} | {held:.1%} | {width:.3f} |",
-                flush=True,
-            )
+    rows = [(kind, trainings) for kind in names for trainings in (1, 3, 5, 10)]
+    flags = parser(__doc__, name="luck", count=len(rows))
+    flags.add_argument("--studies", type=int, default=1000)
+    given = flags.parse_args()
+    given.out /= f"{given.studies}-studies"
+
+    def case(_rng: np.random.Generator, number: int) -> dict:
+        held, width = coverage(*rows[number], given.studies, given.seed)
+        return {"held": held, "width": width}
+
+    print("| What | K | Holds zero | Mean width |\n| --- | ---: | ---: | ---: |")
+    for (kind, trainings), line in zip(rows, carry_out(given, case), strict=False):
+        name = names[kind] if trainings > 1 else "Bootstrap of one training"
+        print(f"| {name} | {trainings} | {line['held']:.1%} | {line['width']:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
