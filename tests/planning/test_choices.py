@@ -395,7 +395,7 @@ def test_the_demonstration_trains_its_own_teacher():
     given = demo_settings()
     found = plan(given=given, fixed=FIXED, minutes=MINUTES, weights=(), student_weights=(), times=Times(1.0))
     assert (value(found, "teacher.teacher"), value(found, "teacher.pretrained")) == ("test_resnet", False)
-    assert value(found, "student.student") == "test_byobnet"
+    assert value(found, "student.student") == "test_efficientnet"
     assert value(found, "teacher.teacher_epochs") >= 14
     assert value(found, "recipe.name") == "best"
     assert found.expected_s["teach"] + found.expected_s["student"] <= 60 * MINUTES

@@ -23,12 +23,12 @@ GIVEN = frozenset(
 
 
 def demo_settings(seed: int = 0) -> Settings:
-    """What the plan is made around: a network of 1.5 MB teaches one of .8 MB, both from random weights."""
+    """What the plan is made around: a network of 1.5 MB teaches one of .4 MB, both from random weights."""
     return Settings(
         source="phantoms:1000",
         recipe=Best(),
         teacher=TeacherSettings("test_resnet", teacher_mode="finetune", pretrained=False),
-        student=StudentSettings("test_byobnet"),
+        student=StudentSettings("test_efficientnet"),
         seed=seed,
     )
 
