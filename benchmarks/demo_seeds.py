@@ -5,7 +5,7 @@
 
 Every seed draws phantoms of its own, plans and trains; figures are of the test images. Differences are paired; their
 intervals are Student's t over the seeds. Seeds whose report is there are not run again. The machine must have nothing else
-to do, because a plan times its steps; with ``--plan`` every seed follows the choices of one plan instead, explains nothing and
+to do, because a plan times its steps; with ``--plan`` every seed follows the choices of one plan instead and explains and
 times nothing, so that other work does not matter.
 """
 

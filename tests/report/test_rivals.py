@@ -193,7 +193,9 @@ def test_a_poor_teacher_is_said(record):
     record.metrics["test"]["teacher"]["auc"] = between(0.89, 0.8, 0.9)  # within it, and not on validation
     assert not any("teacher" in finding.headline for finding in doubts(record))
     on_validation(record, "teacher", 0.89)
-    assert any("teacher" in finding.headline for finding in doubts(record))
+    (finding,) = [finding for finding in doubts(record) if "teacher" in finding.headline]
+    assert (finding.tone, finding.headline) == ("neutral", "The teacher is no better than the control.")
+    assert "on validation too" in finding.evidence
 
 
 @pytest.mark.parametrize(

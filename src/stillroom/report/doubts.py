@@ -18,7 +18,7 @@ _NAMED = 3
 
 
 def doubts(record: Record) -> list[Finding]:
-    """Findings of tone bad, as far as they apply."""
+    """Findings of tone bad, or neutral where luck may be behind them, as far as they apply."""
     return [finding for finding in (_disagreement(record), _poor_teacher(record), _few_images(record)) if finding]
 
 
@@ -60,21 +60,31 @@ def _error(figure: Estimate | None) -> float | None:
 
 
 def _poor_teacher(record: Record) -> Finding | None:
-    """The teacher is worse than its control or its probe: on validation and on test, or on test beyond the interval."""
+    """The teacher is worse than its control or its probe on the test images, beyond the interval; or below it on validation
+    and test alike, which of two networks that are equally good happens in one of four runs: then it is no better."""
     metric, teacher, seen = record.task.selection_metric, record.chosen(TEACHER), record.chosen(TEACHER, "validation")
-    better = []
+    better, beyond = [], False
     for role in (CONTROL, PROBE_OF_TEACHER):
         other, other_seen = record.chosen(role), record.chosen(role, "validation")
         if teacher is None or other is None or teacher.value >= other.value:
             continue
+        clear = other.low is not None and teacher.value < other.low
         both = seen is not None and other_seen is not None and seen.value < other_seen.value
-        if both or (other.low is not None and teacher.value < other.low):
-            better.append(f"{noun(role)} {other.text()}")
+        if clear or both:
+            better.append((role, other))
+            beyond |= clear
     if teacher is None or not better:
         return None
-    text = f"The teacher is worse than {'the ' + noun(CONTROL) if better[0].startswith(CONTROL) else 'its own linear probe'}."
-    evidence = f"{METRICS[metric]} on the test images: teacher {teacher.text()}, {', '.join(better)}. "
-    return Finding("bad", text, evidence + "To be as good as such a teacher is no praise; another teacher may help.")
+    who = f"the {noun(CONTROL)}" if better[0][0] == CONTROL else "its own linear probe"
+    named = ", ".join(f"{noun(role)} {figure.text()}" for role, figure in better)
+    evidence = f"{METRICS[metric]} on the test images: teacher {teacher.text()}, {named}. "
+    if beyond:
+        evidence += "To be as good as such a teacher is no praise; another teacher may help."
+        return Finding("bad", f"The teacher is worse than {who}.", evidence)
+    evidence += (
+        "It is below on validation too. To be as good as such a teacher is little praise; a stronger one may help."
+    )
+    return Finding("neutral", f"The teacher is no better than {who}.", evidence)
 
 
 def _few_images(record: Record) -> Finding | None:
