@@ -140,3 +140,20 @@ def test_a_temperature_that_worsens_calibration_on_the_test_is_remarked():
     assert "0.031 before, 0.052 after" in note
     assert calibration_notes({"temperature": 1.5, "ece_before": 0.0312, "ece_after": 0.0313}) == []
     assert calibration_notes({}) == []
+
+
+def test_ten_validation_images_are_enough_to_fit_a_temperature_and_nine_are_not():
+    logits, targets = calibrated(TWO, 10, seed=3)
+    assert fit_temperature(TWO, logits * 5, targets) != 1.0
+    assert fit_temperature(TWO, logits[:9] * 5, targets[:9]) == 1.0
+
+
+def test_a_reliability_bin_tells_its_edges_and_what_came_true_in_it():
+    probabilities = np.array([[0.62, 0.38], [0.38, 0.62], [0.1, 0.9], [1.0, 0.0]])
+    rows = reliability(TWO, probabilities, np.array([0, 0, 1, 0]), bins=10)
+    assert [(row["low"], row["high"], row["count"]) for row in rows] == [(0.6, 0.7, 2), (0.9, 1.0, 2)]
+    assert [row["accuracy"] for row in rows] == [0.5, 1.0]
+    assert [row["confidence"] for row in rows] == pytest.approx([0.62, 0.95])
+    for row in rows:
+        exact = binomtest(round(row["accuracy"] * row["count"]), row["count"]).proportion_ci(method="wilson")
+        assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx((exact.low, exact.high))

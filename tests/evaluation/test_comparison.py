@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from stillroom.errors import UsageError
 from stillroom.evaluation import comparison
-from stillroom.evaluation.comparison import bootstrap_p, compare, delong, mcnemar
+from stillroom.evaluation.comparison import bootstrap_p, compare, delong, mcnemar, rarest
 from stillroom.task import MultiClass, MultiLabel
 
 BINARY = MultiClass(("healthy", "ill"))
@@ -238,3 +238,13 @@ def test_delong_without_variance():
     assert delong(perfect, good, truth) == 1.0
     assert delong(perfect, 1 - perfect, truth) is None
     assert delong(perfect[1:], good[1:], truth[1:]) is None
+
+
+def test_the_rarest_class_counts_its_rarer_side_and_passes_over_what_has_one_side():
+    assert rarest(BINARY, np.array([0, 0, 0, 1])) == 1
+    assert rarest(MultiClass(("a", "b", "c")), np.array([0, 0, 0, 1, 1])) == 2  # nobody is of class c
+    labels = MultiLabel(("x", "y", "z"))
+    assert (
+        rarest(labels, np.array([[1, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 1], [1, 0, 1]])) == 2
+    )  # z; x and y have one side
+    assert rarest(labels, np.array([[1, 0, 1], [1, 0, 1]])) == 1
