@@ -230,7 +230,7 @@ def test_several_teachers_are_averaged(make_step):
 
 
 REFUSED = {
-    "alpha is a weight": (
+    "alpha": (
         lambda: HybridLoss(alpha=1.2),
         lambda: FocalKD(alpha=-0.1),
         lambda: DKDLoss(alpha=-1),

@@ -8,6 +8,7 @@ from stillroom.evaluation import intervals
 from stillroom.evaluation.intervals import (
     Ranking,
     blocks,
+    draw,
     group_indices,
     percentile,
     pivot,
@@ -130,3 +131,14 @@ def test_intervals_cover_the_true_auc_as_often_as_they_say():
         covered += low <= area <= high
     # Binomial noise of 300 trials is 1.3 points; the percentile interval falls a little short of 95 %.
     assert 0.91 <= covered / 300 <= 0.985
+
+
+def test_patients_are_drawn_whole_as_soon_as_one_is_known():
+    some = np.array(["p", "p", "", ""])
+    found = draw(4, 200, 0, some)
+    assert found.units == 3
+    assert found.groups is some
+    assert (found.weights[:, 0] == found.weights[:, 1]).all()
+    alone = draw(4, 200, 0, np.array(["", "", "", ""]))
+    assert (alone.units, alone.groups) == (4, None)
+    np.testing.assert_array_equal(alone.weights, draw(4, 200, 0).weights)

@@ -221,6 +221,12 @@ def test_a_constant_prediction_has_an_mcc_of_zero_as_in_scikit_learn():
     assert result["auc"]["value"] == 0.5
 
 
+def test_constant_targets_leave_the_mcc_undefined_whatever_is_predicted():
+    targets = np.zeros(6, dtype=np.int64)
+    for probabilities in (np.tile([0.8, 0.2], (6, 1)), np.array([[0.8, 0.2], [0.2, 0.8]] * 3)):
+        assert score(BINARY, probabilities, targets, resamples=0)["mcc"]["value"] is None
+
+
 def test_a_figure_undefined_in_most_resamples_has_no_interval():
     # One positive alone is left out of a resample with probability 0.36, two labels with one each more often than not.
     task = MultiLabel(("x", "y"))

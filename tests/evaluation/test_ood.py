@@ -342,6 +342,7 @@ def test_what_does_not_fit_is_refused():
         (lambda: fit_density(THREE, features, targets[:9]), "do not fit 9 targets"),
         (lambda: fit_density(THREE, features[:3], targets[:3]), "at least two training images"),
         (lambda: fit_foreign_rule(np.zeros(3), np.zeros(3), 0.0), "refusals"),
+        (lambda: fit_foreign_rule(np.zeros(3), np.zeros(3), 1.0), "refusals"),
         (lambda: fit_foreign_rule(np.zeros(0), np.zeros(0), 0.1), "no validation image"),
         (lambda: fit_foreign_rule(np.zeros(3), np.zeros(2), 0.1), "3 energies but 2"),
         (lambda: auroc(np.zeros(3), np.zeros(0), resamples=5, seed=0), "no image"),

@@ -39,7 +39,7 @@ def clearly_better(first: np.ndarray, second: np.ndarray, groups: np.ndarray | N
     if len(first) < FEWEST_IMAGES:
         return False
     gain = second - first
-    return bool(gain.mean() > STANDARD_ERRORS * standard_error(gain, groups) and gain.mean() > 0)
+    return bool(gain.mean() > STANDARD_ERRORS * standard_error(gain, groups))
 
 
 def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> float:
