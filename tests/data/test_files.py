@@ -300,3 +300,7 @@ def test_natural_key_never_compares_text_with_numbers():
     turned = names[4:] + names[:4]
     assert sorted(names, key=natural_key) == sorted(turned, key=natural_key)
     assert sorted(["c10", "c9", "C1"], key=natural_key) == ["C1", "c9", "c10"]
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file():
+    assert FileReader((Path("a\0b.png"),), ()).stamp(0).endswith("missing")

@@ -187,6 +187,18 @@ def test_a_network_that_ignores_its_input_bears_everything(cases):
     ]
 
 
+def test_two_networks_that_never_differ_leave_doubt_of_their_difference():
+    case = Case("binary")
+
+    def constant(images: torch.Tensor) -> np.ndarray:
+        return np.tile([0.0, 9.0], (len(images), 1))
+
+    found = case.judge(asks={"student": constant, "control": constant})["difference"]["control"]
+    assert found["value"] == 0
+    assert found["low"] == pytest.approx(-found["high"])
+    assert 0.001 < found["high"] < 0.2
+
+
 def test_a_network_that_is_always_right_still_leaves_doubt():
     case = Case("binary")
     asked = 0

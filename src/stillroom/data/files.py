@@ -211,7 +211,7 @@ def _why_not_opened(error: OSError) -> str:
 def _stamp(path: Path) -> str:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return f"{path} missing"
     return f"{path} {status.st_size} {status.st_mtime_ns}"
 

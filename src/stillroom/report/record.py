@@ -15,6 +15,7 @@ import numpy as np
 
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.roles import CONTROL, MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER
+from stillroom.files.frames import read_frame
 from stillroom.report.numbers import Estimate, estimate
 from stillroom.task import Task, from_description
 
@@ -240,7 +241,7 @@ def _predictions(path: Path, task: Task) -> Predictions | None:
         return None
     import pandas as pd
 
-    table = pd.read_parquet(path)
+    table = read_frame(path)
     probabilities = {}
     for role in in_order(dict.fromkeys(name.split(":", 1)[0] for name in map(str, table.columns) if ":" in name)):
         columns = [f"{role}:{name}" for name in task.classes]

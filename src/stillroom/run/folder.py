@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import append_line, write_atomically, write_json
+from stillroom.files.frames import read_frame
 from stillroom.progress import enter
 from stillroom.run.forecast import stage_of
 from stillroom.settings.whole import Settings, read_settings, to_dict
@@ -137,9 +138,7 @@ class Run:
 
     def predictions(self) -> pd.DataFrame:
         """One row per image: id, patient, split, target and a probability per model and class."""
-        import pandas as pd
-
-        return pd.read_parquet(self._existing("predictions.parquet"))
+        return read_frame(self._existing("predictions.parquet"))
 
     def student(self) -> nn.Module:
         """The network that student.onnx was made of, as a torch module in evaluation mode.

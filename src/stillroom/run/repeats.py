@@ -162,7 +162,7 @@ def _training(part: Run, task: Task, train_images: int) -> Training:
     """A training as its predictions.parquet tells it."""
     from stillroom.evaluation.luck import Training
 
-    frame = pd.read_parquet(part.path / "predictions.parquet")
+    frame = part.predictions()
     roles = list(dict.fromkeys(name.partition(":")[0] for name in frame.columns[5:]))
     test, val = (frame[frame["split"] == split] for split in ("test", "val"))
 

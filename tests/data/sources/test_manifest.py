@@ -200,6 +200,8 @@ P = "path,label,patient,split,mask"
         (rows("a", "b"), {"patient_column": "subject"}, "no column 'subject'.*Set `patient_column`"),
         (rows("a", "b"), {"split_column": "fold"}, "no column 'fold'"),
         (rows("a", "b,c"), {}, "row 3: 3 cells where the header has 2"),
+        ("path,label\nx.png,a\ny\0.png,b\n", {}, "row 3, holds a zero byte: the file is damaged"),
+        ("path,label\nx.png,a\ny.png,\0\n", {}, "row 3, holds a zero byte"),
         (rows("a", "", "b"), {}, r"row 3: the column 'label' is empty"),
         ("path,label\nimages/0.png,a\n,b\n", {}, "row 3: the column 'path' is empty"),
         ("path,label\n\nimages/0.png,a\n\nimages/1.png,\n", {}, "row 5: the column 'label' is empty"),

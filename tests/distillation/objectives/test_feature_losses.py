@@ -67,8 +67,10 @@ def test_attention_by_loops(make_step):
 
 def test_attention_knows_place_and_not_scale(make_step):
     step = make_step(TASK, shapes=[STUDENT])
-    same = make_step(TASK, maps=[3.0 * step.student.map.detach()])
-    assert AttentionTransferLoss()(same)["attention"].item() == pytest.approx(0, abs=1e-6)
+    for scale in (3.0, 0.01):
+        same = make_step(TASK, maps=[scale * step.student.map.detach()])
+        assert AttentionTransferLoss()(same)["attention"].item() == pytest.approx(0, abs=1e-6)
+    assert AttentionTransferLoss().weight == 1000  # the authors' beta
     turned = make_step(TASK, maps=[step.student.map.detach().flip(2)])
     assert AttentionTransferLoss()(turned)["attention"].item() > 1
     dark = make_step(TASK, shapes=[STUDENT])

@@ -89,6 +89,8 @@ def read_sheet(path: Path) -> Sheet:
                 f"{path}, row {number}: {len(cells)} cells where the header has {len(columns)}; "
                 "put quotes around a cell that holds the delimiter."
             )
+        if any("\0" in cell for cell in cells):
+            raise UsageError(f"{path}, row {number}, holds a zero byte: the file is damaged. Save the table again.")
     return Sheet(path, columns, tuple(cells for _, cells in body), tuple(number for number, _ in body))
 
 
