@@ -267,3 +267,16 @@ def test_settings_out_of_range_are_refused(message):
     for make in REFUSED[message]:
         with pytest.raises(UsageError, match=message):
             make()
+
+
+def test_defaults_are_the_published_ones():
+    """As the table "standard_kd" of docs/recipes.md has them from the papers and their authors' code."""
+    maps = (STUDENT_MAP, [STUDENT_MAP])
+    for objective, published in (
+        (AttentionTransferLoss(), {"weight": 1000}),
+        (HintLoss(*maps), {"weight": 100, "teacher_weight": 1, "temperature": 3}),
+        (RKDLoss(), {"distance_weight": 25, "angle_weight": 50}),
+        (DKDLoss(), {"teacher_weight": 1, "beta": 8, "temperature": 4, "warm_up": 20 / 240}),
+        (CAMKDLoss(STUDENT_MAP, two_teachers(TASKS[0])), {"temperature": 4, "feature_weight": 50}),
+    ):
+        assert {name: getattr(objective, name) for name in published} == published
