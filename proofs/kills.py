@@ -89,7 +89,7 @@ def main() -> None:
             process = subprocess.Popen(command, env=environment(str(number)), **quiet)
             again = len(kills) < MOST_KILLS and (not kills or rng.random() < 0.5)
             try:
-                code = process.wait(float(rng.uniform(0, takes)) if again else 600)
+                code = process.wait(float(rng.uniform(0, 0.8 * takes)) if again else 600)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

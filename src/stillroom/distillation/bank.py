@@ -46,14 +46,14 @@ class Bank:
 
     def at(self, name: str, rows: np.ndarray, view: int | None) -> np.ndarray:
         """``[B, ...]`` float32: the output ``name`` for these rows in that view. KeyError for rows it does not hold."""
-        places = np.searchsorted(self.rows, rows)
-        if (places >= len(self.rows)).any() or (self.rows[places % len(self.rows)] != rows).any():
+        places = np.searchsorted(self.rows, rows) % len(self.rows)
+        if (self.rows[places] != rows).any():
             raise KeyError("The bank does not hold every row asked for.")
         return np.asarray(self.arrays[name][self.views.index(view)][places], dtype=np.float32)
 
     def averaged(self) -> Bank:
         """The bank that answers to every view with the mean over its views, in float32 and in memory."""
-        means = {name: array.mean(axis=0, keepdims=True, dtype=np.float32) for name, array in self.arrays.items()}
+        means = {name: array.mean(axis=0, dtype=np.float32) for name, array in self.arrays.items()}
         return replace(self, arrays={n: np.broadcast_to(mean, self.arrays[n].shape) for n, mean in means.items()})
 
 

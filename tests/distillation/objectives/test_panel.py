@@ -26,9 +26,10 @@ def test_a_panel_answers_with_the_mean_of_its_logits(make_step):
     assert torch.allclose(PanelLoss()(step)["teacher"], expected, atol=1e-6)
 
 
-def test_features_are_compared_on_the_teachers_own_scale(make_step):
+@pytest.mark.parametrize("scale", [3.0, 0.01])
+def test_features_are_compared_on_the_teachers_own_scale(make_step, scale):
     step = make_step(TASK, teachers=2)
-    known = [5 + 3 * torch.randn(50, found.shape[1]) for found in step.teachers.pooled]
+    known = [5 + scale * torch.randn(50, found.shape[1]) for found in step.teachers.pooled]
     objective = PanelLoss(feature_weight=2.0, student=step.student.pooled.shape[1], features=known)
     gaps = []
     for projector, found, seen in zip(objective.projectors, known, step.teachers.pooled, strict=True):
