@@ -103,3 +103,17 @@ def test_a_dead_feature_is_not_blown_up():
     moved = dead.val.copy()
     moved[:, -1] += 1e-4  # rounding of another batch
     assert logits(found.linear, moved) == pytest.approx(logits(found.linear, dead.val), abs=0.05)
+
+
+def test_an_adam_head_that_was_clearly_better_before_goes_back_there():
+    """Labels of training contradict those of validation, so that every step makes it worse: the first epoch is kept."""
+    task, rng = MultiClass(("a", "b")), np.random.default_rng(0)
+    features = rng.normal(size=(400, 4)).astype(np.float32)
+    truth = (features[:, 0] + 0.5 * rng.normal(size=400) > 0).astype(np.int64)
+    wrong = np.concatenate([1 - truth[:200], truth[200:]])
+    data = HeadData(features[:200], wrong[:200], features[200:], truth[200:])
+    kept, end = fit_by_adam(task, data, epochs=30, lr=0.05), fit_by_adam(task, data, epochs=1, lr=0.05)
+    assert kept.chosen == "epoch 1"
+    assert torch.equal(kept.linear.weight, end.linear.weight)
+    right = fit_by_adam(task, dataclasses.replace(data, train_targets=truth[:200]), epochs=30, lr=0.05)
+    assert right.chosen == "epoch 30"

@@ -66,3 +66,13 @@ def test_statistics_are_plain_means_over_the_batches():
     assert torch.allclose(network[0].running_mean, torch.stack([b.mean(dim=(0, 2, 3)) for b in batches]).mean(dim=0))
     assert network[0].momentum == 0.1
     assert network[1].training
+
+
+def test_dropout_stays_off_while_statistics_are_taken_and_every_mode_comes_back():
+    network = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.BatchNorm2d(1), torch.nn.Dropout(0.5)).train()
+    network[2].eval()
+    reestimate_statistics(network, [torch.ones(8, 1, 4, 4)])
+    assert network[1].running_mean.item() == pytest.approx(1.0)
+    assert network[1].running_var.item() == pytest.approx(0.0)
+    assert [module.training for module in network] == [True, True, False]
+    assert network[1].momentum == 0.1

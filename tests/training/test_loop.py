@@ -16,6 +16,7 @@ from stillroom.errors import RunError
 from stillroom.models.zoo import create
 from stillroom.settings.sections import TrainingSettings, ViewSettings
 from stillroom.task import MultiClass, MultiLabel
+from stillroom.training.feeding import Feed
 from stillroom.training.learning_rates import learning_rate
 from stillroom.training.loop import fit
 
@@ -378,3 +379,18 @@ def test_label_free_objectives_see_them_like_any_others(toy, tmp_path):
     assert len(first.images) == len(first.other_images) == 32
     assert torch.equal(first.images[16:], data.unlabelled.batch(endless(20, 16, 0, 0), 0))
     assert not spy.free
+
+
+@pytest.mark.parametrize("batch_size", [16, 25])
+def test_the_loss_that_is_logged_is_the_mean_over_images(toy, tmp_path, batch_size):
+    """Of a head that says nothing and a rate at which nothing moves: ln K, whatever the size of the last batch."""
+    lines = []
+    train(toy(), tmp_path, TrainingSettings(epochs=1, batch_size=batch_size, lr=1e-12), lines.append)
+    assert lines[0]["loss"] == pytest.approx(np.log(2), rel=0.05)
+
+
+def test_every_image_that_goes_through_the_student_counts_as_a_pass():
+    images, targets = torch.zeros(5, 1, 4, 4), torch.zeros(5)
+    assert Feed(images, targets, None, None, None, None).passes == 5
+    assert Feed(images, targets, None, images, None, None).passes == 10
+    assert Feed(images, targets, None, images, (images[:3], None), None).passes == 13
