@@ -189,6 +189,11 @@ def test_intervals_hold_a_true_zero(simulation, kind, count):
     assert simulation.coverage(kind, count, studies=100, seed=11, resamples=60)[0] >= 0.92
 
 
+def test_two_trainings_are_enough():
+    found = luck(BINARY, "repeats", trainings(2), **HOW)
+    assert found["comparison"]["student_vs_control"]["difference"]["value"] is not None
+
+
 def test_one_training_s_bootstrap_does_not(simulation):
     """Without this the simulation would prove nothing: what is measured must be able to fail."""
     assert simulation.coverage("repeats", 1, studies=100, seed=11, resamples=60)[0] < 0.8
