@@ -41,9 +41,11 @@ MIN_STEPS, MIN_PASSES = 300, 3
 """A side is affordable where the student gets so many steps, in so many passes over the images that teach."""
 MAX_STEPS, MAX_PASSES = 1000, 40
 """As much of both as a plan gives a pretrained network, however long the minutes..."""
-LONGER_CUT, LONGER_UNTRAINED = 2, 8
-"""...those that are cut out of a larger one, and random ones, need and get so many times as much. (Phantoms at 64 px from
-random weights: AUC .981 after 56 passes, .989 after 112; 56 passes at 96 px, which cost as much as those, .985.)"""
+LONGER_CUT, LONGER_UNTRAINED = 2, 4
+"""...those that are cut out of a larger one, and random ones, get so many times as much..."""
+NEEDED_CUT, NEEDED_UNTRAINED = 2, 8
+"""...and need so many times as much before larger images pay. (Phantoms at 64 px from random weights: AUC .981 after 56
+passes, .989 after 112; 56 passes at 96 px, which cost as much as those, .985.)"""
 UNTRAINED_EPOCHS = 50
 """Most epochs of a teacher that starts from random weights."""
 UNTRAINED_VIEWS, ASK_SHARE = (4, 40), 0.25
@@ -213,7 +215,8 @@ class _Planner:
 
     def _enough(self, start: Start) -> int:
         """Passes that a student needs at the least."""
-        return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass)) * _longer(start)
+        needed = 1 if start.pretrained else NEEDED_CUT if start.large else NEEDED_UNTRAINED
+        return max(MIN_PASSES, math.ceil(MIN_STEPS / self.steps_a_pass)) * needed
 
     # -- the teacher ------------------------------------------------------------------------------------------
     def _teacher(self, recipe: Recipe, start: Start, side: int, images: int) -> Teaching:
