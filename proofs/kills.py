@@ -60,8 +60,7 @@ def main() -> None:
     given = parser(__doc__, name="kills", count=20).parse_args()
     work = given.out / "work"
     pictures, alone = work / "pictures", work / "alone"
-    if not pictures.exists():
-        draw_pictures(pictures)
+    draw_pictures(pictures)  # the same each time
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     stillroom = [sys.executable, "-m", "stillroom", "distill"]
 
@@ -70,7 +69,7 @@ def main() -> None:
         return os.environ | {"STILLROOM_CACHE": str(work / f"cache-{name}")}
 
     started = time.monotonic()
-    if not (alone / "report.html").exists():
+    if not (work / "seconds").exists():
         shutil.rmtree(alone, ignore_errors=True)
         subprocess.run(
             [*stillroom, str(pictures), *FLAGS, "--out", str(alone)], check=True, env=environment("alone"), **quiet

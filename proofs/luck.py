@@ -12,6 +12,8 @@ sees another half; it learns a nearest-mean rule with noise, in K parts or in K 
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from recorded import carry_out, parser
 
@@ -21,6 +23,8 @@ from stillroom.task import MultiClass
 
 TASK = MultiClass(("benign", "malignant"))
 ROLES = ("student", "control")
+LEAST_HELD = 0.93
+"""Share of studies in which an interval of several trainings must hold zero; the script exits with 1 below it."""
 
 
 def repeats(count: int, rng: np.random.Generator) -> list[Training]:
@@ -113,10 +117,13 @@ def main() -> None:
         held, width = coverage(*rows[number], given.studies, given.seed)
         return {"held": held, "width": width}
 
+    low = 0
     print("| What | K | Holds zero | Mean width |\n| --- | ---: | ---: | ---: |")
     for (kind, trainings), line in zip(rows, carry_out(given, case), strict=False):
         name = names[kind] if trainings > 1 else "Bootstrap of one training"
+        low += trainings > 1 and line["held"] < LEAST_HELD
         print(f"| {name} | {trainings} | {line['held']:.1%} | {line['width']:.3f} |", flush=True)
+    sys.exit(bool(low))
 
 
 if __name__ == "__main__":

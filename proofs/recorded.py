@@ -1,10 +1,14 @@
-"""Cases of a proof, each decided by seed and number alone, written down one by one: what was stopped goes on."""
+"""Cases of a proof, each decided by seed and number alone, written down one by one: what was stopped goes on.
+
+Other code begins anew: its name is part of the file's.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,14 @@ def parser(description: str | None, *, name: str, count: int) -> argparse.Argume
     return made
 
 
+def version() -> str:
+    """What the cases are decided by besides their seeds: the code of the product and of the proofs."""
+    root, found = Path(__file__).parents[1], sha256()
+    for path in sorted([*(root / "src").rglob("*.py"), *(root / "proofs").glob("*.py")]):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:8]
+
+
 def carry_out(given: argparse.Namespace, case: Callable[[np.random.Generator, int], dict[str, Any]]) -> Iterator[dict]:
     """Every case of the proof in its order: those that are written down, and the others as they are done.
 
@@ -30,7 +42,7 @@ def carry_out(given: argparse.Namespace, case: Callable[[np.random.Generator, in
         case: does the case of this number with a generator of its own, and says what came of it.
     """
     given.out.mkdir(parents=True, exist_ok=True)
-    file = given.out / f"seed-{given.seed}.jsonl"
+    file = given.out / f"seed-{given.seed}-{version()}.jsonl"
     lines = file.read_bytes().rpartition(b"\n")[0].splitlines() if file.exists() else []
     known = {line["case"]: line for line in map(json.loads, lines)}
     for number in range(given.count):

@@ -157,6 +157,22 @@ def test_a_student_from_random_weights_is_taught_softly_by_answers_and_features_
     assert not {"recipe.alpha", "recipe.feature_weight"} & set(found.choices)
 
 
+def test_a_student_that_starts_from_weights_is_not_taught_as_one_that_has_none():
+    given = Settings("x", teacher=TeacherSettings("", pretrained=False))
+    found = plan(given=given, fixed={"teacher.pretrained"})
+    assert value(found, "student.student_pretrained") is True
+    assert value(found, "teacher.pretrained") is False
+    assert "recipe.feature_weight" not in found.choices
+
+
+def test_an_untrained_teacher_is_not_asked_about_views_that_nobody_sees():
+    given = Settings("x", training=TrainingSettings(epochs=5))
+    found = plan(weights=(), student_weights=(), given=given, fixed={"training.epochs"})
+    assert value(found, "views.views") == 5
+    often = plan(weights=(), student_weights=(), given=given, fixed={"training.epochs", "views.views"})
+    assert value(found, "teacher.teacher_epochs") >= value(often, "teacher.teacher_epochs")
+
+
 def test_asking_takes_a_quarter_of_an_untrained_teachers_time_at_most():
     slow = plan(weights=(), student_weights=(), minutes=1.0)
     views = value(slow, "views.views")

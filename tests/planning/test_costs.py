@@ -16,7 +16,7 @@ from stillroom.settings.whole import Settings
 def facts_of(**changed):
     """As much of a data set as costs depend on."""
     known = {"images": 1000, "training": 640, "labelled": 640, "unlabelled": 0, "validation": 160, "test": 200}
-    return SimpleNamespace(**(known | {"classes": {"a": 500, "b": 500}} | changed))
+    return SimpleNamespace(**(known | {"classes": {"a": 500, "b": 500}, "device": "cpu"} | changed))
 
 
 class Times:
@@ -61,6 +61,9 @@ def test_timing_is_bounded_by_its_repeats_and_its_patience():
     assert alone == pytest.approx(3 * (0.3 + min(52 * 0.032, 2 + 2 * 0.032)))
     assert after(recipe=Baseline(), teaching=None, times=Times(3.0))["profile"] == pytest.approx(alone * 2 / 3)
     assert after(latency=False)["profile"] == 1.0
+    patient = after(times=Times(3 * 10_000 / 32))["profile"]  # ten seconds a call: two to warm up and three that count
+    assert patient == pytest.approx(3 * (0.3 + 5 * 10))
+    assert after(facts_of(device="cuda"))["profile"] == 14.0
 
 
 def test_what_is_not_asked_for_is_not_foreseen():

@@ -196,6 +196,10 @@ def test_a_poor_teacher_is_said(record):
     (finding,) = [finding for finding in doubts(record) if "teacher" in finding.headline]
     assert (finding.tone, finding.headline) == ("neutral", "The teacher is no better than the control.")
     assert "on validation too" in finding.evidence
+    probe = record.metrics["test"]["probe_of_teacher"]
+    record.metrics["test"]["probe_of_teacher"] = probe | {"auc": between(0.95, 0.92, 0.98)}  # alone beyond its interval
+    (finding,) = [finding for finding in doubts(record) if "teacher" in finding.headline]
+    assert (finding.tone, finding.headline) == ("bad", "The teacher is worse than its own linear probe.")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ def read_frame(path: Path) -> pd.DataFrame:
 
     try:
         return pd.read_parquet(path)
+    except (ImportError, MemoryError, PermissionError):
+        raise
     except Exception as error:  # pyarrow, thrift and the codecs each have errors of their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path} is damaged ({reason}): put back a copy of it, or make the run again.") from None

@@ -223,7 +223,7 @@ class _Planner:
         names, own = self._teachers(start), start.large or start.name
         if self._untrained(start):
             name = names[0] if "teacher.teacher" in self.fixed else UNTRAINED_TEACHER
-            return self._untrained_teacher(recipe, name, side, images)
+            return self._untrained_teacher(recipe, start, name, side, images)
         its_own = self.given.student.student_size or side
         learning = training_s(self.facts, start.name, its_own, images, self._enough(start), self.times)
         spare = max(self.usable - self.trainings * learning, 0.1 * self.usable)  # the student's steps come first
@@ -258,13 +258,14 @@ class _Planner:
         random = "teacher.pretrained" in self.fixed and not self.given.teacher.pretrained
         return random or not self._teachers(start)
 
-    def _untrained_teacher(self, recipe: Recipe, name: str, side: int, images: int) -> Teaching:
+    def _untrained_teacher(self, recipe: Recipe, start: Start, name: str, side: int, images: int) -> Teaching:
         facts, share = self.facts, self.usable * TEACH_SHARE / self.teachings
-        side = self.given.teacher.teacher_size or side
+        own_side, side = side, self.given.teacher.teacher_size or side
         views = self.given.views.views
         if "views.views" not in self.fixed:
             views = int(ASK_SHARE * share / (images * self.times.forward(name, side)))
             views = max(UNTRAINED_VIEWS[0], min(UNTRAINED_VIEWS[1], views))
+            views = max(1, min(views, self._most_passes(start, own_side, images)))
         asking = teaching_s(facts, Teaching((name,), side, views), images, self.times)
         epochs = int((share - asking) / (facts.labelled * self.times.step(name, side)))
         epochs = max(1, min(UNTRAINED_EPOCHS, epochs))
@@ -273,10 +274,17 @@ class _Planner:
         self.put("teacher.pretrained", False, where)
         self.put("teacher.teacher_mode", "finetune", "it starts from random weights")
         epochs = self.put("teacher.teacher_epochs", epochs, f"what {TEACH_SHARE:.0%} of the minutes allow")
-        if recipe.name == Best.name:
+        if recipe.name == Best.name and not (start.pretrained or start.large):
             for setting, (wanted, why) in UNTRAINED_RECIPE.items():
                 self.put(f"recipe.{setting}", wanted, why)
         return Teaching((name,), side, views, epochs)
+
+    def _most_passes(self, start: Start, side: int, images: int) -> int:
+        """Passes over the images that the student can make beside a teacher that takes its full share, roughly."""
+        if "training.epochs" in self.fixed and "training.steps" not in self.fixed:
+            return self.given.training.epochs
+        seconds = self.usable * (1 - TEACH_SHARE) / self.trainings
+        return int(seconds / (images * self.times.step(start.name, self.given.student.student_size or side)))
 
     def _batch(self, images: int) -> int:
         few = images < FEW_IMAGES

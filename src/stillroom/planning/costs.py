@@ -29,6 +29,10 @@ EXPLAINED, LEAST_EXPLAINED, PASSES_OF_A_STEP = 32, 20 * 300, 3
 in questions. See :mod:`stillroom.explanation.effort`."""
 TIMED, LEAST_TIMED, TIMED_S, TIMED_BATCH = 52, 12, 2.0, 32
 """Calls of a network that is timed, at most and at the least; seconds after which the least will do; images in a call."""
+LONGEST_S, PATIENT = 20.0, 5
+"""Seconds after which even fewer calls will do, and how many, those to warm up counted."""
+ELSEWHERE_S = 14.0
+"""Seconds to time all networks where the run computes on an accelerator: it is the processor that is timed."""
 ALONE_S = 0.3
 """Seconds to time it with one image in a call."""
 CORRUPTED_PASSES = 75
@@ -137,7 +141,7 @@ def afterwards_s(
     seconds = {
         "evaluate": EVALUATE_S + networks * facts.images * ask + scored,
         "export": times.export(student[0]),
-        "profile": sum(map(_timed_s, asked)) if wanted.latency else 1.0,
+        "profile": _profile_s(facts, asked) if wanted.latency else 1.0,
     }
     if wanted.explain != 0:
         explained = min(wanted.explain or EXPLAINED, facts.test)
@@ -149,7 +153,13 @@ def afterwards_s(
     return seconds
 
 
+def _profile_s(facts: Facts, asked: list[float]) -> float:
+    return sum(map(_timed_s, asked)) if facts.device == "cpu" else ELSEWHERE_S
+
+
 def _timed_s(ask: float) -> float:
     """Seconds to time a network that takes so many for an image, as :mod:`stillroom.models.efficiency` does."""
     call = TIMED_BATCH * ask
-    return ALONE_S + min(TIMED * call, max(TIMED_S + 2 * call, LEAST_TIMED * call))
+    enough = max(TIMED_S + 2 * call, LEAST_TIMED * call)
+    patience = max(LONGEST_S + 2 * call, PATIENT * call)
+    return ALONE_S + min(TIMED * call, enough, patience)

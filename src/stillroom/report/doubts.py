@@ -63,7 +63,7 @@ def _poor_teacher(record: Record) -> Finding | None:
     """The teacher is worse than its control or its probe on the test images, beyond the interval; or below it on validation
     and test alike, which of two networks that are equally good happens in one of four runs: then it is no better."""
     metric, teacher, seen = record.task.selection_metric, record.chosen(TEACHER), record.chosen(TEACHER, "validation")
-    better, beyond = [], False
+    better, beyond = [], []
     for role in (CONTROL, PROBE_OF_TEACHER):
         other, other_seen = record.chosen(role), record.chosen(role, "validation")
         if teacher is None or other is None or teacher.value >= other.value:
@@ -72,10 +72,11 @@ def _poor_teacher(record: Record) -> Finding | None:
         both = seen is not None and other_seen is not None and seen.value < other_seen.value
         if clear or both:
             better.append((role, other))
-            beyond |= clear
+            beyond += [role] * clear
     if teacher is None or not better:
         return None
-    who = f"the {noun(CONTROL)}" if better[0][0] == CONTROL else "its own linear probe"
+    first = beyond[0] if beyond else better[0][0]
+    who = f"the {noun(CONTROL)}" if first == CONTROL else "its own linear probe"
     named = ", ".join(f"{noun(role)} {figure.text()}" for role, figure in better)
     evidence = f"{METRICS[metric]} on the test images: teacher {teacher.text()}, {named}. "
     if beyond:
