@@ -10,6 +10,7 @@ with 1 where one case failed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 from kills import FLAGS, draw_pictures
 from PIL import Image
-from recorded import carry_out, parser
+from recorded import carry_out, parser, workshop
 
 TARGETS: dict[str, tuple[str, ...]] = {  # file to damage: the verb that reads it
     "images/left/000.png": ("audit", "images"),
@@ -28,14 +29,8 @@ TARGETS: dict[str, tuple[str, ...]] = {  # file to damage: the verb that reads i
     "images/left/003.bmp": ("audit", "images"),
     "table.csv": ("audit", "table.csv"),
     "table.parquet": ("audit", "table.parquet"),
-    "plan.yaml": (
-        "distill",
-        "pictures",
-        "--plan",
-        "plan.yaml",
-        "--out",
-        "run",
-    ),  # a plan that can be read: the folder exists
+    # Of a plan or settings that can be read the answer is that the folder exists.
+    "plan.yaml": ("distill", "pictures", "--plan", "plan.yaml", "--out", "run"),
     "run/settings.yaml": ("distill", "pictures", "--settings", "run/settings.yaml", "--out", "run"),
     "run/student.onnx": ("predict", "run/student.onnx", "images/right/000.png"),
     "run/manifest.json": ("export", "run"),
@@ -99,7 +94,8 @@ def verdict(code: int, said: str) -> str:
 
 def main() -> None:
     given = parser(__doc__, name="damage", count=300).parse_args()
-    work = (given.out / "work").resolve()
+    work = workshop(given)
+    os.environ["STILLROOM_CACHE"] = str(work.with_name("cache"))  # not the user's
     if not (work / "ready").exists():
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)

@@ -5,7 +5,8 @@
 Every case starts a small run (teacher fine-tuned, student, control, heat maps, export), kills it with SIGKILL after a random
 time, resumes it, kills it again with even odds up to three times, and lets it end. Weights of all three networks, figures and
 predictions must then be those of a run that was left alone, bit for bit. A case that had nothing to resume yet, because the
-kill came before the run folder stood, is begun again, as a user would. Exits with 1 where one case failed.
+kill came before the run folder stood, is begun again, as a user would. Exits with 1 where one case failed. ``kills`` of a
+case are the seconds after which each attempt was killed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from recorded import carry_out, parser
+from recorded import carry_out, parser, workshop
 from safetensors.numpy import load_file
 
 _FLAGS = """
@@ -58,7 +59,7 @@ def same(one: Path, other: Path) -> bool:
 
 def main() -> None:
     given = parser(__doc__, name="kills", count=20).parse_args()
-    work = given.out / "work"
+    work = workshop(given)
     pictures, alone = work / "pictures", work / "alone"
     draw_pictures(pictures)  # the same each time
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -68,9 +69,9 @@ def main() -> None:
         """A cache of its own for each, or the teacher would come from another's."""
         return os.environ | {"STILLROOM_CACHE": str(work / f"cache-{name}")}
 
-    started = time.monotonic()
     if not (work / "seconds").exists():
         shutil.rmtree(alone, ignore_errors=True)
+        started = time.monotonic()
         subprocess.run(
             [*stillroom, str(pictures), *FLAGS, "--out", str(alone)], check=True, env=environment("alone"), **quiet
         )
@@ -86,6 +87,7 @@ def main() -> None:
             command = [*stillroom, "--resume", str(killed)] if begun else [*stillroom, str(pictures), *FLAGS]
             command += [] if begun else ["--out", str(killed)]
             process = subprocess.Popen(command, env=environment(str(number)), **quiet)
+            started = time.monotonic()
             again = len(kills) < MOST_KILLS and (not kills or rng.random() < 0.5)
             try:
                 code = process.wait(float(rng.uniform(0, 0.8 * takes)) if again else 600)

@@ -34,6 +34,11 @@ def version() -> str:
     return found.hexdigest()[:8]
 
 
+def workshop(given: argparse.Namespace) -> Path:
+    """Where a proof keeps what its cases are made of; another one for other code, whose cases are compared with its own."""
+    return (given.out / f"work-{version()}").resolve()
+
+
 def carry_out(given: argparse.Namespace, case: Callable[[np.random.Generator, int], dict[str, Any]]) -> Iterator[dict]:
     """Every case of the proof in its order: those that are written down, and the others as they are done.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +87,33 @@ def test_runs_that_differ_in_one_weight_or_figure_are_not_the_same(proof, tiny_r
     figures["test"]["student"]["accuracy"]["value"] += 1e-9
     (other / "metrics.json").write_text(json.dumps(figures))
     assert not same(one, other)
+
+
+def test_every_mutant_is_another_program_and_messages_are_left_alone(proof):
+    mutants = proof("mutants")
+    code = '''
+def share(values: list[float], least: int = 2) -> float | None:
+    """Their mean."""
+    if len(values) < least or not values:
+        raise ValueError(f"{len(values) + 1} are too few")
+    total = sum(values) / len(values) - 0.5
+    note(total)
+    return -total if total > 0 else max_of.max(values)
+'''
+    places = list(mutants.places(ast.parse(code)))
+    assert len(places) == 13
+    programs = {ast.unparse(ast.parse(code))}
+    for number in range(len(places)):
+        tree = ast.parse(code)
+        mutants.change(list(mutants.places(tree))[number])
+        programs.add(ast.unparse(tree))
+        assert "are too few" in ast.unparse(tree)
+    assert len(programs) == 1 + len(places)
+
+
+@pytest.mark.slow
+def test_mutants_of_a_file_that_is_tested_to_the_full_are_all_noticed():
+    script = Path(__file__).parents[2] / "proofs" / "mutants.py"
+    # A process of its own, which has not imported the file yet.
+    ran = subprocess.run([sys.executable, script, "ranges.py", "--count", "12"], capture_output=True, text=True)
+    assert ran.stdout.splitlines() == ["ranges.py: 12 of 12 noticed", "12 mutants, 12 noticed"], ran.stderr

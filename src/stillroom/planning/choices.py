@@ -44,13 +44,14 @@ MAX_STEPS, MAX_PASSES = 1000, 40
 LONGER_CUT, LONGER_UNTRAINED = 2, 4
 """...those that are cut out of a larger one, and random ones, get so many times as much..."""
 NEEDED_CUT, NEEDED_UNTRAINED = 2, 8
-"""...and need so many times as much before larger images pay. (Phantoms at 64 px from random weights: AUC .981 after 56
-passes, .989 after 112; 56 passes at 96 px, which cost as much as those, .985.)"""
+"""...and need so many times as much before larger images pay: at 64 px from random weights AUC is .981 after 56 passes and
+.989 after 112; 56 at 96 px, which cost as much, .985 (benchmarks/demo_parts.py plain plain-long larger-images)."""
 UNTRAINED_EPOCHS = 50
 """Most epochs of a teacher that starts from random weights."""
 UNTRAINED_VIEWS, ASK_SHARE = (4, 40), 0.25
 """Views of each image that such a teacher is asked about, at least and at most, and the share of its time that asking may
-take: four views, seen again and again, left a student from random weights .004 and .013 AUC below a new one in each pass."""
+take: four views, seen again and again, left a student .004 and .013 AUC below a new one in each pass (demo_parts.py plain
+plain-four-views)."""
 UNTRAINED_RECIPE = {
     "alpha": (0.2, "weight of the labels"),
     "temperature": (4.0, "a teacher that fits what it was trained on tells little beyond the labels unless softened"),

@@ -133,11 +133,8 @@ def afterwards_s(
     ask_teacher = sum(times.forward(name, side) for name, side in teaching.asked) if teaching else 0.0
     networks = 1 + (settings.recipe.has_control and wanted.control)
     scored = SCORE_S * wanted.resamples * ROLES * facts.test * max(2, len(facts.classes))
-    asked = [
-        ask,
-        ask,
-        *(times.forward(name, side) for name, side in (teaching.asked if teaching else ())),
-    ]  # and the file
+    asked = [ask, ask]  # the student, and the file that is made of it
+    asked += [times.forward(name, side) for name, side in (teaching.asked if teaching else ())]
     seconds = {
         "evaluate": EVALUATE_S + networks * facts.images * ask + scored,
         "export": times.export(student[0]),
