@@ -5,7 +5,6 @@ import timm
 import torch
 
 from stillroom.errors import UsageError
-from stillroom.models import hub
 from stillroom.models.catalogue import short_list
 from stillroom.models.normalisation import HALF, Normalisation
 from stillroom.models.taps import classifiers
@@ -109,14 +108,14 @@ def test_no_published_weights():
             create(name, classes=2, pretrained=True)
 
 
-def test_an_unreachable_hub_is_said_at_once(monkeypatch):
-    class NoSession:
-        def head(self, *args, **kwargs):
-            raise OSError("Name or service not known")
+def test_an_unreachable_hub_is_said_at_once(monkeypatch, tmp_path):
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *args: None)
-    monkeypatch.setattr(hub, "get_session", NoSession)
-    with pytest.raises(UsageError, match=r"timm/resnet18\.a1_in1k\): Name or service.*--weights"):
+    nobody = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", nobody)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nobody + "/{repo_id}/resolve/{revision}/{filename}")
+    with pytest.raises(UsageError, match=r"timm/resnet18\.a1_in1k\): http://127.* cannot be reached .*--weights"):
         create("resnet18", classes=2, pretrained=True)
 
 
