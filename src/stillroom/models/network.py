@@ -49,6 +49,7 @@ class Network(nn.Module):
         start: where its weights come from before it is trained: ``random``, ``pretrained``, or ``cut`` out of a larger
             network. Training moves pretrained weights more slowly.
         last: the features that the head reads pass through here, so that a hook can watch them in any network.
+        by_class: makes logits of what the network says, see :mod:`~stillroom.models.answers`; nothing to do for a head.
         mean: buffer ``[3]``.
         std: buffer ``[3]``.
     """
@@ -88,6 +89,7 @@ class Network(nn.Module):
         self.normalise_by(normalisation)
         self.attention = SpatialAttention() if attention else None
         self.last = nn.Identity()
+        self.by_class: nn.Module = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` float in [0, 1], C 1 or 3, to logits ``[B, K]``."""
@@ -95,10 +97,14 @@ class Network(nn.Module):
         return self._logits(features, self._pooled(features))
 
     def outputs(self, images: Tensor) -> Outputs:
-        """Logits (equal to :meth:`forward`'s), pooled features and last feature map in one pass."""
+        """Logits (equal to :meth:`forward`'s), pooled features and last feature map in one pass.
+
+        A network that gives features alone has no map: it is empty then, ``[B, 0, 1, 1]``.
+        """
         features, attention = self._features(images)
         pooled = self._pooled(features)
-        found = feature_map(self.backbone, features, self.input_size)
+        flat = isinstance(features, Tensor) and features.ndim == 2
+        found = pooled[:, :0, None, None] if flat else feature_map(self.backbone, features, self.input_size)
         return Outputs(self._logits(features, pooled), pooled, found, attention)
 
     def classify_map(self, found: Tensor) -> Tensor:
@@ -153,6 +159,8 @@ class Network(nn.Module):
     @property
     def map_shape(self) -> tuple[int, int, int]:
         """``(C', H', W')`` of the last feature map. Raises UsageError where there is none."""
+        if not self._shapes[1][0]:
+            raise UsageError(f"{self.name} has no last feature map, so it cannot teach by one. Choose another teacher.")
         return self._shapes[1]
 
     @cached_property
@@ -200,9 +208,9 @@ class Network(nn.Module):
     def _logits(self, features: Tensor, pooled: Tensor) -> Tensor:
         classifier = self.backbone.get_classifier()  # type: ignore[operator]
         if isinstance(classifier, nn.Linear):
-            return classifier(pooled)
+            return self.by_class(classifier(pooled))
         # Convolutional, two-layer and two-headed classifiers: only the network knows how it ends.
-        return self.backbone.forward_head(features)  # type: ignore[operator]
+        return self.by_class(self.backbone.forward_head(features))  # type: ignore[operator]
 
     def _named_classifier(self) -> tuple[str, nn.Linear]:
         found = linear_classifier(self.backbone)

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import timm
 import torch
 from torch import nn
 
-from stillroom.errors import UsageError, nearest
-from stillroom.models import hub
-from stillroom.models.autoformer_v2 import autoformerv2_base, autoformerv2_small, autoformerv2_tiny
-from stillroom.models.catalogue import OWN, names
+from stillroom.errors import UsageError
 from stillroom.models.network import Network
-from stillroom.models.normalisation import HALF, IMAGENET, Normalisation
-from stillroom.models.ofa import Ofa
-from stillroom.models.ofa_space import PREFIX as OFA_PREFIX
-from stillroom.models.ofa_space import config_of
-from stillroom.models.resnets import resnet10t_050, resnet18_28, resnet50_28
+from stillroom.models.normalisation import Normalisation
+from stillroom.models.origins import origin_of
+from stillroom.models.origins.base import Provenance
+from stillroom.models.specification import Says, Size, Specification
 from stillroom.models.taps import FeatureKind, classifiers
-from stillroom.models.weights import find_weights, load_weights
-
-Size = tuple[int, int]
+from stillroom.models.weights import find_weights
+from stillroom.settings.network_names import NetworkName, parse
 
 DINOV2_SIZE = 224
 """DINOv2's last training phase ran at 518 px; its published probes, and those of the papers here, use 224."""
@@ -34,61 +27,6 @@ DINOV2_SIZE = 224
 
 _FIRST_LOGITS = 0.1
 """Standard deviation of an untrained head's logits, where the features it reads have a mean square of 1."""
-
-
-@dataclass(frozen=True)
-class Specification:
-    """What is known of a network before it is built.
-
-    Attributes:
-        native_size: side of the image it was made for, in pixels.
-        fixed_size: whether its weights depend on the input size (position embeddings, windows).
-        normalisation: its own.
-        family: the kind of network, by module.
-        hub: its repository or address in timm's hub; None where there are no published weights.
-    """
-
-    native_size: int
-    fixed_size: bool
-    normalisation: Normalisation
-    family: str
-    hub: str | None
-
-
-@dataclass(frozen=True)
-class _OwnModel:
-    build: Callable[[int, Size], nn.Module]
-    specification: Specification
-
-
-_SMALL_RESNET = Specification(28, False, HALF, "resnet", None)
-_SLIM_RESNET = Specification(176, False, IMAGENET, "resnet", None)
-
-
-def _autoformer(variant: str) -> Specification:
-    # timm's hub has the authors' weights, under the names of timm's own build of these networks.
-    return Specification(224, True, IMAGENET, "autoformer_v2", f"timm/swin_s3_{variant}_224.ms_in1k")
-
-
-_OWN_MODELS = {
-    "autoformerv2_tiny": _OwnModel(autoformerv2_tiny, _autoformer("tiny")),
-    "autoformerv2_small": _OwnModel(autoformerv2_small, _autoformer("small")),
-    "autoformerv2_base": _OwnModel(autoformerv2_base, _autoformer("base")),
-    "resnet10t_050": _OwnModel(resnet10t_050, _SLIM_RESNET),
-    "resnet18_28": _OwnModel(resnet18_28, _SMALL_RESNET),
-    "resnet50_28": _OwnModel(resnet50_28, _SMALL_RESNET),
-}
-assert {*_OWN_MODELS, "ofa595"} == set(OWN)
-
-
-def _own(name: str) -> _OwnModel | None:
-    """A network that timm does not have: one of ours, or a point of the OFA space; None for timm's."""
-    if name != "ofa595" and not name.startswith(OFA_PREFIX):
-        return _OWN_MODELS.get(name)
-    config = config_of(name)
-    return _OwnModel(
-        lambda classes, input_size: Ofa(config, classes), Specification(config.resolution, False, IMAGENET, "ofa", None)
-    )
 
 
 def create(
@@ -106,8 +44,7 @@ def create(
     """Build a network.
 
     Args:
-        name: one of timm's, with or without its tag, one of :data:`~stillroom.models.catalogue.OWN`, or a network of
-            the OFA space, see :mod:`~stillroom.models.ofa_space`.
+        name: see :mod:`~stillroom.models.origins`.
         classes: ``K``.
         size: side of the square input in pixels. Default: see :func:`native_size`.
         pretrained: start from pretrained weights: from ``weights`` where given, else from timm's hub.
@@ -123,16 +60,18 @@ def create(
     spec = specification(name)
     if classes < 1:
         raise UsageError(f"A network needs at least one class, got {classes}.")
-    file = locate_weights(name, weights) if pretrained else None
+    file = locate_weights(name, weights) if pretrained and not spec.brings_weights else None
     size = spec.native_size if size is None else size
     check_size(name, size)
     # The CPU's generator alone: torch.manual_seed would also reseed every accelerator.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _network(name, classes, (size, size), features, attention)
-        _start_undecided(network, seed)
+        if spec.says == "features":
+            _start_undecided(network, seed)
     if file is not None:
-        load_weights(network, file, name)
+        origin_of(name).fill(network, file, parse(name).base)
+    if file is not None or spec.brings_weights:
         network.start = "pretrained"
     if normalisation is not None:
         network.normalise_by(normalisation)
@@ -145,15 +84,12 @@ def locate_weights(name: str, weights: Path | None) -> Path:
     Raises:
         UsageError: there is none, or the hub cannot be reached.
     """
-    if weights is not None:
-        return find_weights(weights, name)
-    source = specification(name).hub
-    if source is None:
-        raise UsageError(
-            f"timm's hub has no weights for {name}. Give --weights with a file or folder that holds "
-            "some, or start from random weights."
-        )
-    return hub.fetch(name, source)
+    return origin_of(name).locate() if weights is None else find_weights(weights, parse(name).base)
+
+
+def provenance(name: str, weights: Path | None) -> Provenance:
+    """Whose weights a pretrained network has; see :func:`locate_weights`."""
+    return origin_of(name).provenance(weights)
 
 
 def restore(
@@ -166,23 +102,19 @@ def restore(
 
 def specification(name: str) -> Specification:
     """What is known of ``name`` before it is built. Raises UsageError for a name that nobody knows."""
-    own = _own(name)
-    if own is not None:
-        return own.specification
-    architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        raise UsageError(f"No network is called {name}.{nearest(name, names())} See `stillroom models`.")
-    config = timm.models.get_pretrained_cfg(name, allow_unregistered=False) if _tag_known(name) else None
-    if config is None:
-        tagged = [known for known in timm.list_pretrained() if known.split(".")[0] == architecture]
-        raise UsageError(f"{architecture} is published as {', '.join(tagged) or 'nothing'}; there is no {name}.")
-    return Specification(
-        native_size=config.input_size[-1],
-        fixed_size=config.fixed_input_size,
-        normalisation=Normalisation(tuple(config.mean), tuple(config.std)),
-        family=timm.models.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1],
-        hub=str(config.hf_hub_id or config.url or "") or None,
-    )
+    known, told = origin_of(name).specification, parse(name)
+    changed: dict[str, Any] = {}
+    if "outputs" in told.options:
+        changed["says"] = told.options["outputs"]
+        if changed["says"] not in get_args(Says):
+            raise UsageError(f"{name}: outputs is {', '.join(get_args(Says))}; got {changed['says']!r}.")
+    if "classes" in told.options:
+        changed["classes"] = told.listed("classes")
+    if "size" in told.options:
+        changed["native_size"] = _side(name, told.options["size"])
+    if "mean" in told.options or "std" in told.options:
+        changed["normalisation"] = _stated(name, told, known.normalisation)
+    return replace(known, **changed)
 
 
 def native_size(name: str) -> int:
@@ -212,11 +144,13 @@ def resolve_size(name: str, wanted: int | None, default: int) -> int:
 @cache
 def check_size(name: str, size: int) -> None:
     """Raises UsageError where a network cannot take square images of ``size`` pixels, naming some it can."""
-    native = native_size(name)
-    if size == native:
+    spec = specification(name)
+    if size == spec.native_size:
         return
     if size < 1:
         raise UsageError(f"The input size of {name} must be at least 1 pixel, got {size}.")
+    if spec.family in ("own", "onnx"):
+        raise UsageError(f"{name} takes images of {spec.native_size} pixels, as it came; {size} is another size.")
     patch = _patch_size(outline(name))
     if size % patch:
         below, above = size // patch * patch, (size // patch + 1) * patch
@@ -224,7 +158,7 @@ def check_size(name: str, size: int) -> None:
         raise UsageError(f"{name} takes images of a multiple of {patch} pixels; {size} is none. Nearest: {fitting}.")
     if not _runs(name, size):
         near = [near for near in (size // 32 * 32, size // 32 * 32 + 32) if near and _runs(name, near)]
-        fitting = " or ".join(str(side) for side in dict.fromkeys([*near, native]))
+        fitting = " or ".join(str(side) for side in dict.fromkeys([*near, spec.native_size]))
         raise UsageError(
             f"{name} cannot take images of {size} pixels, but it takes {fitting}. "
             "Give such a size or choose another network."
@@ -257,12 +191,13 @@ def outline(name: str, size: int | None = None, classes: int | None = None) -> n
 
 
 def _network(name: str, classes: int, input_size: Size, features: FeatureKind | None, attention: bool) -> Network:
+    spec = specification(name)
     return Network(
-        _backbone(name, classes, input_size),
+        _backbone(name, classes if spec.says == "features" else None, input_size),
         name=name,
         classes=classes,
         input_size=input_size,
-        normalisation=specification(name).normalisation,
+        normalisation=spec.normalisation,
         features=features,
         attention=attention,
     )
@@ -284,21 +219,28 @@ def _start_undecided(network: Network, seed: int) -> None:
 
 def _backbone(name: str, classes: int | None, input_size: Size) -> nn.Module:
     """``classes`` None keeps the number it was published with (1000 for our own)."""
-    own = _own(name)
-    if own is not None:
-        return own.build(1000 if classes is None else classes, input_size)
-    spec = specification(name)
-    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if spec.fixed_size and input_size != (spec.native_size, spec.native_size):
-        arguments["img_size"] = input_size
-    return timm.create_model(name, **arguments)
+    return origin_of(name).build(classes, input_size)
+
+
+def _side(name: str, text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"{name}: size is the side of its images in pixels, got {text!r}.")
+    return int(text)
+
+
+def _stated(name: str, told: NetworkName, own: Normalisation) -> Normalisation:
+    """The normalisation that the name states; one number stands for all three channels."""
+    found = []
+    for option, usual in (("mean", own.mean), ("std", own.std)):
+        try:
+            values = tuple(float(part) for part in told.listed(option)) or usual
+        except ValueError:
+            raise UsageError(f"{name}: {option} is one number or three, got {told.options[option]!r}.") from None
+        found.append(values * 3 if len(values) == 1 else values)
+    return Normalisation(*found)
 
 
 def _patch_size(backbone: nn.Module) -> int:
     """Side of a transformer's patches in pixels; 1 for networks without."""
     patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", 1)
     return int(patch[0] if isinstance(patch, tuple) else patch)
-
-
-def _tag_known(name: str) -> bool:
-    return "." not in name or name in timm.list_pretrained()

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from torch import nn
 
 from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.teachers import Teacher
+from stillroom.models.answers import answer_by
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.taps import FeatureKind
-from stillroom.models.zoo import create, resolve_size
+from stillroom.models.zoo import create, resolve_size, specification
 from stillroom.run.bench import Bench
 from stillroom.run.teachers import ask, fine_tune, freeze
+
+ANSWERS_TRIED = 16
+"""Images by which a teacher that answers by class is tried."""
 
 
 class Workbench(Bench):
@@ -61,7 +66,9 @@ class Workbench(Bench):
         network = self.untaught(name, seed=seed, size=size)
         number = len(self.teachers) + 1
         role = "teacher" if number == 1 else f"teacher-{number}"
-        if (mode or self.settings.teacher.teacher_mode) == "frozen":
+        if not isinstance(network.by_class, nn.Identity):
+            teacher = self.asked(network, needs=needs, label=role)
+        elif (mode or self.settings.teacher.teacher_mode) == "frozen":
             teacher = freeze(self, role, network, needs)
         else:
             tuned = fine_tune(self, role, network, seed, class_weights)
@@ -135,13 +142,17 @@ class Workbench(Bench):
         return network.to(self.device)
 
     def _teacher_network(self, name: str, size: int, seed: int) -> Network:
-        chosen = self.settings.teacher
-        return create(
+        chosen, task, spec = self.settings.teacher, self.task, specification(name)
+        network = create(
             name,
-            classes=len(self.task.classes),
+            classes=len(task.classes),
             size=size,
             pretrained=chosen.pretrained,
             weights=chosen.weights,
             seed=seed,
             features=chosen.features,
         ).to(self.device)
+        if spec.says != "features":
+            images, rows = self.sides.at(size)[0], self.data.train[:ANSWERS_TRIED]
+            answer_by(network, spec, task.classes, task.exclusive, images.batch(rows))
+        return network

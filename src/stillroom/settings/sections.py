@@ -12,6 +12,7 @@ from typing import Literal
 from stillroom.errors import UsageError
 from stillroom.ranges import at_least, between, not_negative, positive, positive_share
 from stillroom.settings.methods import Method
+from stillroom.settings.network_names import parse
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,10 @@ class TeacherSettings:
     """Who teaches.
 
     Attributes:
-        teacher: a timm model name; see `stillroom models`. Default: the recipe's.
+        teacher: a network by name: one of timm's or ours (`stillroom models`), `hf-hub:OWNER/NAME[@revision]`, a folder with
+            config.json and weights (`./uni`), `hf:OWNER/NAME` of transformers, `open_clip:OWNER/NAME`, an ONNX file, or
+            `package.module:function`, which makes one. What it does not say itself follows as `?key=value&key=value`: a
+            keyword of its constructor, or one of the five settings below. Default: the recipe's.
         teacher_mode: `frozen` fits a linear head on the backbone's cached features; `finetune` trains all of it. Default:
             the recipe's.
         teacher_size: side in pixels of the images that the teacher sees, read from the source at that side. Default: the
@@ -185,6 +189,11 @@ class TeacherSettings:
         weights: a file or a folder of pretrained weights (.safetensors or weights-only .pth), named like the model.
             Default: timm's hub.
         pretrained: whether the teacher starts from pretrained weights. `--no-pretrained` starts from random ones.
+        teacher_outputs: what a teacher of your own answers: `features`, for which a head is made, or `logits` or
+            `probabilities` by class, which teach as they are. Default: `features`, or what an ONNX file says of itself.
+        teacher_classes: the classes that such a teacher answers for, in its order. Default: what it says, else the run's.
+        teacher_mean: what it subtracts from pixels in [0, 1], one number or three. Default: its own.
+        teacher_std: what it divides them by, one number or three. Default: its own.
     """
 
     teacher: str = ""
@@ -196,14 +205,35 @@ class TeacherSettings:
     teacher_lr: float | None = None
     weights: Path | None = None
     pretrained: bool = True
+    teacher_outputs: Literal["features", "logits", "probabilities"] | None = None
+    teacher_classes: tuple[str, ...] = ()
+    teacher_mean: tuple[float, ...] = ()
+    teacher_std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "teacher", str(self.teacher))  # a FromModule is a teacher too
+        if self.teacher:
+            parse(self.teacher)
         if self.teacher_epochs is not None:
             at_least("teacher_epochs", self.teacher_epochs, 1)
         if self.teacher_lr is not None:
             positive("teacher_lr", self.teacher_lr)
         if self.teacher_size is not None:
             at_least("teacher_size", self.teacher_size, 16)
+        for name in ("teacher_mean", "teacher_std"):
+            if len(getattr(self, name)) not in (0, 1, 3):
+                raise UsageError(f"{name} is one number or three, got {len(getattr(self, name))}.")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What these settings say of the teacher's network, as it stands in a name."""
+        told = {
+            "outputs": self.teacher_outputs or "",
+            "classes": ",".join(self.teacher_classes),
+            "mean": ",".join(f"{value:g}" for value in self.teacher_mean),
+            "std": ",".join(f"{value:g}" for value in self.teacher_std),
+        }
+        return {key: value for key, value in told.items() if value}
 
 
 @dataclass(frozen=True)
@@ -211,7 +241,7 @@ class StudentSettings:
     """What is taught.
 
     Attributes:
-        student: a timm model name; see `stillroom models`. Default: the recipe's.
+        student: a network by name, as for the teacher; see `stillroom models`. Default: the recipe's.
         student_size: side in pixels of the images that the student sees, read from the source at that side. Default:
             `size`.
         student_pretrained: start the student from pretrained weights, not random ones.
@@ -227,6 +257,9 @@ class StudentSettings:
     student_weights: Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "student", str(self.student))  # a FromFactory is a student too
+        if self.student:
+            parse(self.student)
         if self.student_size is not None:
             at_least("student_size", self.student_size, 16)
         if self.student_from and self.student_pretrained:

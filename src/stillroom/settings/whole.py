@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from stillroom.errors import UsageError, nearest
 from stillroom.recipes import MedAlmighty, Recipe, recipe_named
+from stillroom.settings.network_names import anchored_name, parse, with_options
 from stillroom.settings.sections import (
     DataSettings,
     EvaluationSettings,
@@ -54,11 +55,13 @@ class Settings:
         at_least("seed", self.seed, 0)
         object.__setattr__(self, "source", str(self.source))  # a Path is a source too
         recipe, teacher, student = self.recipe, self.teacher, self.student
-        teacher = replace(
-            teacher,
-            teacher=teacher.teacher or recipe.default_teacher,
-            teacher_mode=teacher.teacher_mode or recipe.default_teacher_mode,
-        )
+        name = with_options(teacher.teacher or recipe.default_teacher, teacher.options)
+        told = parse(name)
+        if told.brings_weights and teacher.teacher_size and "size" not in told.options:
+            name = with_options(name, {"size": str(teacher.teacher_size)})
+        as_it_is = told.brings_weights or told.options.get("outputs", "features") != "features"
+        usual = "frozen" if as_it_is else recipe.default_teacher_mode
+        teacher = replace(teacher, teacher=name, teacher_mode=teacher.teacher_mode or usual)
         object.__setattr__(self, "teacher", teacher)
         object.__setattr__(self, "student", replace(student, student=student.student or recipe.default_student))
 
@@ -147,8 +150,10 @@ def anchored(settings: Settings) -> Settings:
         source=source if is_named_set(source) or not path.exists() else str(path.absolute()),
         data=replace(data, data_dir=_absolute(data.data_dir)),
         training=replace(training, unlabelled=_absolute(training.unlabelled)),
-        teacher=replace(teacher, weights=_absolute(teacher.weights)),
-        student=replace(student, student_weights=_absolute(student.student_weights)),
+        teacher=replace(teacher, teacher=anchored_name(teacher.teacher), weights=_absolute(teacher.weights)),
+        student=replace(
+            student, student=anchored_name(student.student), student_weights=_absolute(student.student_weights)
+        ),
     )
 
 

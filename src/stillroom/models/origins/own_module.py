@@ -1,0 +1,193 @@
+"""Networks that the user brings as code: a module that is there, or a function that makes one."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stillroom.errors import UsageError, nearest
+from stillroom.models.normalisation import Normalisation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from stillroom.models.origins.base import Origin
+
+Outputs = Literal["features", "logits", "probabilities"]
+OUTPUTS: tuple[Outputs, ...] = ("features", "logits", "probabilities")
+
+
+@dataclass(frozen=True, eq=False)
+class FromModule:
+    """A module of your own as a teacher: ``TeacherSettings(teacher=FromModule(module, size=224, mean=..., std=...))``.
+
+    It is known by its weights: a bank made with it is found again by a module with the same weights, and one whose weights
+    changed gets a bank of its own. A run that was stopped goes on after the same module was made again.
+
+    Args:
+        module: maps ``[B, 3, S, S]`` normalised images to an answer.
+        size: ``S``, side of its images in pixels.
+        mean: of the pixels in [0, 1] that it expects, three numbers or one.
+        std: likewise, each above 0.
+        outputs: what it answers. ``features``: ``[B, D]``, or a feature map ``[B, C, H, W]`` whose places are averaged;
+            a head is made for them. ``logits`` or ``probabilities``: ``[B, K]`` by class, asked as they are. A function makes
+            features of whatever the module gives.
+        classes: names of the ``K`` answers in their order. Default: they are in the order of the run's classes.
+        licence: of its weights, for the report.
+    """
+
+    module: nn.Module
+    size: int
+    mean: tuple[float, ...] | float
+    std: tuple[float, ...] | float
+    outputs: Outputs | Callable[[Any], Tensor] = "features"
+    classes: tuple[str, ...] = ()
+    licence: str | None = None
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        from torch import nn
+
+        from stillroom.models.weights import weights_digest
+
+        if not isinstance(self.module, nn.Module):
+            raise UsageError(f"FromModule takes a torch.nn.Module, got {type(self.module).__name__}.")
+        _check(self.size, self.mean, self.std, self.outputs)
+        name = f"module:{type(self.module).__name__}-{weights_digest(self.module)[:12]}"
+        object.__setattr__(self, "name", name)
+        _HANDED_OVER[name] = self
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, eq=False)
+class FromFactory:
+    """A network of your own that is built anew: a student, or a teacher that is trained from its start.
+
+    Args:
+        make: gives the body: a module from ``[B, 3, S, S]`` normalised images to a feature map ``[B, C, H, W]``, or to
+            features ``[B, D]``. The mean over places and the linear head are added. Its random weights come from torch's
+            generator, which the run seeds.
+        size: ``S``, side in pixels of the images that it is made for.
+        mean: of the pixels in [0, 1] that it expects, three numbers or one.
+        std: likewise, each above 0.
+    """
+
+    make: Callable[[], nn.Module]
+    size: int
+    mean: tuple[float, ...] | float = 0.5
+    std: tuple[float, ...] | float = 0.5
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.make):
+            raise UsageError(f"FromFactory takes a function that makes a module, got {type(self.make).__name__}.")
+        _check(self.size, self.mean, self.std, "features")
+        made, where = getattr(self.make, "__qualname__", ""), getattr(self.make, "__module__", "")
+        name = f"module:{where}.{made or type(self.make).__name__}"
+        object.__setattr__(self, "name", name)
+        _HANDED_OVER[name] = self
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_HANDED_OVER: dict[str, FromModule | FromFactory] = {}
+"""What this process was given, by name: settings, plans and run folders hold the name alone."""
+
+
+def handed_over(name: str, told: Mapping[str, str]) -> Origin:
+    """The origin of ``module:...``. Raises UsageError where this process was not given that module."""
+    if name not in _HANDED_OVER:
+        raise UsageError(
+            f"{name} is a module that was handed over in Python, and this process was not given it. Make the same "
+            f"FromModule or FromFactory first.{nearest(name, list(_HANDED_OVER))}"
+        )
+    return _origin(name, _HANDED_OVER[name], told)
+
+
+def by_function(name: str, told: Mapping[str, str]) -> Origin:
+    """The origin of ``package.module:function``, which is imported and called without arguments.
+
+    It gives a :class:`FromModule`, a :class:`FromFactory`, or a module; how a bare module's pixels and answers are to be
+    read, ``told`` says.
+
+    Raises:
+        UsageError: there is no such function, it fails, or it gives something else.
+    """
+    where, _, function = name.partition(":")
+    folder = str(Path.cwd())
+    if folder not in sys.path:  # as `python -m` has it, so that a file beside the user is found
+        sys.path.append(folder)
+    try:
+        made = getattr(importlib.import_module(where), function)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name}: there is no Python module {error.name!r} to import.") from None
+    except AttributeError:
+        known = [key for key in vars(sys.modules.get(where, object)) if not key.startswith("_")]
+        raise UsageError(f"{name}: {where} has no {function!r}.{nearest(function, known)}") from None
+    except Exception as error:  # whatever the user's own code does
+        raise UsageError(f"{name}: importing {where} failed: {type(error).__name__}: {error}.") from error
+    if not isinstance(made, FromModule | FromFactory):
+        if not callable(made):
+            raise UsageError(f"{name} is a {type(made).__name__}, not a function that makes a network.")
+        try:
+            made = made()
+        except Exception as error:
+            raise UsageError(f"{name}() failed: {type(error).__name__}: {error}.") from error
+    return _origin(name, made, told)
+
+
+def _origin(name: str, made: Any, told: Mapping[str, str]) -> Origin:
+    from torch import nn
+
+    from stillroom.models.origins.brought import Brought
+
+    if isinstance(made, FromFactory):
+        return Brought(name, made.make, made.size, _normalisation(made), "features", (), None, fresh=True)
+    if isinstance(made, FromModule):
+        module = made.module
+        return Brought(
+            name,
+            lambda: copy.deepcopy(module),
+            made.size,
+            _normalisation(made),
+            made.outputs,
+            made.classes,
+            made.licence,
+            fresh=False,
+        )
+    if not isinstance(made, nn.Module):
+        raise UsageError(
+            f"{name} gives a {type(made).__name__}: it must give a torch module, a FromModule or a FromFactory."
+        )
+    lacking = [flag for flag in ("size", "mean", "std", "outputs") if flag not in told]
+    if lacking:
+        raise UsageError(
+            f"{name} gives a module and does not say how it is read. Say {' and '.join(lacking)} by "
+            f"{', '.join(f'--teacher-{flag}' for flag in lacking)}, or let it give a FromModule."
+        )
+    bare = Normalisation((0.0,) * 3, (1.0,) * 3)  # what is told takes its place
+    return Brought(name, lambda: copy.deepcopy(made), int(told["size"]), bare, "features", (), None, fresh=False)
+
+
+def _normalisation(made: FromModule | FromFactory) -> Normalisation:
+    return Normalisation(_three(made.mean), _three(made.std))
+
+
+def _three(values: tuple[float, ...] | float) -> tuple[float, ...]:
+    return (float(values),) * 3 if isinstance(values, int | float) else tuple(map(float, values))
+
+
+def _check(size: int, mean: Any, std: Any, outputs: Any) -> None:
+    if not isinstance(size, int) or size < 1:
+        raise UsageError(f"size is the side of the images in pixels, got {size!r}.")
+    Normalisation(_three(mean), _three(std))
+    if not callable(outputs) and outputs not in OUTPUTS:
+        raise UsageError(f"outputs is one of {', '.join(OUTPUTS)}, or a function that makes features, got {outputs!r}.")
