@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from stillroom.after.heat_map import Explanation
     from stillroom.models.cards import ModelCard
+    from stillroom.models.medical import MedicalTeacher
     from stillroom.planning.sheet import Plan
     from stillroom.run.folder import Run
 
@@ -248,6 +249,30 @@ def models_table(cards: list[ModelCard]) -> Table:
             "yes" if card.pretrained else "no",
         )
     return table
+
+
+def show_medical(entries: list[MedicalTeacher], *, whole: bool = False) -> None:
+    """The medical teachers, two lines each: nine facts are no table on 80 columns.
+
+    Args:
+        entries: of the catalogue.
+        whole: also what their publishers ask and how far the facts can be trusted.
+    """
+    for entry in entries:
+        taken = {"cls": "class token", "mean": "mean of patches", "both": "class token and mean of patches"}
+        features = taken.get(entry.features, "its own pooling")
+        out().print(
+            f"[bold]{entry.name}[/bold]  {entry.domain}: {entry.parameters:.1f} M parameters, {entry.size} px, "
+            f"{features} ({entry.width})"
+        )
+        use = "commercial use allowed" if entry.commercial else "no commercial use"
+        lines = [f"{entry.licence}, {use}, {'gated' if entry.gated else 'not gated'}: {entry.source}"]
+        if whole:
+            lines += filter(
+                None, (entry.terms, f"Held against: {entry.verified}.", f"From: {'; '.join(entry.reference)}.")
+            )
+        for line in lines:
+            out().print(f"    {line}", style="dim", markup=False)
 
 
 def _estimate(figure: dict[str, float | None]) -> str:

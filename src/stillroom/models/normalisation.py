@@ -33,6 +33,9 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Pixels from -1 to 1: TensorFlow's networks, many transformers, MedMNIST's baselines."""
 
+CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""Of CLIP, and of most networks trained as it was, on pictures with their texts."""
+
 
 def from_metadata(metadata: dict[str, str]) -> Normalisation | None:
     """The normalisation in a .safetensors header, stated as ``mean`` and ``std`` (``0.5,0.5,0.5``), or None.
