@@ -8,7 +8,12 @@ import pytest
 from stillroom.errors import UsageError
 from stillroom.models.medical import MEDICAL, NOT_VERIFIED, medical, search
 
-SOURCES = {"timm": ("hf-hub:", "file:"), "transformers": ("hf:",), "open_clip": ("open_clip:",), "stillroom": ("hf-hub:",)}
+SOURCES = {
+    "timm": ("hf-hub:", "file:"),
+    "transformers": ("hf:",),
+    "open_clip": ("open_clip:",),
+    "stillroom": ("hf-hub:",),
+}
 ASKED_FOR = (
     "uni uni2_h virchow virchow2 h_optimus_0 phikon phikon_v2 prov_gigapath conch rad_dino biomedclip retfound_cfp "
     "dinov3_small dinov3_base dinov3_large"
