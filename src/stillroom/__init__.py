@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stillroom.deployment.predictor import Prediction, Predictor
     from stillroom.errors import RunError, StillroomError, UsageError
     from stillroom.explanation.heat_maps import heat_maps
+    from stillroom.models.origins.own_module import FromFactory, FromModule
     from stillroom.planning import Choice, Plan, plan, read_plan, write_plan
     from stillroom.recipes import (
         CAMKD,
@@ -68,6 +69,8 @@ _HOMES = {
     "explain": "after.heat_map",
     "heat_maps": "explanation.heat_maps",
     "export_student": "run.stages.export",
+    "FromFactory": "models.origins.own_module",
+    "FromModule": "models.origins.own_module",
     "distill": "run.pipeline",
     "resume": "run.pipeline",
     "Choice": "planning",
@@ -125,6 +128,8 @@ __all__ = [
     "EvaluationSettings",
     "ExplainableKD",
     "Explanation",
+    "FromFactory",
+    "FromModule",
     "LinearProbe",
     "MedAlmighty",
     "MultiClass",

@@ -60,7 +60,7 @@ def create(
     spec = specification(name)
     if classes < 1:
         raise UsageError(f"A network needs at least one class, got {classes}.")
-    file = locate_weights(name, weights) if pretrained and not spec.brings_weights else None
+    file = locate_weights(name, weights) if pretrained else None
     size = spec.native_size if size is None else size
     check_size(name, size)
     # The CPU's generator alone: torch.manual_seed would also reseed every accelerator.
@@ -78,12 +78,14 @@ def create(
     return network
 
 
-def locate_weights(name: str, weights: Path | None) -> Path:
-    """The file of a network's pretrained weights: in ``weights`` where given, else fetched from timm's hub.
+def locate_weights(name: str, weights: Path | None) -> Path | None:
+    """The file of a network's pretrained weights: in ``weights`` where given, else fetched; None where it brings them.
 
     Raises:
         UsageError: there is none, or the hub cannot be reached.
     """
+    if specification(name).brings_weights:
+        return None
     return origin_of(name).locate() if weights is None else find_weights(weights, parse(name).base)
 
 

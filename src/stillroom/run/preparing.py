@@ -10,7 +10,7 @@ from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
 from stillroom.distillation.cutting import cut_out
 from stillroom.errors import RunError, UsageError
 from stillroom.models.device import pick_device
-from stillroom.models.zoo import create, locate_weights, resolve_size
+from stillroom.models.zoo import create, locate_weights, resolve_size, specification
 from stillroom.run.folder import Run
 from stillroom.run.selection import megabytes
 from stillroom.run.stages.explanation import check_layer
@@ -61,6 +61,7 @@ def check_settings(settings: Settings, task: Task) -> None:
             "holds a file for each."
         )
     for name, size in settings.recipe.teacher_inputs(settings):
+        _check_teacher(name, settings)
         resolve_size(name, size, side)
         if teacher.pretrained:
             locate_weights(name, teacher.weights)
@@ -78,6 +79,20 @@ def check_settings(settings: Settings, task: Task) -> None:
     if settings.evaluation.explain_layer not in ("auto", "last"):
         drawn = create(student.student, classes=len(task.classes), size=student.student_size or side)
         check_layer(drawn, settings)
+
+
+def _check_teacher(name: str, settings: Settings) -> None:
+    """Raises UsageError where what is asked of a teacher does not go with where it comes from."""
+    spec, teacher = specification(name), settings.teacher
+    if (spec.brings_weights or spec.says != "features") and not teacher.pretrained:
+        raise UsageError(f"{name} comes with its weights: leave out --no-pretrained.")
+    if spec.brings_weights and teacher.weights and {name} == set(settings.recipe.teacher_names(settings)):
+        starts = settings.student.starts_pretrained and not settings.student.student_weights
+        if not starts:
+            raise UsageError(f"{name} comes with its weights: leave out --weights.")
+    if teacher.teacher_mode == "finetune" and (not spec.trainable or spec.says != "features"):
+        why = "it is an ONNX file" if not spec.trainable else f"it answers {spec.says} by class and is asked as it is"
+        raise UsageError(f"{name} cannot be fine-tuned, for {why}: give --teacher-mode frozen.")
 
 
 def _check_keep(settings: Settings, task: Task) -> None:
