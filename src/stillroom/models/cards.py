@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stillroom.errors import UsageError
 from stillroom.models.catalogue import STUDENTS, TEACHERS
+from stillroom.models.medical import medical
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class ModelCard:
     Attributes:
         name: what `--teacher` and `--student` take.
         family: the kind of network, by timm's module, e.g. ``mobilenetv3``.
-        role: ``teacher``, ``student``, ``teacher, student``, or empty outside the short list.
+        role: ``teacher``, ``student``, ``teacher, student``, or empty outside the short list and the medical catalogue.
         native_size: side of the image it was made for, in pixels.
         parameters: millions, with the classifier it was published with unless a number of classes was given.
         megabytes: its parameters' size as float32.
@@ -68,7 +69,8 @@ def describe(wanted: list[str], *, size: int | None = None, classes: int | None 
         network = outline(name, side, classes)
         parameters = sum(parameter.numel() for parameter in network.parameters())
         macs = count_macs(network, torch.empty(1, 3, side, side, device="meta"))
-        roles = [role for role, listed in (("teacher", TEACHERS), ("student", STUDENTS)) if name in listed]
+        teaches = name in TEACHERS or medical(name) is not None
+        roles = [role for role, is_one in (("teacher", teaches), ("student", name in STUDENTS)) if is_one]
         cards.append(
             ModelCard(
                 name=name,

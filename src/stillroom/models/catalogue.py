@@ -8,6 +8,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 
 from stillroom.errors import UsageError, nearest
+from stillroom.models.medical import MEDICAL
 from stillroom.models.ofa_space import PREFIX, config_of
 
 TEACHERS = (
@@ -77,10 +78,10 @@ def short_list() -> list[str]:
 
 
 def names() -> list[str]:
-    """Every name that can be built, ours and timm's, sorted."""
+    """Every name that can be built, ours, timm's and those of the medical catalogue, sorted."""
     import timm
 
-    return sorted([*OWN, *timm.list_models()])
+    return sorted([*OWN, *(entry.name for entry in MEDICAL if entry.loader in ("timm", "stillroom")), *timm.list_models()])
 
 
 def find(pattern: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 import sys
@@ -118,7 +119,9 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], Normalisation | None]:
                 normalisation = from_metadata(handle.metadata() or {})
                 content: Any = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            # Training scripts after MAE's keep their flags beside the weights. They hold plain values, and go unused.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:

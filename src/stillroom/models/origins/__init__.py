@@ -21,6 +21,7 @@ from pathlib import Path
 from stillroom.models.origins import timm_models, timm_repository
 from stillroom.models.origins.base import Origin
 from stillroom.models.origins.built_in import built_in
+from stillroom.models.origins.medical import of_catalogue
 from stillroom.models.origins.own_module import by_function, handed_over
 from stillroom.settings.network_names import HANDED_OVER, HUB, NetworkName, parse
 
@@ -51,4 +52,5 @@ def _origin_of(name: str, found: NetworkName) -> Origin:
     if found.is_path:
         folder = Path(found.base).expanduser()
         return timm_repository.in_folder(name, folder, timm_repository.read_config(name, folder), found.arguments)
-    return built_in(found.base) or timm_models.TimmModel(found.base, found.arguments)
+    ours = built_in(found.base) or of_catalogue(name, found.base, found.arguments)
+    return ours or timm_models.TimmModel(found.base, found.arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def _class(key: str, value: Any) -> Any:
     if key not in _CLASSES_BY_NAME or not isinstance(value, str):
         return value
     found = getattr(layers, value, None) or getattr(nn, value, None)
-    if not isinstance(found, type):
+    if not isinstance(found, type | partial):  # SwiGLUPacked is a class with arguments
         raise UsageError(f"{key}={value}: neither timm.layers nor torch.nn has a class of that name.")
     return found
 

@@ -1,0 +1,83 @@
+"""Teachers of the medical catalogue: built from what it says of them, so that no config has to be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from stillroom.errors import UsageError
+from stillroom.models import hub
+from stillroom.models.conch import Conch
+from stillroom.models.medical import MedicalTeacher
+from stillroom.models.medical import medical as entry_of
+from stillroom.models.origins import timm_models
+from stillroom.models.origins.base import Origin, Provenance
+from stillroom.models.origins.timm_repository import WEIGHTS
+from stillroom.models.specification import Size, Specification
+
+
+@dataclass(frozen=True)
+class Medical(Origin):
+    """A network by its entry.
+
+    Args:
+        name: the user's.
+        entry: what is known of it.
+        arguments: keywords of its constructor that the user gave.
+    """
+
+    name: str
+    entry: MedicalTeacher
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def specification(self) -> Specification:
+        entry = self.entry
+        family = "conch"
+        if entry.loader == "timm":
+            family = timm.models.model_entrypoint(entry.architecture).__module__.rsplit(".", 1)[-1]
+        return Specification(
+            native_size=entry.size,
+            # Asked for no other side, a teacher works at its own, though its positions can be resampled.
+            fixed_size=True,
+            normalisation=entry.normalisation,
+            family=family,
+            hub=entry.repository,
+            licence=entry.licence,
+        )
+
+    def build(self, classes: int | None, input_size: Size) -> nn.Module:
+        keywords, count = {**self.entry.arguments, **self.arguments}, classes or 0
+        if self.entry.loader == "timm":
+            # timm builds for its own side unless told, and the entry's may be another.
+            told = replace(self.specification, native_size=0)
+            return timm_models.build(self.entry.architecture, self.name, told, keywords, count, input_size)
+        if self.entry.loader != "stillroom":
+            raise UsageError(f"{self.name} is a network of {self.entry.loader}: name it {self.entry.source} instead.")
+        if keywords:
+            raise UsageError(f"{self.name}: {self.entry.name} takes no keywords, got {', '.join(keywords)}.")
+        return Conch(count, input_size)
+
+    def locate(self) -> Path:
+        if self.entry.repository is None:
+            what = self.entry.source.partition(":")[2]
+            raise UsageError(f"{self.name} has no repository. Bring {what}, and give it with --weights.")
+        return hub.fetch_any(self.name, self.entry.repository, self.entry.files or WEIGHTS)
+
+    def provenance(self, file: Path | None) -> Provenance:
+        entry = self.entry
+        if file or entry.repository is None:
+            return Provenance(str(file or entry.source), None, entry.licence)
+        return Provenance(entry.repository, hub.commit_of(entry.repository), entry.licence)
+
+
+def of_catalogue(name: str, base: str, arguments: Mapping[str, Any]) -> Medical | None:
+    """The catalogue's network of that name; None where it has none."""
+    entry = entry_of(base)
+    return None if entry is None else Medical(name, entry, arguments)
