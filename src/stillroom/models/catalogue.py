@@ -81,7 +81,9 @@ def names() -> list[str]:
     """Every name that can be built, ours, timm's and those of the medical catalogue, sorted."""
     import timm
 
-    return sorted([*OWN, *(entry.name for entry in MEDICAL if entry.loader in ("timm", "stillroom")), *timm.list_models()])
+    return sorted(
+        [*OWN, *(entry.name for entry in MEDICAL if entry.loader in ("timm", "stillroom")), *timm.list_models()]
+    )
 
 
 def find(pattern: str) -> list[str]:
