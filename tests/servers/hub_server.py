@@ -25,12 +25,15 @@ class FileServer:
     """Gives ``files`` by path, in part where asked for with Range.
 
     ``cuts`` holds, for each GET of content to come, after how many bytes the connection is closed; None is not at all.
-    ``status`` answers everything with an error.
+    ``stall`` holds after how many bytes an answer waits, and the event that it waits for. ``status`` answers
+    everything with an error, and ``redirects`` sends elsewhere.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
         self.cuts: list[int | None] = []
+        self.stall: tuple[int, threading.Event] | None = None
         self.requests: list[Seen] = []
         self.ranges = True
         self.status: int | None = None
@@ -71,7 +74,9 @@ class FileServer:
             self.respond(to, path)
 
     def respond(self, to: BaseHTTPRequestHandler, path: str) -> None:
-        if path in self.files:
+        if path in self.redirects:
+            self.reply(to, 302, {"Location": self.redirects[path]})
+        elif path in self.files:
             self.content(to, self.files[path], {})
         else:
             self.reply(to, 404)
@@ -99,6 +104,11 @@ class FileServer:
         to.end_headers()
         if to.command == "HEAD":
             return
+        if self.stall:
+            after, go_on = self.stall
+            to.wfile.write(body[start:after])
+            start = max(start, after)
+            go_on.wait(60)
         cut = self.cuts.pop(0) if self.cuts else None
         to.wfile.write(body[start:] if cut is None else body[start : start + cut])
         to.close_connection = cut is not None

@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import ssl
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from filelock import FileLock
+import truststore
+from filelock import FileLock, Timeout
 
 from stillroom.errors import RunError, StorageError, UsageError
 from stillroom.progress import progress
 
 TIMEOUT_S = 20.0
-"""Seconds without a byte after which a connection counts as cut."""
 PAUSES_S = (1.0, 3.0)
 """Before trying again. A file is given up when so many tries in turn brought not a byte."""
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -52,7 +55,15 @@ class Digest:
         return found.hexdigest() == self.value.lower()
 
 
-def download(address: str, file: Path, *, name: str, digest: Digest | None = None, authorization: str = "") -> Path:
+def download(
+    address: str,
+    file: Path,
+    *,
+    name: str,
+    digest: Digest | None = None,
+    authorization: str = "",
+    timeout: float = TIMEOUT_S,
+) -> Path:
     """Bring what lies at an address to ``file``, unless it is there. Safe under several processes: one brings it.
 
     What comes is kept beside ``file`` in a hidden ``.part``, which stays when the connection is cut or the process
@@ -66,6 +77,7 @@ def download(address: str, file: Path, *, name: str, digest: Digest | None = Non
         name: what it is, for progress and errors.
         digest: what the content must be.
         authorization: sent to the address itself, never to where it redirects.
+        timeout: seconds without a byte after which a connection counts as cut.
 
     Returns:
         ``file``.
@@ -78,19 +90,33 @@ def download(address: str, file: Path, *, name: str, digest: Digest | None = Non
     part = file.with_name(f".{file.name}.part")
     with _storing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(part.with_suffix(".lock"))
-        lock.acquire()
-    try:
+    with _alone(part.with_suffix(".lock"), name):
         if not file.is_file():
-            _fill(part, address, name, digest, authorization)
+            _fill(part, address, name, digest, authorization, timeout)
             with _storing(file):
                 part.replace(file)
-    finally:
-        lock.release()
     return file
 
 
-def _fill(part: Path, address: str, name: str, digest: Digest | None, authorization: str) -> None:
+@contextmanager
+def _alone(lock: Path, name: str) -> Iterator[None]:
+    """Wait until no other process downloads the same. The lock's file goes when it has served: the file is there then."""
+    held = FileLock(lock)
+    with _storing(lock):
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            print(f"Waiting for another process that downloads {name}.", file=sys.stderr, flush=True)
+            held.acquire()
+    try:
+        yield
+        with suppress(OSError):  # Windows removes no file that others have open
+            lock.unlink()
+    finally:
+        held.release()
+
+
+def _fill(part: Path, address: str, name: str, digest: Digest | None, authorization: str, timeout: float) -> None:
     """Try until ``part`` is whole and right."""
     pauses = list(PAUSES_S)
     while True:
@@ -98,25 +124,23 @@ def _fill(part: Path, address: str, name: str, digest: Digest | None, authorizat
             part.unlink(missing_ok=True)
         before = _size(part)
         try:
-            _receive(part, address, name, authorization)
+            _receive(part, address, name, authorization, timeout)
             break
         except (OSError, HTTPException) as error:
-            if isinstance(error, HTTPError) and error.code not in _PASSING:
-                raise UsageError(f"{address} answers {error.code} {error.reason}.") from error
             came = _size(part)
             pauses = list(PAUSES_S) if digest is not None and came > before else pauses
-            if not pauses:
-                raise _given_up(address, came, digest, error) from error
+            if not pauses or (isinstance(error, HTTPError) and error.code not in _PASSING):
+                raise _given_up(address, name, came, digest, error) from error
             time.sleep(pauses.pop(0))
     if digest is not None and not digest.fits(part):
         part.unlink()
         raise RunError(
-            f"What {address} sent is not the file that was promised: its {digest.kind} digest is not {digest.value}. It "
-            "was thrown away. Try again; if it comes to this again, the server or something on the way alters files."
+            f"What {_host(address)} sent as {name} is not what was promised: its {digest.kind} digest is not "
+            f"{digest.value}. It was thrown away. Try again; if it comes to this again, something alters files on the way."
         )
 
 
-def _receive(part: Path, address: str, name: str, authorization: str) -> None:
+def _receive(part: Path, address: str, name: str, authorization: str, timeout: float) -> None:
     """Add to ``part`` what it lacks. Raises OSError or HTTPException where the connection fails."""
     if not address.startswith(("https://", "http://")):
         raise UsageError(f"{address} is no address of a file on the web.")
@@ -127,7 +151,7 @@ def _receive(part: Path, address: str, name: str, authorization: str) -> None:
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        response: HTTPResponse = urlopen(request, timeout=TIMEOUT_S)
+        response: HTTPResponse = urlopen(request, timeout=timeout, context=_trusted())
     except HTTPError as error:
         if have and error.code == 416:  # there is no more than that: the digest will tell
             return
@@ -143,13 +167,18 @@ def _receive(part: Path, address: str, name: str, authorization: str) -> None:
             while block := response.read1(_BLOCK):
                 with _storing(part):
                     file.write(block)
+                    file.flush()
                 have += len(block)
                 advance(len(block), note=f"{name}, {megabytes(have)} of {megabytes(total)}")
             with _storing(part):
-                file.flush()
                 os.fsync(file.fileno())
     if have < total:
         raise ConnectionError(f"the server closed the connection after {megabytes(have)} of {megabytes(total)}")
+
+
+def _trusted() -> ssl.SSLContext:
+    """The operating system's certificates, a clinic's own among them, as the hub's client trusts them."""
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _total(response: HTTPResponse) -> int:
@@ -159,14 +188,24 @@ def _total(response: HTTPResponse) -> int:
     return int(length) if length.isdigit() else 0
 
 
-def _given_up(address: str, came: int, digest: Digest | None, error: Exception) -> UsageError | RunError:
-    reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+def _given_up(address: str, name: str, came: int, digest: Digest | None, error: Exception) -> UsageError | RunError:
+    reason = getattr(error, "reason", error)
+    said = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(error).__name__
     if isinstance(error, HTTPError):
-        reason = f"{error.code} {error.reason}"
+        said = f"it answers {error.code} {error.reason}"
     if not came:
-        return UsageError(f"{address} cannot be reached: {reason}.")
-    kept = "they are kept, and the next try goes on from there" if digest is not None else "the next try begins anew"
-    return RunError(f"The download of {address} was cut after {megabytes(came)} ({reason}); {kept}. Try again.")
+        return UsageError(f"{name} could not be had from {_host(address)}: {said}.")
+    kept = (
+        "what came is kept, and the next try goes on from there" if digest is not None else "the next try begins anew"
+    )
+    return RunError(
+        f"The download of {name} from {_host(address)} was cut after {megabytes(came)} ({said}); {kept}. Try again."
+    )
+
+
+def _host(address: str) -> str:
+    """Without the path, which may be signed and long."""
+    return "://".join(urlsplit(address)[:2])
 
 
 def _room(part: Path, needs: int) -> None:

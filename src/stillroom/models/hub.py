@@ -33,8 +33,6 @@ from stillroom.files.atomic import write_atomically
 from stillroom.files.download import Digest, download
 
 FILE = "model.safetensors"
-TIMEOUT = 5.0
-"""Seconds to wait for the hub's first answer."""
 
 _NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./+-]*))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -182,7 +180,9 @@ def _from_hub(name: str, repository: str, file: str, revision: str, commit: str 
     The client itself (2.4) throws away what came before a cut, and checks no more of a file than its size. So the
     content is brought here, under the name that the client gives it, and the client is left to put it into its place.
     """
-    facts = get_hf_file_metadata(hf_hub_url(repository, file, revision=commit or revision), timeout=TIMEOUT)
+    facts = get_hf_file_metadata(
+        hf_hub_url(repository, file, revision=commit or revision), timeout=constants.HF_HUB_ETAG_TIMEOUT
+    )
     etag = facts.etag or ""
     if facts.commit_hash is None or not (_SHA256.fullmatch(etag) or _COMMIT.fullmatch(etag)):
         raise UsageError(
@@ -196,9 +196,18 @@ def _from_hub(name: str, repository: str, file: str, revision: str, commit: str 
         urlsplit(hub)[:2] for hub in (constants.ENDPOINT, constants.HUGGINGFACE_CO_URL_HOME)
     ]
     authorization = build_hf_headers().get("authorization", "") if ours else ""
-    download(
-        facts.location, _folder(repository) / "blobs" / etag, name=name, digest=digest, authorization=authorization
-    )
+    blob = _folder(repository) / "blobs" / etag
+    try:
+        download(
+            facts.location,
+            blob,
+            name=f"{file} of {name}",
+            digest=digest,
+            authorization=authorization,
+            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+        )
+    except UsageError as error:
+        raise UsageError(f"{error} {_ELSEWHERE}.") from error
     path = Path(hf_hub_download(repository, file, revision=facts.commit_hash))
     if revision != facts.commit_hash and commit is None:
         write_atomically(_folder(repository) / "refs" / revision, lambda ref: ref.write_text(str(facts.commit_hash)))
@@ -234,7 +243,7 @@ def _refusal(
     elif status == 401 and known and not isinstance(error, RepositoryNotFoundError):
         said = f"the hub does not accept your token. Run {login}"
     elif status in (401, 404):
-        private = "its token must have access" if known else f"run {login}"
+        private = "your token must have access" if known else f"run {login}"
         said = f"{constants.ENDPOINT} has no such repository. If it is a private one, {private}"
     elif status is not None:
         said = f"{constants.ENDPOINT} answers {status}. Try again later. {_ELSEWHERE}"
@@ -253,7 +262,9 @@ def _list(repository: str, revision: str | None) -> str:
     """The files that a repository has, as a sentence; empty where the hub does not say."""
     try:
         there = sorted(
-            s.rfilename for s in HfApi().model_info(repository, revision=revision, timeout=TIMEOUT).siblings or ()
+            s.rfilename
+            for s in HfApi().model_info(repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).siblings
+            or ()
         )
     except Exception:  # no list is no failure of its own
         return ""
@@ -284,8 +295,8 @@ def _from_address(name: str, address: str) -> Path:
         return file
     try:
         if constants.HF_HUB_OFFLINE:
-            raise UsageError(f"HF_HUB_OFFLINE is set, and {file} is not there.")
-        return download(address, file, name=name)
+            raise UsageError(f"HF_HUB_OFFLINE is set, and {file}, the weights of {name}, is not there.")
+        return download(address, file, name=f"the weights of {name}")
     except StorageError:
         raise
     except StillroomError as error:

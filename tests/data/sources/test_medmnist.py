@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hub_server import FileServer
 
 from stillroom.data.sources import medmnist as source
-from stillroom.data.sources.medmnist import medmnist_flags, medmnist_info, read_medmnist
-from stillroom.errors import UsageError
+from stillroom.data.sources.medmnist import at_hand, medmnist_flags, medmnist_info, read_medmnist
+from stillroom.errors import RunError, UsageError
+from stillroom.files import download as downloading
 from stillroom.settings.sections import DataSettings
 
 
@@ -44,11 +46,21 @@ def forge(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    def fail(python_class, resolution, folder):
-        raise RuntimeError("Automatic download failed!\nwith a long text")
+def publish(forge, monkeypatch):
+    """``publish(flag, resolution)`` puts such a file on a server on loopback, and nowhere else; returns the server and
+    the file's path there."""
+    server = FileServer()
+    monkeypatch.setattr(downloading, "PAUSES_S", (0.0, 0.0))
 
-    monkeypatch.setattr(source, "_fetch", fail)
+    def publish(flag, resolution):
+        path, _ = forge(flag, resolution)
+        server.files[f"/{path.name}"] = path.read_bytes()
+        source.medmnist_info()[flag][f"url_{resolution}"] = f"{server.address}/{path.name}?download=1"
+        path.unlink()
+        return server, f"/{path.name}"
+
+    yield publish
+    server.stop()
 
 
 def test_facts_are_those_of_the_package():
@@ -158,26 +170,51 @@ def test_places_in_turn(forge, tmp_path, monkeypatch):
         path.unlink()
 
 
-def test_absent_file_is_downloaded(forge, tmp_path, monkeypatch):
-    path, _ = forge("octmnist", 64)
-    content = path.read_bytes()
-    path.unlink()
-    asked = []
-
-    def fetch(python_class, resolution, folder):
-        asked.append((python_class, resolution))
-        (folder / "octmnist_64.npz").write_bytes(content)
-
-    monkeypatch.setattr(source, "_fetch", fetch)
+def test_absent_file_is_downloaded(publish, tmp_path):
+    server, _ = publish("octmnist", 64)
     assert len(read_medmnist("octmnist", DataSettings())) == 10
     assert (tmp_path / "home" / ".medmnist" / "octmnist_64.npz").is_file()
     read_medmnist("octmnist", DataSettings(data_dir=tmp_path / "new" / "place"))
-    assert (tmp_path / "new" / "place" / "octmnist_64.npz").is_file()
-    assert asked == [("OCTMNIST", 64)] * 2
+    assert [path.name for path in (tmp_path / "new" / "place").iterdir()] == ["octmnist_64.npz"]
+    assert len(server.requests) == 2
+    read_medmnist("octmnist", DataSettings())
+    assert len(server.requests) == 2
 
 
-def test_no_network(forge, tmp_path, monkeypatch, no_network):
+def test_a_cut_download_goes_on(publish, tmp_path):
+    server, path = publish("octmnist", 64)
+    half = len(server.files[path]) // 2
+    server.cuts = [half, 0, 0]
+    with pytest.raises(RunError) as caught:
+        read_medmnist("octmnist", DataSettings())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "was cut after" in message
+    assert "the next try goes on from there. Try again. Or fetch it from http://127" in message
+    # Half a set is no set.
+    assert at_hand("octmnist", DataSettings()) == []
+    server.requests.clear()
+    assert len(read_medmnist("octmnist", DataSettings())) == 10
+    assert [seen.range for seen in server.requests] == [f"bytes={half}-"]
+
+
+def test_another_file_than_the_published_one_is_thrown_away(publish, tmp_path):
+    server, path = publish("octmnist", 64)
+    content = server.files[path]
+    server.files[path] = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(
+        RunError, match=r"downloading it failed: .*its md5 digest is not [0-9a-f]{32}\. It was thrown away"
+    ):
+        read_medmnist("octmnist", DataSettings())
+    assert at_hand("octmnist", DataSettings()) == []
+    server.files[path] = content
+    assert len(read_medmnist("octmnist", DataSettings())) == 10
+
+
+def test_no_network(forge, publish, tmp_path, monkeypatch):
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path / "shared"))
+    server, _ = publish("octmnist", 64)
+    server.stop()
     forge("octmnist", folder=tmp_path / "shared")
     with pytest.raises(UsageError) as caught:
         read_medmnist("octmnist", DataSettings(size=64))

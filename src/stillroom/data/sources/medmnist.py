@@ -1,7 +1,7 @@
 """The twelve 2-D sets of MedMNIST v2 / MedMNIST+, in the splits and class order of their publication.
 
 ``import medmnist`` loads torch. Its table of facts (labels, tasks, MD5 sums) is a plain file beside that,
-so the table alone is read; the package itself is imported only to download.
+so the table alone is read, and files are fetched from where it says that they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.table import SPLITS, Table
-from stillroom.errors import UsageError, nearest
+from stillroom.errors import StillroomError, StorageError, UsageError, nearest
+from stillroom.files.download import Digest, download
 from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass, MultiLabel, Task
 
@@ -97,7 +98,8 @@ def read_medmnist(flag: str, settings: DataSettings) -> Table:
 
     The file ``<flag>.npz`` (28 px) or ``<flag>_<resolution>.npz`` is looked for in ``settings.data_dir``, or
     without it in ``$STILLROOM_DATA/medmnist``, ``$STILLROOM_DATA`` and ``~/.medmnist``. If it is nowhere it
-    is downloaded to ``data_dir``, or ``~/.medmnist``. Its MD5 must be the one that MedMNIST states.
+    is downloaded to ``data_dir``, or ``~/.medmnist``. Its MD5 must be the one that MedMNIST states, or it is thrown
+    away; one that is cut goes on with the next try.
 
     Args:
         flag: e.g. ``pneumoniamnist``, in any case.
@@ -106,6 +108,8 @@ def read_medmnist(flag: str, settings: DataSettings) -> Table:
     Raises:
         UsageError: no such set; a task or classes that are not the set's; the file is absent and cannot be
             downloaded, or is damaged.
+        RunError: the download was cut, or brought another file.
+        StorageError: there is no room for the file.
     """
     flag = flag.lower()
     if flag not in MEDMNIST_SETS:
@@ -200,30 +204,25 @@ def _find(flag: str, resolution: int, settings: DataSettings) -> Path | None:
 
 
 def _download(flag: str, resolution: int, info: dict[str, Any], settings: DataSettings) -> Path:
-    """Fetch a file through medmnist's own downloader, into the last of the folders searched."""
+    """Fetch a file from where it is published, into the last of the folders searched."""
     name, folder = _file_name(flag, resolution), _folders(settings)[-1]
+    suffix = "" if resolution == 28 else f"_{resolution}"
+    url = info[f"url{suffix}"]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _fetch(info["python_class"], resolution, folder)
-    except (RuntimeError, OSError) as error:
+        return download(url, folder / name, name=name, digest=Digest("md5", info[f"MD5{suffix}"]))
+    except StorageError:
+        raise
+    except StillroomError as error:
         present = [side for side in RESOLUTIONS if side != resolution and _find(flag, side, settings)]
         other = "".join(
             f" The {side} px file is there: --resolution {side} would "
             f"{'up' if side < settings.size else 'down'}sample it."
             for side in present[:1]
         )
-        url = info["url" if resolution == 28 else f"url_{resolution}"]
-        raise UsageError(
-            f"{name} is not in {', '.join(map(str, _folders(settings)))}, and downloading it failed. "
-            f"Fetch it from {url} and put it into {folder}.{other}"
+        raise type(error)(
+            f"{name} is not in {', '.join(map(str, _folders(settings)))}, and downloading it failed: {error} "
+            f"Or fetch it from {url} and put it into {folder}.{other}"
         ) from error
-    return folder / name
-
-
-def _fetch(python_class: str, resolution: int, folder: Path) -> None:
-    import medmnist
-
-    getattr(medmnist, python_class)(split="val", root=str(folder), size=resolution, download=True)
 
 
 @cache
