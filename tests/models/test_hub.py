@@ -22,6 +22,7 @@ from stillroom import progress
 from stillroom.errors import RunError, UsageError
 from stillroom.files import download as downloading
 from stillroom.models import hub as client
+from stillroom.models.zoo import create
 
 WEIGHTS = bytes(range(256)) * 4000
 """1,024,000 bytes: large enough to be redirected to another host, as large files of the hub are."""
@@ -267,6 +268,25 @@ def test_offline_by_wish(hub, monkeypatch, tmp_path):
     assert hub.requests == []
 
 
+def test_a_file_under_no_hub(hub, monkeypatch, tmp_path):
+    import torch
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    address = hub.cdn.address + "/releases/eye-1234.pth?download=1"
+    hub.cdn.files["/releases/eye-1234.pth"] = WEIGHTS
+    hub.cdn.cuts = [400_000]
+    assert not client.is_cached(address)
+    path = client.fetch("Eye", address)
+    assert path.read_bytes() == WEIGHTS
+    assert path == tmp_path / "torch" / "checkpoints" / "eye-1234.pth"
+    assert client.is_cached(address)
+    hub.stop()
+    assert client.fetch("Eye", address) == path
+    said = refused(hub.cdn.address + "/other.pth")
+    assert "the weights of Eye could not be had from http://127" in said
+    assert "Give --weights" in said
+
+
 # -- who may have it ----------------------------------------------------------------------------------------------
 @pytest.fixture
 def gated(hub):
@@ -307,6 +327,29 @@ def test_a_token_with_access_goes_to_the_hub_alone(gated, monkeypatch, tmp_path,
     assert client.fetch("Uni", "clinic/uni").read_bytes() == WEIGHTS
     assert {seen.authorization for seen in gated.requests} == {"Bearer hf_member"}
     assert {seen.authorization for seen in gated.cdn.requests} == {None}
+
+
+# -- networks -----------------------------------------------------------------------------------------------------
+def test_a_network_of_a_gated_repository_at_a_revision(gated, monkeypatch):
+    import timm
+    import torch
+    from safetensors.torch import save
+
+    published = timm.create_model("test_vit")
+    files = {
+        "config.json": CONFIG,
+        "pytorch_model.bin": b"an older form",
+        "model.safetensors": save(published.state_dict()),
+    }
+    commit = gated.publish("clinic/uni", files, tag="v1")
+    gated.publish("clinic/uni", {"config.json": b"{}"})
+    name = "hf-hub:clinic/uni@v1"
+    with pytest.raises(UsageError, match=r"config\.json of hf-hub:clinic/uni@v1: it is gated, and no token is given"):
+        create(name, classes=2, pretrained=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_member")
+    network = create(name, classes=2, pretrained=True)
+    assert torch.equal(network.backbone.blocks[0].mlp.fc1.weight, published.blocks[0].mlp.fc1.weight)
+    assert client.commit_of("clinic/uni", "v1") == commit
 
 
 # -- the command itself -------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def fetch(name: str, source: str, *, file: str = FILE, revision: str | None = No
 
     Args:
         name: the model's, for errors and progress.
-        source: a repository of the hub, or the https address of a file.
+        source: a repository of the hub, or the address of a file.
         file: which of the repository's files.
         revision: which of the repository's branches, tags or commits.
     """
@@ -207,7 +207,7 @@ def _from_hub(name: str, repository: str, file: str, revision: str, commit: str 
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
         )
     except UsageError as error:
-        raise UsageError(f"{error} {_ELSEWHERE}.") from error
+        raise UsageError(f"{error} {_elsewhere(file)}.") from error
     path = Path(hf_hub_download(repository, file, revision=facts.commit_hash))
     if revision != facts.commit_hash and commit is None:
         write_atomically(_folder(repository) / "refs" / revision, lambda ref: ref.write_text(str(facts.commit_hash)))
@@ -219,8 +219,7 @@ def _refusal(
 ) -> UsageError:
     """What the client's exception means, and what can be done about it."""
     page = _page(repository)
-    headers = build_hf_headers()
-    known = "authorization" in headers
+    known = "authorization" in build_hf_headers()
     status = getattr(getattr(error, "response", None), "status_code", None)
     login = "`hf auth login`, or put a token of your account into HF_TOKEN"
     if isinstance(error, OfflineModeIsEnabled):
@@ -246,16 +245,21 @@ def _refusal(
         private = "your token must have access" if known else f"run {login}"
         said = f"{constants.ENDPOINT} has no such repository. If it is a private one, {private}"
     elif status is not None:
-        said = f"{constants.ENDPOINT} answers {status}. Try again later. {_ELSEWHERE}"
+        said = f"{constants.ENDPOINT} answers {status}. Try again later. {_elsewhere(file)}"
     else:
-        said = f"{constants.ENDPOINT} cannot be reached ({_first_line(error)}). {_ELSEWHERE}"
-    return UsageError(f"Could not download {file} of {name} ({repository}): {said}.")
+        said = f"{constants.ENDPOINT} cannot be reached ({_first_line(error)}). {_elsewhere(file)}"
+    of = name if repository in name else f"{name} ({repository})"
+    return UsageError(f"Could not download {file} of {of}: {said}.")
 
 
-_ELSEWHERE = (
-    "Give --weights with a file or folder that holds them, name a mirror in HF_ENDPOINT, bring the cache of a machine that "
-    "has them, or start from random weights"
-)
+def _elsewhere(file: str) -> str:
+    """Where else a file can come from."""
+    given = "--weights with a file or folder that holds them"
+    if file.endswith(".json"):
+        given = f"the path of a folder that holds {file} and the weights instead of this name"
+    return (
+        f"Give {given}, name a mirror in HF_ENDPOINT, bring the cache of a machine that has it, or take random weights"
+    )
 
 
 def _list(repository: str, revision: str | None) -> str:
@@ -285,7 +289,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_address(source: str) -> bool:
-    return source.startswith("https://")
+    return source.startswith(("https://", "http://"))
 
 
 def _from_address(name: str, address: str) -> Path:
@@ -300,7 +304,7 @@ def _from_address(name: str, address: str) -> Path:
     except StorageError:
         raise
     except StillroomError as error:
-        raise type(error)(f"Could not download the pretrained weights of {name}: {error} {_ELSEWHERE}.") from error
+        raise type(error)(f"{error} {_elsewhere(FILE)}.") from error
 
 
 def _file_of(address: str) -> Path:
