@@ -71,6 +71,9 @@ class Shelf:
     def native(self, name):
         return 224
 
+    def trains(self, name):
+        return not name.endswith(".onnx")
+
     def takes(self, name, side):
         return not name.startswith("vit") or side == 224
 

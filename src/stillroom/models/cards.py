@@ -60,6 +60,10 @@ def describe(wanted: list[str], *, size: int | None = None, classes: int | None 
     cards = []
     for name in wanted:
         spec = specification(name)
+        if spec.brings_weights:
+            raise UsageError(
+                f"{name} is a network of your own: this list is of networks that Stillroom builds by name."
+            )
         side = spec.native_size if size is None else size
         try:
             check_size(name, side)

@@ -49,11 +49,12 @@ def profile(
         ``parameters``; ``macs`` (of convolutions, matrix products and attention, for one image); ``size_mb``
         (float32 parameters and buffers, 10^6 bytes); ``latency_ms`` with ``median``, ``p95`` and ``repeats``
         per batch (``batch_1``, ``batch_32``, ...), in milliseconds for the whole batch; ``threads``; ``machine``
-        (what timed it).
+        (what timed it). What cannot be counted, of a network that is computed elsewhere, is None.
     """
     import torch
 
     from stillroom.models.multiply_adds import count_macs
+    from stillroom.models.network import is_opaque
 
     place = torch.device(device)
     was = {module: module.training for module in network.modules()}
@@ -71,10 +72,11 @@ def profile(
         network.to(home)
         for module, training in was.items():
             module.training = training
+    known = not is_opaque(network)
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "macs": macs,
-        "size_mb": sum(tensor.numel() for tensor in tensors) * 4 / 1e6,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()) if known else None,
+        "macs": macs if known else None,
+        "size_mb": sum(tensor.numel() for tensor in tensors) * 4 / 1e6 if known else None,
         "latency_ms": timed,
         "threads": torch.get_num_threads(),
         "machine": torch.cuda.get_device_name(place) if place.type == "cuda" else _cpu(),

@@ -27,6 +27,11 @@ from stillroom.models.taps import (
 Start = Literal["random", "pretrained", "cut"]
 
 
+def is_opaque(network: nn.Module) -> bool:
+    """Whether a part of it is computed elsewhere than in torch, so that its size and its work cannot be counted here."""
+    return any(getattr(module, "opaque", False) for module in network.modules())
+
+
 class Network(nn.Module):
     """A timm-shaped backbone behind the contract that all of Stillroom trains, asks and exports.
 
@@ -140,6 +145,11 @@ class Network(nn.Module):
     def classifier(self) -> nn.Linear:
         """The final linear layer, ``[K, D]``. Raises UsageError where the network ends in something else."""
         return self._named_classifier()[1]
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it can be saved and exported: torch holds its weights, and its answers are those of a head of ours."""
+        return isinstance(self.by_class, nn.Identity) and not is_opaque(self)
 
     @property
     def normalisation(self) -> Normalisation:

@@ -82,6 +82,10 @@ class Networks(Protocol):
         """Side of the images that it was made for."""
         ...
 
+    def trains(self, name: str) -> bool:
+        """Whether it can be fine-tuned."""
+        ...
+
     def takes(self, name: str, side: int) -> bool:
         """Whether it takes images of that side."""
         ...

@@ -33,6 +33,13 @@ class Shelf:
 
         return resolve_size(name, None, specification(name).native_size)
 
+    def trains(self, name: str) -> bool:
+        """Whether it can be fine-tuned."""
+        from stillroom.models.zoo import specification
+
+        spec = specification(name)
+        return spec.trainable and spec.says == "features"
+
     def takes(self, name: str, side: int) -> bool:
         """Whether it takes images of that side with its weights as they are; DINOv2's are made to be resampled."""
         from stillroom.models.zoo import check_size, specification
@@ -58,20 +65,26 @@ def weights_at_hand(names: tuple[str, ...], weights: Path | None) -> tuple[tuple
     """
     if not names:
         return (), "none are wanted"
+    from stillroom.settings.network_names import parse
+
+    brought = tuple(name for name in names if parse(name).brings_weights)
+    names = tuple(name for name in names if name not in brought)
+    if not names:
+        return brought, "they come with the network"
     if weights is not None:
         if not weights.expanduser().exists():
             raise UsageError(f"No weights at {weights}: there is no such file or folder.")
-        return tuple(name for name in names if _in_files(name, weights)), f"{weights}"
+        return (*brought, *(name for name in names if _in_files(name, weights))), f"{weights}"
     from stillroom.models import hub
     from stillroom.models.zoo import specification
 
     published = {name: source for name in names if (source := specification(name).hub)}
     cached = tuple(name for name, source in published.items() if hub.is_cached(source))
     if len(cached) == len(published):
-        return cached, "the local cache of timm's hub"
+        return (*brought, *cached), "the local cache of timm's hub"
     if hub.answers(HUB_PATIENCE_S):
-        return tuple(published), "timm's hub"
-    return cached, "the local cache of timm's hub (the hub itself does not answer)"
+        return (*brought, *published), "timm's hub"
+    return (*brought, *cached), "the local cache of timm's hub (the hub itself does not answer)"
 
 
 def _in_files(name: str, weights: Path) -> bool:

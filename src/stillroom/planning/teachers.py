@@ -70,6 +70,8 @@ class Wish:
         """Whether the teacher has to be fine-tuned; None where the minutes decide."""
         if "teacher.teacher_mode" in self.fixed:
             return self.given.teacher.teacher_mode == "finetune"
+        if not all(map(self.shelf.trains, self.names)):
+            return False
         recipe = self.given.recipe
         copies = isinstance(recipe, Best) and "recipe.teacher_seeds" in self.fixed and recipe.teacher_seeds > 1
         return True if copies else None  # frozen copies would all say the same

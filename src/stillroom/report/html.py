@@ -22,6 +22,7 @@ from stillroom.report.record import title as title_of
 from stillroom.report.robustness import robustness_section
 from stillroom.report.section import sections
 from stillroom.report.style import COLOURS, glyph
+from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import TEMPLATES, environment
 from stillroom.report.uncertainty import uncertainty_section
 from stillroom.report.wording import (
@@ -98,6 +99,7 @@ def _context(record: Record) -> dict[str, Any]:
         "warnings": audit_warnings(record),
         "listed": LISTED,
         "class_counts": tables.class_counts(record),
+        "taught_by": taught_by(record),
         "results": tables.results(record),
         "notes": notes(record),
         "forest": [svg for svg in (figures.forest(record, False), figures.forest(record, True)) if svg],

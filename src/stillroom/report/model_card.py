@@ -18,6 +18,7 @@ from stillroom.report.plan import budget
 from stillroom.report.record import Record, load
 from stillroom.report.robustness import robustness_table
 from stillroom.report.section import sections
+from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import environment
 from stillroom.report.uncertainty import refusal_notes, refusal_table, sets_table
 from stillroom.report.wording import (
@@ -83,6 +84,7 @@ def _context(record: Record) -> dict[str, Any]:
         "reading": reading(record),
         "control": claim(record)["control"],
         "findings": findings(record),
+        "taught_by": taught_by(record),
         "results": tables.results(record),
         "luck": record.luck,
         "kept": tables.kept(record),

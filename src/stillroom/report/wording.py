@@ -12,6 +12,7 @@ from stillroom.report.finding import Finding
 from stillroom.report.numbers import MISSING, count, counted, finite, fixed, plain, ratio
 from stillroom.report.record import Record, title
 from stillroom.report.rivals import beaten, instead
+from stillroom.report.taught_by import licence_finding
 from stillroom.report.trust_findings import trust_findings
 from stillroom.report.verdict import absolute, against_control, against_teacher, claim
 
@@ -65,7 +66,7 @@ def findings(record: Record) -> list[Finding]:
     found = [*instead(record), absolute(record), *doubts(record), _leaks(record)]
     found += [against_teacher(record), against_control(record), beaten(record)]
     found += [_uninformative(record), *trust_findings(record)]
-    found += [_size(record), _speed(record), _export(record)]
+    found += [_size(record), _speed(record), _export(record), licence_finding(record)]
     return [finding for finding in found if finding]
 
 

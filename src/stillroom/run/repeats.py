@@ -20,6 +20,7 @@ from stillroom.models.network import Network
 from stillroom.run import probes
 from stillroom.run.folder import Run
 from stillroom.run.probes import Rival
+from stillroom.run.taught_by import taught_by
 from stillroom.run.workbench import Workbench
 from stillroom.task import Task
 
@@ -49,6 +50,7 @@ def train(bench: Workbench, taught: Callable[[Network], None] = lambda student: 
         networks[CONTROL] = recipe.control(bench)
     run.note(
         teachers=[teacher.network.name for teacher in bench.teachers],
+        taught_by=taught_by(bench),
         sides={"student": bench.dataset.store.size, "teachers": [t.images.store.size for t in bench.teachers]},
     )
     return Trained(bench, networks | bench.milestones)

@@ -94,12 +94,11 @@ def best_of(
 
     Args:
         bench: its settings say how large it may be.
-        networks: by role; those of ``student``, ``control``, ``teacher`` (if it is one network) and the probes are looked at.
+        networks: by role; of ``student``, ``control``, ``teacher`` and the probes those are looked at that one file can hold.
         logits: by role, ``[N, K]`` of every row.
     """
     limit = bench.settings.evaluation.max_mb
-    # A panel's members each see pictures of their own side, which one file cannot give them.
-    found = [role for role in _CANDIDATES if role in networks and not isinstance(networks[role], Panel)]
+    found = [role for role in _CANDIDATES if role in networks and _can_be_handed_over(networks[role])]
     sizes = {role: megabytes(networks[role]) for role in found}
     losses = validation_losses(bench, {role: logits[role] for role in sizes})
     within = [role for role in sizes if limit is None or sizes[role] <= limit]
@@ -139,6 +138,11 @@ def validation_groups(bench: Workbench) -> np.ndarray:
     """``[n]`` number of each validation image's patient; every image its own where none is known."""
     val, patients = bench.data.val, bench.dataset.table.patients
     return np.arange(len(val)) if patients is None else group_indices(patients[val])
+
+
+def _can_be_handed_over(network: nn.Module) -> bool:
+    # A panel's members each see pictures of their own side, which one file cannot give them.
+    return not isinstance(network, Panel) and getattr(network, "rebuilds", True)
 
 
 def megabytes(network: nn.Module) -> float:

@@ -60,9 +60,9 @@ class Origin(ABC):
         load_weights(network, file, name)
 
     def provenance(self, file: Path | None) -> Provenance:
-        """Whose weights it has, ``file`` being the one that was given by the user."""
+        """Whose weights it has, ``file`` being what the user gave: where that comes from, only the user knows."""
         spec = self.specification
-        return Provenance(str(file) if file else spec.hub or "", None, spec.licence)
+        return Provenance(str(file)) if file else Provenance(spec.hub or "", None, spec.licence)
 
 
 def no_published_weights(name: str) -> UsageError:

@@ -106,7 +106,7 @@ def shape_of(name: str, module: nn.Module, take: Callable[[Any], Tensor], input_
     """
     modes = {part: part.training for part in module.modules()}
     first = next(module.parameters(), None)
-    image = torch.zeros(1, 3, *input_size, device=None if first is None else first.device)
+    image = torch.zeros(1, 3, *input_size, device="cpu" if first is None else first.device)
     try:
         with torch.no_grad():
             said = take(module.eval()(image))

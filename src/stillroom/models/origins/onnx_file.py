@@ -53,6 +53,7 @@ class Session(nn.Module):
     """
 
     content: Tensor
+    opaque = True
 
     def __init__(self, file: Path, session: onnxruntime.InferenceSession, layout: Layout, output: str) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -70,6 +71,8 @@ class FromModule:
 class FromFactory:
     """A network of your own that is built anew: a student, or a teacher that is trained from its start.
 
+    It is known by its shape: a run that was stopped goes on after the same factory was made again.
+
     Args:
         make: gives the body: a module from ``[B, 3, S, S]`` normalised images to a feature map ``[B, C, H, W]``, or to
             features ``[B, D]``. The mean over places and the linear head are added. Its random weights come from torch's
@@ -89,13 +92,24 @@ class FromFactory:
         if not callable(self.make):
             raise UsageError(f"FromFactory takes a function that makes a module, got {type(self.make).__name__}.")
         _check(self.size, self.mean, self.std, "features")
-        made, where = getattr(self.make, "__qualname__", ""), getattr(self.make, "__module__", "")
-        name = f"module:{where}.{made or type(self.make).__name__}"
+        name = f"module:{getattr(self.make, '__name__', type(self.make).__name__)}-{_shape_digest(self.make)}"
         object.__setattr__(self, "name", name)
         _HANDED_OVER[name] = self
 
     def __str__(self) -> str:
         return self.name
+
+
+def _shape_digest(make: Callable[[], nn.Module]) -> str:
+    """12 hex digits that two functions share which make modules of the same parts and shapes."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        module = make()
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"FromFactory takes a function that makes a module; this one makes a {type(module).__name__}.")
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()]
+    return hashlib.blake2b(f"{module} {shapes}".encode(), digest_size=6).hexdigest()
 
 
 _HANDED_OVER: dict[str, FromModule | FromFactory] = {}

@@ -16,7 +16,7 @@ from stillroom.errors import UsageError, nearest
 from stillroom.models import hub
 from stillroom.models.catalogue import names
 from stillroom.models.normalisation import Normalisation
-from stillroom.models.origins.base import Origin, no_published_weights
+from stillroom.models.origins.base import Origin, Provenance, no_published_weights
 from stillroom.models.specification import Size, Specification
 
 _CLASSES_BY_NAME = ("mlp_layer", "act_layer", "norm_layer", "attn_layer", "block_fn", "embed_layer")
@@ -55,6 +55,12 @@ class TimmModel(Origin):
 
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
         return build(self.name, self.name, self.specification, self.arguments, classes, input_size)
+
+    def provenance(self, file: Path | None) -> Provenance:
+        source = self.specification.hub
+        if file or source is None or source.startswith("http"):
+            return super().provenance(file)
+        return Provenance(source, hub.commit_of(source), self.specification.licence)
 
     def locate(self) -> Path:
         source = self.specification.hub
