@@ -138,6 +138,14 @@ def test_a_student_starts_from_its_own_weights_or_is_cut_out():
         StudentSettings("mobilenetv2_035", student_pretrained=True, student_from="mobilenetv2_050")
 
 
+@pytest.mark.parametrize(("told", "name", "taken"), [(None, "retfound_cfp", "mean"), ("cls", "retfound_cfp", "cls")])
+def test_a_medical_teacher_gives_what_its_publisher_takes_unless_told(bench, told, name, taken):
+    name = f"{name}?depth=1&embed_dim=32&num_heads=2"
+    made = bench(teacher={"teacher": name, "teacher_mode": "frozen", "features": told})
+    assert made._teacher_network(name, 32, 0).features == taken
+    assert bench(teacher={"features": told})._teacher_network("test_vit", 32, 0).features == "cls"
+
+
 def test_images_are_mixed_with_their_like(bench):
     made = bench(training={"label_fraction": 0.5}, views={"mix": "mixup"})
     rest = np.setdiff1d(made.training_rows, made.data.train)

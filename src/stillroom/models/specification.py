@@ -30,6 +30,7 @@ class Specification:
         classes: the names of what it answers, in its order, where it says so.
         brings_weights: whether it comes with its weights, so that none are looked for.
         trainable: whether it can be fine-tuned.
+        features: what a head on its features sees of a transformer unless told: class token, mean of patches, or both.
     """
 
     native_size: int
@@ -42,3 +43,4 @@ class Specification:
     classes: tuple[str, ...] = ()
     brings_weights: bool = False
     trainable: bool = True
+    features: Literal["cls", "mean", "both"] = "cls"

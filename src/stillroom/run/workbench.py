@@ -94,7 +94,7 @@ class Workbench(Bench):
         self.labels_read.update(self.data.train.tolist())
         if (folder / "model.json").exists():
             return load_network(folder).to(self.device)
-        features = self.settings.teacher.features
+        features = self.settings.teacher.features or specification(self.settings.student.student).features
         network = self._student_network(pretrained, self.seed, features=features)
         network = freeze(self, role, network, frozenset()).network
         save_network(network, folder)
@@ -150,7 +150,7 @@ class Workbench(Bench):
             pretrained=chosen.pretrained,
             weights=chosen.weights,
             seed=seed,
-            features=chosen.features,
+            features=chosen.features or spec.features,
         ).to(self.device)
         if spec.says != "features":
             images, rows = self.sides.at(size)[0], self.data.train[:ANSWERS_TRIED]

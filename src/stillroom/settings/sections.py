@@ -181,7 +181,8 @@ class TeacherSettings:
         teacher_size: side in pixels of the images that the teacher sees, read from the source at that side. Default: the
             network's own, where it is fixed, else `size`.
         features: what the linear head sees of a transformer: its class token, the mean of its patches, or both.
-            A convolutional network has one pooled vector and ignores this.
+            A convolutional network has one pooled vector and ignores this. Default: what its publisher takes, of a teacher of
+            the medical catalogue; else the class token.
         head_solver: `lbfgs` finds the best linear head, its L2 penalty chosen by likelihood; `adam` trains it as
             the MedAlmighty paper does (lr 1e-3).
         teacher_epochs: epochs of fine-tuning, or of the adam head. Default: as many as the student's.
@@ -199,7 +200,7 @@ class TeacherSettings:
     teacher: str = ""
     teacher_mode: Literal["frozen", "finetune"] | None = None
     teacher_size: int | None = None
-    features: Literal["cls", "mean", "both"] = "cls"
+    features: Literal["cls", "mean", "both"] | None = None
     head_solver: Literal["lbfgs", "adam"] = "lbfgs"
     teacher_epochs: int | None = None
     teacher_lr: float | None = None

@@ -50,6 +50,7 @@ class Medical(Origin):
             family=family,
             hub=entry.repository,
             licence=entry.licence,
+            features="cls" if entry.features == "own" else entry.features,
         )
 
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
