@@ -91,7 +91,7 @@ def show_run(run: Run) -> None:
         console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     student, teacher = metrics["efficiency"]["student"], metrics["efficiency"].get("teacher")
     line = f"Student {student['size_mb']:.1f} MB, {student['macs'] / 1e6:.0f} M multiply-adds"
-    if teacher:
+    if teacher and teacher["macs"] is not None:
         line += f"; teacher {teacher['size_mb']:.1f} MB, {teacher['macs'] / 1e6:.0f} M"
     console.print(line + ".")
     for found in run.audit["warnings"]:
