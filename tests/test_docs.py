@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -493,6 +493,18 @@ def test_a_program_with_onnx_runtime_alone_answers_as_the_predictor(run, tmp_pat
     Image.fromarray(np.rot90(pixels)).save(turned, exif=notes)
     assert np.array_equal(program["prepare"](turned), program["prepare"](image))
     assert program["predict"](turned) == pytest.approx(predictor.predict([turned])[0].probabilities, abs=1e-6)
+
+
+def test_the_module_of_the_how_to_teaches(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = marked(DOCS / "how-to.md", "own-module")
+    assert len([line for line in code.splitlines() if line]) <= 10
+    bare = EvaluationSettings(latency=False, explain=0, resamples=100, rivals=False, control=False)
+    short = TrainingSettings(epochs=1, batch_size=16)
+    program = {"bare": lambda settings: replace(settings, evaluation=bare, training=short)}
+    exec(compile(code.replace("distill(settings", "distill(bare(settings)"), "how-to.md", "exec"), program)
+    (entry,) = program["run"].manifest["taught_by"]
+    assert entry["name"] == str(program["teacher"])
 
 
 @pytest.mark.parametrize("task", [MultiClass(("a", "b", "c")), MultiLabel(("a", "b", "c"))], ids=lambda t: t.kind)
