@@ -19,7 +19,7 @@ from hub_server import Hub
 from huggingface_hub import constants
 
 from stillroom import progress
-from stillroom.errors import RunError, UsageError
+from stillroom.errors import RunError, StorageError, UsageError
 from stillroom.files import download as downloading
 from stillroom.models import hub as client
 from stillroom.models.zoo import create
@@ -257,6 +257,18 @@ def test_a_hub_in_trouble(hub):
     assert f"{hub.address} answers 500. Try again later" in refused()
 
 
+def test_a_proxy_that_forbids_is_not_taken_for_a_gate(hub):
+    hub.status = 403
+    said = refused()
+    assert f"{hub.address} answers 403. Try again later" in said
+    assert "gated" not in said
+
+
+def test_a_full_disk(hub, monkeypatch):
+    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 500_000}))
+    assert "1.0 MB more needed, 0.5 MB free. Make room. Or set HF_HOME" in refused(kind=StorageError)
+
+
 def test_offline_by_wish(hub, monkeypatch, tmp_path):
     client.fetch("Eye", NAME, file="config.json")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -311,6 +323,13 @@ def test_a_token_without_access(gated, monkeypatch):
     assert "hf_other" not in said
 
 
+def test_a_token_that_may_not_read_gated_repositories(gated, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_member")
+    words = "Please enable access to public gated repositories in your fine-grained token settings."
+    monkeypatch.setattr(gated, "respond", lambda to, path: gated.refuse(to, 403, "", words))
+    assert "a fine-grained token must also be allowed to read gated repositories" in refused("clinic/uni")
+
+
 def test_a_token_that_nobody_knows(gated, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert "the hub does not accept your token. Run `hf auth login`" in refused("clinic/uni")
@@ -325,7 +344,7 @@ def test_a_token_with_access_goes_to_the_hub_alone(gated, monkeypatch, tmp_path,
         (tmp_path / "token").write_text("hf_member")
     assert client.fetch_config("Uni", "clinic/uni") == {"architecture": "test_vit"}
     assert client.fetch("Uni", "clinic/uni").read_bytes() == WEIGHTS
-    assert {seen.authorization for seen in gated.requests} == {"Bearer hf_member"}
+    assert {seen.authorization for seen in gated.requests if "resolve" in seen.path} == {"Bearer hf_member"}
     assert {seen.authorization for seen in gated.cdn.requests} == {None}
 
 

@@ -180,6 +180,8 @@ def _from_hub(name: str, repository: str, file: str, revision: str, commit: str 
     The client itself (2.4) throws away what came before a cut, and checks no more of a file than its size. So the
     content is brought here, under the name that the client gives it, and the client is left to put it into its place.
     """
+    # Where there is no connection some versions of the client try again and again for most of a minute.
+    get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     facts = get_hf_file_metadata(
         hf_hub_url(repository, file, revision=commit or revision), timeout=constants.HF_HUB_ETAG_TIMEOUT
     )
@@ -206,6 +208,8 @@ def _from_hub(name: str, repository: str, file: str, revision: str, commit: str 
             authorization=authorization,
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
         )
+    except StorageError as error:
+        raise StorageError(f"{error} Or set HF_HOME to a folder on another disk.") from error
     except UsageError as error:
         raise UsageError(f"{error} {_elsewhere(file)}.") from error
     path = Path(hf_hub_download(repository, file, revision=facts.commit_hash))
@@ -221,6 +225,8 @@ def _refusal(
     page = _page(repository)
     known = "authorization" in build_hf_headers()
     status = getattr(getattr(error, "response", None), "status_code", None)
+    words = str(getattr(error, "server_message", None) or "").strip()
+    gated = isinstance(error, GatedRepoError) or (status == 403 and "gated" in words)
     login = "`hf auth login`, or put a token of your account into HF_TOKEN"
     if isinstance(error, OfflineModeIsEnabled):
         said = (
@@ -230,7 +236,7 @@ def _refusal(
     elif isinstance(error, RevisionNotFoundError):
         held = f" (which the cache held; remove {_folder(repository)} to begin anew)" if commit else ""
         said = f"the repository has no revision {commit or revision}{held}. See {page}/tree/main for what it has"
-    elif status == 403 or isinstance(error, GatedRepoError):
+    elif gated:
         said = f"it is gated, and no token is given. Ask for access on {page}, then run {login}"
         if known and status == 403:
             said = (
@@ -245,7 +251,8 @@ def _refusal(
         private = "your token must have access" if known else f"run {login}"
         said = f"{constants.ENDPOINT} has no such repository. If it is a private one, {private}"
     elif status is not None:
-        said = f"{constants.ENDPOINT} answers {status}. Try again later. {_elsewhere(file)}"
+        reason = f" ({words.splitlines()[0].rstrip('.')})" if words else ""
+        said = f"{constants.ENDPOINT} answers {status}{reason}. Try again later. {_elsewhere(file)}"
     else:
         said = f"{constants.ENDPOINT} cannot be reached ({_first_line(error)}). {_elsewhere(file)}"
     of = name if repository in name else f"{name} ({repository})"
