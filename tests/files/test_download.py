@@ -78,6 +78,12 @@ def test_a_cut_connection_is_taken_up_again(server, bring):
     assert [seen.range for seen in server.requests] == [None, "bytes=300000-", "bytes=500000-"]
 
 
+def test_a_bad_line_is_borne_as_long_as_bytes_come(server, bring):
+    server.cuts = [150_000] * 6
+    assert bring().read_bytes() == CONTENT
+    assert len(server.requests) == 7
+
+
 def test_what_came_is_kept_for_the_next_call(server, bring):
     server.cuts = [300_000, 0, 0]
     with pytest.raises(RunError) as caught:

@@ -17,6 +17,7 @@ import huggingface_hub
 import pytest
 from hub_server import Hub
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from stillroom import progress
 from stillroom.errors import RunError, StorageError, UsageError
@@ -243,6 +244,17 @@ def test_somebody_who_never_answers(monkeypatch, hub):
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
         assert "cannot be reached (timed out)" in refused()
+
+
+def test_a_hub_that_is_lost_at_the_very_end(hub, monkeypatch):
+    def lost(*_, **__):
+        raise LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "hf_hub_download", lost)
+        assert f"{hub.address} cannot be reached" in refused()
+    assert client.fetch("Eye", NAME).read_bytes() == WEIGHTS
+    assert len(hub.cdn.gets()) == 1
 
 
 def test_the_host_of_the_large_files_does_not_answer(hub):
