@@ -67,7 +67,21 @@ def test_names_are_split(name, parts):
 
 
 @pytest.mark.parametrize(
-    "name", ["vit", "a/b/c", "a/b@", "/b", "a/../b", "a/b@../x", "a b/c", "https://a/b", "a/b@x@y", ""]
+    "name",
+    [
+        "vit",
+        "a/b/c",
+        "a/b@",
+        "/b",
+        "a/../b",
+        "a/b@../x",
+        "a b/c",
+        "https://a/b",
+        "a/b@x@y",
+        "",
+        "a--b/c",
+        "a/" + 99 * "b",
+    ],
 )
 def test_other_names_are_refused_with_an_example(name):
     with pytest.raises(UsageError, match=r"OWNER/NAME@revision.*e\.g\. timm/"):
@@ -193,7 +207,11 @@ def test_shards(hub):
     index = {"model.safetensors.index.json": json.dumps({"weight_map": table}).encode()}
     hub.publish("clinic/giant", {**index, **shards})
     assert [path.read_bytes() for path in client.fetch_shards("Giant", "clinic/giant")] == [b"one", b"two"]
-    hub.publish("clinic/flat", {"model.safetensors.index.json": b"{}"})
+
+
+@pytest.mark.parametrize("table", [{}, {"weight_map": []}, {"weight_map": {"a": 1}}, {"weight_map": {"a": "../b.bin"}}])
+def test_a_broken_table_of_shards(hub, table):
+    hub.publish("clinic/flat", {"model.safetensors.index.json": json.dumps(table).encode()})
     with pytest.raises(UsageError, match="has no table weight_map"):
         client.fetch_shards("Flat", "clinic/flat")
 

@@ -21,12 +21,13 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session
+from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
 from stillroom.errors import StillroomError, StorageError, UsageError
 from stillroom.files.atomic import write_atomically
@@ -37,6 +38,7 @@ FILE = "model.safetensors"
 _NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./+-]*))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHARD = re.compile(r"\w[\w-]*(\.[\w-]+)+", re.ASCII)
 _SHOWN = 12
 
 
@@ -47,6 +49,10 @@ def split(name: str) -> tuple[str, str | None]:
         UsageError: it is written otherwise.
     """
     found = _NAME.fullmatch(name)
+    try:
+        validate_repo_id(found["repository"] if found else "")
+    except HFValidationError:
+        found = None
     if found is None or ".." in name:
         raise UsageError(
             f"{name!r} is no repository of the hub: write OWNER/NAME or OWNER/NAME@revision (a branch, tag or commit), "
@@ -118,9 +124,10 @@ def fetch_shards(
     """
     table = fetch_config(name, repository, file=index, revision=revision)
     places = table.get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+    files = sorted({str(file) for file in places.values()}) if isinstance(places, dict) else []
+    if not files or not all(_SHARD.fullmatch(file) for file in files):
         raise UsageError(f"{index} of {repository} has no table weight_map of tensors and files.")
-    return [fetch(name, repository, file=file, revision=revision) for file in sorted(set(places.values()))]
+    return [fetch(name, repository, file=file, revision=revision) for file in files]
 
 
 def fetch_config(
