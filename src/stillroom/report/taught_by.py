@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stillroom.evaluation.roles import TEACHER
 from stillroom.report.finding import Finding
-from stillroom.report.numbers import METRICS, MISSING, estimate, fixed, plain
+from stillroom.report.numbers import METRICS, estimate, fixed, plain
 from stillroom.report.record import Record
-from stillroom.report.tables import Cell, Grid
 
 MODES = {
     "frozen": "frozen, with a head of its own on its features",
@@ -18,8 +17,7 @@ MODES = {
     "as_is": "asked as it came: it answers for these classes already",
 }
 _FORBIDDEN = "forbids commercial use"
-_COMMERCIAL = {True: _FORBIDDEN, False: "allows commercial use", None: "read it for commercial use"}
-_DIGITS = 16
+_COMMERCIAL = {True: _FORBIDDEN, False: "allows commercial use", None: "read what it says of commercial use"}
 
 
 @dataclass(frozen=True)
@@ -27,11 +25,11 @@ class TaughtBy:
     """What the pages show of the teachers.
 
     Attributes:
-        table: one row a teacher.
+        teachers: name, and what is known of it as pairs of heading and text.
         sentences: what to mind.
     """
 
-    table: Grid
+    teachers: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     sentences: tuple[str, ...]
 
 
@@ -40,20 +38,8 @@ def taught_by(record: Record) -> TaughtBy | None:
     found = record.manifest.get("taught_by") or []
     if not found:
         return None
-    rows: list[tuple[Cell, ...]] = [
-        (
-            plain(entry["name"]),
-            f"{plain(entry['source'])}{' at ' + entry['revision'][:12] if entry.get('revision') else ''}",
-            _licence(entry),
-            _digest(entry.get("digest")),
-            f"{fixed(entry['parameters'], 1)} M" if entry.get("parameters") else MISSING,
-            f"{entry['side']} px" if entry.get("side") else MISSING,
-            MODES.get(entry["mode"], plain(entry["mode"])),
-        )
-        for entry in found
-    ]
-    columns = ("Teacher", "Source", "Licence of its weights", "Digest", "Parameters", "Sees", "How it taught")
-    return TaughtBy(Grid(columns, rows), tuple(_sentences(record, found)))
+    teachers = tuple((plain(entry["name"]), tuple(_facts(entry))) for entry in found)
+    return TaughtBy(teachers, tuple(_sentences(record, found)))
 
 
 def licence_finding(record: Record) -> Finding | None:
@@ -74,7 +60,7 @@ def _sentences(record: Record, found: Sequence[dict[str, Any]]) -> list[str]:
     if test:
         figures = [(METRICS[key], estimate(test.get(key))) for key in ("auc", "accuracy") if key in METRICS]
         own = [
-            f"{name} {fixed(value.value)} ({fixed(value.low)} to {fixed(value.high)})"
+            f"{name if name.isupper() else name.lower()} {fixed(value.value)} ({fixed(value.low)} to {fixed(value.high)})"
             for name, value in figures
             if value
         ]
@@ -88,16 +74,18 @@ def _bound(found: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(plain(entry["name"]) for entry in found if entry.get("forbids_commercial_use")))
 
 
-def _licence(entry: dict[str, Any]) -> str:
-    if entry.get("source") == "random weights":
-        return "none needed"
-    if not entry.get("licence"):
-        return "not stated"
-    return f"{plain(entry['licence'])} ({_COMMERCIAL[entry.get('forbids_commercial_use')]})"
-
-
-def _digest(digest: str | None) -> str:
-    if not digest:
-        return MISSING
-    kind, _, digits = digest.partition(":")
-    return f"{kind} {digits[:_DIGITS]}…"
+def _facts(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Heading and text, as far as it is known."""
+    revision = f", revision {plain(entry['revision'])}" if entry.get("revision") else ""
+    yield "Weights from", f"{plain(entry.get('source') or 'not known')}{revision}"
+    if entry.get("digest"):
+        kind, _, digits = entry["digest"].partition(":")
+        yield ("SHA-256 of their file" if kind == "sha256" else "Digest of the weights"), digits
+    if entry.get("source") != "random weights":
+        bound = _COMMERCIAL[entry.get("forbids_commercial_use")]
+        yield "Their licence", f"{plain(entry['licence'])}: {bound}" if entry.get("licence") else "not stated"
+    if entry.get("parameters"):
+        yield "Parameters", f"{fixed(entry['parameters'], 1)} million"
+    if entry.get("side"):
+        yield "Sees images of", f"{entry['side']} px"
+    yield "Taught", MODES.get(entry["mode"], plain(entry["mode"]))
