@@ -138,6 +138,8 @@ def _before_the_class_token(network: nn.Module, backbone: nn.Module) -> str | No
     """The input of a transformer's last block, where the answer comes from the class token."""
     if not has_class_token(backbone) or (isinstance(network, Network) and network.features == "mean"):
         return None
+    if stated := getattr(backbone, "last_block_input", None):
+        return str(stated)
     blocks = getattr(backbone, "blocks", None)
     parts = list(blocks.named_children()) if isinstance(blocks, nn.Module) else []
     return f"blocks.{parts[-1][0]}.norm1" if parts and hasattr(parts[-1][1], "norm1") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,8 @@ class Network(nn.Module):
         start: where its weights come from before it is trained: ``random``, ``pretrained``, or ``cut`` out of a larger
             network. Training moves pretrained weights more slowly.
         last: the features that the head reads pass through here, so that a hook can watch them in any network.
+        published: what was read of its repository or folder before it was built, see
+            :attr:`stillroom.models.origins.base.Origin.published`; None where its name says all.
         by_class: makes logits of what the network says, see :mod:`~stillroom.models.answers`; nothing to do for a head.
         mean: buffer ``[3]``.
         std: buffer ``[3]``.
@@ -83,6 +85,7 @@ class Network(nn.Module):
             )
         self.name = name
         self.start: Start = "random"
+        self.published: dict[str, Any] | None = None
         self.classes = classes
         self.input_size = input_size
         self.features = features if has_class_token(backbone) else None

@@ -36,6 +36,7 @@ def save_network(network: Network, folder: Path) -> Path:
         "attention": network.attention is not None,
         "mean": list(network.normalisation.mean),
         "std": list(network.normalisation.std),
+        "published": network.published,
         # Two files cannot be replaced at one instant; the digest tells a matching pair.
         "digest": weights_digest(network),
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
@@ -61,6 +62,7 @@ def load_network(folder: Path) -> Network:
             input_size=(height, width),
             features=description["features"],
             attention=description.get("attention", False),
+            published=description.get("published"),
         )
         network.load_state_dict(state)
     except FileNotFoundError as error:

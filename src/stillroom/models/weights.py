@@ -46,6 +46,21 @@ def load_weights(network: Network, path: Path, name: str) -> Path:
     """
     file = find_weights(path, name)
     state, normalisation = read_weights(file)
+    load_state(network, state, name, file)
+    if normalisation is not None:
+        network.normalise_by(normalisation)
+    return file
+
+
+def load_state(network: Network, state: dict[str, Tensor], name: str, file: Path) -> None:
+    """Fill the network's backbone from tensors by name; see :func:`load_weights` for what is understood and raised.
+
+    Args:
+        network: changed in place.
+        state: what was read.
+        name: the model's, by timm.
+        file: where it was read from, for errors.
+    """
     backbone = network.backbone
     target = backbone.state_dict()
     rename = next((rule for prefix, rule in PUBLISHED.items() if name.startswith(prefix)), None)
@@ -62,9 +77,6 @@ def load_weights(network: Network, path: Path, name: str) -> Path:
     _check(state, target, name, file)
     # Files from before batch norm counted its batches lack that one number; it is not read in evaluation.
     backbone.load_state_dict({key: state.get(key, value) for key, value in target.items()})
-    if normalisation is not None:
-        network.normalise_by(normalisation)
-    return file
 
 
 def find_weights(path: Path, name: str) -> Path:

@@ -14,8 +14,8 @@ from torch import nn
 from stillroom.errors import UsageError
 from stillroom.models.network import Network
 from stillroom.models.normalisation import Normalisation
-from stillroom.models.origins import origin_of
-from stillroom.models.origins.base import Provenance
+from stillroom.models.origins import origin_again, origin_of
+from stillroom.models.origins.base import Origin, Provenance
 from stillroom.models.specification import Says, Size, Specification
 from stillroom.models.taps import FeatureKind, classifiers
 from stillroom.models.weights import find_weights
@@ -66,7 +66,7 @@ def create(
     # The CPU's generator alone: torch.manual_seed would also reseed every accelerator.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _network(name, classes, (size, size), features, attention)
+        network = _network(origin_of(name), name, classes, (size, size), features, attention)
         if spec.says == "features":
             _start_undecided(network, seed)
     if file is not None:
@@ -95,16 +95,37 @@ def provenance(name: str, weights: Path | None) -> Provenance:
 
 
 def restore(
-    name: str, *, classes: int, input_size: Size, features: FeatureKind | None, attention: bool = False
+    name: str,
+    *,
+    classes: int,
+    input_size: Size,
+    features: FeatureKind | None,
+    attention: bool = False,
+    published: dict[str, Any] | None = None,
 ) -> Network:
-    """The network to load a saved one's weights into; its own weights are random."""
+    """The network to load a saved one's weights into; its own weights are random.
+
+    Args:
+        name: see :func:`create`, as the other arguments.
+        classes: ``K``.
+        input_size: height and width in pixels.
+        features: what the classifier sees of a transformer.
+        attention: whether it has spatial attention.
+        published: see :class:`~stillroom.models.network.Network`; with it, no repository or folder is asked.
+    """
+    origin = origin_again(name, published) if published else origin_of(name)
     with torch.random.fork_rng(devices=[]):
-        return _network(name, classes, input_size, features, attention)
+        return _network(origin, name, classes, input_size, features, attention)
 
 
 def specification(name: str) -> Specification:
     """What is known of ``name`` before it is built. Raises UsageError for a name that nobody knows."""
-    known, told = origin_of(name).specification, parse(name)
+    return _as_told(name, origin_of(name).specification)
+
+
+def _as_told(name: str, known: Specification) -> Specification:
+    """What is known of a network, with what its name says of it."""
+    told = parse(name)
     changed: dict[str, Any] = {}
     if "outputs" in told.options:
         changed["says"] = told.options["outputs"]
@@ -192,10 +213,12 @@ def outline(name: str, size: int | None = None, classes: int | None = None) -> n
         return _backbone(name, classes, (side, side)).eval()
 
 
-def _network(name: str, classes: int, input_size: Size, features: FeatureKind | None, attention: bool) -> Network:
-    spec = specification(name)
-    return Network(
-        _backbone(name, classes if spec.says == "features" else None, input_size),
+def _network(
+    origin: Origin, name: str, classes: int, input_size: Size, features: FeatureKind | None, attention: bool
+) -> Network:
+    spec = _as_told(name, origin.specification)
+    network = Network(
+        origin.build(classes if spec.says == "features" else None, input_size),
         name=name,
         classes=classes,
         input_size=input_size,
@@ -203,6 +226,8 @@ def _network(name: str, classes: int, input_size: Size, features: FeatureKind | 
         features=features,
         attention=attention,
     )
+    network.published = origin.published
+    return network
 
 
 def _start_undecided(network: Network, seed: int) -> None:

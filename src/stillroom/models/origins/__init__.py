@@ -15,15 +15,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from stillroom.models.origins import timm_models, timm_repository
+from stillroom.models import hub
+from stillroom.models.origins import (
+    open_clip_tower,
+    preprocessing,
+    timm_models,
+    timm_repository,
+    transformers_backbone,
+)
 from stillroom.models.origins.base import Origin
 from stillroom.models.origins.built_in import built_in
 from stillroom.models.origins.medical import of_catalogue
 from stillroom.models.origins.own_module import by_function, handed_over
-from stillroom.settings.network_names import HANDED_OVER, HUB, NetworkName, parse
+from stillroom.models.origins.publication import Publication
+from stillroom.settings.network_names import HANDED_OVER, HUB, OPEN_CLIP, TRANSFORMERS, NetworkName, parse
 
 
 def origin_of(name: str) -> Origin:
@@ -38,6 +48,19 @@ def origin_of(name: str) -> Origin:
     return _origin_of(name, found) if found.is_path else _kept(name)
 
 
+def origin_again(name: str, published: Mapping[str, Any]) -> Origin:
+    """The origin of a saved network by what :attr:`Origin.published` said of it, without its repository or folder."""
+    found = parse(name)
+    place = Path(found.base).expanduser()  # where its weights were; a saved network brings its own
+    publication = Publication(name, place)
+    config = published.get(transformers_backbone.CONFIG, {})
+    if open_clip_tower.CONFIG in published:
+        return open_clip_tower.tower(name, published[open_clip_tower.CONFIG], publication, found.options)
+    if preprocessing.FILE in published:
+        return transformers_backbone.TransformersBackbone(name, config, published[preprocessing.FILE], publication)
+    return timm_repository.TimmRepository(name, config, found.arguments, place)
+
+
 @lru_cache(maxsize=64)
 def _kept(name: str) -> Origin:
     """Names whose meaning does not change while a process runs."""
@@ -49,8 +72,22 @@ def _origin_of(name: str, found: NetworkName) -> Origin:
         return by_function(found.base, found.options)
     if found.scheme == HUB:
         return timm_repository.at_hub(name, found.rest, found.arguments)
+    if found.scheme == TRANSFORMERS:
+        return transformers_backbone.read(name, Publication(name, hub.split(found.rest)), found.options)
+    if found.scheme == OPEN_CLIP:
+        return open_clip_tower.read(name, Publication(name, hub.split(found.rest)), found.options)
     if found.is_path:
-        folder = Path(found.base).expanduser()
-        return timm_repository.in_folder(name, folder, timm_repository.read_config(name, folder), found.arguments)
+        return _in_folder(name, Path(found.base).expanduser(), found)
     ours = built_in(found.base) or of_catalogue(name, found.base, found.arguments)
     return ours or timm_models.TimmModel(found.base, found.arguments)
+
+
+def _in_folder(name: str, folder: Path, found: NetworkName) -> Origin:
+    """A folder of timm's, transformers' or open_clip's form, as its files tell."""
+    publication = Publication(name, folder)
+    if (folder / open_clip_tower.CONFIG).is_file() and not (folder / transformers_backbone.CONFIG).is_file():
+        return open_clip_tower.read(name, publication, found.options)
+    config = timm_repository.read_config(name, folder)
+    if "model_type" in config and "architecture" not in config:
+        return transformers_backbone.read(name, publication, found.options)
+    return timm_repository.in_folder(name, folder, config, found.arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -52,6 +52,14 @@ class Origin(ABC):
     @abstractmethod
     def locate(self) -> Path:
         """The file of its published weights, downloaded if need be. Raises UsageError where there is none."""
+
+    @property
+    def published(self) -> dict[str, Any] | None:
+        """What was read of its repository or folder, by file: with it a saved network can be built where neither is there.
+
+        None where the name says all.
+        """
+        return None
 
     def fill(self, network: Network, file: Path, name: str) -> None:
         """Read a file of weights into the network. Raises UsageError where they do not fit."""

@@ -71,6 +71,10 @@ class TimmRepository(Origin):
         published = self.config.get("model_args") or {}
         return {key: value for key, value in published.items() if key not in _OURS} | dict(self.arguments)
 
+    @property
+    def published(self) -> dict[str, Any]:
+        return {"config.json": dict(self.config)}
+
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
         spec = self.specification
         published = self.config.get("num_classes", (self.config.get("pretrained_cfg") or {}).get("num_classes"))
