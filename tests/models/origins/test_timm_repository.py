@@ -77,7 +77,8 @@ def test_what_the_user_says_of_pixels_wins(folder):
         ("{", "not valid JSON"),
         ("[]", "no settings by name"),
         ('{"architecture": "vit_tiny_patch16_22"}', "does not know.*vit_tiny_patch16_224"),
-        ('{"model_type": "vit"}', "names no architecture of timm's"),
+        ('{"num_classes": 3}', "names no architecture of timm's"),
+        ('{"model_type": "bert"}', "model_type 'bert'"),
         (None, "config.json cannot be read"),
     ],
 )

@@ -154,18 +154,9 @@ class TransformersBackbone(Origin):
             hub=self.publication.repository,
         )
 
-    @cached_property
+    @property
     def _kind(self) -> Kind:
-        wanted = str(self.config.get("model_type"))
-        if wanted not in KINDS or "AutoModel" in (self.config.get("auto_map") or {}):
-            code = ", and brings code of its own, which is never run" if self.config.get("auto_map") else ""
-            raise UsageError(
-                f"{self.name}: its config.json says model_type {wanted!r}{code}. Stillroom takes {', '.join(KINDS)} of "
-                "transformers; others can be brought as package.module:function."
-            )
-        if "quantization_config" in self.config:
-            raise UsageError(f"{self.name} is published with quantised weights. Choose one with weights in full.")
-        return KINDS[wanted]
+        return _kind_of(self.name, self.config)
 
     @cached_property
     def _config(self) -> Any:
@@ -275,6 +266,7 @@ def read(name: str, publication: Publication, told: Mapping[str, str]) -> Transf
     if "model_type" not in config:
         hint = " It is of timm's form: write hf-hub: in front instead." if "architecture" in config else ""
         raise UsageError(f"{name}: its config.json names no model_type of transformers'.{hint}")
+    _kind_of(name, config)
     scaling: dict[str, Any] = {}
     if not {"mean", "std"} <= told.keys():
         try:
@@ -282,6 +274,19 @@ def read(name: str, publication: Publication, told: Mapping[str, str]) -> Transf
         except UsageError as error:
             raise UsageError(f"{name} does not say how its pixels are scaled: {error} {preprocessing.TOLD}") from error
     return TransformersBackbone(name, config, scaling, publication)
+
+
+def _kind_of(name: str, config: Mapping[str, Any]) -> Kind:
+    wanted = str(config.get("model_type"))
+    if wanted not in KINDS or "AutoModel" in (config.get("auto_map") or {}):
+        code = ", and brings code of its own, which is never run" if config.get("auto_map") else ""
+        raise UsageError(
+            f"{name}: its config.json says model_type {wanted!r}{code}. Stillroom takes {', '.join(KINDS)} of "
+            "transformers; others can be brought as package.module:function."
+        )
+    if "quantization_config" in config:
+        raise UsageError(f"{name} is published with quantised weights. Choose one with weights in full.")
+    return KINDS[wanted]
 
 
 def _library(name: str) -> ModuleType:
