@@ -8,13 +8,15 @@ import sys
 
 import pytest
 import torch
+from hub_server import Hub
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from stillroom.errors import UsageError
 from stillroom.models.origins import origin_of
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
-from stillroom.models.zoo import create, outline, resolve_size, specification
+from stillroom.models.zoo import create, outline, provenance, resolve_size, specification
 
 transformers = pytest.importorskip("transformers")
 
@@ -424,3 +426,72 @@ def test_every_weight_learns_after_the_network_was_asked(published):
     network.train()(pictures(32)).square().sum().backward()
     lacking = [name for name, weight in network.named_parameters() if weight.grad is None]
     assert lacking == ["backbone.body.embeddings.mask_token"]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on loopback, which the client takes for the hub; its cache is empty and nobody is logged in."""
+    server = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield server
+    server.stop()
+
+
+def test_a_repository_is_the_folder_that_was_published(published, hub):
+    model, folder = published("dinov2_with_registers")
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    card = b"---\nlicense: other\nlicense_name: clinic-research\ntags:\n- x\n---\n# Eye\nlicense: not this one\n"
+    commit = hub.publish("clinic/registers", files | {"README.md": card}, tag="v1")
+    hub.publish("clinic/registers", {"config.json": b"{}"})
+    name = "hf:clinic/registers@v1"
+    network = create(name, classes=3, pretrained=True).eval()
+    _, pooled = as_transformers(model, pictures(32))
+    with torch.no_grad():
+        torch.testing.assert_close(network.pooled(pictures(32)), pooled, atol=1e-5, rtol=1e-4)
+    known = provenance(name, None)
+    assert (known.source, known.revision, known.licence) == ("clinic/registers", commit, "clinic-research")
+    seen = len(hub.requests)
+    hub.stop()
+    assert weights_digest(create(name, classes=3, pretrained=True)) == weights_digest(network)
+    assert len(hub.requests) == seen
+    assert provenance(name, None) == known
+
+
+def test_shards_of_a_repository_are_all_fetched(published, hub):
+    model, folder = published("vit")
+    state = load_file(folder / "model.safetensors")
+    files = {name: (folder / name).read_bytes() for name in ("config.json", "preprocessor_config.json")}
+    places = {key: f"model-{n % 2}.safetensors" for n, key in enumerate(state)}
+    for shard in set(places.values()):
+        save_file({key: state[key] for key in state if places[key] == shard}, folder.parent / shard)
+        files[shard] = (folder.parent / shard).read_bytes()
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": places}).encode()
+    hub.publish("clinic/shards", files)
+    network = create("hf:clinic/shards", classes=3, pretrained=True).eval()
+    _, pooled = as_transformers(model, pictures(32))
+    with torch.no_grad():
+        torch.testing.assert_close(network.pooled(pictures(32)), pooled, atol=1e-5, rtol=1e-4)
+    assert provenance("hf:clinic/shards", None).licence is None
+
+
+def test_a_repository_without_preprocessing_asks_for_mean_and_deviation(published, hub):
+    folder = published("vit")[1]
+    files = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    hub.publish("clinic/bare", files)
+    with pytest.raises(
+        UsageError, match=r"scaled: clinic/bare has no preprocessor_config\.json\..*Give --teacher-mean"
+    ):
+        specification("hf:clinic/bare")
+    assert create("hf:clinic/bare?mean=0.5&std=0.5", classes=2, pretrained=True).normalisation.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_repository_of_timms_form_is_told_apart(hub):
+    hub.publish("clinic/timm", {"config.json": b'{"architecture": "test_vit"}'})
+    with pytest.raises(UsageError, match=r"of timm's form: write hf-hub: in front instead"):
+        specification("hf:clinic/timm")

@@ -1,0 +1,82 @@
+"""Whole runs that a backbone of transformers, or an image tower of open_clip, teaches."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from stillroom import (
+    DataSettings,
+    EvaluationSettings,
+    Settings,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+    ViewSettings,
+    distill,
+)
+from stillroom.models.saving import load_network
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+
+
+def transformers_folder(folder, kind):
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{kind}Config")(**SMALL, **({} if kind == "Dinov2" else {"intermediate_size": 48}))
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    scaling = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(scaling))
+    return folder
+
+
+def open_clip_folder(folder, kind):
+    open_clip = pytest.importorskip("open_clip")
+    text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
+    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+    state = open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).state_dict()
+    save_file(state, folder / "open_clip_model.safetensors")
+    scaling = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    content = {"model_cfg": {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": scaling}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def settings(picture_folder):
+    return Settings(
+        str(picture_folder),
+        data=DataSettings(size=32),
+        views=ViewSettings(views=2),
+        student=StudentSettings("resnet10t_050"),
+        training=TrainingSettings(epochs=2, batch_size=16, lr=3e-3),
+        evaluation=EvaluationSettings(latency=False, explain=4, resamples=100, rivals=False, control=False),
+        device="cpu",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "kind", "mode"),
+    [
+        (transformers_folder, "Dinov2", "frozen"),
+        (transformers_folder, "DINOv3ViT", "finetune"),
+        (transformers_folder, "SiglipVision", "finetune"),
+        (open_clip_folder, "", "frozen"),
+    ],
+)
+def test_a_run_is_taught_explained_and_kept(settings, tmp_path, make, kind, mode):
+    folder = make(tmp_path, kind)
+    teacher = TeacherSettings(str(folder), teacher_mode=mode)
+    run = distill(dataclasses.replace(settings, teacher=teacher), tmp_path / "run", show_progress=False)
+    figures = run.metrics["explanation"]
+    assert {"student", "teacher"} <= set(figures["networks"] if "networks" in figures else figures)
+    # The run moves to where there is neither folder nor hub.
+    shutil.rmtree(tmp_path / "run" / "teacher" / "bank", ignore_errors=True)
+    for file in folder.glob("*.json"):
+        file.unlink()
+    network = load_network(tmp_path / "run" / "teacher")
+    assert network.input_size == (32, 32)
+    assert np.isfinite(network.classifier().weight.detach().numpy()).all()
