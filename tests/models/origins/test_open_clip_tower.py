@@ -9,8 +9,10 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from timm.optim import param_groups_layer_decay
 
 from stillroom.errors import UsageError
+from stillroom.explanation.layers import find_layer
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create, outline, specification
@@ -128,6 +130,18 @@ def test_another_size_has_the_positions_that_open_clip_would_give(published):
             atol=1e-5,
             rtol=1e-4,
         )
+
+
+def test_layer_decay_is_by_block(published):
+    network = create(str(published("own")[1]), classes=3)
+    groups = param_groups_layer_decay(network.backbone, layer_decay=0.5)
+    assert sorted({group["lr_scale"] for group in groups}) == [0.125, 0.25, 0.5, 1.0]
+
+
+def test_gradients_reach_the_map_that_is_explained(published):
+    network = create(str(published("own")[1]), classes=3, pretrained=True).eval()
+    found = find_layer(network, "auto", pictures(32)[:1], by_gradient=True)
+    assert found.name == "body.transformer.resblocks.1.ln_1"
 
 
 @pytest.mark.parametrize("kind", ["own", "timm_mean"])

@@ -11,8 +11,10 @@ import torch
 from hub_server import Hub
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from timm.optim import param_groups_layer_decay
 
 from stillroom.errors import UsageError
+from stillroom.explanation.layers import find_layer, watched
 from stillroom.models.origins import origin_of
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
@@ -426,6 +428,42 @@ def test_every_weight_learns_after_the_network_was_asked(published):
     network.train()(pictures(32)).square().sum().backward()
     lacking = [name for name, weight in network.named_parameters() if weight.grad is None]
     assert lacking == ["backbone.body.embeddings.mask_token"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [
+        ("vit", "body.layers.1.layernorm_before"),
+        ("dinov2", "body.encoder.layer.1.norm1"),
+        ("dinov3_vit", "body.model.layer.1.norm1"),
+        ("clip", "body.encoder.layers.1.layer_norm1"),
+        ("siglip", "last"),
+    ],
+)
+def test_gradients_reach_the_map_that_is_explained(published, kind, layer):
+    network = create(str(published(kind)[1]), classes=3, pretrained=True).eval()
+    found = find_layer(network, "auto", pictures(32)[:1], by_gradient=True)
+    assert found.name == layer
+    with watched(found) as seen, torch.no_grad():
+        network(pictures(32))
+    assert found.as_map(seen[-1]).shape == (2, 32, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "dinov3_vit", "siglip", "clip"])
+def test_layer_decay_is_by_block(published, kind):
+    network = create(str(published(kind)[1]), classes=3, pretrained=True)
+    rates = {
+        id(weight): group["lr_scale"]
+        for group in param_groups_layer_decay(network.backbone, layer_decay=0.5)
+        for weight in group["params"]
+    }
+    by_part = {name: rates[id(weight)] for name, weight in network.backbone.named_parameters()}
+    stem = {rate for name, rate in by_part.items() if "embedding" in name}
+    first, second = (
+        {rate for name, rate in by_part.items() if f"layer.{n}." in name or f"layers.{n}." in name} for n in (0, 1)
+    )
+    assert len(stem) == len(first) == len(second) == 1
+    assert stem.pop() < first.pop() < second.pop() <= by_part["head.weight"]
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class TokenBackbone(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which layer a parameter belongs to, as timm's layer decay wants it."""
         stem, blocks = "|".join(map(re.escape, self.anatomy.stem)), re.escape(self.anatomy.blocks)
-        return {"stem": rf"^body\.({stem})", "blocks": [(rf"^body\.{blocks}\.(\d+)", None), (r"^body\.", (99999,))]}
+        return {"stem": rf"^body\.(?:{stem})", "blocks": [(rf"^body\.{blocks}\.(\d+)", None), (r"^body\.", (99999,))]}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
