@@ -76,10 +76,13 @@ def weights_at_hand(names: tuple[str, ...], weights: Path | None) -> tuple[tuple
             raise UsageError(f"No weights at {weights}: there is no such file or folder.")
         return (*brought, *(name for name in names if _in_files(name, weights))), f"{weights}"
     from stillroom.models import hub
+    from stillroom.models.origins.timm_models import FILES
     from stillroom.models.zoo import specification
 
     published = {name: source for name in names if (source := specification(name).hub)}
-    cached = tuple(name for name, source in published.items() if hub.is_cached(source))
+    cached = tuple(
+        name for name, source in published.items() if any(hub.is_cached(source, file=file) for file in FILES)
+    )
     if len(cached) == len(published):
         return (*brought, *cached), "the local cache of timm's hub"
     if hub.answers(HUB_PATIENCE_S):

@@ -51,14 +51,14 @@ def origin_of(name: str) -> Origin:
 def origin_again(name: str, published: Mapping[str, Any]) -> Origin:
     """The origin of a saved network by what :attr:`Origin.published` said of it, without its repository or folder."""
     found = parse(name)
-    place = Path(found.base).expanduser()  # where its weights were; a saved network brings its own
-    publication = Publication(name, place)
+    # Where its weights were; a saved network brings its own.
+    publication = Publication(name, Path(found.base).expanduser())
     config = published.get(transformers_backbone.CONFIG, {})
     if open_clip_tower.CONFIG in published:
         return open_clip_tower.tower(name, published[open_clip_tower.CONFIG], publication, found.options)
     if preprocessing.FILE in published:
         return transformers_backbone.TransformersBackbone(name, config, published[preprocessing.FILE], publication)
-    return timm_repository.TimmRepository(name, config, found.arguments, place)
+    return timm_repository.of_config(name, config, publication, found.arguments)
 
 
 @lru_cache(maxsize=64)
@@ -71,7 +71,7 @@ def _origin_of(name: str, found: NetworkName) -> Origin:
     if found.scheme == "function":
         return by_function(found.base, found.options)
     if found.scheme == HUB:
-        return timm_repository.at_hub(name, found.rest, found.arguments)
+        return timm_repository.read(name, Publication(name, hub.split(found.rest)), found.arguments)
     if found.scheme == TRANSFORMERS:
         return transformers_backbone.read(name, Publication(name, hub.split(found.rest)), found.options)
     if found.scheme == OPEN_CLIP:
@@ -90,4 +90,4 @@ def _in_folder(name: str, folder: Path, found: NetworkName) -> Origin:
     config = timm_repository.read_config(name, folder)
     if "model_type" in config and "architecture" not in config:
         return transformers_backbone.read(name, publication, found.options)
-    return timm_repository.in_folder(name, folder, config, found.arguments)
+    return timm_repository.of_config(name, config, publication, found.arguments)

@@ -19,6 +19,8 @@ from stillroom.models.normalisation import Normalisation
 from stillroom.models.origins.base import Origin, Provenance, no_published_weights
 from stillroom.models.specification import Size, Specification
 
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""What the file of weights is called in the repositories of timm's list."""
 _CLASSES_BY_NAME = ("mlp_layer", "act_layer", "norm_layer", "attn_layer", "block_fn", "embed_layer")
 """Keywords that take a class of torch or timm, here given by its name."""
 
@@ -66,7 +68,9 @@ class TimmModel(Origin):
         source = self.specification.hub
         if source is None:
             raise no_published_weights(self.name)
-        return hub.fetch(self.name, source)
+        if source.startswith("https://"):
+            return hub.fetch(self.name, source)
+        return hub.fetch_any(self.name, source, FILES)  # some stand with their authors, in other forms
 
 
 def build(

@@ -13,13 +13,13 @@ import timm
 from torch import nn
 
 from stillroom.errors import UsageError, nearest
-from stillroom.models import hub
 from stillroom.models.normalisation import Normalisation
 from stillroom.models.origins import timm_models
 from stillroom.models.origins.base import Origin, Provenance
+from stillroom.models.origins.publication import Publication
 from stillroom.models.specification import Size, Specification
-from stillroom.models.weights import find_weights
 
+CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "model.pth")
 """What the file of weights may be called, in the order looked for."""
 _OURS = ("num_classes", "img_size", "pretrained", "in_chans")
@@ -34,13 +34,13 @@ class TimmRepository(Origin):
         name: the user's.
         config: what config.json holds: ``architecture``, and where they are stated ``model_args``, ``pretrained_cfg``.
         arguments: keywords that the config lacks.
-        place: the repository (and revision), or the folder.
+        publication: the repository or folder.
     """
 
     name: str
     config: Mapping[str, Any]
     arguments: Mapping[str, Any]
-    place: tuple[str, str | None] | Path
+    publication: Publication
 
     @cached_property
     def specification(self) -> Specification:
@@ -61,7 +61,7 @@ class TimmRepository(Origin):
             fixed_size=bool(stated.get("fixed_input_size", found.fixed_size))
             and not self._keywords.get("dynamic_img_size"),
             normalisation=own,
-            hub=None if isinstance(self.place, Path) else self.place[0],
+            hub=self.publication.repository,
             licence=stated.get("license"),
             classes=tuple(stated.get("label_names") or ()),
         )
@@ -73,7 +73,7 @@ class TimmRepository(Origin):
 
     @property
     def published(self) -> dict[str, Any]:
-        return {"config.json": dict(self.config)}
+        return {CONFIG: dict(self.config)}
 
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
         spec = self.specification
@@ -85,29 +85,31 @@ class TimmRepository(Origin):
         return timm_models.build(self.config["architecture"], self.name, shown, self._keywords, count, input_size)
 
     def locate(self) -> Path:
-        if isinstance(self.place, Path):
-            return find_weights(self.place, next((name for name in WEIGHTS if (self.place / name).is_file()), "model"))
-        repository, revision = self.place
-        return hub.fetch_any(self.name, repository, WEIGHTS, revision=revision)
+        return self.publication.weights(WEIGHTS)
 
     def provenance(self, file: Path | None) -> Provenance:
-        if file or isinstance(self.place, Path):
-            return Provenance(str(file or self.place), None, self.specification.licence)
-        repository, revision = self.place
-        return Provenance(repository, hub.commit_of(repository, revision), self.specification.licence)
+        found = self.publication.provenance(file)
+        return replace(found, licence=self.specification.licence or found.licence)
 
 
-def at_hub(name: str, rest: str, arguments: Mapping[str, Any]) -> TimmRepository:
-    """The network of ``hf-hub:OWNER/NAME[@revision]``; its config is downloaded if need be."""
-    repository, revision = hub.split(rest)
-    config = hub.fetch_config(name, repository, revision=revision)
-    _require_architecture(name, config)
-    return TimmRepository(name, config, arguments, (repository, revision))
+def read(name: str, publication: Publication, arguments: Mapping[str, Any]) -> TimmRepository:
+    """The network of a repository or folder. Raises UsageError where its config.json is none of timm's."""
+    return of_config(name, publication.settings(CONFIG), publication, arguments)
+
+
+def of_config(
+    name: str, config: Mapping[str, Any], publication: Publication, arguments: Mapping[str, Any]
+) -> TimmRepository:
+    """The same by a config that was read already."""
+    if "architecture" not in config:
+        hint = " It looks like one of transformers': write hf: in front instead." if "model_type" in config else ""
+        raise UsageError(f"{name}: its config.json names no architecture of timm's.{hint}")
+    return TimmRepository(name, config, arguments, publication)
 
 
 def read_config(name: str, folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises UsageError where there is none, or it is not an object in JSON."""
-    file = folder / "config.json"
+    file = folder / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -120,15 +122,3 @@ def read_config(name: str, folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UsageError(f"{file} holds no settings by name.")
     return config
-
-
-def in_folder(name: str, folder: Path, config: Mapping[str, Any], arguments: Mapping[str, Any]) -> TimmRepository:
-    """The network of a folder in timm's form."""
-    _require_architecture(name, config)
-    return TimmRepository(name, config, arguments, folder)
-
-
-def _require_architecture(name: str, config: Mapping[str, Any]) -> None:
-    if "architecture" not in config:
-        hint = " It looks like one of transformers': write hf: in front instead." if "model_type" in config else ""
-        raise UsageError(f"{name}: its config.json names no architecture of timm's.{hint}")
