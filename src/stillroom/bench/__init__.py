@@ -206,20 +206,20 @@ def _check_folder(out: Path) -> None:
 def _check_cells(file: Path, cells: list[Cell]) -> None:
     """Raises UsageError, naming the cell, for what `stillroom distill` would refuse before it reads an image."""
     from stillroom.data.load import open_source
+    from stillroom.data.table import Table
     from stillroom.run.preparing import check_settings as check
-    from stillroom.task import Task
 
-    tasks: dict[str, Task] = {}
+    tables: dict[str, Table] = {}
     for cell in cells:
         settings = cell.settings
         key = repr((settings.source, settings.data))
         try:
-            if key not in tasks:
-                tasks[key] = open_source(settings.source, settings.data, seed=settings.seed).task
+            if key not in tables:
+                tables[key] = open_source(settings.source, settings.data, seed=settings.seed)
             if cell.plan is None:
-                check(settings, tasks[key])
+                check(settings, tables[key])
             else:  # the rest is not known before it is planned
-                settings.recipe.adapt(tasks[key])
+                settings.recipe.adapt(tables[key].task)
         except StillroomError as error:
             raise UsageError(f"{file}: {cell.title}: {error}") from None
 

@@ -303,6 +303,8 @@ def _networks(
             asked = resolved.recipe.teacher_names(resolved)
             listed = set(asked) == {resolved.teacher.teacher}  # else the recipe has teachers of its own, or none
             label = (teacher.label or resolved.teacher.teacher) if listed else " + ".join(dict.fromkeys(asked))
+            if taught and (table := resolved.teacher.teacher_answers):
+                label = table.name
             if listed or teacher is teachers[0] or own_teacher:
                 yield label, student.label or resolved.student.student, parts
 

@@ -19,6 +19,7 @@ from stillroom.planning.plan_file import FILE as PLAN_FILE
 from stillroom.planning.plan_file import read_plan
 from stillroom.recipes import MedAlmighty, Recipe, recipe_named
 from stillroom.settings.sections import (
+    AnswersKind,
     DataSettings,
     EvaluationSettings,
     StudentSettings,
@@ -132,6 +133,9 @@ def make_app(
         max_mb: float = 10.0,
         max_ms: float | None = None,
         weights: Path | None = None,
+        teacher_answers: Path | None = None,
+        answers_kind: AnswersKind | None = None,
+        answers_of: str = "",
         out: Path = Path(PLAN_FILE),
         json: Annotated[bool, Parameter(negative="")] = False,
         seed: int = 0,
@@ -152,6 +156,9 @@ def make_app(
             max_mb: how many MB the student's float32 parameters may take up.
             max_ms: how many milliseconds the student may take for one image on one thread.
             weights: a file or folder of pretrained weights. Default: timm's hub.
+            teacher_answers: a table of answers that will teach; see `stillroom distill`.
+            answers_kind: what its numbers are. Default: read off the values, where these leave no doubt.
+            answers_of: whose columns are read, where it has some for several networks.
             out: the file to write.
             json: print JSON alone.
             seed: fixes splits, initial weights, order and views.
@@ -163,7 +170,10 @@ def make_app(
         from stillroom.planning.sheet import fixed_names
 
         refuse_where_taken(out)
-        given = Settings(source, data=data, teacher=TeacherSettings(weights=weights), seed=seed, device=device)
+        teacher = TeacherSettings(
+            weights=weights, teacher_answers=teacher_answers, answers_kind=answers_kind, answers_of=answers_of
+        )
+        given = Settings(source, data=data, teacher=teacher, seed=seed, device=device)
         fixed = fixed_names(MedAlmighty, flags - {"max_mb"})
         made = make(source, minutes=minutes, max_mb=max_mb, max_ms=max_ms, given=given, fixed=fixed)
         write_plan(made, out)

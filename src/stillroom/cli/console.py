@@ -208,6 +208,8 @@ def plan_in_short(plan: Plan) -> str:
     start = f"cut out of {student.student_from}" if student.student_from else start
     taught_by = " and ".join(dict.fromkeys(settings.recipe.teacher_names(settings)))
     parts = [f"{student.student} ({start}) at {settings.student_data.size} px"]
+    if settings.recipe.has_teacher and settings.teacher.teacher_answers:
+        parts.append(f"taught by the answers in {settings.teacher.teacher_answers.name}")
     if taught_by:
         parts.append(
             f"taught by {'a frozen' if settings.teacher.teacher_mode == 'frozen' else 'a fine-tuned'} {taught_by}"

@@ -1,4 +1,4 @@
-"""A teacher: a network with its answers in banks, asked once per image and view however many students learn."""
+"""A teacher: a network with its answers in banks, asked once per image and view; or a table of answers without a network."""
 
 from __future__ import annotations
 
@@ -18,29 +18,39 @@ from stillroom.models.taps import Outputs
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network together with its stored answers.
+    """A trained network together with its stored answers, or stored answers alone.
 
     Attributes:
-        network: maps images to logits; kept for explanation and export.
+        network: maps images to logits; kept for explanation and export. None where a table of answers teaches, whose one bank
+            then answers to every view of an image as to the image.
         banks: its answers to the images as they are, and to the training images' views unless each epoch has its own
             and is asked online.
-        ask: what the banks hold the answers to.
+        ask: what the banks hold the answers to; None without a network.
         images: where online questions take their views from.
         head: applied to the stored ``pooled`` of a frozen backbone, on the CPU; None where ``logits`` are stored.
         unlabelled: the same teacher on the images without labels, whose rows are their own; None where there are none.
     """
 
-    network: Network
+    network: Network | None
     banks: tuple[Bank, ...]
-    ask: Ask
+    ask: Ask | None
     images: Images
     head: nn.Linear | None = None
     unlabelled: Teacher | None = None
 
     @property
+    def name(self) -> str:
+        """The network's; empty where there is none."""
+        return self.network.name if self.network else ""
+
+    @property
     def holds(self) -> frozenset[str]:
         """Names of the stored outputs."""
         return frozenset(self.banks[0].arrays)
+
+    def answers(self, rows: np.ndarray) -> bool:
+        """Whether it has an answer to each of these rows' images as they are."""
+        return bool(np.isin(rows, self.banks[0].rows).all())
 
     def logits(self, rows: np.ndarray, view: int | None) -> Tensor:
         """``[B, K]`` float32, on the CPU, detached."""
@@ -51,6 +61,8 @@ class Teacher:
 
     def output(self, name: str, rows: np.ndarray, view: int | None) -> Tensor:
         """A stored output: ``pooled`` ``[B, D]``, ``logits`` ``[B, K]``, ``map`` ``[B, C, H, W]`` or ``attention``."""
+        if self.network is None or self.ask is None:
+            return torch.from_numpy(self.banks[0].at(name, rows, None))
         for bank in self.banks:
             if view in bank.views:
                 return torch.from_numpy(bank.at(name, rows, view))

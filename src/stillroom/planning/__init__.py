@@ -93,6 +93,8 @@ def _changed(settings: Settings) -> list[str]:
     kind = type(settings.recipe)
     plain = Settings(settings.source, kind())
     names = [name for name in names_of(kind) if value_of(settings, name) != value_of(plain, name)]
+    if settings.teacher.teacher_answers:
+        names = [name for name in names if name != "teacher.teacher"]  # it has none then
     return names if kind is type(Settings(settings.source).recipe) else ["recipe.name", *names]
 
 

@@ -107,6 +107,7 @@ class _Planner:
         facts = self.facts
         recipe = self._recipe()
         own = recipe.name in WITH_OWN_NETWORKS
+        asks = recipe.has_teacher and not self.given.teacher.teacher_answers  # a table of answers costs no time
         free = without_labels(facts, self.given.training.teach_rest) if recipe.has_teacher else 0
         images = facts.labelled + free
         batch = self._batch(images)
@@ -114,9 +115,9 @@ class _Planner:
         shown = self.steps_a_pass * batch if free else images
         if facts.resolution is not None:
             self.put("data.resolution", facts.resolution, "the largest of this set's files at hand")
-        start, side = self._student(recipe, shown) if not own else self._given_student(shown)
-        teaching = self._teacher(recipe, start, side, images) if recipe.has_teacher and not own else None
-        if own and recipe.has_teacher:
+        start, side = self._student(asks, shown) if not own else self._given_student(asks, shown)
+        teaching = self._teacher(recipe, start, side, images) if asks and not own else None
+        if own and asks:
             names = recipe.teacher_names(self.given)
             teaching = Teaching(names, self.given.teacher.teacher_size or side, self.given.views.views)
         teach_s = self.teachings * teaching_s(facts, teaching, images, self.times) if teaching else 0.0
@@ -140,11 +141,11 @@ class _Planner:
         self.put("recipe.name", Best.name, "several teachers as one panel; docs/benchmarks.md says what it was worth")
         return Best()
 
-    def _student(self, recipe: Recipe, images: int) -> tuple[Start, int]:
+    def _student(self, asks: bool, images: int) -> tuple[Start, int]:
         """The first student of the list that is within the limits, and the side of its images."""
         chosen = nearest = None
         for start in starts(self.facts, self.shelf, self.limits, self.given.student, self.fixed):
-            side, why_side = self._side(start, images, recipe.has_teacher)
+            side, why_side = self._side(start, images, asks)
             its_own = self.given.student.student_size or side
             latency = None if self.limits.max_ms is None else self.times.latency_ms(start.name, its_own)
             if latency is None or self.limits.max_ms is None or latency <= self.limits.max_ms:
@@ -181,10 +182,10 @@ class _Planner:
             self.put("student.student_pretrained", chosen.pretrained, why)
         return chosen, its_own
 
-    def _given_student(self, images: int) -> tuple[Start, int]:
+    def _given_student(self, asks: bool, images: int) -> tuple[Start, int]:
         given = self.given.student
         start = Start(given.student, given.student_pretrained, given.student_from)
-        side, why = self._side(start, images, self.given.recipe.has_teacher)
+        side, why = self._side(start, images, asks)
         self.put("data.size", side, why)
         return start, given.student_size or side
 
@@ -331,7 +332,7 @@ class _Planner:
         why = f"a mirrored image may be of another class than {sided[0]}" if sided else "no class is named after a side"
         self.put("views.flips", not sided, why)
         if teaching is None:
-            self.put("views.views", 0, "without a teacher to ask, every epoch has views of its own")
+            self.put("views.views", 0, "with no network to ask, every epoch has views of its own")
         else:
             views = max(1, min(teaching.views, passes))
             why = f"of {in_passes(passes)}; the teacher is asked once about each"

@@ -91,6 +91,7 @@ def look(settings: Settings, names: tuple[str, ...]) -> Facts:
     Raises:
         UsageError: the source, a split, the weights' folder or the device cannot be used.
     """
+    from stillroom.data.answers import read_answers
     from stillroom.data.load import open_source
     from stillroom.data.slices import stratified_slices
     from stillroom.data.splits import assign_splits
@@ -102,7 +103,9 @@ def look(settings: Settings, names: tuple[str, ...]) -> Facts:
     resolution = _resolution(settings.source, settings.data)
     data, training, seed = replace(settings.data, resolution=resolution), settings.training, settings.seed  # type: ignore[arg-type]
     table = open_source(settings.source, data, seed=seed)
-    settings.recipe.adapt(table.task)
+    trained_as, chosen = settings.recipe.adapt(table.task), settings.teacher
+    if settings.recipe.has_teacher and chosen.teacher_answers:
+        read_answers(chosen.teacher_answers, trained_as, kind=chosen.answers_kind, of=chosen.answers_of)
     split = assign_splits(table, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=seed)
     rows, task = split.indices("train"), split.task
     shown = task.one_hot(split.targets)

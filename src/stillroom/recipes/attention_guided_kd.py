@@ -52,6 +52,9 @@ class AttentionGuidedKD(Recipe):
         control = "the same student with the same teacher and budget, without being asked to look where it looks"
         return Claim("the teacher's attention", control, super().claim(settings).origin)
 
+    def beyond_answers(self, settings: RunSettings) -> str:
+        return "the teacher's last feature map"
+
     def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.attention_guided import AttentionGuidedLoss
 
@@ -62,6 +65,7 @@ class AttentionGuidedKD(Recipe):
         bench.run.note(look={"student": student_kind, "teacher": teacher_kind})
 
         teacher = bench.teacher(needs=AttentionGuidedLoss.needs)
+        assert teacher.network is not None  # a table of answers was refused
         objective = AttentionGuidedLoss(
             student.classifier() if student_kind == "cam" else None,
             [teacher.network.classifier() if teacher_kind == "cam" else None],

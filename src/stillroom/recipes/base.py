@@ -72,7 +72,8 @@ class Recipe(ABC):
 
     def claim(self, settings: RunSettings) -> Claim:
         """What the report says that this recipe adds, and what its control is."""
-        names = " + ".join(dict.fromkeys(self.teacher_names(settings)))
+        table = settings.teacher.teacher_answers
+        names = f"the answers in {table.name}" if table else " + ".join(dict.fromkeys(self.teacher_names(settings)))
         return Claim(
             "the teacher", "the same student, on the same budget, without a teacher", f"Distilled from {names}"
         )
@@ -88,10 +89,45 @@ class Recipe(ABC):
                 f"Recipe {self.name} cannot learn from images without labels: leave out --unlabelled, or choose a recipe "
                 "with a teacher."
             )
+        if self.has_teacher and settings.teacher.teacher_answers:
+            self._check_answers(settings)
+
+    def beyond_answers(self, settings: RunSettings) -> str:
+        """What it needs that no table of answers holds, in words; empty where answers or an embedding will do."""
+        return ""
+
+    def reads_features(self, settings: RunSettings) -> bool:
+        """Whether it reads a teacher's pooled features, which a table holds as an embedding alone."""
+        return False
 
     def unused(self, settings: RunSettings) -> list[str]:
         """Names of settings that differ from their defaults and yet change nothing in this run."""
-        return [] if self.has_teacher else self._idle_teacher(settings)
+        if not self.has_teacher:
+            return self._idle_teacher(settings)
+        teacher, of_tables = settings.teacher, ("answers_kind", "answers_of", "reader_weights")
+        if teacher.teacher_answers is None:
+            defaults = {f.name: f.default for f in fields(teacher)}
+            return [name for name in of_tables if getattr(teacher, name) != defaults[name]]
+        head = ("head_solver", "teacher_epochs") if teacher.answers_kind in (None, "embedding") else ()
+        return self._idle_teacher(settings, "teacher_answers", *of_tables, *head)
+
+    def _check_answers(self, settings: RunSettings) -> None:
+        """Raises UsageError where a table of answers cannot teach."""
+        if why := self.beyond_answers(settings):
+            raise UsageError(
+                f"Recipe {self.name} cannot be taught by a table of answers: it needs {why}. Choose another --recipe, such "
+                "as best, or leave out --teacher-answers."
+            )
+        if settings.views.mix != "none":
+            raise UsageError(
+                "--mix shows two images in one, and a table holds answers to single images: give --mix none, or leave out "
+                "--teacher-answers."
+            )
+        if settings.training.unlabelled:
+            raise UsageError(
+                "--teacher-answers are about the images of the source, so they teach nothing about those of --unlabelled: "
+                "leave out one of them."
+            )
 
     def _idle(self, switches: dict[str, bool]) -> list[str]:
         """Of the recipe's own settings by name, those that are switched off (True) and yet are not at their default."""
@@ -103,14 +139,15 @@ class Recipe(ABC):
         if settings.student.starts_pretrained:
             read = (*read, "weights")  # where the student's are looked for
         defaults = {f.name: f.default for f in fields(settings.teacher)}
-        defaults |= {"teacher": self.default_teacher, "teacher_mode": self.default_teacher_mode}
+        name = "" if settings.teacher.teacher_answers else self.default_teacher
+        defaults |= {"teacher": name, "teacher_mode": self.default_teacher_mode}
         return [
             name for name, value in defaults.items() if name not in read and getattr(settings.teacher, name) != value
         ]
 
     def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
-        """The networks whose weights the run needs besides the student's."""
-        return (settings.teacher.teacher,) if self.has_teacher else ()
+        """The networks whose weights the run needs besides the student's; none where a table of answers teaches."""
+        return (settings.teacher.teacher,) if self.has_teacher and not settings.teacher.teacher_answers else ()
 
     def teacher_inputs(self, settings: RunSettings) -> tuple[tuple[str, int | None], ...]:
         """The same networks, each with the side that its input was given; None for the usual one."""

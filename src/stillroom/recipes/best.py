@@ -66,6 +66,11 @@ class Best(Recipe):
 
     def check(self, settings: RunSettings) -> None:
         super().check(settings)
+        if settings.teacher.teacher_answers and (self.teachers or self.frozen_teachers or self.teacher_seeds > 1):
+            raise UsageError(
+                "A table of answers teaches alone: leave out --teachers, --frozen-teachers and --teacher-seeds, or "
+                "--teacher-answers."
+            )
         names = self._own(settings)
         require_different(names, settings)
         if len(set(self.frozen_teachers)) < len(self.frozen_teachers) or (
@@ -81,24 +86,31 @@ class Best(Recipe):
                 "Every view mixes an image with another one, so that the mean over views is no answer to any: give "
                 "--answers view, or --mix none."
             )
-        if self.answers == "mean" and not settings.views.views and not settings.views.still:
+        stored = bool(settings.views.views or settings.views.still or settings.teacher.teacher_answers)
+        if self.answers == "mean" and not stored:
             raise UsageError(
                 "With --views 0 no answer is stored to take the mean of: give --answers view, or --views 8."
             )
 
     def unused(self, settings: RunSettings) -> list[str]:
-        return self._idle(
+        table = settings.teacher.teacher_answers is not None  # it answers to all views alike
+        return super().unused(settings) + self._idle(
             {
-                "answers": settings.views.still,
+                "answers": settings.views.still or table,
                 "temperature": self.alpha == 1,
                 "frozen_size": not self.frozen_teachers,
             }
         )
 
+    def reads_features(self, settings: RunSettings) -> bool:
+        return self.feature_weight > 0
+
     def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
-        return self._own(settings) + self.frozen_teachers
+        return () if settings.teacher.teacher_answers else self._own(settings) + self.frozen_teachers
 
     def teacher_inputs(self, settings: RunSettings) -> tuple[tuple[str, int | None], ...]:
+        if settings.teacher.teacher_answers:
+            return ()
         size = settings.teacher.teacher_size
         own = tuple((name, size) for name in self._own(settings))
         return own + tuple((name, self.frozen_size or size) for name in self.frozen_teachers)

@@ -66,8 +66,12 @@ class CAMKD(Recipe):
                 "learnt_weights": self.weighting == "equal" or not self.feature_weight,
             }
         )
+        idle = super().unused(settings) + idle
         named = bool(self.teachers) and settings.teacher.teacher != self.default_teacher
         return [*idle, "teacher"] if named else idle
+
+    def beyond_answers(self, settings: RunSettings) -> str:
+        return "networks of its own (of several readers, --reader-weights confidence weighs each as it weighs teachers)"
 
     def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
         return self.teachers or (settings.teacher.teacher,) * self.copies
@@ -83,7 +87,7 @@ class CAMKD(Recipe):
         student = bench.student()
         objective = CAMKDLoss(
             student.map_shape,
-            [teacher.network for teacher in teachers],
+            [teacher.network for teacher in teachers if teacher.network],
             temperature=self.temperature,
             feature_weight=self.feature_weight,
             weighting=self.weighting,

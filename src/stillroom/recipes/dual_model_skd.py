@@ -128,7 +128,7 @@ class DualModelSKD(Recipe):
         switches |= dict.fromkeys(dino, self.skd != "dino") | {"bake_omega": self.skd != "bake"}
         switches |= dict.fromkeys(("kd_alpha", "kd_temperature"), not self.teach)
         if self.teach:
-            return self._idle(switches)
+            return super().unused(settings) + self._idle(switches)
         read = ("features",) if scratch else ("teacher", "weights", "pretrained", "features")
         return self._idle(switches) + self._idle_teacher(settings, *read)
 
@@ -164,6 +164,9 @@ class DualModelSKD(Recipe):
             )
         if settings.training.unlabelled and not (self.skd in _LABEL_FREE or self.teach):
             raise UsageError("Images without labels serve --skd byol, --skd dino or --teach: leave out --unlabelled.")
+
+    def beyond_answers(self, settings: RunSettings) -> str:
+        return "the large network itself"
 
     def teacher_names(self, settings: RunSettings) -> tuple[str, ...]:
         return super().teacher_names(settings) if self.initial != "scratch" or self.teach else ()

@@ -53,7 +53,7 @@ class ExplainableKD(Recipe):
         return self.hard == "focal" or (self.balanced and not settings.training.class_weights)
 
     def unused(self, settings: RunSettings) -> list[str]:
-        return self._idle({"gamma": self.hard == "ce"})
+        return super().unused(settings) + self._idle({"gamma": self.hard == "ce"})
 
     def claim(self, settings: RunSettings) -> Claim:
         control = "the same student, on the same budget and with the same loss on the labels, without a teacher"

@@ -11,7 +11,7 @@ from stillroom.task import Task
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
-    from stillroom.recipes.contract import Moves
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class MedAlmighty(Recipe):
     def adapt(self, task: Task) -> Task:
         task = super().adapt(task)
         return task.with_paper_softmax() if self.paper_softmax else task
+
+    def beyond_answers(self, settings: RunSettings) -> str:
+        return "a teacher with one softmax over all labels (--paper-softmax)" if self.paper_softmax else ""
 
     def run(self, bench: Moves) -> Network:
         from stillroom.distillation.objectives.hybrid import HybridLoss

@@ -12,7 +12,7 @@ from stillroom.recipes.base import Recipe, require_places
 if TYPE_CHECKING:
     from stillroom.distillation.step import Objective
     from stillroom.models.network import Network
-    from stillroom.recipes.contract import Moves
+    from stillroom.recipes.contract import Moves, RunSettings
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ class StandardKD(Recipe):
                 f"The loss {self.loss} softens nothing: leave out --temperature, or choose another --loss."
             )
 
+    def beyond_answers(self, settings: RunSettings) -> str:
+        return "the teacher's last feature map" if self.loss in ("attention", "hints") else ""
+
+    def reads_features(self, settings: RunSettings) -> bool:
+        return self.loss == "rkd"
+
     def run(self, bench: Moves) -> Network:
         needs = {"attention": "map", "hints": "map", "rkd": "pooled"}.get(self.loss)
         student = bench.student()
@@ -54,7 +60,7 @@ class StandardKD(Recipe):
         objective = self._objective(student, teacher.network, bench.seed)
         return bench.fit("student", student, objective, teachers=[teacher])
 
-    def _objective(self, student: Network, teacher: Network, seed: int) -> Objective:
+    def _objective(self, student: Network, teacher: Network | None, seed: int) -> Objective:
         from stillroom.distillation.objectives.attention_transfer import AttentionTransferLoss
         from stillroom.distillation.objectives.dist import DISTLoss
         from stillroom.distillation.objectives.dkd import DKDLoss
@@ -72,6 +78,7 @@ class StandardKD(Recipe):
             case "attention":
                 return AttentionTransferLoss()
             case "hints":
+                assert teacher is not None  # a table of answers was refused
                 shapes = (student.map_shape, [teacher.map_shape])
                 return HintLoss(*shapes, temperature=self.temperature or 3.0, seed=seed)
             case "rkd":

@@ -143,7 +143,7 @@ class WeCKD(Recipe):
                     network, needs=tuned._loss(bench, rows).needs, rows=rows, label=f"stage_{number - 1}"
                 )
                 if number == 2 and self.tune:
-                    tuned, lr = self._search(bench, teacher, rows)
+                    tuned, lr = self._search(bench, network, teacher, rows)
                 network = bench.fit(
                     role, self._start(bench, network), tuned._loss(bench, rows), teachers=[teacher], rows=rows, lr=lr
                 )
@@ -217,7 +217,7 @@ class WeCKD(Recipe):
             attention_weight=self.attention_weight if self.attention else 0.0,
         )
 
-    def _search(self, bench: Moves, teacher: Teacher, rows: np.ndarray) -> tuple[WeCKD, float]:
+    def _search(self, bench: Moves, predecessor: Network, teacher: Teacher, rows: np.ndarray) -> tuple[WeCKD, float]:
         """The recipe with the numbers that suited the second stage best, and the learning rate."""
 
         def chosen(point: dict[str, float]) -> WeCKD:
@@ -234,7 +234,7 @@ class WeCKD(Recipe):
             space,
             lambda name, point: bench.trial(
                 name,
-                self._start(bench, teacher.network),
+                self._start(bench, predecessor),
                 chosen(point)._loss(bench, rows),
                 teachers=[teacher],
                 rows=rows,

@@ -49,8 +49,12 @@ def beaten(record: Record) -> Finding | None:
 
 
 def rivals(record: Record) -> list[str]:
-    """The simpler things that were measured. A frozen teacher with a linear head is its own linear probe."""
-    frozen = (record.settings.get("teacher") or {}).get("teacher_mode") == "frozen"
+    """The simpler things that were measured. A frozen teacher with a linear head is its own linear probe.
+
+    A table of answers is no rival: it has none to a new image.
+    """
+    teacher = record.settings.get("teacher") or {}
+    frozen = teacher.get("teacher_mode") == "frozen" and not teacher.get("teacher_answers")
     asked = RIVALS if PROBE_OF_TEACHER in record.test or not frozen else (*RIVALS, TEACHER)
     return [role for role in asked if role in record.test and record.comparison(role)]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillroom.evaluation.roles import TEACHER
+from stillroom.report.answers import answers_notes
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import METRICS, estimate, fixed, plain
 from stillroom.report.record import Record
@@ -15,6 +16,7 @@ MODES = {
     "frozen": "frozen, with a head of its own on its features",
     "finetune": "fine-tuned on this task's labels",
     "as_is": "asked as it came: it answers for these classes already",
+    "answers": "by its answers alone: one an image, the same for all its views",
 }
 _FORBIDDEN = "forbids commercial use"
 _COMMERCIAL = {True: _FORBIDDEN, False: "allows commercial use", None: "read what it says of commercial use"}
@@ -39,7 +41,7 @@ def taught_by(record: Record) -> TaughtBy | None:
     if not found:
         return None
     teachers = tuple((plain(entry["name"]), tuple(_facts(entry))) for entry in found)
-    return TaughtBy(teachers, tuple(_sentences(record, found)))
+    return TaughtBy(teachers, (*answers_notes(record), *_sentences(record, found)))
 
 
 def licence_finding(record: Record) -> Finding | None:
@@ -77,7 +79,7 @@ def _bound(found: Sequence[dict[str, Any]]) -> list[str]:
 def _facts(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Heading and text, as far as it is known."""
     revision = f", revision {plain(entry['revision'])}" if entry.get("revision") else ""
-    yield "Weights from", f"{plain(entry.get('source') or 'not known')}{revision}"
+    yield ("Answers from" if entry["mode"] == "answers" else "Weights from"), f"{plain(entry.get('source') or 'not known')}{revision}"
     if entry.get("digest"):
         kind, _, digits = entry["digest"].partition(":")
         yield ("SHA-256 of their file" if kind == "sha256" else "Digest of the weights"), digits

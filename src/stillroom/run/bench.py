@@ -103,8 +103,8 @@ class Bench:
         return replace(self.data, images=images, unlabelled=unlabelled)
 
     def teacher_network(self) -> nn.Module | None:
-        """The teacher; of several, the mean of their logits; None without one."""
-        found = [teacher.network for teacher in self.teachers]
+        """The teacher; of several, the mean of their logits; None without one, or where a table of answers teaches."""
+        found = [teacher.network for teacher in self.teachers if teacher.network]
         return Panel(found) if len(found) > 1 else found[0] if found else None
 
     def side_notes(self) -> list[str]:

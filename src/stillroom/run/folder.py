@@ -65,7 +65,7 @@ class Run:
                 recipe=settings.recipe.name,
                 citation=settings.recipe.citation,
                 student=settings.student.student,
-                teacher=", ".join(dict.fromkeys(settings.recipe.teacher_names(settings))) or None,
+                teacher=_taught_by(settings),
                 claim=asdict(settings.recipe.claim(settings)) if settings.recipe.has_control else None,
                 versions=versions,
                 durations_s={},
@@ -231,6 +231,14 @@ def require_vacant(path: Path) -> None:
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         reason = "cannot be written to" if place.is_dir() else "is a file"
         raise UsageError(f"No run folder can be made at {path}: {place} {reason}. Choose another --out.")
+
+
+def _taught_by(settings: Settings) -> str | None:
+    """Who teaches, for people; None where nobody does."""
+    table = settings.teacher.teacher_answers
+    if settings.recipe.has_teacher and table:
+        return f"the answers in {table.name}"
+    return ", ".join(dict.fromkeys(settings.recipe.teacher_names(settings))) or None
 
 
 def _is_run(path: Path) -> bool:

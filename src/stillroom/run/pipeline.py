@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stillroom.data.answers import digest_of
 from stillroom.data.load import Dataset, open_source
 from stillroom.errors import RunError, StillroomError, StorageError, UsageError
 from stillroom.files.atomic import write_json
@@ -56,7 +57,7 @@ def distill(settings: Settings | Plan, out: Path | str | None = None, *, show_pr
     path = Path(out) if out else _free_folder(settings)
     require_vacant(path)
     table = open_source(settings.source, settings.student_data, seed=settings.seed)
-    check_settings(settings, table.task)  # what can be refused is refused before anything takes long
+    check_settings(settings, table)  # what can be refused is refused before anything takes long
     dataset = data_set(table, settings, show_progress)
     run = Run.create(path, settings)
     try:
@@ -99,11 +100,13 @@ def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
 
 
 def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
-    table, store = dataset.table, dataset.store
+    table, store, recipe = dataset.table, dataset.store, run.settings.recipe
+    answers = run.settings.teacher.teacher_answers if recipe.has_teacher else None
     bench = Workbench(run, dataset, show_progress=show_progress)
     run.note(
         data=table.source,
         data_fingerprint=dataset.fingerprint,
+        answers_digest=answers and digest_of(answers),
         synthetic=table.synthetic,
         task=bench.task.describe(),
         machine=machine(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from stillroom.data.answers import digest_of
 from stillroom.data.load import Dataset, open_source, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
@@ -11,6 +12,7 @@ from stillroom.distillation.cutting import cut_out
 from stillroom.errors import RunError, UsageError
 from stillroom.models.device import pick_device
 from stillroom.models.zoo import create, locate_weights, resolve_size, specification
+from stillroom.run.answered import check_answers
 from stillroom.run.folder import Run
 from stillroom.run.selection import megabytes
 from stillroom.run.stages.explanation import check_layer
@@ -44,13 +46,19 @@ def same_data(run: Run, show_progress: bool) -> Dataset:
         raise RunError(
             f"The images, labels, splits or patients of {settings.source} changed since {run.path} began: start a new run."
         )
+    began_with, table_of = run.manifest.get("answers_digest"), settings.teacher.teacher_answers
+    if began_with and table_of and digest_of(table_of) != began_with:
+        raise RunError(f"The answers in {table_of} changed since {run.path} began: start a new run.")
     return dataset
 
 
-def check_settings(settings: Settings, task: Task) -> None:
-    """Raises UsageError for what is known to fail later: the recipe's task, the device, names, sizes and weights."""
-    settings.recipe.adapt(task)
+def check_settings(settings: Settings, table: Table) -> None:
+    """Raises UsageError for what is known to fail later: the recipe's task, answers, the device, names, sizes and weights."""
+    task = table.task
+    trained_as = settings.recipe.adapt(task)
     settings.recipe.check(settings)
+    if settings.recipe.has_teacher and settings.teacher.teacher_answers:
+        check_answers(settings, trained_as, table)
     pick_device(settings.device)
     side, student, teacher = settings.data.size, settings.student, settings.teacher
     resolve_size(student.student, student.student_size or side, side)

@@ -53,7 +53,7 @@ def make(bench: Workbench) -> dict[str, Rival]:
         start = settings.student.student_from or settings.student.student, side
         inputs = tuple((name, size) for name, size in inputs if (name, size or side) != start)
     first = inputs[0] if inputs else ("", None)
-    probes = [teacher for teacher in bench.teachers if teacher.head is not None and teacher.network.name == first[0]]
+    probes = [teacher for teacher in bench.teachers if teacher.head is not None and teacher.name == first[0] != ""]
     if probes and len(bench.teachers) > 1:  # the panel holds it already
         probe, rows = probes[0], np.arange(len(bench.data.images))
         found[PROBE_OF_TEACHER] = Rival(probe.logits(rows, None).numpy(), probe.network)

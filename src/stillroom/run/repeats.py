@@ -49,7 +49,7 @@ def train(bench: Workbench, taught: Callable[[Network], None] = lambda student: 
     if recipe.has_control and bench.settings.evaluation.control:
         networks[CONTROL] = recipe.control(bench)
     run.note(
-        teachers=[teacher.network.name for teacher in bench.teachers],
+        teachers=[teacher.name for teacher in bench.teachers if teacher.network],
         taught_by=taught_by(bench),
         sides={"student": bench.dataset.store.size, "teachers": [t.images.store.size for t in bench.teachers]},
     )
@@ -72,10 +72,13 @@ def logits_of_networks(bench: Workbench, networks: dict[str, nn.Module]) -> dict
 
 
 def logits_of(bench: Workbench, networks: dict[str, nn.Module], simpler: dict[str, Rival]) -> dict[str, np.ndarray]:
-    """``[N, K]`` of every row by role. Several teachers count as one, the mean of their logits, and also stand alone."""
+    """``[N, K]`` of every row by role. Several teachers count as one, the mean of their logits, and also stand alone.
+
+    A teacher that is a table of answers is left out where it does not answer every row.
+    """
     everything = np.arange(len(bench.dataset.table))
     logits = logits_of_networks(bench, networks)
-    said = [teacher.logits(everything, None).numpy() for teacher in bench.teachers]
+    said = [teacher.logits(everything, None).numpy() for teacher in bench.teachers if teacher.answers(everything)]
     if said:
         logits["teacher"] = np.mean(said, axis=0)
     if len(said) > 1:

@@ -29,6 +29,9 @@ def _entries(bench: Workbench) -> Iterator[dict[str, Any]]:
     chosen = bench.settings.teacher
     for number, teacher in enumerate(bench.teachers, start=1):
         network = teacher.network
+        if network is None:
+            yield _of_answers(bench)
+            continue
         mode = "frozen" if teacher.head is not None else "finetune"
         if specification(network.name).says != "features":
             mode = "as_is"
@@ -40,6 +43,20 @@ def _entries(bench: Workbench) -> Iterator[dict[str, Any]]:
             "parameters": None if is_opaque(network) else _millions(network),
             **(_weights(network, chosen.weights) if chosen.pretrained else {"source": "random weights"}),
         }
+
+
+def _of_answers(bench: Workbench) -> dict[str, Any]:
+    """Of a table of answers, which has no network."""
+    facts = bench.run.manifest.get("answers") or {}
+    return {
+        "role": "teacher",
+        "name": facts.get("file"),
+        "mode": "answers",
+        "side": None,
+        "parameters": None,
+        "source": "a table of answers",
+        "digest": f"sha256:{facts.get('digest')}",
+    }
 
 
 def _weights(network: Network, given: Path | None) -> dict[str, Any]:

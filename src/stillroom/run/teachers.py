@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,16 +41,24 @@ def freeze(bench: Bench, role: str, network: Network, needs: frozenset[str]) -> 
     for parameter in classifier.parameters():
         nn.init.zeros_(parameter)  # so that the bank's name depends on the backbone alone
     asked = ask(bench, network, needs - {"teacher_logits"} | {"pooled"}, role)
+    head = fitted_head(bench, role, asked.banks[0])
+    classifier.load_state_dict(head.state_dict())
+    return replace(asked, head=head, unlabelled=asked.unlabelled and replace(asked.unlabelled, head=head))
+
+
+def fitted_head(bench: Bench, role: str, plain: Bank) -> nn.Linear:
+    """The linear head of the pooled features in a bank, on the CPU; fitted once, then read from the run folder."""
     file = bench.run.path / role / "head.safetensors"
     if not file.exists():
         with bench.run.stage(f"fit {role}'s head"):
-            fitted = _fit_head(bench, asked.banks[0])
+            fitted = _fit_head(bench, plain)
         value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
         bench.run.note(**{f"{role}_head": {"chosen": fitted.chosen, "validation": value}})
         write_atomically(file, lambda target: save_file(fitted.linear.state_dict(), target))
-    classifier.load_state_dict(load_file(file))
-    head = copy.deepcopy(classifier).cpu()
-    return replace(asked, head=head, unlabelled=asked.unlabelled and replace(asked.unlabelled, head=head))
+    weights = load_file(file)
+    head = nn.Linear(weights["weight"].shape[1], weights["weight"].shape[0])
+    head.load_state_dict(weights)
+    return head
 
 
 def fine_tune(bench: Bench, role: str, network: Network, seed: int, class_weights: bool | None) -> Network:

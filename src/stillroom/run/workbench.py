@@ -14,6 +14,7 @@ from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.taps import FeatureKind
 from stillroom.models.zoo import create, resolve_size, specification
+from stillroom.run.answered import answered
 from stillroom.run.bench import Bench
 from stillroom.run.teachers import ask, fine_tune, freeze
 
@@ -49,7 +50,7 @@ class Workbench(Bench):
         mode: Literal["frozen", "finetune"] | None = None,
         size: int | None = None,
     ) -> Teacher:
-        """A teacher, trained and asked: its outputs stand in the bank.
+        """A teacher, trained and asked: its outputs stand in the bank. Or the settings' table of answers, without a network.
 
         Args:
             needs: what it is asked for besides logits, see :class:`Objective`.
@@ -63,9 +64,12 @@ class Workbench(Bench):
             self.teachers.append(self._made[len(self.teachers)])
             return self.teachers[-1]
         seed = self.seed if seed is None else seed
-        network = self.untaught(name, seed=seed, size=size)
         number = len(self.teachers) + 1
         role = "teacher" if number == 1 else f"teacher-{number}"
+        if self.settings.teacher.teacher_answers:
+            self.teachers.append(answered(self, role))
+            return self.teachers[-1]
+        network = self.untaught(name, seed=seed, size=size)
         if not isinstance(network.by_class, nn.Identity):
             teacher = self.asked(network, needs=needs, label=role)
         elif (mode or self.settings.teacher.teacher_mode) == "frozen":
@@ -96,7 +100,7 @@ class Workbench(Bench):
             return load_network(folder).to(self.device)
         features = self.settings.teacher.features or specification(self.settings.student.student).features
         network = self._student_network(pretrained, self.seed, features=features)
-        network = freeze(self, role, network, frozenset()).network
+        freeze(self, role, network, frozenset())
         save_network(network, folder)
         return network
 

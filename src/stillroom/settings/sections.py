@@ -14,6 +14,9 @@ from stillroom.ranges import at_least, between, not_negative, positive, positive
 from stillroom.settings.methods import Method
 from stillroom.settings.network_names import parse
 
+AnswersKind = Literal["probabilities", "logits", "votes", "embedding"]
+ReaderWeights = Literal["equal", "confidence"]
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -195,6 +198,13 @@ class TeacherSettings:
         teacher_classes: the classes that such a teacher answers for, in its order. Default: what it says, else the run's.
         teacher_mean: what it subtracts from pixels in [0, 1], one number or three. Default: its own.
         teacher_std: what it divides them by, one number or three. Default: its own.
+        teacher_answers: a table of answers (.csv, .tsv, .parquet or .npz) that teaches in place of a network: of a model that
+            cannot be run here, or votes of several readers. See "Let a table of answers teach" in docs/how-to.md.
+        answers_kind: what the table's numbers are. Default: read off the values, where these leave no doubt.
+        answers_of: whose columns are read, where the table has some for several networks as `NAME:CLASS`, such as a run's
+            predictions.parquet: `teacher`, `student`.
+        reader_weights: how much each of several readers counts: `equal`, or by `confidence`: the more the better they knew
+            the training labels.
     """
 
     teacher: str = ""
@@ -210,9 +220,15 @@ class TeacherSettings:
     teacher_classes: tuple[str, ...] = ()
     teacher_mean: tuple[float, ...] = ()
     teacher_std: tuple[float, ...] = ()
+    teacher_answers: Path | None = None
+    answers_kind: AnswersKind | None = None
+    answers_of: str = ""
+    reader_weights: ReaderWeights = "equal"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "teacher", str(self.teacher))  # a FromModule is a teacher too
+        if self.teacher_answers and self.teacher:
+            raise UsageError("--teacher and --teacher-answers both say who teaches: give one.")
         if self.teacher:
             parse(self.teacher)
         if self.teacher_epochs is not None:

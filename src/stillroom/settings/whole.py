@@ -55,8 +55,10 @@ class Settings:
         at_least("seed", self.seed, 0)
         object.__setattr__(self, "source", str(self.source))  # a Path is a source too
         recipe, teacher, student = self.recipe, self.teacher, self.student
-        name = with_options(teacher.teacher or recipe.default_teacher, teacher.options)
-        told = parse(name)
+        default = "" if teacher.teacher_answers else recipe.default_teacher
+        name = teacher.teacher or default
+        name = with_options(name, teacher.options) if name else ""
+        told = parse(name or recipe.default_teacher)
         if told.brings_weights and teacher.teacher_size and "size" not in told.options:
             name = with_options(name, {"size": str(teacher.teacher_size)})
         as_it_is = told.brings_weights or told.options.get("outputs", "features") != "features"
@@ -150,7 +152,12 @@ def anchored(settings: Settings) -> Settings:
         source=source if is_named_set(source) or not path.exists() else str(path.absolute()),
         data=replace(data, data_dir=_absolute(data.data_dir)),
         training=replace(training, unlabelled=_absolute(training.unlabelled)),
-        teacher=replace(teacher, teacher=anchored_name(teacher.teacher), weights=_absolute(teacher.weights)),
+        teacher=replace(
+            teacher,
+            teacher=anchored_name(teacher.teacher),
+            weights=_absolute(teacher.weights),
+            teacher_answers=_absolute(teacher.teacher_answers),
+        ),
         student=replace(
             student, student=anchored_name(student.student), student_weights=_absolute(student.student_weights)
         ),
