@@ -79,7 +79,8 @@ def _bound(found: Sequence[dict[str, Any]]) -> list[str]:
 def _facts(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Heading and text, as far as it is known."""
     revision = f", revision {plain(entry['revision'])}" if entry.get("revision") else ""
-    yield ("Answers from" if entry["mode"] == "answers" else "Weights from"), f"{plain(entry.get('source') or 'not known')}{revision}"
+    of = "Answers" if entry["mode"] == "answers" else "Weights"
+    yield f"{of} from", f"{plain(entry.get('source') or 'not known')}{revision}"
     if entry.get("digest"):
         kind, _, digits = entry["digest"].partition(":")
         yield ("SHA-256 of their file" if kind == "sha256" else "Digest of the weights"), digits
