@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from stillroom.errors import UsageError
+from stillroom.models.licences import forbids_commercial_use
 from stillroom.models.medical import MEDICAL, NOT_VERIFIED, medical, search
 
 SOURCES = {
@@ -58,12 +59,16 @@ def test_an_entry_says_what_it_was_held_against_or_that_it_was_not(entry):
         assert any(word in entry.verified for word in evidence)
 
 
-def test_licences_that_forbid_commercial_use_are_told_from_those_that_do_not():
-    free = {entry.licence for entry in MEDICAL if entry.commercial}
-    assert free == {"Apache-2.0", "MIT", "DINOv3 License"}
-    forbidding = {entry.licence for entry in MEDICAL if not entry.commercial}
-    assert free.isdisjoint(forbidding)
-    assert all(entry.commercial is False for entry in MEDICAL if "NC" in entry.licence or "non-" in entry.licence)
+@pytest.mark.parametrize("entry", MEDICAL, ids=lambda entry: entry.name)
+def test_an_entry_and_a_report_say_the_same_of_its_licence(entry):
+    forbids = {True: False, False: True, None: None}[entry.commercial]
+    assert forbids_commercial_use(entry.licence) is forbids
+
+
+def test_licences_of_one_name_say_one_thing():
+    said = {(entry.licence, entry.commercial) for entry in MEDICAL}
+    assert len(said) == len({licence for licence, _ in said})
+    assert {licence for licence, allowed in said if allowed} == {"Apache-2.0", "MIT"}
 
 
 def test_entries_are_found_by_name_field_and_licence():

@@ -267,7 +267,9 @@ def show_medical(entries: list[MedicalTeacher], *, whole: bool = False) -> None:
             f"[bold]{entry.name}[/bold]  {entry.domain}: {entry.parameters:.1f} M parameters, {entry.size} px, "
             f"{features} ({entry.width})"
         )
-        use = "commercial use allowed" if entry.commercial else "no commercial use"
+        use = {True: "commercial use allowed", False: "no commercial use", None: "read it for commercial use"}[
+            entry.commercial
+        ]
         lines = [f"{entry.licence}, {use}, {'gated' if entry.gated else 'not gated'}: {entry.source}"]
         if whole:
             lines += filter(

@@ -29,7 +29,7 @@ class MedicalTeacher:
             projection.
         width: how many numbers that is for an image.
         licence: of its weights: an SPDX name, or its publisher's own words.
-        commercial: whether that allows commercial use.
+        commercial: whether that allows commercial use; None where it has to be read for that.
         gated: whether its publisher lets nobody have it who has not asked.
         source: where its weights are: ``hf-hub:OWNER/NAME`` in timm's form, ``hf:OWNER/NAME`` in transformers',
             ``open_clip:OWNER/NAME``, or ``file:`` and what the user must bring.
@@ -51,7 +51,7 @@ class MedicalTeacher:
     features: Features
     width: int
     licence: str
-    commercial: bool
+    commercial: bool | None
     gated: bool
     source: str
     loader: Loader
