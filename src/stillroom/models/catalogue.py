@@ -6,6 +6,7 @@ Importing this module imports neither torch nor timm, so that help and completio
 from __future__ import annotations
 
 from fnmatch import fnmatch
+from importlib.util import find_spec
 
 from stillroom.errors import UsageError, nearest
 from stillroom.models.medical import MEDICAL
@@ -81,9 +82,8 @@ def names() -> list[str]:
     """Every name that can be built, ours, timm's and those of the medical catalogue, sorted."""
     import timm
 
-    return sorted(
-        [*OWN, *(entry.name for entry in MEDICAL if entry.loader in ("timm", "stillroom")), *timm.list_models()]
-    )
+    buildable = [entry.name for entry in MEDICAL if entry.loader != "transformers" or find_spec("transformers")]
+    return sorted([*OWN, *buildable, *timm.list_models()])
 
 
 def find(pattern: str) -> list[str]:

@@ -1,21 +1,28 @@
 """The catalogue's networks, held against what was looked up of each: literals, with their source."""
 
 import argparse
+import re
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from stillroom.errors import UsageError
 from stillroom.models import hub, zoo
+from stillroom.models.catalogue import names
 from stillroom.models.conch import Conch, checkpoint_filter_fn
 from stillroom.models.medical import MEDICAL, medical
+from stillroom.models.network import Network
 from stillroom.models.normalisation import CLIP
+from stillroom.models.origins.medical import Medical
 from stillroom.models.published import from_retfound
 from stillroom.models.weights import read_weights
 
-BUILT = [entry for entry in MEDICAL if entry.loader in ("timm", "stillroom")]
+BUILT = [entry for entry in MEDICAL if entry.loader != "transformers" or find_spec("transformers")]
 
 PUBLISHED = {
     # lazyslide-models measured them: vision/uni.py and virchow.py@e121056, h_optimus.py@f5351f2, gigapath.py@21a049a.
@@ -80,6 +87,29 @@ PUBLISHED = {
         24,
         {"pos_embed": (1, 197, 1024), "fc_norm.weight": (1024,), "blocks.0.mlp.fc1.weight": (4096, 1024)},
     ),
+    # huggingface.co/owkin/phikon config.json@e9ad8d1; lazyslide-models vision/phikon.py@19df82e measured it.
+    "phikon": (
+        85.8,
+        12,
+        {"body.embeddings.position_embeddings": (1, 197, 768), "body.layers.0.mlp.fc1.weight": (3072, 768)},
+    ),
+    # GB on huggingface.co/owkin/phikon-v2/tree/main, by four; ViT-L/16 by its card.
+    "phikon_v2": (1210 / 4, 24, {"body.embeddings.patch_embeddings.projection.weight": (1024, 3, 16, 16)}),
+    # lazyslide-models vision/midnight.py@19df82e: 1.14 billion, class token and mean of patches are 3,072.
+    "midnight": (1140, 40, {"body.embeddings.cls_token": (1, 1, 1536)}),
+    # MB on huggingface.co/microsoft/rad-dino/tree/main, by four; 37 x 37 patches of 14 px at 518 px and the class token.
+    "rad_dino": (346 / 4, 12, {"body.embeddings.position_embeddings": (1, 1370, 768)}),
+    # huggingface.co/ZiyueWang/biomedclip config.json: timm's vit_base_patch16_224, 86.57 million with 1,000 classes.
+    "biomedclip": (86.57 - 0.769, 12, {"pos_embed": (1, 197, 768), "blocks.11.attn.qkv.weight": (2304, 768)}),
+    # Not held against anything of its own: SigLIP so400m (huggingface.co/google/siglip-so400m-patch14-384 config.json).
+    "medsiglip": (
+        None,
+        27,
+        {
+            "body.encoder.layers.26.mlp.fc1.weight": (4304, 1152),
+            "body.embeddings.position_embedding.weight": (1024, 1152),
+        },
+    ),
     # MB on huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m/tree/main; names and shapes are timm's own.
     "dinov3_small": (86.4 / 4, 12, {"reg_token": (1, 4, 384), "blocks.0.gamma_1": (384,)}),
     "dinov3_base": (None, 12, {"reg_token": (1, 4, 768), "blocks.0.gamma_1": (768,)}),
@@ -98,11 +128,13 @@ def test_a_network_of_the_catalogue_is_what_its_publisher_says(entry):
     )
     assert millions is None or entry.parameters == pytest.approx(millions, rel=0.01)
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
-    blocks = {int(name.split("blocks.")[1].split(".")[0]) for name in state if "blocks." in name}
+    blocks = {found[1] for name in state if (found := re.search(r"(?:blocks|layers?)\.(\d+)\.", name))}
     assert len(blocks) == layers
     images = torch.empty(1, 3, entry.size, entry.size, device="meta")
     tokens = network.forward_features(images)
-    assert network.num_prefix_tokens == 1 + entry.registers
+    assert network.num_prefix_tokens == (
+        0 if entry.name == "medsiglip" else 1 + entry.registers
+    )  # SigLIP has no class token
     wide = 2 if entry.features == "both" else 1
     given = network.forward_head(tokens, pre_logits=True) if entry.features == "own" else tokens[:, 0]
     assert given.shape == (1, entry.width // wide)
@@ -118,8 +150,9 @@ def test_its_specification_is_that_of_its_entry(entry):
     assert zoo.provenance(entry.name, Path("here.pth")).licence == entry.licence
 
 
-def test_all_that_is_built_here_was_held_against_something():
-    assert PUBLISHED.keys() == {entry.name for entry in BUILT}
+def test_no_entry_is_left_out():
+    assert PUBLISHED.keys() == {entry.name for entry in MEDICAL}
+    assert {entry.name for entry in BUILT} <= set(names())
 
 
 @pytest.mark.parametrize("name", ["kaiko_small", "dinov3_small"])
@@ -134,8 +167,9 @@ def test_a_teacher_answers_at_the_side_that_is_asked_for(name):
 
 def test_keywords_of_the_name_go_before_those_of_the_entry():
     assert len(zoo.outline("kaiko_small?depth=2").blocks) == 2
-    with pytest.raises(UsageError, match="conch takes no keywords, got depth"):
-        zoo.outline("conch?depth=2")
+    for name in ("conch", "biomedclip", "phikon"):
+        with pytest.raises(UsageError, match=rf"{name}\?depth=2: depth cannot be set"):
+            zoo.outline(f"{name}?depth=2")
 
 
 def test_weights_are_fetched_from_the_entry_s_repository(monkeypatch, tmp_path):
@@ -147,6 +181,9 @@ def test_weights_are_fetched_from_the_entry_s_repository(monkeypatch, tmp_path):
     assert asked[0][2][0] == "RETFound_mae_natureCFP.pth"
     assert asked[1][1] == "paige-ai/Virchow2"
     assert "pytorch_model.bin" in asked[1][2]
+    zoo.locate_weights("phikon_v2", None)
+    zoo.locate_weights("biomedclip", None)
+    assert [arguments[1].split("/")[0] for arguments in asked[2:]] == ["owkin", "microsoft"]
     with pytest.raises(UsageError, match=r"retfound_oct has no repository. Bring RETFound's .pth for OCT"):
         zoo.locate_weights("retfound_oct", None)
 
@@ -163,6 +200,50 @@ def test_a_network_takes_a_file_of_its_own_names(tmp_path):
     assert torch.equal(network.backbone.blocks[3].mlp.fc1.weight, state["blocks.3.mlp.fc1.weight"])
     assert network.backbone.pos_embed.shape == (1, 17, 384)
     assert network.normalisation.mean == (0.5, 0.5, 0.5)
+
+
+# -- networks of other libraries ----------------------------------------------------------------------------------
+def filled(entry, file, classes=2):
+    """The entry's network at 32 px with the weights of a file."""
+    origin = Medical(entry.name, entry)
+    spec = origin.specification
+    backbone = origin.build(classes, (32, 32))
+    made = Network(backbone, name=entry.name, classes=classes, input_size=(32, 32), normalisation=spec.normalisation)
+    origin.fill(made, file, entry.name)
+    return made.eval()
+
+
+@pytest.mark.parametrize(("name", "maker"), [("phikon", "ViT"), ("rad_dino", "Dinov2")])
+def test_a_network_of_transformers_takes_what_its_publisher_saved(tmp_path, name, maker):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(5)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    small |= {"intermediate_size": 64} if maker == "ViT" else {"mlp_ratio": 2}
+    entry = replace(medical(name), arguments=small)
+    theirs = getattr(transformers, f"{maker}Model")(getattr(transformers, f"{maker}Config")(**small)).eval()
+    theirs.save_pretrained(tmp_path)
+    network, images = filled(entry, tmp_path / "model.safetensors"), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = theirs(network._prepare(images)).last_hidden_state[:, 0]
+        assert torch.allclose(network.backbone_features(images, "cls"), expected, atol=1e-5)
+
+
+def test_biomedclip_takes_the_trunk_of_its_tower(tmp_path):
+    torch.manual_seed(6)
+    entry = replace(medical("biomedclip"), architecture="test_vit")
+    entry = replace(entry, arguments={**entry.arguments, "timm_model_name": "test_vit"})
+    trunk = timm.create_model("test_vit", num_classes=0, img_size=32).eval()
+    state = {f"visual.trunk.{key}": value for key, value in trunk.state_dict().items()}
+    state |= {
+        "visual.head.proj.weight": torch.rand(8, 64),
+        "text.proj.weight": torch.rand(4, 4),
+        "logit_scale": torch.ones([]),
+    }
+    torch.save(state, tmp_path / "open_clip_pytorch_model.bin")
+    network, images = filled(entry, tmp_path / "open_clip_pytorch_model.bin"), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = trunk(network._prepare(images))
+        assert torch.allclose(network.backbone_features(images, "cls"), expected, atol=1e-5)
 
 
 # -- RETFound -----------------------------------------------------------------------------------------------------

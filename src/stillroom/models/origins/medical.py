@@ -16,8 +16,11 @@ from stillroom.models import hub
 from stillroom.models.conch import Conch
 from stillroom.models.medical import MedicalTeacher
 from stillroom.models.medical import medical as entry_of
-from stillroom.models.origins import timm_models
+from stillroom.models.network import Network
+from stillroom.models.origins import open_clip_tower, timm_models, transformers_backbone
 from stillroom.models.origins.base import Origin, Provenance
+from stillroom.models.origins.preprocessing import refuse_keywords
+from stillroom.models.origins.publication import Publication
 from stillroom.models.origins.timm_repository import WEIGHTS
 from stillroom.models.specification import Size, Specification
 
@@ -39,8 +42,8 @@ class Medical(Origin):
     @cached_property
     def specification(self) -> Specification:
         entry = self.entry
-        family = "conch"
-        if entry.loader == "timm":
+        family = entry.architecture
+        if entry.loader in ("timm", "open_clip"):
             family = timm.models.model_entrypoint(entry.architecture).__module__.rsplit(".", 1)[-1]
         return Specification(
             native_size=entry.size,
@@ -53,23 +56,42 @@ class Medical(Origin):
             features="cls" if entry.features == "own" else entry.features,
         )
 
+    @cached_property
+    def _described(self) -> Origin | None:
+        """What its library's own origin makes of such settings as the publisher has; None for timm's networks and ours."""
+        entry, publication = self.entry, Publication(self.name, (self.entry.repository or "", None))
+        if entry.loader == "transformers":
+            config = {"model_type": entry.architecture, **entry.arguments}
+            return transformers_backbone.TransformersBackbone(self.name, config, {}, publication)
+        if entry.loader == "open_clip":
+            model = {"embed_dim": 1, "vision_cfg": entry.arguments}  # the projection is left out, whatever its width
+            return open_clip_tower.tower(self.name, {"model_cfg": model}, publication, {})
+        return None
+
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
-        keywords, count = {**self.entry.arguments, **self.arguments}, classes or 0
+        count = classes or 0
         if self.entry.loader == "timm":
             # timm builds for its own side unless told, and the entry's may be another.
             told = replace(self.specification, native_size=0)
+            keywords = {**self.entry.arguments, **self.arguments}
             return timm_models.build(self.entry.architecture, self.name, told, keywords, count, input_size)
-        if self.entry.loader != "stillroom":
-            raise UsageError(f"{self.name} is a network of {self.entry.loader}: name it {self.entry.source} instead.")
-        if keywords:
-            raise UsageError(f"{self.name}: {self.entry.name} takes no keywords, got {', '.join(keywords)}.")
-        return Conch(count, input_size)
+        refuse_keywords(self.name, self.arguments)
+        return Conch(count, input_size) if self._described is None else self._described.build(count, input_size)
 
     def locate(self) -> Path:
-        if self.entry.repository is None:
-            what = self.entry.source.partition(":")[2]
+        entry = self.entry
+        if entry.repository is None:
+            what = entry.source.partition(":")[2]
             raise UsageError(f"{self.name} has no repository. Bring {what}, and give it with --weights.")
-        return hub.fetch_any(self.name, self.entry.repository, self.entry.files or WEIGHTS)
+        if self._described is not None:
+            return self._described.locate()
+        return hub.fetch_any(self.name, entry.repository, entry.files or WEIGHTS)
+
+    def fill(self, network: Network, file: Path, name: str) -> None:
+        if self._described is None:
+            super().fill(network, file, name)
+        else:
+            self._described.fill(network, file, name)
 
     def provenance(self, file: Path | None) -> Provenance:
         entry = self.entry
