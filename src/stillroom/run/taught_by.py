@@ -10,6 +10,7 @@ from typing import Any
 
 from stillroom.models.licences import forbids_commercial_use
 from stillroom.models.network import Network, is_opaque
+from stillroom.models.origins.publication import files_of
 from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import locate_weights, provenance, specification
 from stillroom.run.workbench import Workbench
@@ -76,5 +77,10 @@ def _millions(network: Network) -> float:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    """Of a file; of weights in several files, of all of them one after the other."""
+    digest = hashlib.sha256()
+    for part in files_of(file):
+        with part.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -21,6 +21,9 @@ from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create, outline, provenance, resolve_size, specification
 
 transformers = pytest.importorskip("transformers")
+convert_image_to_patches = pytest.importorskip(
+    "transformers.models.siglip2.image_processing_siglip2"
+).convert_image_to_patches
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 PREPROCESSOR = {
@@ -33,6 +36,7 @@ PREPROCESSOR = {
 }
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 WIDE = SMALL | {"intermediate_size": 48}
+FLEXIBLE = {key: value for key, value in WIDE.items() if key != "image_size"} | {"num_patches": 16}
 
 
 def models():
@@ -62,6 +66,7 @@ def models():
         ),
         "siglip": lambda: t.SiglipModel(t.SiglipConfig(text_config=text, **vision)),
         "siglip_vision_model": lambda: t.SiglipVisionModel(t.SiglipVisionConfig(**WIDE)),
+        "siglip2": lambda: t.Siglip2VisionModel(t.Siglip2VisionConfig(**FLEXIBLE)),
         "clip": lambda: t.CLIPModel(t.CLIPConfig(text_config=text, projection_dim=12, **vision)),
         "clip_vision_model": lambda: t.CLIPVisionModelWithProjection(t.CLIPVisionConfig(**WIDE, projection_dim=12)),
     }
@@ -117,6 +122,11 @@ def as_transformers(model, images):
             in_order = torch.arange(patches, dtype=torch.float32).expand(len(images), patches)
             tokens = model.vit(pixels, noise=in_order, interpolate_pos_encoding=True).last_hidden_state
             return tokens, tokens[:, 0]
+        if name.startswith("Siglip2"):
+            cut = [convert_image_to_patches(image, 8) for image in pixels]
+            shapes = torch.tensor([[images.shape[-1] // 8] * 2] * len(images))
+            said = model(torch.stack(cut), torch.ones(len(cut), len(cut[0]), dtype=torch.int32), shapes)
+            return said.last_hidden_state, said.pooler_output
         body = {
             "ViTForImageClassification": "vit",
             "SiglipModel": "vision_model",

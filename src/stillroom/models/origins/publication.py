@@ -58,7 +58,7 @@ class Publication:
             return found
         repository, revision = self.place
         found = hub.fetch_any(self.name, repository, files, revision=revision)
-        if found.name.endswith(_INDEX):
+        if _is_index(found):
             hub.fetch_shards(self.name, repository, index=found.name, revision=revision)
         return found
 
@@ -85,25 +85,40 @@ class Publication:
         return told.strip("\"'") or None
 
 
+def files_of(file: Path) -> list[Path]:
+    """The file of weights itself, or those that an index names, in the order of their names."""
+    return [file.parent / shard for shard in sorted(set(_places(file).values()))] if _is_index(file) else [file]
+
+
 def read_published(file: Path) -> dict[str, Tensor]:
     """The tensors of a file of weights, floating ones as float32, or of all files that an index names.
 
     Raises:
         UsageError: a file is not there or damaged.
     """
-    if not file.name.endswith(_INDEX):
+    if not _is_index(file):
         return read_weights(file)[0]
-    places = _object(file).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
-        raise UsageError(f"{file} has no table weight_map of tensors and files.")
     state: dict[str, Tensor] = {}
-    for shard in sorted(set(places.values())):
-        if not (file.parent / shard).is_file():
-            raise UsageError(f"{file.parent / shard} is not there, and {file.name} says that it holds weights.")
-        state |= read_weights(file.parent / shard)[0]
+    for shard in files_of(file):
+        if not shard.is_file():
+            raise UsageError(f"{shard} is not there, and {file.name} says that it holds weights.")
+        state |= read_weights(shard)[0]
+    places = _places(file)
     if lacking := next((key for key in places if key not in state), None):
         raise UsageError(f"{file.parent / places[lacking]} lacks {lacking}, which {file.name} says that it holds.")
     return state
+
+
+def _is_index(file: Path) -> bool:
+    return file.name.endswith(_INDEX)
+
+
+def _places(file: Path) -> dict[str, str]:
+    """Of an index, which tensor is in which file."""
+    places = _object(file).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise UsageError(f"{file} has no table weight_map of tensors and files.")
+    return places
 
 
 def _object(file: Path) -> dict[str, Any]:

@@ -7,10 +7,11 @@ older versions gave. Code that a repository brings is never run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import isqrt
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,15 +50,13 @@ class Kind:
     Attributes:
         model: transformers' class, whose config is called alike.
         anatomy: of its module; None for a network of convolutions.
-        asked: keywords of its call.
-        norm: the final norm, where its call does not apply it.
+        ask: makes tokens of it and images; of convolutions nothing is asked here.
         fixed: whether its weights depend on the input size.
     """
 
     model: str
     anatomy: Anatomy | None
-    asked: Mapping[str, Any]
-    norm: str = ""
+    ask: Callable[[Any, Tensor], Tensor]
     fixed: bool = True
 
     @property
@@ -65,30 +64,50 @@ class Kind:
         return f"{self.model.removesuffix('Model')}Config"
 
 
-_INTERPOLATE = {"interpolate_pos_encoding": True}
+def _tokens(body: Any, images: Tensor) -> Tensor:
+    return body(images).last_hidden_state
+
+
+def _interpolated(body: Any, images: Tensor) -> Tensor:
+    return body(images, interpolate_pos_encoding=True).last_hidden_state
+
+
+def _normed(body: Any, images: Tensor) -> Tensor:
+    return body.post_layernorm(_interpolated(body, images))
+
+
+def _in_patches(body: Any, images: Tensor) -> Tensor:
+    """Of a network that takes patches of images of any shape: here all of a batch have one."""
+    patch, (batch, channels, height, width) = body.config.patch_size, images.shape
+    rows, columns = height // patch, width // patch
+    cut = images.reshape(batch, channels, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
+    # Shapes are looked at, so they cannot be without values where everything else is.
+    shapes = torch.tensor([[rows, columns]], device="cpu" if images.is_meta else images.device).expand(batch, 2)
+    return body(cut.reshape(batch, rows * columns, -1), None, shapes).last_hidden_state
+
+
 _DINO = Anatomy("encoder.layer", "norm1", ("embeddings",), "embeddings.cls_token")
-_VIT = Kind("ViTModel", Anatomy("layers", "layernorm_before", ("embeddings",), "embeddings.cls_token"), _INTERPOLATE)
-_SIGLIP = Kind("SiglipVisionModel", Anatomy("encoder.layers", "layer_norm1", ("embeddings",), ""), _INTERPOLATE)
+_DINOV3 = Anatomy("model.layer", "norm1", ("embeddings",), "embeddings.cls_token")
+_VIT = Kind("ViTModel", Anatomy("layers", "layernorm_before", ("embeddings",), "embeddings.cls_token"), _interpolated)
+_WITHOUT_CLASS_TOKEN = Anatomy("encoder.layers", "layer_norm1", ("embeddings",), "")
+_SIGLIP = Kind("SiglipVisionModel", _WITHOUT_CLASS_TOKEN, _interpolated)
+_NAFLEX = Kind("Siglip2VisionModel", _WITHOUT_CLASS_TOKEN, _in_patches)
 _CLIP = Kind(
     "CLIPVisionModel",
     Anatomy("encoder.layers", "layer_norm1", ("embeddings", "pre_layrnorm"), "embeddings.class_embedding"),
-    _INTERPOLATE,
-    norm="post_layernorm",
+    _normed,
 )
 KINDS: Mapping[str, Kind] = {
     "vit": _VIT,
     "vit_mae": _VIT,  # its encoder is a ViT that is shown a part of the patches; here it is shown all
-    "dinov2": Kind("Dinov2Model", _DINO, {}),
-    "dinov2_with_registers": Kind("Dinov2WithRegistersModel", _DINO, {}),
-    "dinov3_vit": Kind(
-        "DINOv3ViTModel",
-        Anatomy("model.layer", "norm1", ("embeddings",), "embeddings.cls_token"),
-        {},
-        fixed=False,
-    ),
-    "dinov3_convnext": Kind("DINOv3ConvNextModel", None, {}, fixed=False),
+    "dinov2": Kind("Dinov2Model", _DINO, _tokens),
+    "dinov2_with_registers": Kind("Dinov2WithRegistersModel", _DINO, _tokens),
+    "dinov3_vit": Kind("DINOv3ViTModel", _DINOV3, _tokens, fixed=False),
+    "dinov3_convnext": Kind("DINOv3ConvNextModel", None, _tokens, fixed=False),
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
+    "siglip2": _NAFLEX,
+    "siglip2_vision_model": _NAFLEX,
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
 }
@@ -145,7 +164,7 @@ class TransformersBackbone(Origin):
     def specification(self) -> Specification:
         made = self._config
         stated, own = self.preprocessor, Normalisation((0.0,) * 3, (1.0,) * 3)
-        side = preprocessing.side_of(self.name, stated) or _side(self.name, getattr(made, "image_size", None))
+        side = preprocessing.side_of(self.name, stated) or _side(self.name, _made_for(made))
         return Specification(
             native_size=side,
             fixed_size=self._kind.fixed,
@@ -190,7 +209,7 @@ class TransformersBackbone(Origin):
             prefix=(1 + registers) if kind.anatomy.class_token else 0,
             patch_size=_side(self.name, made.patch_size),
             input_size=input_size,
-            ask=_Ask(kind.asked, kind.norm),
+            ask=kind.ask,
             pool=first_token if kind.anatomy.class_token else _pooler if made.vision_use_head else mean_token,
             classes=classes,
         )
@@ -235,18 +254,6 @@ class TransformersBackbone(Origin):
         else:
             return body
         raise UsageError(f"{file} does not fit {self.name}: {said}; these look like weights of another architecture.")
-
-
-@dataclass(frozen=True)
-class _Ask:
-    """Tokens after the final norm."""
-
-    keywords: Mapping[str, Any]
-    norm: str
-
-    def __call__(self, body: Any, images: Tensor) -> Tensor:
-        tokens = body(images, **self.keywords).last_hidden_state
-        return getattr(body, self.norm)(tokens) if self.norm else tokens
 
 
 def read(name: str, publication: Publication, told: Mapping[str, str]) -> TransformersBackbone:
@@ -327,6 +334,11 @@ def _side(name: str, stated: Any) -> int:
     if not isinstance(side, int) or side < 1:
         raise UsageError(f"{name}: its config.json states {stated} as a side in pixels; wanted is one number.")
     return side
+
+
+def _made_for(made: Any) -> Any:
+    """The side that the positions of a network are made for."""
+    return made.patch_size * isqrt(made.num_patches) if hasattr(made, "num_patches") else made.image_size
 
 
 def _unbuildable(name: str, library: ModuleType, error: Exception) -> UsageError:
