@@ -4,7 +4,9 @@ import dataclasses
 import json
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from stillroom import (
@@ -17,7 +19,11 @@ from stillroom import (
     ViewSettings,
     distill,
 )
+from stillroom.deployment.metadata import ModelMetadata
+from stillroom.deployment.onnx import export_onnx
 from stillroom.models.saving import load_network
+from stillroom.models.zoo import create
+from stillroom.task import MultiClass
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 
@@ -78,3 +84,33 @@ def test_a_run_is_taught_explained_and_kept(settings, tmp_path, make, kind, mode
     network = load_network(tmp_path / "run" / "teacher")
     assert network.input_size == (32, 32)
     assert np.isfinite(network.classifier().weight.detach().numpy()).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "kind", "side"),
+    [
+        (transformers_folder, "Dinov2", 48),  # with positions that are interpolated
+        (transformers_folder, "DINOv3ViT", 32),
+        (transformers_folder, "SiglipVision", 32),
+        (open_clip_folder, "", 32),
+    ],
+)
+def test_one_that_is_handed_over_answers_alike_as_a_file(tmp_path, make, kind, side):
+    network = create(str(make(tmp_path, kind)), classes=2, size=side, pretrained=True).eval()
+    said = ModelMetadata(
+        task=MultiClass(("left", "right")),
+        size=32,
+        channels=3,
+        white=255.0,
+        fit="pad",
+        temperature=1.0,
+        name="foreign",
+        details={},
+    )
+    file = export_onnx(network, tmp_path / "student.onnx", said)
+    images = np.random.default_rng(0).random((5, 3, 32, 32), dtype=np.float32)
+    answer = onnxruntime.InferenceSession(file).run(["logits"], {"images": images})[0]
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
