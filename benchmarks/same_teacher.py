@@ -31,7 +31,7 @@ from stillroom import (
     distill,
 )
 from stillroom.models.weights import find_weights, read_weights
-from stillroom.models.zoo import specification
+from stillroom.models.zoo import create
 from stillroom.run.pipeline import reopen
 
 NAME = "mobilenet_edgetpu_100"
@@ -84,13 +84,15 @@ def onnx_file(body: nn.Module, size: int, path: Path) -> Path:
     return path
 
 
-def answers(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids of all images, the teacher's logits, and the student's probabilities on the test images."""
+def answers(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Ids of all images, the teacher's logits, the student's probabilities on the test images, and the stored features."""
     bench, _ = reopen(run, show_progress=False)
     rows = np.arange(len(bench.dataset.table))
     frame = run.predictions()
     student = frame.loc[frame["split"] == "test", [f"student:{name}" for name in bench.task.classes]]
-    return bench.dataset.table.ids, bench.teachers[0].logits(rows, None).numpy(), student.to_numpy()
+    teacher = bench.teachers[0]
+    features = teacher.output("pooled", rows, None).numpy() if "pooled" in teacher.holds else None
+    return bench.dataset.table.ids, teacher.logits(rows, None).numpy(), student.to_numpy(), features
 
 
 def main() -> None:
@@ -102,7 +104,9 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    settings, body, pixels = base(given.images, given.size), backbone(given.weights), specification(NAME).normalisation
+    settings, body = base(given.images, given.size), backbone(given.weights)
+    # The file may say how its pixels are scaled, so it is asked.
+    pixels = create(NAME, classes=2, pretrained=True, weights=given.weights).normalisation
     file, table = onnx_file(body, given.size, given.out / "teacher.onnx"), given.out / "teacher.npz"
     own = FromModule(body, given.size, pixels.mean, pixels.std)
     forms = {
@@ -113,7 +117,7 @@ def main() -> None:
         ),
         "a table of its logits": TeacherSettings(teacher_answers=table),
     }
-    first: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    first: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None] | None = None
     for form, teacher in forms.items():
         path = given.out / form.replace(" ", "-").replace("'", "")
         run = Run.open(path) if (path / "report.html").exists() else None
@@ -124,11 +128,12 @@ def main() -> None:
             first = found
             classes = list(run.task.classes)
             np.savez(table, id=found[0], logits=found[1], classes=classes)
-        apart = [float(np.abs(found[part] - first[part]).max()) for part in (1, 2)]
-        auc = run.metrics["test"]["student"]["auc"]["value"]
-        print(
-            f"{form}: logits differ by {apart[0]:.2e}, the student's probabilities by {apart[1]:.2e}, its AUC {auc:.4f}"
+        logits, student, stored = (
+            None if found[part] is None else float(np.abs(found[part] - first[part]).max()) for part in (1, 2, 3)
         )
+        auc = run.metrics["test"]["student"]["auc"]["value"]
+        bank = "" if stored is None else f"stored features differ by {stored:.2e}, "
+        print(f"{form}: {bank}logits by {logits:.2e}, the student's probabilities by {student:.2e} (its AUC {auc:.4f})")
 
 
 if __name__ == "__main__":
