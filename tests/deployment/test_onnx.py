@@ -350,3 +350,10 @@ def test_real_students_export_and_agree(tmp_path, name, network_size, image_size
     require_parity(parity, path)
     weights = sum(parameter.numel() for parameter in network.parameters()) * 4
     assert path.stat().st_size < weights + 200_000
+
+
+@pytest.mark.slow
+def test_a_probe_of_several_layers_exports_and_agrees(tmp_path):
+    network = create("test_vit", classes=3, size=32, features="both", feature_layers=3)
+    path = export(network, tmp_path / "student.onnx", size=32)
+    require_parity(check_parity(path, network.eval(), images(9, size=32), tolerance=1e-4), path)

@@ -106,6 +106,60 @@ def test_the_classifier_sees_the_features_asked_for(features, width):
     assert torch.equal(outputs.logits, F.linear(expected, network.classifier().weight, network.classifier().bias))
 
 
+@pytest.mark.parametrize("features", ["cls", "mean", "both"])
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_features_of_several_layers_are_those_of_each_after_the_final_norm(features, pool):
+    network = create(f"test_vit?global_pool={pool}", classes=3, size=32, features=features, feature_layers=3).eval()
+    body, seen = network.backbone, []
+    for block in body.blocks[-3:]:
+        block.register_forward_hook(lambda module, args, out: seen.append(out))
+    with torch.no_grad():
+        outputs = network.outputs(images(32))
+        tokens = [body.norm(out) for out in seen[:3]]
+        classes, means = [t[:, 0] for t in tokens], [t[:, 1:].mean(1) for t in tokens]
+        parts = [body.fc_norm(part) for part in {"cls": classes, "mean": means, "both": classes + means}[features]]
+    expected = torch.cat(parts, dim=1)
+    torch.testing.assert_close(outputs.pooled, expected)
+    assert network.classifier().weight.shape == (3, expected.shape[1])
+    with torch.no_grad():
+        torch.testing.assert_close(network(images(32)), outputs.logits)
+        torch.testing.assert_close(network.backbone_features(images(32), features), expected)
+        if features == "mean":
+            torch.testing.assert_close(network.classify_map(outputs.map), outputs.logits)
+    patches = torch.cat([t[:, 1:] for t in tokens], dim=2).transpose(1, 2).unflatten(2, (2, 2))
+    torch.testing.assert_close(outputs.map, patches)
+    assert network.map_shape == patches.shape[1:]
+
+
+def test_several_layers_are_refused_where_they_cannot_be_had():
+    for name, layers, message in (
+        ("test_resnet", 2, r"test_resnet is none.*--feature-layers"),
+        ("swin_tiny_patch4_window7_224", 2, "swin_tiny_patch4_window7_224 is none"),
+        ("test_vit", 99, r"test_vit has \d+ blocks"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            create(name, classes=2, features="cls", feature_layers=layers)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_convnext", "swin_tiny_patch4_window7_224"])
+def test_in_bf16_it_answers_nearly_alike_in_float32(name):
+    full, half = (
+        create(name, classes=2, size=224 if "swin" in name else 64, precision=p).eval() for p in ("32", "bf16")
+    )
+    assert {p.dtype for p in half.backbone.parameters()} == {torch.bfloat16, torch.float32}
+    assert half.classifier().weight.dtype == torch.float32
+    assert torch.equal(half.classifier().weight, full.classifier().weight)
+    with torch.no_grad():
+        expected, found = full.outputs(images(64)), half.outputs(images(64))
+        assert {found.logits.dtype, found.pooled.dtype, found.map.dtype} == {torch.float32}
+        assert F.cosine_similarity(found.pooled, expected.pooled).min() > 0.999
+        assert torch.equal(half(images(64)), found.logits)
+        torch.testing.assert_close(half.classify_map(found.map).shape, found.logits.shape)
+        again = half.float()
+        torch.testing.assert_close(again(images(64)), expected.logits, atol=0.02, rtol=0.02)
+    assert again.precision == "32"
+
+
 def test_features_are_ignored_by_networks_without_a_class_token():
     network = create("resnet18_28", classes=2, features="both")
     assert network.features is None

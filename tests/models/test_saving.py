@@ -72,3 +72,13 @@ def test_damage_is_said_in_one_line(tmp_path):
     with pytest.raises(UsageError, match="cannot be read") as caught:
         load_network(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_layers_and_precision_come_back(tmp_path):
+    network = create("test_vit", classes=3, size=32, features="both", feature_layers=2, precision="bf16").eval()
+    save_network(network, tmp_path)
+    loaded = load_network(tmp_path)
+    assert (loaded.feature_layers, loaded.precision) == (2, "bf16")
+    assert weights_digest(loaded) == weights_digest(network)
+    with torch.no_grad():
+        assert torch.equal(loaded(images(32)), network(images(32)))

@@ -170,6 +170,13 @@ def test_the_digest_follows_weights_normalisation_and_size(published):
     assert weights_digest(net.bfloat16()) != weights_digest(net.float())
 
 
+def test_the_digest_follows_what_the_head_sees():
+    one, two = (create("test_vit", classes=2, size=32, features="cls", feature_layers=layers) for layers in (2, 3))
+    for network in (one, two):
+        network.backbone.head = torch.nn.Identity()  # all weights are equal now
+    assert weights_digest(one) != weights_digest(two)
+
+
 # -- position embeddings ----------------------------------------------------------------------------------------
 
 

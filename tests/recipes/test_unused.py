@@ -36,6 +36,12 @@ def test_defaults_are_never_named(recipe):
         (Baseline(), {"teacher": TAUGHT}, ["teacher", "teacher_epochs"]),
         (
             Baseline(),
+            {"teacher": TeacherSettings(feature_layers=2, teacher_lora=4)},
+            ["feature_layers", "teacher_lora"],
+        ),
+        (LinearProbe(), {"teacher": TeacherSettings(feature_layers=2)}, []),
+        (
+            Baseline(),
             {"student": StudentSettings(student_pretrained=True), "teacher": TeacherSettings(weights="w")},
             [],
         ),

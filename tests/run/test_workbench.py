@@ -23,6 +23,7 @@ from stillroom import (
 from stillroom.data.load import load_data
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.objectives.self_logits import LogitSelfDistillation
+from stillroom.models.saving import load_network
 from stillroom.models.zoo import create
 from stillroom.run.folder import Run
 from stillroom.run.workbench import Workbench
@@ -96,6 +97,47 @@ def test_a_teacher_is_shared_only_where_all_that_made_it_is_equal(bench, monkeyp
         {"teacher": {"teacher_epochs": 2}},
     ):
         assert not shared(**changed), changed
+
+
+LORA = {"teacher": "test_vit", "teacher_size": 32, "teacher_lora": 2}
+
+
+def test_a_teacher_of_adapters_is_shared_by_its_rank_and_saved_as_an_ordinary_network(bench, monkeypatch, tmp_path):
+    pytest.importorskip("peft")
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
+    first, again, other, whole = (bench(teacher=LORA | {"teacher_lora": rank}) for rank in (2, 2, 3, None))
+    for made in (first, again, other, whole):
+        made.teacher()
+    assert ["teacher_from_cache" in made.run.manifest for made in (first, again, other, whole)] == [0, 1, 0, 0]
+    saved = load_network(first.run.path / "teacher")
+    plain = create("test_vit", classes=2, size=32, features="cls")
+    assert list(saved.state_dict()) == list(plain.state_dict())
+    assert torch.equal(saved.backbone.patch_embed.proj.weight, plain.backbone.patch_embed.proj.weight)
+    assert not torch.equal(saved.backbone.blocks[0].attn.qkv.weight, plain.backbone.blocks[0].attn.qkv.weight)
+    rows = first.data.val
+    with torch.no_grad():
+        expected = saved(first.data.images.batch(rows)).numpy()
+    assert first.teachers[0].logits(rows, None).numpy() == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("changed", [{}, {"feature_layers": 3, "features": "both"}, {"teacher_precision": "bf16"}])
+def test_a_frozen_teacher_answers_as_its_network_does(bench, changed):
+    made = bench(teacher={"teacher": "test_vit", "teacher_size": 32, "teacher_mode": "frozen"} | changed)
+    teacher, rows = made.teacher(), made.data.val
+    with torch.no_grad():
+        expected = teacher.network(made.data.images.batch(rows)).numpy()
+    assert teacher.head.in_features == 64 * (6 if "features" in changed else 1)
+    assert teacher.logits(rows, None).numpy() == pytest.approx(expected, abs=2e-2)
+
+
+def test_what_fine_tuning_and_freezing_do_not_take_is_refused(bench):
+    frozen = {"teacher": "test_vit", "teacher_size": 32, "teacher_mode": "frozen", "teacher_precision": "bf16"}
+    with pytest.raises(UsageError, match="--teacher-precision bf16 is for a frozen teacher"):
+        bench(teacher=frozen).teacher(mode="finetune")
+    with pytest.raises(UsageError, match="test_resnet has no linear layers of attention"):
+        bench(teacher={"teacher_lora": 2}).teacher()
+    with pytest.raises(UsageError, match="test_resnet is none"):
+        bench(teacher={"feature_layers": 2}).teacher()
 
 
 def test_a_teachers_own_seed_does_not_hide_the_runs_views(bench, monkeypatch, tmp_path):

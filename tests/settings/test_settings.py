@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from stillroom.errors import UsageError
-from stillroom.recipes import Baseline, MedAlmighty
+from stillroom.recipes import Baseline, ExplainableKD, MedAlmighty
 from stillroom.settings.sections import DataSettings, StudentSettings, TeacherSettings, TrainingSettings, ViewSettings
 from stillroom.settings.whole import Settings, from_dict, to_dict
 
@@ -61,3 +61,22 @@ def test_images_are_read_at_the_students_side():
     assert settings.student_data == settings.data
     smaller = replace(settings, student=StudentSettings(student_size=48))
     assert smaller.student_data == DataSettings(size=48, fit="resize")
+
+
+def test_adapters_and_half_precision_say_the_teachers_mode():
+    for changed, mode in (({"teacher_lora": 8}, "finetune"), ({"teacher_precision": "bf16"}, "frozen"), ({}, None)):
+        for recipe in (MedAlmighty(), ExplainableKD()):
+            found = Settings("phantoms", recipe, teacher=TeacherSettings(**changed)).teacher.teacher_mode
+            assert found == (mode or recipe.default_teacher_mode)
+    for changed, message in (
+        ({"teacher_lora": 8, "teacher_mode": "frozen"}, "--teacher-lora is for --teacher-mode finetune"),
+        (
+            {"teacher_precision": "bf16", "teacher_mode": "finetune"},
+            "--teacher-precision bf16 is for --teacher-mode frozen",
+        ),
+        ({"teacher_precision": "bf16", "teacher_lora": 8}, "--teacher-lora fine-tunes in float32"),
+        ({"teacher_lora": 0}, "teacher_lora"),
+        ({"feature_layers": 0}, "feature_layers"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            TeacherSettings(**changed)

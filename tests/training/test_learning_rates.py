@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from stillroom.models.adapters import adapt
 from stillroom.models.zoo import create
 from stillroom.settings.sections import TrainingSettings
 from stillroom.training.learning_rates import optimizer_of, set_learning_rate
@@ -41,6 +42,26 @@ def test_a_transformers_layers_move_the_slower_the_deeper():
     assert found["backbone.patch_embed.proj.weight"] < blocks[0]
     flat = rates(network, TrainingSettings(pretrained_lr=0.5, layer_decay=1.0))
     assert {rate for name, rate in flat.items() if "head" not in name} == {0.5}
+
+
+def test_adapters_learn_at_the_full_rate_and_nothing_beside_them_but_the_head():
+    pytest.importorskip("peft")
+    network = create("test_vit", classes=3, size=64)
+    network.start = "pretrained"
+    adapt(network, 2, seed=0)
+    optimizer = optimizer_of(network, torch.nn.Identity(), TrainingSettings(pretrained_lr=0.1))
+    trained = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    names = {name for name, p in network.named_parameters() if id(p) in trained}
+    assert set(trained.values()) == {1.0}
+    assert {name.rpartition(".lora_")[0] or name for name in names} == {
+        *(
+            f"backbone.blocks.{n}.attn.{layer}"
+            for n in range(len(network.backbone.blocks))
+            for layer in ("qkv", "proj")
+        ),
+        "backbone.head.weight",
+        "backbone.head.bias",
+    }
 
 
 @pytest.mark.parametrize("start", ["random", "pretrained"])

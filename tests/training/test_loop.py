@@ -13,6 +13,7 @@ from stillroom.data.inference import run_over
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.step import Objective
 from stillroom.errors import RunError
+from stillroom.models.adapters import adapt
 from stillroom.models.zoo import create
 from stillroom.settings.sections import TrainingSettings, ViewSettings
 from stillroom.task import MultiClass, MultiLabel
@@ -81,6 +82,34 @@ def test_a_stopped_run_goes_on_to_the_same_weights(toy, tmp_path, optimizer):
     again = train(data, tmp_path / "parts", settings, seen.append)
     assert len(seen) == 2
     assert same_weights(whole, again)
+
+
+def test_a_stopped_training_of_adapters_goes_on_to_the_same_weights(toy, tmp_path):
+    pytest.importorskip("peft")
+    data, settings = toy(), TrainingSettings(epochs=3, batch_size=16, lr=1e-2)
+
+    def go(folder, log=lambda line: None):
+        net = create("test_vit", classes=2, size=32, seed=0)
+        net.start = "pretrained"
+        adapt(net, 2, seed=0)
+        return fit(net, LabelLoss(), data, settings, folder=folder, role="teacher", log=log, show_progress=False)
+
+    def die(line):
+        if line["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = go(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "parts", die)
+    plain = create("test_vit", classes=2, size=32, seed=0)
+    full = sum(value.numel() * 4 for value in plain.state_dict().values())
+    assert (tmp_path / "parts" / "checkpoint.pt").stat().st_size < full / 2
+    assert same_weights(whole, go(tmp_path / "parts"))
+    assert same_weights(whole, go(tmp_path / "parts"))  # all epochs are done
+    assert list(whole.state_dict()) == list(plain.state_dict())
+    still = [name for name in plain.state_dict() if ".attn.qkv." not in name and ".attn.proj." not in name]
+    moved = {name for name in still if not torch.equal(plain.state_dict()[name], whole.state_dict()[name])}
+    assert moved == {"backbone.head.weight", "backbone.head.bias"}
 
 
 def test_the_seed_decides(toy, tmp_path):

@@ -80,7 +80,7 @@ def find_layer(
     size = network.input_size if isinstance(network, Network) else (image.shape[-2], image.shape[-1])
 
     def by_layout(output: Tensor) -> Tensor:
-        return layer_map(backbone, output, size)
+        return layer_map(backbone, output, size).float()  # of a network in half precision too
 
     convert = as_map or by_layout
     named = dict(backbone.named_modules())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +18,15 @@ from stillroom.models.taps import (
     check_kind,
     feature_map,
     has_class_token,
+    has_layers,
     linear_classifier,
     pooled_map,
     token_features,
+    tokens_of_layers,
     unmapped,
 )
 
+Precision = Literal["32", "bf16"]
 Start = Literal["random", "pretrained", "cut"]
 
 
@@ -47,10 +50,16 @@ class Network(nn.Module):
         features: what the classifier sees of a transformer with a class token; None leaves the network's own
             pooling. Other networks have one pooled vector and ignore this. ``both`` comes with a classifier
             twice as wide.
+        feature_layers: the features are those of so many of the last blocks side by side, see
+            :func:`~stillroom.models.taps.tokens_of_layers`; the classifier is as much wider, and so is the last feature map.
+            Refused for a network whose blocks cannot be asked.
         attention: weigh the last feature map by :class:`~stillroom.models.attention.SpatialAttention` before it is
             pooled. Refused for a network that sees its class token alone.
 
     Attributes:
+        adapters: the rank of low-rank adapters beside its weights; 0 but while it is trained by them, see
+            :mod:`~stillroom.models.adapters`.
+        precision: what the backbone's weights are held in, and computed with: see :meth:`hold_in_bf16`.
         start: where its weights come from before it is trained: ``random``, ``pretrained``, or ``cut`` out of a larger
             network. Training moves pretrained weights more slowly.
         last: the features that the head reads pass through here, so that a hook can watch them in any network.
@@ -73,11 +82,14 @@ class Network(nn.Module):
         input_size: tuple[int, int],
         normalisation: Normalisation,
         features: FeatureKind | None = None,
+        feature_layers: int = 1,
         attention: bool = False,
     ) -> None:
         super().__init__()
         if features is not None:
             check_kind(features)
+        if feature_layers != 1:
+            _check_layers(backbone, name, features, feature_layers)
         if attention and has_class_token(backbone) and features != "mean":
             raise UsageError(
                 f"Spatial attention has no effect on {name}, which answers from its class token. Choose a network "
@@ -89,9 +101,13 @@ class Network(nn.Module):
         self.classes = classes
         self.input_size = input_size
         self.features = features if has_class_token(backbone) else None
+        self.feature_layers = feature_layers
+        self.precision: Precision = "32"
+        self.adapters = 0
         self.backbone = backbone
-        if self.features == "both":
-            self._widen_classifier()
+        wider = feature_layers * (2 if self.features == "both" else 1)
+        if wider > 1:
+            self._widen_classifier(wider)
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
         self.normalise_by(normalisation)
@@ -113,15 +129,17 @@ class Network(nn.Module):
         pooled = self._pooled(features)
         flat = isinstance(features, Tensor) and features.ndim == 2
         found = pooled[:, :0, None, None] if flat else feature_map(self.backbone, features, self.input_size)
-        return Outputs(self._logits(features, pooled), pooled, found, attention)
+        return Outputs(self._logits(features, pooled), pooled, self._full(found), attention)
 
     def classify_map(self, found: Tensor) -> Tensor:
         """The head alone, on a last feature map ``[B, C', H', W']`` of whatever origin: logits ``[B, K]``.
 
         A class token is no part of a map; for a transformer that has one, the mean of the patches stands in for it.
         """
+        found = found.bfloat16() if self.precision == "bf16" else found
         if has_class_token(self.backbone):
-            return self.classifier()(pooled_map(self.backbone, found, self.features))
+            pooled = pooled_map(self.backbone, found, self.features, self.feature_layers)
+            return self.classifier()(self._full(pooled))
         features = found if self._shapes[2] == 4 else found.flatten(2).transpose(1, 2)
         if getattr(self.backbone, "output_fmt", None) == "NHWC":
             features = found.permute(0, 2, 3, 1)
@@ -138,7 +156,7 @@ class Network(nn.Module):
         check_kind(kind)
         features, _ = self._features(images)
         if has_class_token(self.backbone):
-            return token_features(self.backbone, features, kind)
+            return self._full(token_features(self.backbone, features, kind, self.feature_layers))
         return self._pooled(features)
 
     def pooled(self, images: Tensor) -> Tensor:
@@ -148,6 +166,21 @@ class Network(nn.Module):
     def classifier(self) -> nn.Linear:
         """The final linear layer, ``[K, D]``. Raises UsageError where the network ends in something else."""
         return self._named_classifier()[1]
+
+    def hold_in_bf16(self) -> None:
+        """Hold the backbone's weights in bfloat16 and compute in it, in half the memory; a linear head stays in float32.
+
+        What it answers is float32 all the same. For frozen networks: weights of such a precision cannot be trained.
+        """
+        self.precision = "bf16"
+        self.backbone.bfloat16()
+        if (head := linear_classifier(self.backbone)) is not None:
+            head[1].float()
+
+    def float(self) -> Self:
+        """All weights in float32, and computing in it."""
+        self.precision = "32"
+        return super().float()
 
     @property
     def rebuilds(self) -> bool:
@@ -206,7 +239,12 @@ class Network(nn.Module):
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The backbone's features in its own layout, weighed by the attention where there is one."""
-        features = self.backbone.forward_features(self._prepare(images))  # type: ignore[operator]
+        images = self._prepare(images)
+        images = images.bfloat16() if self.precision == "bf16" else images
+        if self.feature_layers > 1:
+            features = tokens_of_layers(self.backbone, images, self.feature_layers)
+        else:
+            features = self.backbone.forward_features(images)  # type: ignore[operator]
         if self.attention is None:
             return self.last(features), None
         found = feature_map(self.backbone, features, self.input_size)
@@ -215,15 +253,19 @@ class Network(nn.Module):
 
     def _pooled(self, features: Tensor) -> Tensor:
         if self.features is not None:
-            return token_features(self.backbone, features, self.features)
-        return self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
+            return self._full(token_features(self.backbone, features, self.features, self.feature_layers))
+        return self._full(self.backbone.forward_head(features, pre_logits=True))  # type: ignore[operator]
 
     def _logits(self, features: Tensor, pooled: Tensor) -> Tensor:
         classifier = self.backbone.get_classifier()  # type: ignore[operator]
         if isinstance(classifier, nn.Linear):
             return self.by_class(classifier(pooled))
         # Convolutional, two-layer and two-headed classifiers: only the network knows how it ends.
-        return self.by_class(self.backbone.forward_head(features))  # type: ignore[operator]
+        return self.by_class(self._full(self.backbone.forward_head(features)))  # type: ignore[operator]
+
+    def _full(self, found: Tensor) -> Tensor:
+        """In float32, where the network itself computes in less. (Under autocast its answers are the caller's to cast.)"""
+        return found.float() if self.precision == "bf16" else found
 
     def _named_classifier(self) -> tuple[str, nn.Linear]:
         found = linear_classifier(self.backbone)
@@ -233,7 +275,21 @@ class Network(nn.Module):
             )
         return found
 
-    def _widen_classifier(self) -> None:
+    def _widen_classifier(self, times: int) -> None:
         name, classifier = self._named_classifier()
-        wide = nn.Linear(2 * classifier.in_features, classifier.out_features)
+        wide = nn.Linear(times * classifier.in_features, classifier.out_features)
         self.backbone.set_submodule(name, wide)
+
+
+def _check_layers(backbone: nn.Module, name: str, features: FeatureKind | None, layers: int) -> None:
+    """Raises UsageError where features of so many blocks cannot be had."""
+    blocks = len(getattr(backbone, "blocks", ()))
+    if not has_layers(backbone) or not blocks:
+        raise UsageError(
+            f"Features of several layers are those of a transformer with a class token whose blocks can be asked; {name} is "
+            "none. Leave out --feature-layers, or choose another teacher."
+        )
+    if features is None:
+        raise UsageError(f"Features of several layers of {name}: say which, by features.")
+    if not 1 <= layers <= blocks:
+        raise UsageError(f"{name} has {blocks} blocks; features of the last {layers} cannot be had.")

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from stillroom.errors import UsageError
 from stillroom.files.atomic import write_atomically, write_json
 from stillroom.models.network import Network
-from stillroom.models.weights import weights_digest
+from stillroom.models.weights import fill_exactly, weights_digest
 from stillroom.models.zoo import restore
 
 WEIGHTS = "model.safetensors"
@@ -33,6 +32,8 @@ def save_network(network: Network, folder: Path) -> Path:
         "classes": network.classes,
         "input_size": list(network.input_size),
         "features": network.features,
+        "feature_layers": network.feature_layers,
+        "precision": network.precision,
         "attention": network.attention is not None,
         "mean": list(network.normalisation.mean),
         "std": list(network.normalisation.std),
@@ -54,21 +55,26 @@ def load_network(folder: Path) -> Network:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        state = load_file(folder / WEIGHTS)
         height, width = description["input_size"]
         network = restore(
             description["name"],
             classes=description["classes"],
             input_size=(height, width),
             features=description["features"],
+            feature_layers=description.get("feature_layers", 1),
             attention=description.get("attention", False),
             published=description.get("published"),
         )
-        network.load_state_dict(state)
+        if description.get("precision") == "bf16":
+            network.hold_in_bf16()
+        try:
+            fill_exactly(network, folder / WEIGHTS)
+        except UsageError as error:
+            raise ValueError(str(error).rstrip(".")) from error
     except FileNotFoundError as error:
         missing = Path(str(error.filename or folder / WEIGHTS))
         raise UsageError(f"{folder} holds no network: {missing.name} is missing.") from error
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"The network in {folder} cannot be read ({reason}). Train or save it again.") from error
     if weights_digest(network) != description.get("digest"):

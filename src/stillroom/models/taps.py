@@ -7,6 +7,7 @@ knows.
 
 from __future__ import annotations
 
+import inspect
 from math import isqrt
 from typing import Literal, NamedTuple, get_args
 
@@ -96,32 +97,64 @@ def has_class_token(backbone: nn.Module) -> bool:
     return getattr(backbone, "cls_token", None) is not None and _prefix_tokens(backbone) > 0
 
 
-def token_features(backbone: nn.Module, tokens: Tensor, kind: FeatureKind) -> Tensor:
+def token_features(backbone: nn.Module, tokens: Tensor, kind: FeatureKind, layers: int = 1) -> Tensor:
     """Class token ``[B, D]``, mean of the patch tokens ``[B, D]`` or both ``[B, 2D]``, after the final norm.
 
     Args:
         backbone: a network with a class token.
-        tokens: ``[B, N, D]`` from ``forward_features``.
+        tokens: ``[B, N, D]`` from ``forward_features``, or from :func:`tokens_of_layers`.
         kind: ``both`` puts the class token first. Register tokens are in none of them.
+        layers: how many layers' tokens stand side by side in ``D``.
     """
-    # A transformer that pools the mean has its final norm after the pooling; elsewhere fc_norm does nothing.
-    norm = getattr(backbone, "fc_norm", nn.Identity())
     if kind == "cls":
-        return norm(tokens[:, 0])
-    mean = norm(tokens[:, _prefix_tokens(backbone) :].mean(dim=1))
-    return mean if kind == "mean" else cat([norm(tokens[:, 0]), mean], dim=1)
+        return _normed(backbone, tokens[:, 0], layers)
+    mean = _normed(backbone, tokens[:, _prefix_tokens(backbone) :].mean(dim=1), layers)
+    return mean if kind == "mean" else cat([_normed(backbone, tokens[:, 0], layers), mean], dim=1)
 
 
-def pooled_map(backbone: nn.Module, found: Tensor, kind: FeatureKind | None) -> Tensor:
+def tokens_of_layers(backbone: nn.Module, images: Tensor, layers: int) -> Tensor:
+    """The tokens after each of the last blocks, each after the final norm, side by side: ``[B, N, layers * D]``.
+
+    The last block's, which ``forward_features`` gives alone, come last. Linear probes of DINO and DINOv2 see the class tokens
+    of four blocks so (Oquab et al. 2023, arXiv:2304.07193; ``create_linear_input`` in their code).
+
+    Args:
+        backbone: see :func:`has_layers`.
+        images: what the backbone takes.
+        layers: how many, at least 1.
+    """
+    found = backbone.forward_intermediates(  # type: ignore[operator]
+        images, indices=layers, return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True
+    )
+    return cat([cat([prefix, patches], dim=1) for patches, prefix in found], dim=2)
+
+
+def has_layers(backbone: nn.Module) -> bool:
+    """Whether the tokens of any block can be asked for."""
+    ask = getattr(backbone, "forward_intermediates", None)
+    wanted = {"return_prefix_tokens", "norm", "output_fmt", "intermediates_only"}
+    return ask is not None and has_class_token(backbone) and wanted <= set(inspect.signature(ask).parameters)
+
+
+def pooled_map(backbone: nn.Module, found: Tensor, kind: FeatureKind | None, layers: int = 1) -> Tensor:
     """What :func:`token_features` would give if every token were one of the map's: ``[B, D]``, or ``[B, 2D]`` for ``both``.
 
     Args:
         backbone: a network with a class token.
         found: ``[B, D, H', W']``, a last feature map.
         kind: as the network has it; None is its own pooling.
+        layers: how many layers' maps stand side by side in ``D``.
     """
-    mean = getattr(backbone, "fc_norm", nn.Identity())(found.mean(dim=(2, 3)))
+    mean = _normed(backbone, found.mean(dim=(2, 3)), layers)
     return cat([mean, mean], dim=1) if kind == "both" else mean
+
+
+def _normed(backbone: nn.Module, pooled: Tensor, layers: int) -> Tensor:
+    """A transformer that pools the mean has its final norm after the pooling; elsewhere ``fc_norm`` does nothing."""
+    norm = getattr(backbone, "fc_norm", None)
+    if norm is None:
+        return pooled
+    return norm(pooled) if layers == 1 else norm(pooled.unflatten(1, (layers, -1))).flatten(1)
 
 
 def check_kind(kind: str) -> None:

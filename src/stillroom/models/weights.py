@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import pickle
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from stillroom.errors import UsageError
 from stillroom.models.network import Network
-from stillroom.models.normalisation import Normalisation, from_metadata
+from stillroom.models.normalisation import Normalisation
 from stillroom.models.published import PUBLISHED
+from stillroom.models.stored import INDICES, SUFFIXES, copy_into, is_weights, mapped, stated_normalisation
 from stillroom.models.taps import linear_classifier
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-_WRAPPERS = ("state_dict", "model")
 _OLD_RULES = ("_filter_fn", "_filter_torchvision_pretrained")
 """timm's names for the rules that read torchvision's VGG and DenseNet files."""
 
@@ -28,7 +24,7 @@ _OLD_RULES = ("_filter_fn", "_filter_torchvision_pretrained")
 def load_weights(network: Network, path: Path, name: str) -> Path:
     """Fill the network's backbone from a file, or from a folder that holds a file for ``name``.
 
-    Half-precision weights become float32, position embeddings are resampled to the network's grid, and
+    Weights take the network's own precision, position embeddings are resampled to the network's grid, and
     original key names are understood: DINOv2's and torchvision's by timm's own rules, those of networks that
     timm lacks by :data:`~stillroom.models.published.PUBLISHED`. A classifier of another shape is left out: the
     network keeps its own. Where the file's header states ``mean`` and ``std``, the network takes them over.
@@ -45,51 +41,55 @@ def load_weights(network: Network, path: Path, name: str) -> Path:
         UsageError: no such file, not a file of weights, or weights of another architecture.
     """
     file = find_weights(path, name)
-    state, normalisation = read_weights(file)
-    load_state(network, state, name, file)
+    stored, normalisation = read_weights(file)
+    load_state(network, dict(stored), name, file, stored)
     if normalisation is not None:
         network.normalise_by(normalisation)
     return file
 
 
-def load_state(network: Network, state: dict[str, Tensor], name: str, file: Path) -> None:
+def load_state(
+    network: Network, state: dict[str, Tensor], name: str, file: Path, stored: dict[str, Tensor] | None = None
+) -> None:
     """Fill the network's backbone from tensors by name; see :func:`load_weights` for what is understood and raised.
 
     Args:
         network: changed in place.
         state: what was read.
         name: the model's, by timm.
-        file: where it was read from, for errors.
+        file: where it was read from.
+        stored: of :func:`read_weights`, emptied: what of the state is read from the file again, so that it need not be held.
     """
     backbone = network.backbone
     target = backbone.state_dict()
+    state = _precise(state, target)
     rename = next((rule for prefix, rule in PUBLISHED.items() if name.startswith(prefix)), None)
     if rename is not None and not state.keys() <= target.keys():
         state = rename(state)
     state = _adapt(state, backbone, file)
 
     head = linear_classifier(backbone)
+    own: set[str] = set()
     if head is not None:
-        own = [key for key in target if key.startswith(f"{head[0]}.")]
+        own = {key for key in target if key.startswith(f"{head[0]}.")}
         if any(key not in state or state[key].shape != target[key].shape for key in own):
             state = {key: value for key, value in state.items() if not key.startswith(f"{head[0]}.")}
-            state |= {key: target[key] for key in own}
-    _check(state, target, name, file)
-    # Files from before batch norm counted its batches lack that one number; it is not read in evaluation.
-    backbone.load_state_dict({key: state.get(key, value) for key, value in target.items()})
+    _check(state, {key: value for key, value in target.items() if key in state or key not in own}, name, file)
+    copy_into(target, state, file, stored or {})
 
 
 def find_weights(path: Path, name: str) -> Path:
     """The file of weights for ``name``: ``path`` itself, or in that folder the first of
 
-    ``<name>.<suffix>``, ``<name>/model.<suffix>``, ``<architecture>.<any tag>.<suffix>``, ``model.<suffix>``.
+    ``<name>.<suffix>``, ``<name>/model.<suffix>``, ``<architecture>.<any tag>.<suffix>``, ``model.<suffix>``; at last an
+    index of several files (``model.safetensors.index.json``).
 
     Raises:
         UsageError: there is none (the message lists what was tried), or several tags fit equally well.
     """
     path = path.expanduser()
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if not is_weights(path):
             raise UsageError(f"{path} is not a file of weights: its name must end in {', '.join(SUFFIXES)}.")
         return path
     if not path.is_dir():
@@ -111,47 +111,24 @@ def find_weights(path: Path, name: str) -> Path:
     for suffix in SUFFIXES:
         if (path / f"model{suffix}").is_file():
             return path / f"model{suffix}"
+    for index in INDICES:
+        if (path / index).is_file():
+            return path / index
     suffixes = "|".join(suffix[1:] for suffix in SUFFIXES)
     tried = ", ".join([*stems, *(f"{stem}/model" for stem in stems), f"{architecture}.<tag>", "model"])
     raise UsageError(f"No weights for {name} in {path}: none of {tried} with .{suffixes} is there.")
 
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], Normalisation | None]:
-    """A file's tensors by name, floating ones as float32, and the normalisation its header states.
+    """A file's tensors by name, see :func:`~stillroom.models.stored.mapped`, and the normalisation its header states."""
+    return mapped(file), stated_normalisation(file)
 
-    Wrappers (``state_dict``, ``model``) and the prefix ``module.`` are taken off. Pickles hold weights only.
 
-    Raises:
-        UsageError: the file is damaged or holds something else than tensors.
-    """
-    normalisation = None
-    try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as handle:
-                normalisation = from_metadata(handle.metadata() or {})
-                content: Any = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-        else:
-            # Training scripts after MAE's keep their flags beside the weights. They hold plain values, and go unused.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except UsageError as error:
-        raise UsageError(f"{file}: {error}") from None
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        raise UsageError(
-            f"{file} is not a file of weights, or it is damaged ({str(error).splitlines()[0]}). "
-            "Save it as .safetensors, or with torch.save(model.state_dict(), ...)."
-        ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UsageError(
-            f"{file} is not a file of weights: it holds something else than tensors by name. "
-            "Save it as .safetensors, or with torch.save(model.state_dict(), ...)."
-        )
-    if all(key.startswith("module.") for key in content):
-        content = {key.removeprefix("module."): value for key, value in content.items()}
-    return {k: v.float() if v.is_floating_point() else v for k, v in content.items()}, normalisation
+def fill_exactly(network: nn.Module, file: Path) -> None:
+    """Fill a network from a file that holds the same names and shapes, and nothing else. Raises UsageError otherwise."""
+    target, stored = network.state_dict(), mapped(file)
+    _check(stored, target, "the network that it was saved from", file, exactly=True)
+    copy_into(target, dict(stored), file, stored)
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -162,7 +139,8 @@ def weights_digest(network: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for module in network.modules():
         if isinstance(module, Network):
-            digest.update(f"{module.name} {module.input_size} {module.features}".encode())
+            layers = f" {module.feature_layers} layers" if module.feature_layers > 1 else ""
+            digest.update(f"{module.name} {module.input_size} {module.features}{layers}".encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # Bytes, not numbers: bfloat16 has no NumPy type.
@@ -185,10 +163,19 @@ def _adapt(state: dict[str, Tensor], backbone: nn.Module, file: Path) -> dict[st
         ) from error
 
 
-def _check(state: dict[str, Tensor], target: dict[str, Tensor], name: str, file: Path) -> None:
+def _precise(state: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a rule may compute with, in float32: all but what fits as it is, which stays where it is stored."""
+    fits = {key for key, value in state.items() if key in target and value.shape == target[key].shape}
+    return {k: v if k in fits or not v.is_floating_point() else v.float() for k, v in state.items()}
+
+
+def _check(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], name: str, file: Path, exactly: bool = False
+) -> None:
     for key, expected in target.items():
         if key not in state:
-            if key.endswith("num_batches_tracked"):
+            # Files from before batch norm counted its batches lack that one number; it is not read in evaluation.
+            if key.endswith("num_batches_tracked") and not exactly:
                 continue
             found = f"it lacks {key} {tuple(expected.shape)}"
         elif state[key].shape != expected.shape:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from stillroom.errors import UsageError
-from stillroom.models.network import Network
+from stillroom.models.blank import build_blank
+from stillroom.models.network import Network, Precision
 from stillroom.models.normalisation import Normalisation
 from stillroom.models.origins import origin_again, origin_of
 from stillroom.models.origins.base import Origin, Provenance
@@ -40,6 +41,8 @@ def create(
     features: FeatureKind | None = None,
     normalisation: Normalisation | None = None,
     attention: bool = False,
+    feature_layers: int = 1,
+    precision: Precision = "32",
 ) -> Network:
     """Build a network.
 
@@ -53,6 +56,8 @@ def create(
         features: what the classifier sees of a transformer, see :class:`~stillroom.models.network.Network`.
         normalisation: overrides the network's own and the one that a file of weights states.
         attention: weigh the last feature map by spatial attention; its weights are random, from the seed.
+        feature_layers: how many of a transformer's last blocks the classifier sees.
+        precision: ``bf16`` holds the backbone in bfloat16, see :meth:`~stillroom.models.network.Network.hold_in_bf16`.
 
     Raises:
         UsageError: an unknown name, a size it cannot take, weights that are not there or do not fit.
@@ -66,11 +71,19 @@ def create(
     # The CPU's generator alone: torch.manual_seed would also reseed every accelerator.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _network(origin_of(name), name, classes, (size, size), features, attention)
+        # The head is drawn below and all else is read; attention is drawn where the backbone's drawing ended.
+        blank = file is not None and spec.says == "features" and not attention
+        network = _network(origin_of(name), name, classes, (size, size), features, attention, feature_layers, blank)
+        if precision == "bf16":
+            if spec.brings_weights:
+                raise UsageError(f"{name} comes in a precision of its own: leave out --teacher-precision.")
+            network.hold_in_bf16()
         if spec.says == "features":
             _start_undecided(network, seed)
     if file is not None:
         origin_of(name).fill(network, file, parse(name).base)
+        if precision == "bf16":
+            network.hold_in_bf16()  # again: some put another body in its place
     if file is not None or spec.brings_weights:
         network.start = "pretrained"
     if normalisation is not None:
@@ -100,22 +113,24 @@ def restore(
     classes: int,
     input_size: Size,
     features: FeatureKind | None,
+    feature_layers: int = 1,
     attention: bool = False,
     published: dict[str, Any] | None = None,
 ) -> Network:
-    """The network to load a saved one's weights into; its own weights are random.
+    """The network to load a saved one's weights into; its own weights are random, or whatever lay in memory.
 
     Args:
         name: see :func:`create`, as the other arguments.
         classes: ``K``.
         input_size: height and width in pixels.
         features: what the classifier sees of a transformer.
+        feature_layers: of how many of its blocks.
         attention: whether it has spatial attention.
         published: see :class:`~stillroom.models.network.Network`; with it, no repository or folder is asked.
     """
     origin = origin_again(name, published) if published else origin_of(name)
     with torch.random.fork_rng(devices=[]):
-        return _network(origin, name, classes, input_size, features, attention)
+        return _network(origin, name, classes, input_size, features, attention, feature_layers, blank=True)
 
 
 def specification(name: str) -> Specification:
@@ -214,16 +229,29 @@ def outline(name: str, size: int | None = None, classes: int | None = None) -> n
 
 
 def _network(
-    origin: Origin, name: str, classes: int, input_size: Size, features: FeatureKind | None, attention: bool
+    origin: Origin,
+    name: str,
+    classes: int,
+    input_size: Size,
+    features: FeatureKind | None,
+    attention: bool,
+    feature_layers: int,
+    blank: bool,
 ) -> Network:
+    """``blank`` leaves the backbone's weights undrawn where they can be, see :mod:`stillroom.models.blank`."""
     spec = _as_told(name, origin.specification)
+
+    def build() -> nn.Module:
+        return origin.build(classes if spec.says == "features" else None, input_size)
+
     network = Network(
-        origin.build(classes if spec.says == "features" else None, input_size),
+        build_blank(build) if blank and origin.reads_all_weights else build(),
         name=name,
         classes=classes,
         input_size=input_size,
         normalisation=spec.normalisation,
         features=features,
+        feature_layers=feature_layers,
         attention=attention,
     )
     network.published = origin.published

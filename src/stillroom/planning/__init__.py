@@ -57,7 +57,10 @@ def plan(
         given = replace(given, teacher=replace(given.teacher, weights=weights))
         fixed = [] if weights is None else ["teacher.weights"]
     given = anchored(replace(given, source=str(source)))
-    return _planned(given, frozenset(_changed(given) if fixed is None else fixed), limits)
+    kept = frozenset(_changed(given) if fixed is None else fixed)
+    if given.teacher.mode_told:  # by what is given besides
+        kept |= {"teacher.teacher_mode"}
+    return _planned(given, kept, limits)
 
 
 def _planned(given: Settings, fixed: frozenset[str], limits: Limits) -> Plan:

@@ -140,7 +140,7 @@ class Recipe(ABC):
             read = (*read, "weights")  # where the student's are looked for
         defaults = {f.name: f.default for f in fields(settings.teacher)}
         name = "" if settings.teacher.teacher_answers else self.default_teacher
-        defaults |= {"teacher": name, "teacher_mode": self.default_teacher_mode}
+        defaults |= {"teacher": name, "teacher_mode": settings.teacher.mode_told or self.default_teacher_mode}
         return [
             name for name, value in defaults.items() if name not in read and getattr(settings.teacher, name) != value
         ]

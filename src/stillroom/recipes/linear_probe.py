@@ -24,7 +24,7 @@ class LinearProbe(Recipe):
     default_student: ClassVar[str] = "vit_base_patch14_dinov2"
 
     def unused(self, settings: RunSettings) -> list[str]:
-        idle = self._idle_teacher(settings, "features", "head_solver", "teacher_epochs")
+        idle = self._idle_teacher(settings, "features", "feature_layers", "head_solver", "teacher_epochs")
         for part in (settings.training, settings.views):
             idle += [f.name for f in fields(part) if f.name != "label_fraction" and getattr(part, f.name) != f.default]
         return idle

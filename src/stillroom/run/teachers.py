@@ -20,9 +20,11 @@ from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.teachers import Teacher, question
 from stillroom.distillation.tuned import keep, recall
+from stillroom.errors import UsageError
 from stillroom.evaluation.intervals import group_indices
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import fingerprint
+from stillroom.models.adapters import adapt
 from stillroom.models.network import Network
 from stillroom.models.weights import weights_digest
 
@@ -64,6 +66,8 @@ def fitted_head(bench: Bench, role: str, plain: Bank) -> nn.Linear:
 def fine_tune(bench: Bench, role: str, network: Network, seed: int, class_weights: bool | None) -> Network:
     """The network trained on the labels; taken from the cache where an equal one was trained before."""
     chosen, data = bench.settings.teacher, bench.seen_by(network)
+    if network.precision != "32":
+        raise UsageError("--teacher-precision bf16 is for a frozen teacher, and this one is fine-tuned: leave it out.")
     training = replace(
         bench.settings.training,
         epochs=chosen.teacher_epochs or bench.epochs(data.train),
@@ -80,12 +84,15 @@ def fine_tune(bench: Bench, role: str, network: Network, seed: int, class_weight
         [rows.tolist() for rows in (data.train, data.val, data.rest)],
         replace(training, unlabelled=None),
         (bench.settings.views, data.images.policy, seed),
+        *((("lora", chosen.teacher_lora),) if chosen.teacher_lora else ()),
     )
     folder = bench.run.path / role
     if not (folder / "model.json").exists() and (history := recall(name, folder)):
         for line in history:
             bench.run.log(line | {"role": role})
         bench.run.note(**{f"{role}_from_cache": name})
+    if chosen.teacher_lora:
+        adapt(network, chosen.teacher_lora, seed)
     network = bench.fit(
         role,
         network,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from stillroom.distillation.cutting import cut_out
 from stillroom.distillation.teachers import Teacher
+from stillroom.errors import UsageError
 from stillroom.models.answers import answer_by
 from stillroom.models.network import Network
 from stillroom.models.saving import load_network, save_network
@@ -17,6 +19,7 @@ from stillroom.models.zoo import create, resolve_size, specification
 from stillroom.run.answered import answered
 from stillroom.run.bench import Bench
 from stillroom.run.teachers import ask, fine_tune, freeze
+from stillroom.settings.sections import TeacherSettings
 
 ANSWERS_TRIED = 16
 """Images by which a teacher that answers by class is tried."""
@@ -37,8 +40,9 @@ class Workbench(Bench):
 
     def pretrained(self) -> Network:
         """The network that the teacher's settings describe, before any training, at the student's input size."""
-        size = self.settings.student_data.size
-        return self._teacher_network(self.settings.teacher.teacher, size, self.settings.seed)
+        size, chosen = self.settings.student_data.size, self.settings.teacher
+        plain = replace(chosen, feature_layers=1, teacher_precision="32")
+        return self._teacher_network(chosen.teacher, size, self.settings.seed, plain)
 
     def teacher(
         self,
@@ -71,6 +75,8 @@ class Workbench(Bench):
             return self.teachers[-1]
         network = self.untaught(name, seed=seed, size=size)
         if not isinstance(network.by_class, nn.Identity):
+            if self.settings.teacher.teacher_lora:
+                raise UsageError(f"{network.name} teaches by its answers as they are: leave out --teacher-lora.")
             teacher = self.asked(network, needs=needs, label=role)
         elif (mode or self.settings.teacher.teacher_mode) == "frozen":
             teacher = freeze(self, role, network, needs)
@@ -98,8 +104,9 @@ class Workbench(Bench):
         self.labels_read.update(self.data.train.tolist())
         if (folder / "model.json").exists():
             return load_network(folder).to(self.device)
-        features = self.settings.teacher.features or specification(self.settings.student.student).features
-        network = self._student_network(pretrained, self.seed, features=features)
+        chosen = self.settings.teacher
+        features = chosen.features or specification(self.settings.student.student).features
+        network = self._student_network(pretrained, self.seed, features=features, feature_layers=chosen.feature_layers)
         freeze(self, role, network, frozenset())
         save_network(network, folder)
         return network
@@ -124,7 +131,13 @@ class Workbench(Bench):
         return ask(self, network, needs - {"teacher_logits"} | {"logits", "pooled"}, label, rows)
 
     def _student_network(
-        self, pretrained: bool, seed: int, *, features: FeatureKind | None = None, attention: bool = False
+        self,
+        pretrained: bool,
+        seed: int,
+        *,
+        features: FeatureKind | None = None,
+        feature_layers: int = 1,
+        attention: bool = False,
     ) -> Network:
         chosen, classes = self.settings.student, len(self.task.classes)
         size = self.settings.student_data.size
@@ -137,6 +150,7 @@ class Workbench(Bench):
             weights=weights,
             seed=seed,
             features=features,
+            feature_layers=feature_layers,
             attention=attention,
         )
         if pretrained and chosen.student_from:
@@ -145,8 +159,8 @@ class Workbench(Bench):
             self.run.note(student_cut_out=taken)
         return network.to(self.device)
 
-    def _teacher_network(self, name: str, size: int, seed: int) -> Network:
-        chosen, task, spec = self.settings.teacher, self.task, specification(name)
+    def _teacher_network(self, name: str, size: int, seed: int, chosen: TeacherSettings | None = None) -> Network:
+        chosen, task, spec = chosen or self.settings.teacher, self.task, specification(name)
         network = create(
             name,
             classes=len(task.classes),
@@ -155,6 +169,8 @@ class Workbench(Bench):
             weights=chosen.weights,
             seed=seed,
             features=chosen.features or spec.features,
+            feature_layers=chosen.feature_layers,
+            precision=chosen.teacher_precision,
         ).to(self.device)
         if spec.says != "features":
             images, rows = self.sides.at(size)[0], self.data.train[:ANSWERS_TRIED]

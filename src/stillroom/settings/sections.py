@@ -13,6 +13,7 @@ from stillroom.errors import UsageError
 from stillroom.ranges import at_least, between, not_negative, positive, positive_share
 from stillroom.settings.methods import Method
 from stillroom.settings.network_names import parse
+from stillroom.settings.wishes import check_wishes
 
 AnswersKind = Literal["probabilities", "logits", "votes", "embedding"]
 ReaderWeights = Literal["equal", "confidence"]
@@ -69,7 +70,7 @@ class DataSettings:
         at_least("size", self.size, 16)
         between("val_fraction", self.val_fraction, 0.9)
         between("test_fraction", self.test_fraction, 0.9)
-        _check_wishes(self)
+        check_wishes(self.merge, self.drop_class, self.classes, self.positive)
 
     @property
     def merges(self) -> dict[str, str]:
@@ -205,6 +206,11 @@ class TeacherSettings:
             predictions.parquet: `teacher`, `student`.
         reader_weights: how much each of several readers counts: `equal`, or by `confidence`: the more the better they knew
             the training labels.
+        feature_layers: how many of a transformer's last blocks the linear head sees, side by side; the features are those
+            of each, after the final norm. Linear probes of DINOv2 see four.
+        teacher_precision: what a frozen teacher's weights are held in and it is asked in: `bf16` takes half the memory.
+        teacher_lora: fine-tune the teacher by low-rank adapters (LoRA) of this rank beside its attention, 8 for example,
+            where memory is short; its own weights stand still. Needs `pip install 'stillroom[peft]'`. Default: train all.
     """
 
     teacher: str = ""
@@ -224,6 +230,9 @@ class TeacherSettings:
     answers_kind: AnswersKind | None = None
     answers_of: str = ""
     reader_weights: ReaderWeights = "equal"
+    feature_layers: int = 1
+    teacher_precision: Literal["32", "bf16"] = "32"
+    teacher_lora: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "teacher", str(self.teacher))  # a FromModule is a teacher too
@@ -237,9 +246,26 @@ class TeacherSettings:
             positive("teacher_lr", self.teacher_lr)
         if self.teacher_size is not None:
             at_least("teacher_size", self.teacher_size, 16)
+        at_least("feature_layers", self.feature_layers, 1)
+        if self.teacher_lora is not None:
+            at_least("teacher_lora", self.teacher_lora, 1)
+        if self.mode_told and self.teacher_mode not in (None, self.mode_told):
+            flag = "--teacher-lora" if self.teacher_lora else "--teacher-precision bf16"
+            raise UsageError(f"{flag} is for --teacher-mode {self.mode_told}: leave it out, or give that mode.")
         for name in ("teacher_mean", "teacher_std"):
             if len(getattr(self, name)) not in (0, 1, 3):
                 raise UsageError(f"{name} is one number or three, got {len(getattr(self, name))}.")
+
+    @property
+    def mode_told(self) -> Literal["frozen", "finetune"] | None:
+        """The mode that another setting is for; None where either will do.
+
+        Raises:
+            UsageError: two settings are for two modes.
+        """
+        if self.teacher_lora and self.teacher_precision == "bf16":
+            raise UsageError("--teacher-lora fine-tunes in float32: leave out --teacher-precision bf16.")
+        return "finetune" if self.teacher_lora else "frozen" if self.teacher_precision == "bf16" else None
 
     @property
     def options(self) -> dict[str, str]:
@@ -356,34 +382,3 @@ class EvaluationSettings:
         between("refusals", self.refusals)
         if self.explain is not None:
             at_least("explain", self.explain, 0)
-
-
-def _check_wishes(data: DataSettings) -> None:
-    """Raises UsageError where what is asked of the classes contradicts itself, whatever the source holds."""
-    for name in ("merge", "drop_class", "classes"):
-        if isinstance(getattr(data, name), str):
-            raise UsageError(
-                f"{name} takes a list, such as [{getattr(data, name)!r}], got {getattr(data, name)!r} alone."
-            )
-    seen: dict[str, str] = {}
-    for text in data.merge:
-        old, equals, new = text.partition("=")
-        if not (old and equals and new) or "=" in new:
-            raise UsageError(f"merge takes old=new, such as mild=ill, got {text!r}.")
-        if old == new:
-            raise UsageError(f"merge {text}: a class cannot be joined to itself.")
-        if seen.setdefault(old, new) != new:
-            raise UsageError(f"merge: {old!r} cannot count both as {seen[old]!r} and as {new!r}.")
-    for old, new in seen.items():
-        if new in seen:
-            raise UsageError(
-                f"merge {old}={new} and {new}={seen[new]} make a chain: write {old}={seen[new]} and {new}={seen[new]}."
-            )
-        for name in (old, new):
-            if name in data.drop_class:
-                raise UsageError(f"merge {old}={new} and drop_class {name} contradict each other: leave one out.")
-    if data.positive and data.classes and (len(data.classes) != 2 or data.classes[-1] != data.positive):
-        raise UsageError(
-            f"positive {data.positive} and classes {' '.join(data.classes)} contradict each other: of two classes the last "
-            "is the positive one. Give only one of these settings."
-        )

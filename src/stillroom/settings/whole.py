@@ -62,7 +62,7 @@ class Settings:
         if told.brings_weights and teacher.teacher_size and "size" not in told.options:
             name = with_options(name, {"size": str(teacher.teacher_size)})
         as_it_is = told.brings_weights or told.options.get("outputs", "features") != "features"
-        usual = "frozen" if as_it_is else recipe.default_teacher_mode
+        usual = teacher.mode_told or ("frozen" if as_it_is else recipe.default_teacher_mode)
         teacher = replace(teacher, teacher=name, teacher_mode=teacher.teacher_mode or usual)
         object.__setattr__(self, "teacher", teacher)
         object.__setattr__(self, "student", replace(student, student=student.student or recipe.default_student))

@@ -61,8 +61,11 @@ def learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
 
 
 def _backbone_groups(student: Network, settings: TrainingSettings) -> list[dict]:
-    """Groups of the pretrained weights; none where the network starts from random ones."""
-    if student.start != "pretrained":
+    """Groups of the pretrained weights; none where the network starts from random ones, or where they stand still.
+
+    Low-rank adapters are new weights, as the head's are: what they are added to is not moved, and they start from nothing.
+    """
+    if student.start != "pretrained" or student.adapters:
         return []
     head = {id(p) for layer in classifiers(student.backbone) for p in layer.parameters()}
     decay = settings.layer_decay

@@ -26,6 +26,7 @@ from stillroom.distillation.teachers import Teacher
 from stillroom.errors import RunError
 from stillroom.evaluation.likelihood import calibrated_losses, clearly_better
 from stillroom.files.atomic import write_atomically
+from stillroom.models.adapters import learnt, merge, take_up
 from stillroom.models.network import Network
 from stillroom.progress import progress
 from stillroom.settings.sections import TrainingSettings
@@ -188,7 +189,8 @@ def fit(
                 _save(folder / _CHECKPOINT, student, objective, optimizer, done)
             advance(0, f"epoch {done.epoch}/{epochs}{_in_words(found)}")
     if done.kept_epoch(data.val_groups) != done.epoch:
-        student.load_state_dict(_load(folder / _BEST, device)["student"])
+        take_up(student, _load(folder / _BEST, device)["student"])
+    merge(student)
     if statistics_lag(student, done.epoch * feeder.steps):
         reestimate_statistics(student, feeder.plain_images())
     return student.eval()
@@ -240,9 +242,9 @@ def _check_finite(means: dict[str, float], role: str, epoch: int) -> None:
 def _save(path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, done: _Progress) -> None:
     """The best weights first: if the process dies in between, the epochs are repeated and both are written again."""
     if done.best_epoch == done.epoch:
-        write_atomically(path.with_name(_BEST), lambda target: torch.save({"student": student.state_dict()}, target))
+        write_atomically(path.with_name(_BEST), lambda target: torch.save({"student": learnt(student)}, target))
     state = {
-        "student": student.state_dict(),
+        "student": learnt(student),
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
         "epoch": done.epoch,
@@ -262,7 +264,7 @@ def _restore(path: Path, student: nn.Module, objective: nn.Module, optimizer: An
     if not path.exists():
         return _Progress()
     state = _load(path, device)
-    student.load_state_dict(state["student"])
+    take_up(student, state["student"])
     objective.load_state_dict(state["objective"])
     optimizer.load_state_dict(state["optimizer"])
     losses, best = (None if state[name] is None else state[name].cpu().numpy() for name in ("losses", "best_losses"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from torch import nn
@@ -34,6 +34,8 @@ class Medical(Origin):
         entry: what is known of it.
         arguments: keywords of its constructor that the user gave.
     """
+
+    reads_all_weights: ClassVar[bool] = True
 
     name: str
     entry: MedicalTeacher

@@ -91,7 +91,7 @@ def files_of(file: Path) -> list[Path]:
 
 
 def read_published(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights, floating ones as float32, or of all files that an index names.
+    """The tensors of a file of weights as it has them, or of all files that an index names.
 
     Raises:
         UsageError: a file is not there or damaged.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from timm import layers
@@ -33,6 +33,8 @@ class TimmModel(Origin):
         name: timm's.
         arguments: more keywords for its constructor.
     """
+
+    reads_all_weights: ClassVar[bool] = True
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)

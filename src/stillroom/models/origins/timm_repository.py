@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from torch import nn
@@ -36,6 +36,8 @@ class TimmRepository(Origin):
         arguments: keywords that the config lacks.
         publication: the repository or folder.
     """
+
+    reads_all_weights: ClassVar[bool] = True
 
     name: str
     config: Mapping[str, Any]

@@ -45,7 +45,7 @@ def export_network(
     """Write the ONNX file of a network trained in ``run``, and compare it with torch.
 
     Args:
-        network: images in [0, 1] to logits.
+        network: images in [0, 1] to logits; held in float32 afterwards.
         path: the file to write.
         run: its manifest says what the file must know of the data.
         figures: the run's metrics: the network's temperature under ``calibration``, and where they are there, its rules
@@ -61,6 +61,8 @@ def export_network(
     Raises:
         RunError: the network cannot be exported, or the file does not agree with it.
     """
+    if isinstance(network, Network):
+        network.float()  # of a teacher that is held in half precision: what is handed over is the same everywhere
     manifest = run.manifest
     store = manifest["store"]
     metadata = ModelMetadata(

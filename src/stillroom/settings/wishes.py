@@ -1,0 +1,36 @@
+"""What is asked of the classes: whether it can be had at all, whatever the source holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stillroom.errors import UsageError
+
+
+def check_wishes(merge: Sequence[str], drop_class: Sequence[str], classes: Sequence[str], positive: str) -> None:
+    """Raises UsageError where what is asked of the classes contradicts itself, whatever the source holds."""
+    for name, given in (("merge", merge), ("drop_class", drop_class), ("classes", classes)):
+        if isinstance(given, str):
+            raise UsageError(f"{name} takes a list, such as [{given!r}], got {given!r} alone.")
+    seen: dict[str, str] = {}
+    for text in merge:
+        old, equals, new = text.partition("=")
+        if not (old and equals and new) or "=" in new:
+            raise UsageError(f"merge takes old=new, such as mild=ill, got {text!r}.")
+        if old == new:
+            raise UsageError(f"merge {text}: a class cannot be joined to itself.")
+        if seen.setdefault(old, new) != new:
+            raise UsageError(f"merge: {old!r} cannot count both as {seen[old]!r} and as {new!r}.")
+    for old, new in seen.items():
+        if new in seen:
+            raise UsageError(
+                f"merge {old}={new} and {new}={seen[new]} make a chain: write {old}={seen[new]} and {new}={seen[new]}."
+            )
+        for name in (old, new):
+            if name in drop_class:
+                raise UsageError(f"merge {old}={new} and drop_class {name} contradict each other: leave one out.")
+    if positive and classes and (len(classes) != 2 or classes[-1] != positive):
+        raise UsageError(
+            f"positive {positive} and classes {' '.join(classes)} contradict each other: of two classes the last "
+            "is the positive one. Give only one of these settings."
+        )
