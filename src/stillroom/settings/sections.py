@@ -179,7 +179,7 @@ class TeacherSettings:
         teacher: a network by name: one of timm's or ours (`stillroom models`), `hf-hub:OWNER/NAME[@revision]`, a folder with
             config.json and weights (`./uni`), `hf:OWNER/NAME` of transformers, `open_clip:OWNER/NAME`, an ONNX file, or
             `package.module:function`, which makes one. What it does not say itself follows as `?key=value&key=value`: a
-            keyword of its constructor, or one of the five settings below. Default: the recipe's.
+            keyword of its constructor, or `outputs`, `classes`, `mean`, `std`, `size`. Default: the recipe's.
         teacher_mode: `frozen` fits a linear head on the backbone's cached features; `finetune` trains all of it. Default:
             the recipe's.
         teacher_size: side in pixels of the images that the teacher sees, read from the source at that side. Default: the
