@@ -171,7 +171,7 @@ def resolve_size(name: str, wanted: int | None, default: int) -> int:
     spec = specification(name)
     if wanted is not None:
         size = wanted
-    elif "dinov2" in name:
+    elif "dinov2" in name and spec.family == "vision_transformer":  # others state what they are used at
         size = DINOV2_SIZE
     else:
         size = spec.native_size if spec.fixed_size else default

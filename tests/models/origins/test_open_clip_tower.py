@@ -29,6 +29,7 @@ MODELS = {
     "own_mean": {"embed_dim": 12, "vision_cfg": OWN | {"pool_type": "avg"}, "text_cfg": TEXT},
     "timm": {"embed_dim": 12, "vision_cfg": TIMM, "text_cfg": TEXT, "custom_text": True},
     "timm_mean": {"embed_dim": 12, "vision_cfg": TIMM | {"timm_pool": "avg", "timm_proj": "mlp"}, "text_cfg": TEXT},
+    "timm_map": {"embed_dim": 12, "vision_cfg": TIMM | {"timm_pool": "map", "timm_proj": "none"}, "text_cfg": TEXT},
     "timm_bare": {"embed_dim": 12, "vision_cfg": TIMM | {"timm_pool": "avg", "timm_proj": ""}, "text_cfg": TEXT},
 }
 NATIVE = {key: 160 if key.startswith("timm") else 32 for key in MODELS}
@@ -91,6 +92,8 @@ def test_projected_features_are_those_of_open_clip(published, kind):
         said = network.outputs(images)
         if kind.startswith("own") or kind == "quick_gelu":
             found = said.pooled @ model.visual.proj
+        elif kind == "timm_map":
+            found = said.pooled
         elif kind == "timm_bare":
             found = model.visual.trunk.head(said.pooled)
         else:
@@ -130,6 +133,18 @@ def test_another_size_has_the_positions_that_open_clip_would_give(published):
             atol=1e-5,
             rtol=1e-4,
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "features"), [("own", "cls"), ("own_mean", "mean"), ("timm", "cls"), ("timm_bare", "mean")]
+)
+def test_a_head_sees_what_the_tower_was_pooled_by(published, kind, features):
+    folder = str(published(kind)[1])
+    assert specification(folder).features == features
+    network = create(folder, classes=3, pretrained=True).eval()
+    images = pictures(NATIVE[kind])
+    with torch.no_grad():
+        torch.testing.assert_close(network.backbone_features(images, features), network.pooled(images))
 
 
 def test_layer_decay_is_by_block(published):
@@ -191,6 +206,8 @@ def test_weights_of_another_architecture_are_refused(own, published, kind):
         (MODELS["timm"]["vision_cfg"] | {"timm_pool": "abs_attn"}, "by open_clip's abs_attn"),
         (OWN | {"layers": [1, 1, 1, 1]}, "image tower is a ResNet"),
         (OWN | {"attentional_pool": True}, "image tower is pooled by attention"),
+        (OWN | {"final_ln_after_pool": True, "pool_type": "avg"}, "image tower is normed after it is pooled"),
+        (OWN | {"pool_type": "none"}, "image tower is not pooled"),
         (OWN | {"surprise": 1}, "open_clip cannot build what its open_clip_config.json says"),
         (OWN | {"image_size": [32, 48]}, r"images of \[32, 48\] pixels"),
     ],

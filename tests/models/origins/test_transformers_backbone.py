@@ -58,6 +58,7 @@ def models():
             t.ViTMAEConfig(**WIDE, decoder_hidden_size=16, decoder_num_attention_heads=2, decoder_num_hidden_layers=1)
         ),
         "dinov2": lambda: t.Dinov2Model(t.Dinov2Config(**SMALL)),
+        "dinov2_classifier": lambda: t.Dinov2ForImageClassification(t.Dinov2Config(**SMALL, num_labels=7)),
         "dinov2_swiglu": lambda: t.Dinov2Model(t.Dinov2Config(**SMALL, use_swiglu_ffn=True)),
         "dinov2_with_registers": lambda: t.Dinov2WithRegistersModel(t.Dinov2WithRegistersConfig(**SMALL)),
         "dinov3_vit": lambda: t.DINOv3ViTModel(t.DINOv3ViTConfig(**WIDE, num_register_tokens=3)),
@@ -129,6 +130,7 @@ def as_transformers(model, images):
             return said.last_hidden_state, said.pooler_output
         body = {
             "ViTForImageClassification": "vit",
+            "Dinov2ForImageClassification": "dinov2",
             "SiglipModel": "vision_model",
             "CLIPModel": "vision_model",
             "CLIPVisionModelWithProjection": "vision_model",
@@ -174,6 +176,11 @@ def test_facts_are_read_from_the_folder(published, kind):
     spec = specification(str(published(kind)[1]))
     assert (spec.native_size, spec.normalisation.mean, spec.normalisation.std) == (32, tuple(MEAN), tuple(STD))
     assert (spec.says, spec.trainable, spec.brings_weights) == ("features", True, False)
+
+
+def test_the_side_of_a_dinov2_is_the_one_that_it_states(own):
+    assert resolve_size(str(own("dinov2")), None, 64) == 32
+    assert resolve_size("vit_small_patch14_dinov2", None, 64) == 224
 
 
 def test_sizes_that_are_no_multiple_of_a_patch_are_refused(published):

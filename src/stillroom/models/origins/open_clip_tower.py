@@ -126,6 +126,7 @@ class TimmTower(Tower):
             normalisation=self._normalisation,
             hub=self.publication.repository,
             licence=None,
+            features="mean" if self._pool == "avg" else "cls",
         )
 
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
@@ -155,14 +156,25 @@ class OwnTower(Tower):
             normalisation=self._normalisation,
             family="open_clip",
             hub=self.publication.repository,
+            features="mean" if self._averages else "cls",
         )
+
+    @property
+    def _averages(self) -> bool:
+        return self.vision.get("pool_type", "tok") == "avg"
 
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
         model, vision = _library(self.name).model, dict(self.vision)
-        if isinstance(vision.get("layers"), list) or vision.get("attentional_pool"):
-            what = "a ResNet" if isinstance(vision.get("layers"), list) else "pooled by attention"
+        strange = {
+            "a ResNet": isinstance(vision.get("layers"), list),
+            "pooled by attention": vision.get("attentional_pool"),
+            "normed after it is pooled": vision.get("final_ln_after_pool") and self._averages,
+            "not pooled": vision.get("pool_type", "tok") not in ("tok", "avg"),
+        }
+        if what := next((what for what, so in strange.items() if so), None):
             raise UsageError(
-                f"{self.name}: its image tower is {what}; Stillroom takes transformers with a class token."
+                f"{self.name}: its image tower is {what}. Of open_clip's own towers Stillroom takes transformers that give "
+                "their class token or the mean of their patches."
             )
         quick = bool(self.config["model_cfg"].get("quick_gelu", False))
         try:
@@ -179,7 +191,7 @@ class OwnTower(Tower):
             patch_size=stated.patch_size,
             input_size=input_size,
             ask=_tokens,
-            pool=_mean_of_patches if stated.pool_type == "avg" else first_token,
+            pool=_mean_of_patches if self._averages else first_token,
             classes=classes,
         )
 

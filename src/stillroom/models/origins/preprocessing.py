@@ -11,7 +11,7 @@ from stillroom.models.normalisation import Normalisation
 from stillroom.settings.network_names import READ
 
 FILE = "preprocessor_config.json"
-TOLD = "Give --teacher-mean and --teacher-std (of pixels in [0, 1])."
+TOLD = "Give --teacher-mean and --teacher-std (of pixels in [0, 1]), or ?mean=...&std=... behind its name."
 
 
 def normalisation_of(name: str, stated: Mapping[str, Any]) -> Normalisation:
