@@ -447,6 +447,33 @@ def test_every_weight_learns_after_the_network_was_asked(published):
     assert lacking == ["backbone.body.embeddings.mask_token"]
 
 
+@pytest.mark.parametrize("kind", ["vit", "dinov2_with_registers", "dinov3_vit", "clip_vision_model"])
+def test_features_of_several_layers_are_their_normed_tokens(published, kind):
+    model, folder = published(kind)
+    network = create(str(folder), classes=3, pretrained=True, features="both", feature_layers=2).eval()
+    pixels = (pictures(32) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    body = getattr(model, "vision_model", model)
+    norm = next(getattr(body, name) for name in ("post_layernorm", "layernorm", "norm") if hasattr(body, name))
+    prefix = {"dinov2_with_registers": 5, "dinov3_vit": 4}.get(kind, 1)
+    with torch.no_grad():
+        first, last = map(norm, body(pixels, output_hidden_states=True).hidden_states[-2:])
+        places = [tokens[:, prefix:].mean(1) for tokens in (first, last)]
+        expected = torch.cat([first[:, 0], last[:, 0], *places], 1)
+        found = network.pooled(pictures(32))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert network(pictures(32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "siglip", "clip", "dinov3_vit"])
+def test_a_backbone_in_bf16_answers_nearly_alike(published, kind):
+    folder = str(published(kind)[1])
+    full, half = (create(folder, classes=3, pretrained=True, precision=of).eval() for of in ("32", "bf16"))
+    with torch.no_grad():
+        expected, found = full.pooled(pictures(32)), half.pooled(pictures(32))
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).norm() / expected.norm() < 0.05
+
+
 @pytest.mark.parametrize(
     ("kind", "layer"),
     [

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from torch import Tensor, nn
@@ -33,7 +33,11 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
 
 _TOWER, _TRUNK = "visual.", "visual.trunk."
 _ANATOMY = Anatomy(
-    "transformer.resblocks", "ln_1", ("conv1", "class_embedding", "positional_embedding", "ln_pre"), "class_embedding"
+    "transformer.resblocks",
+    "ln_1",
+    "ln_post",
+    ("conv1", "class_embedding", "positional_embedding", "ln_pre"),
+    "class_embedding",
 )
 
 
@@ -52,6 +56,7 @@ class Tower(Origin):
     config: Mapping[str, Any]
     publication: Publication
     told: Mapping[str, str]
+    reads_all_weights: ClassVar[bool] = True
 
     @property
     def published(self) -> dict[str, Any]:
@@ -200,8 +205,8 @@ class OwnTower(Tower):
         body: Any = network.backbone.body
         state = self._state(file, _TOWER)
         state.pop("proj", None)
-        whole = {"visual.positional_embedding": state.get("positional_embedding")}
-        if whole["visual.positional_embedding"] is not None:
+        if "positional_embedding" in state:
+            whole = {"visual.positional_embedding": state["positional_embedding"].float()}
             library.model.resize_pos_embed(whole, SimpleNamespace(visual=body))
             state["positional_embedding"] = whole["visual.positional_embedding"]
         target = body.state_dict()

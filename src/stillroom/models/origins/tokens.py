@@ -20,12 +20,14 @@ class Anatomy:
     Attributes:
         blocks: its layers, in their order.
         norm: in a block, the norm through which its input passes first.
+        final: the norm behind the last block.
         stem: what stands before the blocks.
         class_token: the parameter that becomes the class token; empty where there is none.
     """
 
     blocks: str
     norm: str
+    final: str
     stem: tuple[str, ...]
     class_token: str
 
@@ -86,11 +88,40 @@ class TokenBackbone(nn.Module):
     @property
     def last_block_input(self) -> str:
         """Name of the layer that the last block's input passes, for heat maps of networks that answer from a class token."""
-        last = len(attrgetter(self.anatomy.blocks)(self.body)) - 1
-        return f"body.{self.anatomy.blocks}.{last}.{self.anatomy.norm}"
+        return f"body.{self.anatomy.blocks}.{len(self.blocks) - 1}.{self.anatomy.norm}"
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return attrgetter(self.anatomy.blocks)(self.body)
 
     def forward_features(self, images: Tensor) -> Tensor:
         return self.ask(self.body, images)
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int,
+        return_prefix_tokens: bool = True,
+        norm: bool = True,
+        output_fmt: str = "NLC",
+        intermediates_only: bool = True,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Patches ``[B, N', D]`` and the tokens before them, after each of the last ``indices`` blocks and the final norm.
+
+        It is called as timm's is, and does what these keywords say and no other.
+        """
+        seen: list[Tensor] = []
+        hooks = [
+            block.register_forward_hook(lambda module, inputs, output: seen.append(output))
+            for block in self.blocks[-indices:]
+        ]
+        try:
+            self.ask(self.body, images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        normed = [getattr(self.body, self.anatomy.final)(tokens) for tokens in seen]
+        return [(tokens[:, self.num_prefix_tokens :], tokens[:, : self.num_prefix_tokens]) for tokens in normed]
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = self.pool(self.body, features)

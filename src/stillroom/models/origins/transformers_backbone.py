@@ -14,7 +14,7 @@ from functools import cached_property
 from math import isqrt
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,15 +86,21 @@ def _in_patches(body: Any, images: Tensor) -> Tensor:
     return body(cut.reshape(batch, rows * columns, -1), None, shapes).last_hidden_state
 
 
-_DINO = Anatomy("encoder.layer", "norm1", ("embeddings",), "embeddings.cls_token")
-_DINOV3 = Anatomy("model.layer", "norm1", ("embeddings",), "embeddings.cls_token")
-_VIT = Kind("ViTModel", Anatomy("layers", "layernorm_before", ("embeddings",), "embeddings.cls_token"), _interpolated)
-_WITHOUT_CLASS_TOKEN = Anatomy("encoder.layers", "layer_norm1", ("embeddings",), "")
+_DINO = Anatomy("encoder.layer", "norm1", "layernorm", ("embeddings",), "embeddings.cls_token")
+_DINOV3 = Anatomy("model.layer", "norm1", "norm", ("embeddings",), "embeddings.cls_token")
+_VIT = Kind(
+    "ViTModel",
+    Anatomy("layers", "layernorm_before", "layernorm", ("embeddings",), "embeddings.cls_token"),
+    _interpolated,
+)
+_WITHOUT_CLASS_TOKEN = Anatomy("encoder.layers", "layer_norm1", "post_layernorm", ("embeddings",), "")
 _SIGLIP = Kind("SiglipVisionModel", _WITHOUT_CLASS_TOKEN, _interpolated)
 _NAFLEX = Kind("Siglip2VisionModel", _WITHOUT_CLASS_TOKEN, _in_patches)
 _CLIP = Kind(
     "CLIPVisionModel",
-    Anatomy("encoder.layers", "layer_norm1", ("embeddings", "pre_layrnorm"), "embeddings.class_embedding"),
+    Anatomy(
+        "encoder.layers", "layer_norm1", "post_layernorm", ("embeddings", "pre_layrnorm"), "embeddings.class_embedding"
+    ),
     _normed,
 )
 KINDS: Mapping[str, Kind] = {
@@ -155,6 +161,7 @@ class TransformersBackbone(Origin):
     config: Mapping[str, Any]
     preprocessor: Mapping[str, Any]
     publication: Publication
+    reads_all_weights: ClassVar[bool] = True
 
     @property
     def published(self) -> dict[str, Any]:
