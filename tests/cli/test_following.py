@@ -16,7 +16,7 @@ from stillroom.planning.sheet import Plan
 def _offline_and_untimed(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "answers", lambda seconds: False)
-    monkeypatch.setattr(hub, "is_cached", lambda source: False)
+    monkeypatch.setattr(hub, "is_cached", lambda source, **more: False)
     monkeypatch.setattr(timing.Stopwatch, "_step", lambda self, name, side: 1e-3)
     monkeypatch.setattr(timing.Stopwatch, "_forward", lambda self, name, side: 3e-4)
 

@@ -28,7 +28,7 @@ from stillroom.planning.stock import Shelf, weights_at_hand
 @pytest.fixture
 def offline(monkeypatch):
     monkeypatch.setattr(hub, "answers", lambda seconds: False)
-    monkeypatch.setattr(hub, "is_cached", lambda source: False)
+    monkeypatch.setattr(hub, "is_cached", lambda source, **more: False)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_weights_are_found_by_name_alone(tmp_path, monkeypatch):
     assert weights_at_hand(names, tmp_path / "mobilenetv2_100.ra_in1k.safetensors")[0] == ("mobilenetv2_100",)
     with pytest.raises(UsageError, match="no such file or folder"):
         weights_at_hand(names, tmp_path / "none")
-    monkeypatch.setattr(hub, "is_cached", lambda source: "resnet18" in source)
+    monkeypatch.setattr(hub, "is_cached", lambda source, **more: "resnet18" in source)
     monkeypatch.setattr(hub, "answers", lambda seconds: False)
     assert weights_at_hand(names, None)[0] == ("resnet18",)
     monkeypatch.setattr(hub, "answers", lambda seconds: True)
@@ -132,6 +132,29 @@ def test_a_step_is_timed_without_moving_the_random_state(tmp_path):
     assert step > 0
     assert forward > 0
     assert watch.step("test_resnet", 32) == step  # timed once
+
+
+def test_a_slow_network_is_asked_about_one_image_and_a_large_one_takes_no_step(monkeypatch):
+    import torch
+
+    from stillroom.planning import timing
+
+    now, asked = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    class Slow(torch.nn.Linear):
+        def forward(self, images):
+            asked.append(len(images))
+            now[0] += 3.0 * len(images)
+            return images.mean((1, 2, 3)).unsqueeze(1)
+
+    monkeypatch.setattr(timing, "create", lambda *names, **more: Slow(1, 1))
+    monkeypatch.setattr(timing, "outline", lambda *names: torch.nn.Linear(20_000, 20_000, bias=False, device="meta"))
+    watch = timing.Stopwatch(classes=2, colour=False, device=torch.device("cpu"), batch=4)
+    assert watch.forward("slow", 32) == 3.0
+    assert asked == [1]
+    assert watch.step("slow", 32) == pytest.approx(3.0 * timing.STEP_OF_A_PASS)
+    assert asked == [1]
 
 
 def test_settings_that_differ_are_fixed_by_default(picture_folder, offline, quick):
