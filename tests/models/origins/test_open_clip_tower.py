@@ -8,6 +8,8 @@ import sys
 
 import pytest
 import torch
+from hub_server import Hub
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 
@@ -15,7 +17,7 @@ from stillroom.errors import UsageError
 from stillroom.explanation.layers import find_layer
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
-from stillroom.models.zoo import create, outline, specification
+from stillroom.models.zoo import create, outline, provenance, specification
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -145,6 +147,26 @@ def test_a_head_sees_what_the_tower_was_pooled_by(published, kind, features):
     images = pictures(NATIVE[kind])
     with torch.no_grad():
         torch.testing.assert_close(network.backbone_features(images, features), network.pooled(images))
+
+
+def test_a_repository_is_the_folder_that_was_published(published, tmp_path, monkeypatch):
+    folder, server = published("own")[1], Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    card = {"README.md": b"---\nlicense: mit\n---\n"}
+    commit = server.publish("clinic/tower", {file.name: file.read_bytes() for file in folder.iterdir()} | card)
+    network = create("open_clip:clinic/tower", classes=3, pretrained=True).eval()
+    known = provenance("open_clip:clinic/tower", None)
+    server.stop()
+    with torch.no_grad():
+        expected = create(str(folder), classes=3, pretrained=True).eval()(pictures(32))
+        assert torch.equal(network(pictures(32)), expected)
+    assert (known.source, known.revision, known.licence) == ("clinic/tower", commit, "mit")
 
 
 def test_layer_decay_is_by_block(published):

@@ -15,6 +15,7 @@ from timm.optim import param_groups_layer_decay
 
 from stillroom.errors import UsageError
 from stillroom.explanation.layers import find_layer, watched
+from stillroom.models.adapters import adapt, merge
 from stillroom.models.origins import origin_of
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.weights import weights_digest
@@ -462,6 +463,20 @@ def test_features_of_several_layers_are_their_normed_tokens(published, kind):
         found = network.pooled(pictures(32))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert network(pictures(32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "dinov3_vit", "siglip", "clip"])
+def test_adapters_stand_beside_queries_keys_values_and_outputs_of_every_block(published, kind):
+    pytest.importorskip("peft")
+    network = create(str(published(kind)[1]), classes=3, pretrained=True).eval()
+    before = network(pictures(32))
+    adapt(network, 2, seed=0)
+    trained = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    assert len(trained) == 2 * 4 * 2 + 2  # of two blocks four layers, each with A and B; and the head
+    assert all("lora_" in name or name.startswith("backbone.head.") for name in trained)
+    torch.testing.assert_close(network(pictures(32)), before)
+    merge(network)
+    torch.testing.assert_close(network(pictures(32)), before)
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "siglip", "clip", "dinov3_vit"])
