@@ -108,6 +108,7 @@ def test_an_npz_file_says_its_classes_order_and_who_did_not_answer(write):
     named = {"id": ["x"], "logits": [[[1.0, -2.0]]], "classes": ["benign", "malignant"], "readers": ["UNI"]}
     assert read_answers(write(named), TASK).readers == ("UNI",)
     assert read_answers(write({"path": ["x"], "embedding": np.ones((1, 4))}), TASK).values.shape == (1, 4)
+    assert "--answers-of" in refused(write(named), of="teacher")
 
 
 def test_the_predictions_of_a_run_answer_for_the_network_that_is_named(write):

@@ -86,7 +86,10 @@ def read_answers(path: Path, task: Task, *, kind: AnswersKind | None = None, of:
         raise UsageError(f"teacher_answers: {path} {'is a folder, not a file' if path.is_dir() else 'does not exist'}.")
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"teacher_answers: {path} is of another kind: give one of {', '.join(ENDINGS)}.")
-    found = _of_arrays(path, task, kind) if path.suffix.lower() == ".npz" else _of_columns(path, task, kind, of)
+    arrays = path.suffix.lower() == ".npz"
+    if arrays and of:
+        raise UsageError(f"{path} holds arrays, which are not named by network: leave out --answers-of.")
+    found = _of_arrays(path, task, kind) if arrays else _of_columns(path, task, kind, of)
     return replace(found, digest=digest_of(path))
 
 

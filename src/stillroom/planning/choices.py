@@ -138,7 +138,10 @@ class _Planner:
         if any(name.startswith("recipe.") for name in self.fixed):
             self.sheet.choices["recipe.name"] = Choice(self.given.recipe.name, GIVEN)
             return self.given.recipe
-        self.put("recipe.name", Best.name, "several teachers as one panel; docs/benchmarks.md says what it was worth")
+        why = "several teachers as one panel; docs/benchmarks.md says what it was worth"
+        if self.given.teacher.teacher_answers:
+            why = "soft targets beside the labels, which a table of answers can give"
+        self.put("recipe.name", Best.name, why)
         return Best()
 
     def _student(self, asks: bool, images: int) -> tuple[Start, int]:
