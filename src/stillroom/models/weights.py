@@ -17,6 +17,8 @@ from stillroom.models.published import PUBLISHED
 from stillroom.models.stored import INDICES, SUFFIXES, copy_into, is_weights, mapped, stated_normalisation
 from stillroom.models.taps import linear_classifier
 
+_STEMS = ("model", "pytorch_model")
+"""What the hub's repositories call a file of weights."""
 _OLD_RULES = ("_filter_fn", "_filter_torchvision_pretrained")
 """timm's names for the rules that read torchvision's VGG and DenseNet files."""
 
@@ -81,8 +83,8 @@ def load_state(
 def find_weights(path: Path, name: str) -> Path:
     """The file of weights for ``name``: ``path`` itself, or in that folder the first of
 
-    ``<name>.<suffix>``, ``<name>/model.<suffix>``, ``<architecture>.<any tag>.<suffix>``, ``model.<suffix>``; at last an
-    index of several files (``model.safetensors.index.json``).
+    ``<name>.<suffix>``, ``<name>/model.<suffix>``, ``<architecture>.<any tag>.<suffix>``, ``model.<suffix>``,
+    ``pytorch_model.<suffix>``; at last an index of several files (``model.safetensors.index.json``).
 
     Raises:
         UsageError: there is none (the message lists what was tried), or several tags fit equally well.
@@ -108,14 +110,15 @@ def find_weights(path: Path, name: str) -> Path:
             raise UsageError(f"{path} holds several weights for {name}: {found}. Give the one you mean.")
         if tagged:
             return tagged[0]
-    for suffix in SUFFIXES:
-        if (path / f"model{suffix}").is_file():
-            return path / f"model{suffix}"
+    for stem in _STEMS:
+        for suffix in SUFFIXES:
+            if (path / f"{stem}{suffix}").is_file():
+                return path / f"{stem}{suffix}"
     for index in INDICES:
         if (path / index).is_file():
             return path / index
     suffixes = "|".join(suffix[1:] for suffix in SUFFIXES)
-    tried = ", ".join([*stems, *(f"{stem}/model" for stem in stems), f"{architecture}.<tag>", "model"])
+    tried = ", ".join([*stems, *(f"{stem}/model" for stem in stems), f"{architecture}.<tag>", *_STEMS])
     raise UsageError(f"No weights for {name} in {path}: none of {tried} with .{suffixes} is there.")
 
 

@@ -196,7 +196,9 @@ def test_a_network_takes_a_file_of_its_own_names(tmp_path):
     }
     state = {name: value for name, value in state.items() if not name.startswith("head.")}
     torch.save(state, tmp_path / "pytorch_model.bin")
-    network = zoo.create("kaiko_small", classes=2, size=64, pretrained=True, weights=tmp_path / "pytorch_model.bin")
+    network = zoo.create(
+        "kaiko_small", classes=2, size=64, pretrained=True, weights=tmp_path
+    )  # named as the hub names it
     assert torch.equal(network.backbone.blocks[3].mlp.fc1.weight, state["blocks.3.mlp.fc1.weight"])
     assert network.backbone.pos_embed.shape == (1, 17, 384)
     assert network.normalisation.mean == (0.5, 0.5, 0.5)
