@@ -64,8 +64,7 @@ def fit_by_lbfgs(task: Task, data: HeadData) -> FittedHead:
     spread = data.train.std(axis=0)
     # What hardly moves on the training images is no evidence: enlarged, its rounding would be all the head sees.
     scale = np.maximum(spread, _LEAST_SPREAD * spread.mean()) + 1e-6
-    train = torch.from_numpy((data.train - mean) / scale)
-    val = torch.from_numpy((data.val - mean) / scale)
+    train, val = _standardised(data.train, mean, scale), _standardised(data.val, mean, scale)
     targets = torch.from_numpy(data.train_targets)
     folds = _possible_folds(task, data)
     if len(val) >= _ENOUGH_VALIDATION:
@@ -82,6 +81,13 @@ def fit_by_lbfgs(task: Task, data: HeadData) -> FittedHead:
         linear.weight /= torch.from_numpy(scale)
         linear.bias.sub_(linear.weight @ torch.from_numpy(mean))
     return FittedHead(linear, f"L2 penalty {_PENALTIES[best]:g}, chosen {how}", value)
+
+
+def _standardised(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Tensor:
+    """A copy, and no second one on the way."""
+    found = features - mean
+    found /= scale
+    return torch.from_numpy(found)
 
 
 def _path(

@@ -5,11 +5,12 @@ import json
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.models._hub import save_config_for_hf
 
 from stillroom.errors import UsageError
 from stillroom.models.normalisation import Normalisation
+from stillroom.models.weights import weights_digest
 from stillroom.models.zoo import create, specification
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -37,6 +38,18 @@ def test_it_answers_as_timm_does(folder):
     assert torch.allclose(network(IMAGES), model(pixels), atol=1e-5)
     spec = specification(str(path))
     assert spec.licence == "cc-by-nc-4.0"
+
+
+def test_weights_may_stand_in_several_files(folder):
+    path, _ = folder
+    whole = create(str(path), classes=3, pretrained=True)
+    state = load_file(path / "model.safetensors")
+    (path / "model.safetensors").unlink()
+    places = {name: f"model-{len(name) % 2 + 1:05d}-of-00002.safetensors" for name in state}
+    for part in set(places.values()):
+        save_file({name: state[name] for name in state if places[name] == part}, path / part)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert weights_digest(create(str(path), classes=3, pretrained=True)) == weights_digest(whole)
 
 
 def test_another_head_is_made_for_other_classes(folder):

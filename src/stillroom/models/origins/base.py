@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -32,18 +32,18 @@ class Provenance:
 
 
 class Origin(ABC):
-    """One network by its name.
-
-    Attributes:
-        reads_all_weights: whether every parameter of what it builds is in the file of weights, or refused, and nothing is
-            computed from their first values: it can be built as :mod:`~stillroom.models.blank` does.
-    """
-
-    reads_all_weights: ClassVar[bool] = False
+    """One network by its name."""
 
     @property
     @abstractmethod
     def specification(self) -> Specification: ...
+
+    @property
+    def reads_all_weights(self) -> bool:
+        """Whether every parameter of what it builds is in the file of weights, or refused, and nothing is computed from their
+        first values: it can be built as :mod:`~stillroom.models.blank` does.
+        """
+        return False
 
     @abstractmethod
     def build(self, classes: int | None, input_size: Size) -> nn.Module:

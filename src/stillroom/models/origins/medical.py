@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import timm
 from torch import nn
@@ -34,8 +34,6 @@ class Medical(Origin):
         entry: what is known of it.
         arguments: keywords of its constructor that the user gave.
     """
-
-    reads_all_weights: ClassVar[bool] = True
 
     name: str
     entry: MedicalTeacher
@@ -70,6 +68,10 @@ class Medical(Origin):
             return open_clip_tower.tower(self.name, {"model_cfg": model}, publication, {})
         return None
 
+    @property
+    def reads_all_weights(self) -> bool:
+        return self._described is None
+
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
         count = classes or 0
         if self.entry.loader == "timm":
@@ -87,7 +89,7 @@ class Medical(Origin):
             raise UsageError(f"{self.name} has no repository. Bring {what}, and give it with --weights.")
         if self._described is not None:
             return self._described.locate()
-        return hub.fetch_any(self.name, entry.repository, entry.files or WEIGHTS)
+        return Publication(self.name, (entry.repository, None)).weights(entry.files or WEIGHTS)
 
     def fill(self, network: Network, file: Path, name: str) -> None:
         if self._described is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import timm
 from timm import layers
@@ -34,8 +34,6 @@ class TimmModel(Origin):
         arguments: more keywords for its constructor.
     """
 
-    reads_all_weights: ClassVar[bool] = True
-
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,6 +54,10 @@ class TimmModel(Origin):
             hub=str(config.hf_hub_id or config.url or "") or None,
             licence=config.license,
         )
+
+    @property
+    def reads_all_weights(self) -> bool:
+        return True
 
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
         return build(self.name, self.name, self.specification, self.arguments, classes, input_size)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import timm
 from torch import nn
@@ -18,9 +18,10 @@ from stillroom.models.origins import timm_models
 from stillroom.models.origins.base import Origin, Provenance
 from stillroom.models.origins.publication import Publication
 from stillroom.models.specification import Size, Specification
+from stillroom.models.stored import INDICES
 
 CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "model.pth")
+WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "model.pth", *INDICES)
 """What the file of weights may be called, in the order looked for."""
 _OURS = ("num_classes", "img_size", "pretrained", "in_chans")
 """Keywords that the published config may hold, and that Stillroom decides."""
@@ -36,8 +37,6 @@ class TimmRepository(Origin):
         arguments: keywords that the config lacks.
         publication: the repository or folder.
     """
-
-    reads_all_weights: ClassVar[bool] = True
 
     name: str
     config: Mapping[str, Any]
@@ -76,6 +75,10 @@ class TimmRepository(Origin):
     @property
     def published(self) -> dict[str, Any]:
         return {CONFIG: dict(self.config)}
+
+    @property
+    def reads_all_weights(self) -> bool:
+        return True
 
     def build(self, classes: int | None, input_size: Size) -> nn.Module:
         spec = self.specification
