@@ -6,8 +6,8 @@ OMP_NUM_THREADS=1 python benchmarks/large_teacher.py --arms bf16 --teacher vit_b
 The weights are random and written on the spot, so the answers mean nothing and the cost is that of the real ones. Each arm
 is a process of its own. Its peak is the largest resident set (``ru_maxrss``), which counts the mapped pages of the file of
 weights too; what it had before the teacher is told beside it. ``agree`` is how near the features are to those of float32:
-the least cosine over the images. Seconds are of the clock; ``bank_cpu_s`` are those that the processor spent, which other work
-on the machine changes less.
+the least cosine over the images. Seconds are of the clock; ``bank_cpu_s`` are those that the processor spent, which other
+work on the machine changes less.
 """
 
 from __future__ import annotations

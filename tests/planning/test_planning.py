@@ -161,3 +161,16 @@ def test_settings_that_differ_are_fixed_by_default(picture_folder, offline, quic
     given = dataclasses.replace(Settings(str(picture_folder), device="cpu"), data=DataSettings(size=96))
     found = plan(picture_folder, given=given)
     assert [name for name, choice in found.choices.items() if choice.why == "given"] == ["data.size"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "mode"), [({"teacher_lora": 4}, "finetune"), ({"teacher_precision": "bf16"}, "frozen")]
+)
+def test_a_setting_that_is_for_one_mode_of_the_teacher_decides_it(monkeypatch, changed, mode):
+    seen = []
+    monkeypatch.setattr("stillroom.planning._planned", lambda given, fixed, limits: seen.append((given, fixed)))
+    for fixed in (None, [f"teacher.{name}" for name in changed]):  # from Python, from the command line
+        plan("phantoms:60", given=Settings("phantoms:60", teacher=TeacherSettings(**changed)), fixed=fixed)
+    for given, fixed in seen:
+        assert "teacher.teacher_mode" in fixed
+        assert given.teacher.teacher_mode == mode
