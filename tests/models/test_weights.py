@@ -149,7 +149,9 @@ def test_where_weights_are_not_found(tmp_path):
     touch(tmp_path, "resnet18.one.pth", "resnet18.two.pth", "notes.txt")
     with pytest.raises(UsageError, match=r"several weights for resnet18: resnet18\.one\.pth, resnet18\.two\.pth"):
         find_weights(tmp_path, "resnet18")
-    with pytest.raises(UsageError, match=r"none of vgg19, vgg19/model, vgg19\.<tag>, model, pytorch_model with \.safetensors"):
+    with pytest.raises(
+        UsageError, match=r"none of vgg19, vgg19/model, vgg19\.<tag>, model, pytorch_model with \.safetensors"
+    ):
         find_weights(tmp_path, "vgg19")
     with pytest.raises(UsageError, match="must end in"):
         find_weights(tmp_path / "notes.txt", "vgg19")
