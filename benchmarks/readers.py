@@ -1,6 +1,6 @@
 """What several readers' votes are worth as soft targets: phantoms, and simulated readers whose skill is known.
 
-    OMP_NUM_THREADS=1 python benchmarks/readers.py --out runs/readers --seeds 0 1 2 3 4 5 6 7
+    OMP_NUM_THREADS=1 python benchmarks/readers.py --out runs/readers
 
 Five readers see every training and validation image. Reader r is right with probability sigmoid(a_r - d), where the
 difficulty d of an image is normal and shared by all readers, and a_r is set so that r is right as often as SKILLS says.
@@ -132,7 +132,7 @@ def against(first: np.ndarray, second: np.ndarray) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/readers"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(12)))
     parser.add_argument("--images", type=int, default=800)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--size", type=int, default=48)
