@@ -10,6 +10,7 @@ from stillroom.models.network import Network
 from stillroom.models.normalisation import Normalisation
 from stillroom.models.origins.brought import Backbone
 from stillroom.models.specification import Specification
+from stillroom.models.weights import weights_digest
 
 PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
 IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -60,6 +61,15 @@ def test_certainty_stays_finite():
         said = ByClass([0, 1], "probabilities", exclusive)(torch.tensor([[0.0, 1.0]]))
         assert torch.isfinite(said).all()
         assert torch.isfinite(said.half()).all()
+
+
+def test_another_reading_is_another_digest():
+    digests = set()
+    for says, exclusive in (("logits", True), ("probabilities", True), ("probabilities", False)):
+        found = network([0.5, 0.5], 2)
+        answer_by(found, spec(says), ("a", "b"), exclusive, IMAGES)
+        digests.add(weights_digest(found))
+    assert len(digests) == 3
 
 
 @pytest.mark.parametrize(

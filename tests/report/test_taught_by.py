@@ -62,7 +62,7 @@ def test_every_teacher_is_named_with_source_digest_and_licence(told):
 
 def test_what_a_licence_forbids_is_a_finding(told):
     found = licence_finding(load(told([UNI, FILE])))
-    assert found.headline == f"The licence of {UNI['name']} forbids commercial use."
+    assert found.headline == "The licence of hf-hub:MahmoodLab/UNI forbids commercial use."
     assert licence_finding(load(told([FILE, RANDOM]))) is None
 
 

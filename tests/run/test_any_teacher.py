@@ -14,6 +14,7 @@ from stillroom import (
     EvaluationSettings,
     FromFactory,
     FromModule,
+    RunError,
     Settings,
     StudentSettings,
     TeacherSettings,
@@ -151,6 +152,26 @@ def test_a_stopped_run_asks_for_the_module_and_goes_on_with_it(settings, tmp_pat
     assert resume(run.path, show_progress=False).metrics["test"]["student"] == before
 
 
+def test_another_teacher_under_the_same_name_is_refused_on_resuming(settings, tmp_path):
+    file, told = tmp_path / "m.onnx", {"teacher_outputs": "features", "teacher_mean": (0.4,), "teacher_std": (0.2,)}
+    exported(Pooled(body()), file)
+    chosen = dataclasses.replace(settings, teacher=TeacherSettings(str(file), **told))
+    run = distill(chosen, tmp_path / "run", show_progress=False)
+    (run.path / "report.html").unlink()
+    shutil.rmtree(run.path / "student")
+    run.note(finished=None)
+    exported(Pooled(body(1)), file)
+    with pytest.raises(RunError, match=r"is not the one that .* began with"):
+        resume(run.path, show_progress=False)
+
+
+def test_what_comes_with_its_weights_is_no_student(settings, tmp_path):
+    own = FromModule(body(), 32, 0.4, 0.2)
+    chosen = dataclasses.replace(settings, student=StudentSettings(str(own)))
+    with pytest.raises(UsageError, match="A student of your own is a FromFactory"):
+        distill(chosen, tmp_path / "run", show_progress=False)
+
+
 def test_a_student_of_ones_own_is_taught_and_exported(settings, tmp_path):
     own = FromFactory(lambda: timm.create_model("test_resnet", num_classes=0, global_pool=""), size=32)
     teacher = TeacherSettings("test_vit", pretrained=False, teacher_size=32)
@@ -190,6 +211,7 @@ def test_an_exported_student_teaches_from_the_command_line(tiny_run, picture_fol
         (["--teacher", "hf-hub:nobody"], "is no repository of the hub"),
         (["--teacher", "./nowhere"], "there is no such folder"),
         (["--teacher", "resnet50?"], "key=value"),
+        (["--teacher", "{onnx}?ouptut=logits"], "takes no option 'ouptut' after the ?. Did you mean output"),
         (
             ["--teacher", "{onnx}", "--teacher-mean", ".5", "--teacher-mean", ".5"],
             "teacher_mean is one number or three",

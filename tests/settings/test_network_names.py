@@ -3,7 +3,15 @@
 import pytest
 
 from stillroom.errors import UsageError
-from stillroom.settings.network_names import anchored_name, parse, with_options
+from stillroom.settings.network_names import (
+    anchored_name,
+    listing,
+    parse,
+    require_known,
+    shown,
+    side_told,
+    with_options,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +44,36 @@ def test_options_are_read_as_what_they_are_and_written_back():
     assert found.listed("mean") == ("0.5", "0.4", "0.3")
     assert found.listed("classes") == ("a b", "c&d")
     assert str(parse(str(found))) == str(found)
+
+
+def test_class_names_with_signs_in_them_come_back_as_they_were():
+    names = ("a, b", "R&D?x", "50 %", "plain")
+    assert parse(with_options("m.onnx", {"classes": listing(names)})).listed("classes") == names
+
+
+def test_an_option_that_means_nothing_is_named_with_the_nearest():
+    with pytest.raises(UsageError, match=r"takes no option 'maen' after the \?.*mean"):
+        require_known(parse("m.onnx?maen=.5"))
+    require_known(parse("m.onnx?output=x&mean=.5"), "output")
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-3", "1.5"])
+def test_a_size_is_a_whole_number(text):
+    with pytest.raises(UsageError, match="side of its images in pixels"):
+        side_told(parse(f"m.onnx?size={text}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("/home/someone/nets/m.onnx?mean=.5", "m.onnx"),
+        ("hf-hub:MahmoodLab/UNI?init_values=1e-5", "hf-hub:MahmoodLab/UNI"),
+        ("resnet50", "resnet50"),
+        ("what?", "what?"),
+    ],
+)
+def test_pages_call_a_network_by_its_name_alone(name, called):
+    assert shown(name) == called
 
 
 def test_what_is_said_twice_must_agree():

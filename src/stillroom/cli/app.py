@@ -133,6 +133,7 @@ def make_app(
         max_mb: float = 10.0,
         max_ms: float | None = None,
         weights: Path | None = None,
+        teacher: str = "",
         teacher_answers: Path | None = None,
         answers_kind: AnswersKind | None = None,
         answers_of: str = "",
@@ -156,6 +157,7 @@ def make_app(
             max_mb: how many MB the student's float32 parameters may take up.
             max_ms: how many milliseconds the student may take for one image on one thread.
             weights: a file or folder of pretrained weights. Default: timm's hub.
+            teacher: the network that will teach, by name; see `stillroom distill`. Default: the plan chooses.
             teacher_answers: a table of answers that will teach; see `stillroom distill`.
             answers_kind: what its numbers are. Default: read off the values, where these leave no doubt.
             answers_of: whose columns are read, where it has some for several networks.
@@ -170,10 +172,10 @@ def make_app(
         from stillroom.planning.sheet import fixed_names
 
         refuse_where_taken(out)
-        teacher = TeacherSettings(
-            weights=weights, teacher_answers=teacher_answers, answers_kind=answers_kind, answers_of=answers_of
+        teaches = TeacherSettings(
+            teacher, weights=weights, teacher_answers=teacher_answers, answers_kind=answers_kind, answers_of=answers_of
         )
-        given = Settings(source, data=data, teacher=teacher, seed=seed, device=device)
+        given = Settings(source, data=data, teacher=teaches, seed=seed, device=device)
         fixed = fixed_names(MedAlmighty, flags - {"max_mb"})
         made = make(source, minutes=minutes, max_mb=max_mb, max_ms=max_ms, given=given, fixed=fixed)
         write_plan(made, out)

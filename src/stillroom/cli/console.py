@@ -43,6 +43,10 @@ _UNDEFINED: dict[str, float | None] = {"value": None}
 _PLAIN: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
 
 
+_ACCESS = {True: "gated", False: "not gated", None: "perhaps gated"}
+"""Of a medical teacher, in words."""
+
+
 def out() -> Console:
     """Standard output; colours only on a terminal, and lines broken only there."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBROKEN)
@@ -270,7 +274,7 @@ def show_medical(entries: list[MedicalTeacher], *, whole: bool = False) -> None:
         use = {True: "commercial use allowed", False: "no commercial use", None: "read it for commercial use"}[
             entry.commercial
         ]
-        lines = [f"{entry.licence}, {use}, {'gated' if entry.gated else 'not gated'}: {entry.source}"]
+        lines = [f"{entry.licence}, {use}, {_ACCESS[entry.gated]}: {entry.source}"]
         if whole:
             lines += filter(
                 None, (entry.terms, f"Held against: {entry.verified}.", f"From: {'; '.join(entry.reference)}.")

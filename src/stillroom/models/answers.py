@@ -25,10 +25,13 @@ class ByClass(nn.Module):
     """
 
     order: Tensor
+    how: Tensor
 
     def __init__(self, order: Sequence[int], says: Says, exclusive: bool) -> None:
         super().__init__()
         self.register_buffer("order", torch.tensor(order))
+        # A buffer, so that a bank of one reading is not taken for one of another.
+        self.register_buffer("how", torch.tensor([says == "probabilities", exclusive], dtype=torch.uint8))
         self.says, self.exclusive = says, exclusive
 
     def forward(self, said: Tensor) -> Tensor:

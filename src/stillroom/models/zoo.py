@@ -20,7 +20,7 @@ from stillroom.models.origins.base import Origin, Provenance
 from stillroom.models.specification import Says, Size, Specification
 from stillroom.models.taps import FeatureKind, classifiers
 from stillroom.models.weights import find_weights
-from stillroom.settings.network_names import NetworkName, parse
+from stillroom.settings.network_names import NetworkName, parse, side_told
 
 DINOV2_SIZE = 224
 """DINOv2's last training phase ran at 518 px; its published probes, and those of the papers here, use 224."""
@@ -148,8 +148,8 @@ def _as_told(name: str, known: Specification) -> Specification:
             raise UsageError(f"{name}: outputs is {', '.join(get_args(Says))}; got {changed['says']!r}.")
     if "classes" in told.options:
         changed["classes"] = told.listed("classes")
-    if "size" in told.options:
-        changed["native_size"] = _side(name, told.options["size"])
+    if side := side_told(told):
+        changed["native_size"] = side
     if "mean" in told.options or "std" in told.options:
         changed["normalisation"] = _stated(name, told, known.normalisation)
     return replace(known, **changed)
@@ -275,12 +275,6 @@ def _start_undecided(network: Network, seed: int) -> None:
 def _backbone(name: str, classes: int | None, input_size: Size) -> nn.Module:
     """``classes`` None keeps the number it was published with (1000 for our own)."""
     return origin_of(name).build(classes, input_size)
-
-
-def _side(name: str, text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise UsageError(f"{name}: size is the side of its images in pixels, got {text!r}.")
-    return int(text)
 
 
 def _stated(name: str, told: NetworkName, own: Normalisation) -> Normalisation:

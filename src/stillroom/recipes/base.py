@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
+from stillroom.settings.network_names import shown
 from stillroom.task import Task
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ class Recipe(ABC):
     def claim(self, settings: RunSettings) -> Claim:
         """What the report says that this recipe adds, and what its control is."""
         table = settings.teacher.teacher_answers
-        names = f"the answers in {table.name}" if table else " + ".join(dict.fromkeys(self.teacher_names(settings)))
+        names = (
+            f"the answers in {table.name}"
+            if table
+            else " + ".join(dict.fromkeys(map(shown, self.teacher_names(settings))))
+        )
         return Claim(
             "the teacher", "the same student, on the same budget, without a teacher", f"Distilled from {names}"
         )

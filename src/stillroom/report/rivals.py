@@ -37,14 +37,15 @@ def beaten(record: Record) -> Finding | None:
         difference, accuracy = (estimate(comparison.get(key)) for key in ("difference", "accuracy_difference"))
         if difference and accuracy:
             gain = f"{_metric(record)} {difference.text(signed=True)}, accuracy {accuracy.text(signed=True)}"
-            by.append((difference.ends[0] > 0, f"Student − {_long(rival)}: {gain}."))
+            by.append((difference.ends[0] > 0, f"Student − {_long(record, rival)}: {gain}."))
     if not by:
         return None
     text = "Nothing simpler is shown to be better than the student."
     if all(clear for clear, _ in by):
         text = "The student beats what is simpler."
     if larger := [rival for rival in rivals(record) if _ahead(record, rival)]:
-        text = f"The {' and the '.join(map(_long, larger))} is better, but larger; nothing simpler of the student's size is."
+        names = " and the ".join(_long(record, rival) for rival in larger)
+        text = f"The {names} is better, but larger; nothing simpler of the student's size is."
     return Finding("neutral", text, " ".join(said for _, said in by))
 
 
@@ -108,7 +109,7 @@ def _use(record: Record, rival: str, others: list[str]) -> Finding:
     if small is not None and large is not None and large > small:
         but = f", unless {fixed(large, 1)} MB instead of {fixed(small, 1)} are too many"
     handed = kept_role(record) == rival
-    text = f"{'This run hands over' if handed else 'Use'} the {_long(rival)} instead{'' if handed else but}"
+    text = f"{'This run hands over' if handed else 'Use'} the {_long(record, rival)} instead{'' if handed else but}"
     if ours and theirs:
         text += f": {_metric(record)} {fixed(theirs.value)} against the student's {fixed(ours.value)}"
     evidence = f"On the test images: {true_minus(str(comparison.get('statement') or ''))}"
@@ -123,10 +124,11 @@ def _use(record: Record, rival: str, others: list[str]) -> Finding:
     return Finding("bad", f"{text}.", evidence)
 
 
-def _long(rival: str) -> str:
+def _long(record: Record, rival: str) -> str:
     """What to use, in words that need no explanation."""
     if rival == TEACHER:
-        return "frozen teacher with its linear head"
+        modes = {entry.get("mode") for entry in record.manifest.get("taught_by") or []}
+        return "teacher as it came" if modes == {"as_is"} else "frozen teacher with its linear head"
     return "control (the same network, plainly trained)" if rival == CONTROL else noun(rival)
 
 

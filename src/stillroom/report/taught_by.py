@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stillroom.evaluation.roles import TEACHER
@@ -11,6 +12,7 @@ from stillroom.report.answers import answers_notes
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import METRICS, estimate, fixed, plain
 from stillroom.report.record import Record
+from stillroom.settings.network_names import shown
 
 MODES = {
     "frozen": "frozen, with a head of its own on its features",
@@ -40,7 +42,7 @@ def taught_by(record: Record) -> TaughtBy | None:
     found = record.manifest.get("taught_by") or []
     if not found:
         return None
-    teachers = tuple((plain(entry["name"]), tuple(_facts(entry))) for entry in found)
+    teachers = tuple((_named(entry), tuple(_facts(entry))) for entry in found)
     return TaughtBy(teachers, (*answers_notes(record), *_sentences(record, found)))
 
 
@@ -73,14 +75,24 @@ def _sentences(record: Record, found: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _bound(found: Sequence[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(plain(entry["name"]) for entry in found if entry.get("forbids_commercial_use")))
+    return list(dict.fromkeys(_named(entry) for entry in found if entry.get("forbids_commercial_use")))
+
+
+def _named(entry: dict[str, Any]) -> str:
+    return shown(str(entry.get("name") or "teacher"))
+
+
+def _place(entry: dict[str, Any]) -> str:
+    """Where its weights came from; of a path on the machine that made the page the last part alone."""
+    source = plain(entry.get("source") or "not known")
+    return Path(source).name if Path(source).is_absolute() else source
 
 
 def _facts(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Heading and text, as far as it is known."""
     revision = f", revision {plain(entry['revision'])}" if entry.get("revision") else ""
     of = "Answers" if entry["mode"] == "answers" else "Weights"
-    yield f"{of} from", f"{plain(entry.get('source') or 'not known')}{revision}"
+    yield f"{of} from", f"{_place(entry)}{revision}"
     if entry.get("digest"):
         kind, _, digits = entry["digest"].partition(":")
         yield ("SHA-256 of their file" if kind == "sha256" else "Digest of the weights"), digits

@@ -15,6 +15,7 @@ from stillroom.report.rivals import beaten, instead
 from stillroom.report.taught_by import licence_finding
 from stillroom.report.trust_findings import trust_findings
 from stillroom.report.verdict import absolute, against_control, against_teacher, claim
+from stillroom.settings.network_names import shown
 
 
 def network(name: Any) -> str:
@@ -23,7 +24,7 @@ def network(name: Any) -> str:
         name = name.get("name") or name.get("model")
     if isinstance(name, list | tuple):
         return " + ".join(network(part) for part in name)
-    return str(name) if name else ""
+    return shown(str(name)) if name else ""
 
 
 def headline(record: Record) -> tuple[str, str]:

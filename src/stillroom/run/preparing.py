@@ -61,6 +61,11 @@ def check_settings(settings: Settings, table: Table) -> None:
         check_answers(settings, trained_as, table)
     pick_device(settings.device)
     side, student, teacher = settings.data.size, settings.student, settings.teacher
+    if specification(student.student).brings_weights:
+        raise UsageError(
+            f"{student.student} comes with its weights and is asked as it is: it can teach, and no student starts from it. A "
+            "student of your own is a FromFactory, which makes it anew."
+        )
     resolve_size(student.student, student.student_size or side, side)
     taught_by = settings.recipe.teacher_names(settings)
     if teacher.pretrained and teacher.weights and teacher.weights.is_file() and len(set(taught_by)) > 1:

@@ -20,7 +20,7 @@ from stillroom.distillation.linear_head import FittedHead, HeadData, fit_by_adam
 from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.teachers import Teacher, question
 from stillroom.distillation.tuned import keep, recall
-from stillroom.errors import UsageError
+from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.intervals import group_indices
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import fingerprint
@@ -42,10 +42,27 @@ def freeze(bench: Bench, role: str, network: Network, needs: frozenset[str]) -> 
     classifier = network.classifier()
     for parameter in classifier.parameters():
         nn.init.zeros_(parameter)  # so that the bank's name depends on the backbone alone
-    asked = ask(bench, network, needs - {"teacher_logits"} | {"pooled"}, role)
+    digest = same_as_begun(bench, role, network)
+    asked = ask(bench, network, needs - {"teacher_logits"} | {"pooled"}, role, digest=digest)
     head = fitted_head(bench, role, asked.banks[0])
     classifier.load_state_dict(head.state_dict())
     return replace(asked, head=head, unlabelled=asked.unlabelled and replace(asked.unlabelled, head=head))
+
+
+def same_as_begun(bench: Bench, role: str, network: Network) -> str:
+    """The digest of a teacher's weights as they came, written into the manifest when it is first asked.
+
+    Raises:
+        RunError: it is another one than when the run began: two teachers would have taught one student.
+    """
+    digest, begun = weights_digest(network), bench.run.manifest.get("teachers_as_they_came", {})
+    if begun.get(role, digest) != digest:
+        raise RunError(
+            f"The {role} {network.name} is not the one that {bench.run.path} began with: its weights, or the code or "
+            "settings that read them, have changed. Bring the old ones back, or start a new run."
+        )
+    bench.run.note(teachers_as_they_came=begun | {role: digest})
+    return digest
 
 
 def fitted_head(bench: Bench, role: str, plain: Bank) -> nn.Linear:
@@ -77,7 +94,7 @@ def fine_tune(bench: Bench, role: str, network: Network, seed: int, class_weight
     )
     name = fingerprint(
         (_TRAINING_VERSION, torch.__version__, timm.__version__, data.images.device.type),
-        weights_digest(network),
+        same_as_begun(bench, role, network),
         data.images.store.fingerprint,
         bench.task.describe(),
         data.targets.tolist(),
@@ -106,18 +123,26 @@ def fine_tune(bench: Bench, role: str, network: Network, seed: int, class_weight
     return network
 
 
-def ask(bench: Bench, network: Network, names: frozenset[str], label: str, rows: np.ndarray | None = None) -> Teacher:
+def ask(
+    bench: Bench,
+    network: Network,
+    names: frozenset[str],
+    label: str,
+    rows: np.ndarray | None = None,
+    digest: str | None = None,
+) -> Teacher:
     """The network with its answers to every image, and to the views it teaches on, in banks; at its own input side.
 
     Args:
         names: which outputs, see :func:`~stillroom.distillation.teachers.question`.
         label: for progress bars and the log.
         rows: the only images that are asked for. Default: all as they are, and the views of those that are taught.
+        digest: of its weights, where it is known already.
     """
     # The most epochs that a student could be taught: where teachers alone tell about more images, they are fewer.
     epochs = bench.epochs(bench.data.train if rows is None else rows)
     question_, views = question(network, names), view_numbers(bench.settings.views, epochs)
-    digest, asks = weights_digest(network), " ".join(sorted(names))
+    digest, asks = digest or weights_digest(network), " ".join(sorted(names))
 
     def bank(images: Images, rows: np.ndarray, views: Sequence[int | None], what: str) -> Bank:
         return build_bank(

@@ -18,7 +18,7 @@ from stillroom.models.taps import FeatureKind
 from stillroom.models.zoo import create, resolve_size, specification
 from stillroom.run.answered import answered
 from stillroom.run.bench import Bench
-from stillroom.run.teachers import ask, fine_tune, freeze
+from stillroom.run.teachers import ask, fine_tune, freeze, same_as_begun
 from stillroom.settings.sections import TeacherSettings
 
 ANSWERS_TRIED = 16
@@ -77,6 +77,7 @@ class Workbench(Bench):
         if not isinstance(network.by_class, nn.Identity):
             if self.settings.teacher.teacher_lora:
                 raise UsageError(f"{network.name} teaches by its answers as they are: leave out --teacher-lora.")
+            same_as_begun(self, role, network)
             teacher = self.asked(network, needs=needs, label=role)
         elif (mode or self.settings.teacher.teacher_mode) == "frozen":
             teacher = freeze(self, role, network, needs)

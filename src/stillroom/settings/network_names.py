@@ -8,13 +8,13 @@ plan, saved network) can build the network again. Which names there are: :mod:`s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from stillroom.errors import UsageError
+from stillroom.errors import UsageError, nearest
 
 HUB, TRANSFORMERS, OPEN_CLIP, HANDED_OVER = "hf-hub", "hf", "open_clip", "module"
 _SCHEMES = (HUB, TRANSFORMERS, OPEN_CLIP, HANDED_OVER)
@@ -50,7 +50,9 @@ class NetworkName:
 
     @property
     def is_onnx(self) -> bool:
-        return not self.base.startswith(tuple(f"{scheme}:" for scheme in _SCHEMES)) and self.base.endswith(".onnx")
+        return not self.base.startswith(tuple(f"{scheme}:" for scheme in _SCHEMES)) and self.base.lower().endswith(
+            ".onnx"
+        )
 
     @property
     def is_path(self) -> bool:
@@ -71,7 +73,7 @@ class NetworkName:
 
     def listed(self, option: str) -> tuple[str, ...]:
         """An option's parts between commas; empty where it is not given."""
-        return tuple(part.strip() for part in self.options.get(option, "").split(",") if part.strip())
+        return tuple(unquote(part).strip() for part in self.options.get(option, "").split(",") if part.strip())
 
     def __str__(self) -> str:
         told = "&".join(f"{key}={quote(value, safe=_SAFE)}" for key, value in self.options.items())
@@ -94,6 +96,15 @@ def parse(name: str) -> NetworkName:
     return NetworkName(base, options)
 
 
+def shown(name: str) -> str:
+    """What pages call a network: without options, and of a path the last part alone, for pages are passed on."""
+    try:
+        found = parse(name)
+    except UsageError:  # a page shows what stands there, whatever it is
+        return name
+    return Path(found.base).name if found.is_path else found.base
+
+
 def with_options(name: str, options: Mapping[str, str]) -> str:
     """The name with these options beside its own. Raises UsageError where one is given both ways and differs."""
     found = parse(name)
@@ -101,6 +112,29 @@ def with_options(name: str, options: Mapping[str, str]) -> str:
         if found.options.get(key, value) != value:
             raise UsageError(f"{name} says {key}={found.options[key]}, the settings say {key}={value}: give it once.")
     return str(NetworkName(found.base, dict(found.options) | dict(options)))
+
+
+def side_told(name: NetworkName) -> int | None:
+    """The option ``size`` in pixels; None where it is not given. Raises UsageError where it is no whole number above 0."""
+    text = name.options.get("size")
+    if text is None:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"{name.base}: size is the side of its images in pixels, got {text!r}.")
+    return int(text)
+
+
+def require_known(name: NetworkName, *more: str) -> None:
+    """Raises UsageError for an option that means nothing here: none of :data:`READ` and not one of ``more``."""
+    known = (*READ, *more)
+    for option in name.options:
+        if option not in known:
+            raise UsageError(f"{name.base} takes no option {option!r} after the ?.{nearest(option, list(known))}")
+
+
+def listing(values: Iterable[str]) -> str:
+    """Names as one option's text, which :meth:`NetworkName.listed` takes apart again."""
+    return ",".join(quote(value, safe=_SAFE.replace(",", "")) for value in values)
 
 
 def anchored_name(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 from stillroom.errors import UsageError
 from stillroom.ranges import at_least, between, not_negative, positive, positive_share
 from stillroom.settings.methods import Method
-from stillroom.settings.network_names import parse
+from stillroom.settings.network_names import listing, parse
 from stillroom.settings.wishes import check_wishes
 
 AnswersKind = Literal["probabilities", "logits", "votes", "embedding"]
@@ -272,9 +272,9 @@ class TeacherSettings:
         """What these settings say of the teacher's network, as it stands in a name."""
         told = {
             "outputs": self.teacher_outputs or "",
-            "classes": ",".join(self.teacher_classes),
-            "mean": ",".join(f"{value:g}" for value in self.teacher_mean),
-            "std": ",".join(f"{value:g}" for value in self.teacher_std),
+            "classes": listing(self.teacher_classes),
+            "mean": ",".join(repr(float(value)) for value in self.teacher_mean),
+            "std": ",".join(repr(float(value)) for value in self.teacher_std),
         }
         return {key: value for key, value in told.items() if value}
 

@@ -1,5 +1,6 @@
 """A user's own module: known by its weights, asked as it says, refused in words."""
 
+import subprocess
 import sys
 
 import pytest
@@ -39,6 +40,57 @@ def test_the_same_weights_have_the_same_name_and_others_another():
     assert names[0] == names[1] != names[2]
     digests = [weights_digest(create(name, classes=2)) for name in names]
     assert digests[0] == digests[1] != digests[2]
+
+
+def soft(said):
+    return said.softmax(1)
+
+
+def hard(said):
+    return said.sigmoid()
+
+
+def test_another_reading_or_code_of_the_same_weights_is_another_teacher():
+    class One(nn.Conv2d):
+        def forward(self, images):
+            return super().forward(images).mean((2, 3)).softmax(1)
+
+    first = One
+
+    class One(nn.Conv2d):
+        def forward(self, images):
+            return super().forward(images).mean((2, 3)).sigmoid()
+
+    def made(kind, **how):
+        torch.manual_seed(0)
+        return FromModule(kind(3, 2, 3), **({"size": 8, "mean": 0.5, "std": 0.5} | how)).name
+
+    names = [made(kind) for kind in (first, One)]
+    names += [made(first, outputs=outputs) for outputs in ("logits", "probabilities", soft, hard)]
+    names += [made(first, classes=("a", "b")), made(first, size=9), made(first, std=0.4)]
+    assert len(set(names)) == len(names)
+    assert made(first) == names[0]
+
+
+def test_an_edited_function_leaves_no_stale_bank(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digests = []
+    for answer in ("softmax(1)", "sigmoid()"):
+        (tmp_path / "edited_nets.py").write_text(
+            "import torch\n"
+            "class Net(torch.nn.Linear):\n"
+            f"    def forward(self, images): return super().forward(images.flatten(1)).{answer}\n"
+            "def make():\n"
+            "    torch.manual_seed(0)\n"
+            "    return Net(192, 2)\n"
+        )
+        code = (
+            "from stillroom.models.zoo import create; from stillroom.models.weights import weights_digest;"
+            "print(weights_digest(create('edited_nets:make?size=8&mean=0&std=1&outputs=features', classes=2)))"
+        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+        digests.append(ran.stdout)
+    assert digests[0] != digests[1]
 
 
 def test_training_the_network_leaves_the_users_module_alone():
@@ -101,6 +153,8 @@ def test_a_function_is_named_as_python_imports_it(tmp_path, monkeypatch):
         "my_nets:number": "not a function",
         "my_nets:teachr": "has no 'teachr'.*teacher",
         "my_netz:teacher": "no Python module 'my_netz'",
+        "my_nets:bare?size=abc&mean=0&std=1&outputs=features": "side of its images in pixels, got 'abc'",
+        "my_nets:teacher?typo=1": "takes no option 'typo'",
     }.items():
         with pytest.raises(UsageError, match=match):
             specification(name)
@@ -127,6 +181,8 @@ def test_factories_of_other_shapes_are_not_taken_for_each_other():
         ({"std": 0.0}, "positive standard deviations"),
         ({"mean": (0.1, 0.2)}, "three means"),
         ({"outputs": "feature"}, "outputs is one of"),
+        ({"classes": "benign"}, "takes a list of names"),
+        ({"mean": "grey"}, "three numbers each, or one"),
     ],
 )
 def test_what_cannot_be_is_refused(changed, match):

@@ -30,7 +30,7 @@ class MedicalTeacher:
         width: how many numbers that is for an image.
         licence: of its weights: an SPDX name, or its publisher's own words.
         commercial: whether that allows commercial use; None where it has to be read for that.
-        gated: whether its publisher lets nobody have it who has not asked.
+        gated: whether its publisher lets nobody have it who has not asked; None where that could not be looked up.
         source: where its weights are: ``hf-hub:OWNER/NAME`` in timm's form, ``hf:OWNER/NAME`` in transformers',
             ``open_clip:OWNER/NAME``, or ``file:`` and what the user must bring.
         loader: the library that knows its architecture; ``stillroom`` where none does.
@@ -52,7 +52,7 @@ class MedicalTeacher:
     width: int
     licence: str
     commercial: bool | None
-    gated: bool
+    gated: bool | None
     source: str
     loader: Loader
     architecture: str

@@ -33,12 +33,22 @@ from stillroom.models.origins.built_in import built_in
 from stillroom.models.origins.medical import of_catalogue
 from stillroom.models.origins.own_module import by_function, handed_over
 from stillroom.models.origins.publication import Publication
-from stillroom.settings.network_names import HANDED_OVER, HUB, OPEN_CLIP, TRANSFORMERS, NetworkName, parse
+from stillroom.settings.network_names import (
+    HANDED_OVER,
+    HUB,
+    OPEN_CLIP,
+    TRANSFORMERS,
+    NetworkName,
+    parse,
+    require_known,
+)
 
 
 def origin_of(name: str) -> Origin:
     """The origin of a network by its name. Raises UsageError for a name of no form, or for what is not there."""
     found = parse(name)
+    if found.is_onnx or found.scheme in (HANDED_OVER, "function"):
+        require_known(found, *(("output",) if found.is_onnx else ()))
     if found.is_onnx:
         from stillroom.models.origins.onnx_file import OnnxFile
 
@@ -78,7 +88,10 @@ def _origin_of(name: str, found: NetworkName) -> Origin:
         return open_clip_tower.read(name, Publication(name, hub.split(found.rest)), found.options)
     if found.is_path:
         return _in_folder(name, Path(found.base).expanduser(), found)
-    ours = built_in(found.base) or of_catalogue(name, found.base, found.arguments)
+    own = built_in(found.base)
+    if own:
+        require_known(found)
+    ours = own or of_catalogue(name, found.base, found.arguments)
     return ours or timm_models.TimmModel(found.base, found.arguments)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import UsageError
 from stillroom.models.normalisation import Normalisation
-from stillroom.models.origins.base import Origin, Provenance, no_published_weights
+from stillroom.models.origins.base import Origin, Provenance
 from stillroom.models.specification import Says, Size, Specification
 
 
@@ -24,11 +27,17 @@ class Backbone(nn.Module):
         module: maps normalised images to something.
         take: makes of it features ``[B, D]``, a feature map ``[B, C, H, W]``, or an answer by class ``[B, K]``.
         head: maps features to logits; ``nn.Identity`` where the answer is by class.
+        made_of: a text of what makes the answers besides weights: the module's parts and code, and how it is read.
     """
 
-    def __init__(self, module: nn.Module, take: Callable[[Any], Tensor], head: nn.Module) -> None:
+    content: Tensor
+
+    def __init__(self, module: nn.Module, take: Callable[[Any], Tensor], head: nn.Module, made_of: str = "") -> None:
         super().__init__()
         self.module, self.take, self.head = module, take, head
+        if made_of:  # a buffer, so that banks and cached teachers of another code are not taken for this one's
+            digest = hashlib.blake2b(made_of.encode(), digest_size=16).digest()
+            self.register_buffer("content", torch.tensor(list(digest), dtype=torch.uint8))
 
     def forward_features(self, images: Tensor) -> Tensor:
         return self.take(self.module(images))
@@ -89,13 +98,47 @@ class Brought(Origin):
         take = self.outputs if callable(self.outputs) else _tensor(self.name)
         answer = shape_of(self.name, module, take, input_size)
         head = nn.Linear(answer[1], classes) if classes and self.specification.says == "features" else nn.Identity()
-        return Backbone(module, take, head)
+        return Backbone(module, take, head, "" if self.fresh else code_of(module, self.outputs))
 
     def locate(self) -> Path:
-        raise no_published_weights(self.name)
+        raise UsageError(
+            f"{self.name} is made anew with random weights: give --weights with a file of its own, or --no-pretrained and "
+            "--teacher-mode finetune."
+        )
 
     def provenance(self, file: Path | None) -> Provenance:
         return Provenance("a module of the user's own", None, self.licence)
+
+
+def code_of(module: nn.Module, outputs: Says | Callable[[Any], Tensor]) -> str:
+    """A text that changes with the module's parts, their settings and the code of their classes, and with ``outputs``.
+
+    What is read elsewhere, such as a file or a global number, it cannot know.
+    """
+    kinds = sorted({type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("torch", "timm", "stillroom")]
+    read = _source(outputs) if callable(outputs) else outputs
+    return re.sub(r"0x[0-9a-fA-F]+", "", "\n".join([str(module), *map(_source, own), read]))  # no places in memory
+
+
+def _source(thing: Any) -> str:
+    """What a function computes, with what it has closed over; of a class, what all of its functions do.
+
+    Compiled code, not text: two classes of one name in one file have one text for Python's ``inspect``.
+    """
+    if isinstance(thing, type):
+        inside = (getattr(value, "__func__", getattr(value, "fget", value)) for value in vars(thing).values())
+        return "\n".join([thing.__qualname__, *(_source(value) for value in inside if hasattr(value, "__code__"))])
+    code = getattr(thing, "__code__", None)
+    if code is None:  # a partial, a module, an object that is called
+        return str(thing)
+    closed = [str(cell.cell_contents) for cell in thing.__closure__ or ()]
+    return f"{_compiled(code)} {closed} {thing.__defaults__}"
+
+
+def _compiled(code: CodeType) -> str:
+    inner = [_compiled(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
+    return f"{code.co_code!r} {code.co_names} {code.co_varnames} {inner}"
 
 
 def shape_of(name: str, module: nn.Module, take: Callable[[Any], Tensor], input_size: Size) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from stillroom.models.normalisation import Normalisation
 from stillroom.models.origins.base import Origin, Provenance, no_published_weights
 from stillroom.models.origins.brought import Backbone, shape_of
 from stillroom.models.specification import Says, Size, Specification
+from stillroom.settings.network_names import parse, side_told
 
 _OURS = "stillroom."
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -105,7 +106,9 @@ class OnnxFile(Origin):
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         if not self.file.is_file():
-            raise UsageError(f"No ONNX file at {self.file}.")
+            raise UsageError(
+                f"No ONNX file at {self.file}. Put it back where it was, or name the place that it has now."
+            )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = torch.get_num_threads()
@@ -164,8 +167,7 @@ class OnnxFile(Origin):
             raise UsageError(
                 f"{self.file} does not say what it answers. Give --teacher-outputs features, logits or probabilities."
             )
-        wanted = self.told.get("size", "0")
-        asked = int(wanted) if wanted.isdecimal() else 0
+        asked = side_told(parse(self.name)) or 0
         side = self.layout.side or asked or self.notes.get("size")
         if asked and asked != side:
             raise UsageError(f"{self.file} takes images of {side} pixels; {asked} is another size.")

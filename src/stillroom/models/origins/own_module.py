@@ -6,13 +6,14 @@ import copy
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillroom.errors import UsageError, nearest
 from stillroom.models.normalisation import Normalisation
+from stillroom.settings.network_names import parse, side_told
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,8 +28,8 @@ OUTPUTS: tuple[Outputs, ...] = ("features", "logits", "probabilities")
 class FromModule:
     """A module of your own as a teacher: ``TeacherSettings(teacher=FromModule(module, size=224, mean=..., std=...))``.
 
-    It is known by its weights: a bank made with it is found again by a module with the same weights, and one whose weights
-    changed gets a bank of its own. A run that was stopped goes on after the same module was made again.
+    It is known by its weights, its code and how it is read: an equal one finds the bank again, and any change gets a bank of
+    its own. A run that was stopped goes on after the same module was made again.
 
     Args:
         module: maps ``[B, 3, S, S]`` normalised images to an answer.
@@ -54,12 +55,17 @@ class FromModule:
     def __post_init__(self) -> None:
         from torch import nn
 
+        from stillroom.models.origins.brought import code_of
         from stillroom.models.weights import weights_digest
 
         if not isinstance(self.module, nn.Module):
             raise UsageError(f"FromModule takes a torch.nn.Module, got {type(self.module).__name__}.")
         _check(self.size, self.mean, self.std, self.outputs)
-        name = f"module:{type(self.module).__name__}-{weights_digest(self.module)[:12]}"
+        if isinstance(self.classes, str):
+            raise UsageError(f"classes takes a list of names, got {self.classes!r} alone.")
+        read = (self.size, _three(self.mean), _three(self.std), tuple(self.classes))
+        made_of = f"{weights_digest(self.module)} {code_of(self.module, self.outputs)} {read}"
+        name = f"module:{type(self.module).__name__}-{hashlib.blake2b(made_of.encode(), digest_size=6).hexdigest()}"
         object.__setattr__(self, "name", name)
         _HANDED_OVER[name] = self
 
@@ -188,7 +194,8 @@ def _origin(name: str, made: Any, told: Mapping[str, str]) -> Origin:
             f"{', '.join(f'--teacher-{flag}' for flag in lacking)}, or let it give a FromModule."
         )
     bare = Normalisation((0.0,) * 3, (1.0,) * 3)  # what is told takes its place
-    return Brought(name, lambda: copy.deepcopy(made), int(told["size"]), bare, "features", (), None, fresh=False)
+    size = side_told(parse(f"{name}?size={told['size']}")) or 0
+    return Brought(name, lambda: copy.deepcopy(made), size, bare, "features", (), None, fresh=False)
 
 
 def _normalisation(made: FromModule | FromFactory) -> Normalisation:
@@ -196,7 +203,11 @@ def _normalisation(made: FromModule | FromFactory) -> Normalisation:
 
 
 def _three(values: tuple[float, ...] | float) -> tuple[float, ...]:
-    return (float(values),) * 3 if isinstance(values, int | float) else tuple(map(float, values))
+    try:
+        given = tuple(float(value) for value in (values if isinstance(values, Iterable) else (values,)))  # NumPy's too
+    except (TypeError, ValueError):
+        raise UsageError(f"mean and std are three numbers each, or one, got {values!r}.") from None
+    return given * 3 if len(given) == 1 else given
 
 
 def _check(size: int, mean: Any, std: Any, outputs: Any) -> None:

@@ -41,7 +41,8 @@ class TimmModel(Origin):
     def specification(self) -> Specification:
         name, architecture = self.name, self.name.split(".")[0]
         if not timm.is_model(architecture):
-            raise UsageError(f"No network is called {name}.{nearest(name, names())} See `stillroom models`.")
+            there = f" There is a folder of that name here: write ./{name}." if Path(name).is_dir() else ""
+            raise UsageError(f"No network is called {name}.{there or nearest(name, names())} See `stillroom models`.")
         config = timm.models.get_pretrained_cfg(name, allow_unregistered=False) if _tag_known(name) else None
         if config is None:
             tagged = [known for known in timm.list_pretrained() if known.split(".")[0] == architecture]

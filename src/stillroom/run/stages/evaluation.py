@@ -31,7 +31,9 @@ def work(evidence: Evidence) -> dict[str, Any]:
         "student": run_over(student, images, shown, ask=lambda batch: student.outputs(batch).pooled),
         "index": shown,
     }
-    if len(bench.teachers) == 1 and "pooled" in bench.teachers[0].holds and bench.teachers[0].answers(shown):
+    by_class = any(teacher["mode"] == "as_is" for teacher in run.manifest["taught_by"])  # its answers are no features
+    alone = len(bench.teachers) == 1 and not by_class
+    if alone and "pooled" in bench.teachers[0].holds and bench.teachers[0].answers(shown):
         features["teacher"] = bench.teachers[0].output("pooled", shown, None).numpy()
     write_arrays(run.path / "features.npz", features)
 
