@@ -1,5 +1,6 @@
 """A user's own module: known by its weights, asked as it says, refused in words."""
 
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,24 @@ def test_another_reading_or_code_of_the_same_weights_is_another_teacher():
     names += [made(first, classes=("a", "b")), made(first, size=9), made(first, std=0.4)]
     assert len(set(names)) == len(names)
     assert made(first) == names[0]
+
+
+def test_the_name_is_the_same_in_another_process():
+    code = (
+        "import torch; from stillroom import FromModule; torch.manual_seed(0);"
+        "print(FromModule(torch.nn.Conv2d(3, 2, 3), 8, .5, .5, lambda said: said['x'] if 'x' in {'a', 'b', 'x'} else 0))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+        ).stdout
+        for seed in (1, 2)
+    }
+    assert len(said) == 1
 
 
 def test_an_edited_function_leaves_no_stale_bank(tmp_path, monkeypatch):

@@ -137,8 +137,14 @@ def _source(thing: Any) -> str:
 
 
 def _compiled(code: CodeType) -> str:
-    inner = [_compiled(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
+    inner = [_constant(part) for part in code.co_consts]
     return f"{code.co_code!r} {code.co_names} {code.co_varnames} {inner}"
+
+
+def _constant(part: Any) -> str:
+    if isinstance(part, CodeType):
+        return _compiled(part)
+    return str(sorted(map(repr, part))) if isinstance(part, frozenset) else repr(part)  # a set has no order of its own
 
 
 def shape_of(name: str, module: nn.Module, take: Callable[[Any], Tensor], input_size: Size) -> tuple[int, ...]:
