@@ -126,6 +126,14 @@ def test_a_recipe_of_one_teacher_takes_the_strongest_other_network():
     assert value(larger, "teacher.teacher") == "mobilenetv2_100"  # never the student itself
 
 
+def test_a_file_teaches_as_it_is_and_the_plan_says_so():
+    given = Settings("x", teacher=TeacherSettings("/nets/m.onnx"))
+    found = plan(given=given, fixed={"teacher.teacher"}, weights=(*FACTS.weights, "/nets/m.onnx"), minutes=60)
+    assert value(found, "teacher.teacher") == "/nets/m.onnx"
+    assert value(found, "teacher.teacher_mode") == "frozen"
+    assert "cannot be fine-tuned" in found.choices["teacher.teacher_mode"].why
+
+
 @pytest.mark.parametrize(
     ("max_mb", "student"), [(8, "mobilenetv2_075"), (3, "mobilenetv2_050"), (2.5, "mobilenetv2_035")]
 )

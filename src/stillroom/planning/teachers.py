@@ -243,6 +243,8 @@ def told(wish: Wish, found: Teaching) -> dict[str, tuple[Any, str]]:
         choices["teacher.teacher_epochs"] = found.epochs, f"{steps} steps; about {FINE_TUNE_STEPS} are enough"
     else:
         why = f"a linear head on its features: fine-tuning takes more than {share}, or more than the student can spare"
+        if not all(map(wish.shelf.trains, found.names)):
+            why = "it cannot be fine-tuned: it is a file, or answers by class already"
         choices["teacher.teacher_mode"] = "frozen", why
     choices["teacher.teacher_size"] = found.side, _why_side(wish, found.names, found.side, found)
     if isinstance(wish.given.recipe, Best):
