@@ -20,8 +20,8 @@ def build_blank(build: Callable[[], nn.Module]) -> nn.Module:
     handle = register_module_parameter_registration_hook(_without_memory)
     try:
         network = build()
-    except (NotImplementedError, RuntimeError):  # of a parameter that has no values
-        network = None
+    except (NotImplementedError, RuntimeError):
+        network = None  # it read a parameter, which has no values yet; any other failure comes again below
     finally:
         handle.remove()
     if network is None or _lacks_more_than_parameters(network):
