@@ -133,6 +133,17 @@ def test_a_whole_run_says_who_taught(settings, tmp_path):
         assert "a module of the user&#39;s own" in text or "a module of the user's own" in text
 
 
+def test_answers_that_nobody_named_are_said_to_be_taken_in_order(settings, tmp_path):
+    odds = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    notes = []
+    for classes in ((), ("right", "left")):
+        own = FromModule(odds, 32, 0.0, 1.0, outputs="logits", classes=classes)
+        chosen = dataclasses.replace(settings, teacher=TeacherSettings(str(own)))
+        run = distill(chosen, tmp_path / f"run-{len(classes)}", show_progress=False)
+        notes.append("taken to be of left, right, in this order" in run.report.read_text())
+    assert notes == [True, False]
+
+
 def test_a_stopped_run_asks_for_the_module_and_goes_on_with_it(settings, tmp_path):
     from stillroom.models.origins import own_module
 

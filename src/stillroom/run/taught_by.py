@@ -33,13 +33,18 @@ def _entries(bench: Workbench) -> Iterator[dict[str, Any]]:
         if network is None:
             yield _of_answers(bench)
             continue
-        mode = "frozen" if teacher.head is not None else "finetune"
-        if specification(network.name).says != "features":
+        mode, notes = "frozen" if teacher.head is not None else "finetune", []
+        spec = specification(network.name)
+        if spec.says != "features":
             mode = "as_is"
+            if not spec.classes:
+                order = ", ".join(bench.task.classes)
+                notes = [f"It does not name its answers: they were taken to be of {order}, in this order."]
         yield {
             "role": "teacher" if number == 1 else f"teacher-{number}",
             "name": network.name,
             "mode": mode,
+            "notes": notes,
             "side": network.input_size[0],
             "parameters": None if is_opaque(network) else _millions(network),
             **(_weights(network, chosen.weights) if chosen.pretrained else {"source": "random weights"}),
