@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 
 Advance = Callable[..., None]
 _LINE_EVERY_S = 15.0
@@ -91,6 +92,12 @@ def enter(stage: str) -> None:
     if under_way is not None and under_way.enter(stage) and sys.stderr.isatty():
         where = under_way.where()
         print(f"{where[0].upper()}{where[1:]}: {stage}", file=sys.stderr, flush=True)
+
+
+@lru_cache(maxsize=1024)
+def remark(text: str) -> None:
+    """Say one line to people on standard error; the same line only once in a process."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

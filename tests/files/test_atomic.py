@@ -5,6 +5,7 @@ import errno
 import pytest
 
 from stillroom.errors import RunError
+from stillroom.files import digests
 from stillroom.files.atomic import write_atomically, write_json
 
 
@@ -36,3 +37,26 @@ def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "c.json", {"x": float("nan")})
     assert not (tmp_path / "c.json").exists()
+
+
+def test_what_is_written_below_a_ledger_is_known_by_its_digest(tmp_path):
+    write_json(tmp_path / "before.json", {})
+    digests.begin_ledger(tmp_path)
+    write_json(tmp_path / "a" / "b.json", {"x": 1})
+    write_json(tmp_path / "a" / "b.json", {"x": 2})
+    write_atomically(tmp_path / "c", lambda target: target.write_text("c"), digest=False)
+    states = {"a/b.json": "whole", "before.json": "no digest", "c": "no digest", "digests.jsonl": "whole"}
+    assert dict(digests.ledger_states(tmp_path)) == states
+
+
+def test_a_kill_before_the_file_takes_its_name_leaves_the_old_one_whole(tmp_path, monkeypatch):
+    digests.begin_ledger(tmp_path)
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", lambda self, target: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_json(path, {"x": 2})
+    assert digests.state_of(path) == "whole"
+    write_json(path, {"x": 3})
+    assert digests.state_of(path) == "whole"

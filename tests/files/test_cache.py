@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stillroom.errors import RunError
+from stillroom.files import digests
 from stillroom.files.cache import cache_root, fingerprint, is_complete, publish, read_meta, write_meta
 
 
@@ -34,6 +35,29 @@ def test_cache_root_follows_the_environment_and_its_home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "linux")
     assert cache_root() == tmp_path / "stillroom"
+
+
+@pytest.mark.parametrize("name", ["data.txt", "meta.json", digests.LIST])
+def test_a_damaged_folder_is_built_anew_with_a_word(tmp_path, capsys, name):
+    folder = publish(tmp_path / "folder", filling("first"))
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (folder / name).write_bytes(content)
+    publish(folder, filling("second"))
+    assert (folder / "data.txt").read_text() == "second"
+    assert digests.damage_in(folder) is None
+    assert capsys.readouterr().err == (
+        f"{folder / name} was changed or damaged after it was written: what the folder holds is made again.\n"
+    )
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_of_before_digests_is_taken_as_it_is(tmp_path, capsys):
+    folder = publish(tmp_path / "folder", filling("first"))
+    (folder / digests.LIST).unlink()
+    publish(folder, filling("second"))
+    assert (folder / "data.txt").read_text() == "first"
+    assert capsys.readouterr().err == ""
 
 
 def test_fingerprint_depends_on_content_only():

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +15,19 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import StorageError
+from stillroom.files.digests import record
 
 _FULL = 1 << 16
 """With fewer bytes free than this, a write failed because the disk is full."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
+def write_atomically(path: Path, write: Callable[[Path], object], *, digest: bool = True) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, push it to the disk, then rename it into place.
+
+    Args:
+        path: the file; its folder is made if need be.
+        write: is given the temporary file's path.
+        digest: whether the file's digest is noted in the ledger of the run that it belongs to, if it belongs to one.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to. Nothing half-written stays.
@@ -29,7 +36,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        sync_file(temporary)
+        if digest:
+            record(path, temporary)
         temporary.replace(path)
+        sync_folder(path.parent)
     except Exception as error:  # every library has its own exception for a full disk
         reason = _reason(error, path)
         if reason is None:
@@ -67,8 +78,27 @@ def append_line(path: Path, line: str) -> None:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
             file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise StorageError(_reason(error, path)) from error
+
+
+def sync_file(path: Path) -> None:
+    """Push a file's content to the disk: after a power cut its name must not stand for what never arrived."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Push the names in a folder to the disk."""
+    if sys.platform == "win32":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _reason(error: Exception, path: Path) -> str | None:

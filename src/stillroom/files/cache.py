@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import StorageError
+from stillroom.files import digests
+from stillroom.files.atomic import sync_file, sync_folder
+from stillroom.progress import remark
 
 META = "meta.json"
 _ABANDONED_AFTER = 24 * 3600.0
@@ -80,11 +83,14 @@ def publish(
     its own away. A folder that is there but not ``valid`` is replaced. Whatever ends the build early, also Ctrl-C,
     removes the unfinished folder.
 
+    The finished folder holds ``digests.json``, and is checked by it when it is found again. One that is damaged is built
+    anew, which is said in a line.
+
     Args:
         folder: the final folder. Its parents are created.
         build: fills the empty folder it is given and calls :func:`write_meta` last. It should write through ordinary
             files: a disk that fills up under a memory map kills the process instead of raising an error.
-        valid: whether a folder may be used as it stands. Called again after the build, in case another process won.
+        valid: whether a folder that is whole may be used. Called again after the build, in case another process won.
         needs: bytes that the finished folder takes at least; more than the disk has free is refused at once.
 
     Returns:
@@ -93,7 +99,14 @@ def publish(
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
     """
-    if valid(folder):
+
+    def usable(candidate: Path) -> bool:
+        return digests.damage_in(candidate) is None and valid(candidate)
+
+    damage = digests.damage_in(folder)
+    if damage is not None:
+        remark(f"{folder / damage} was changed or damaged after it was written: what the folder holds is made again.")
+    elif valid(folder):
         return folder
     scratch: Path | None = None
     try:
@@ -105,8 +118,9 @@ def publish(
         build(scratch)
         if not (scratch / META).is_file():
             raise ValueError(f"The build of {folder} wrote no {META}.")
+        digests.seal(scratch)
         _sync(scratch)
-        _take_place(scratch, folder, valid)
+        _take_place(scratch, folder, usable)
     except OSError as error:
         if error.errno in _DISK_FULL:
             free = shutil.disk_usage(folder.parent).free + _bytes_in(scratch)
@@ -128,7 +142,7 @@ def _take_place(scratch: Path, folder: Path, valid: Callable[[Path], bool]) -> N
         try:
             # Before anything is asked: what stands there may have come since it was last looked at.
             scratch.rename(folder)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
             return
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
@@ -163,19 +177,8 @@ def _sync(folder: Path) -> None:
     """Push every file to the disk, ``meta.json`` last: after a power cut it must not vouch for data that never arrived."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == META):
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_file(path)
+    sync_folder(folder)
 
 
 def _bytes_in(folder: Path | None) -> int:
