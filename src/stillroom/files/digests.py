@@ -30,6 +30,7 @@ LIST = "digests.json"
 State = Literal["whole", "damaged", "no digest", "missing"]
 """How a file stands: as it was written; otherwise; written before digests were kept, or by others; gone."""
 
+_UNKNOWN: State = "no digest"
 _KNOWN: dict[tuple[Path, int, int, int], str] = {}
 _SETTLED_S = 2.0
 """A file that was changed less than this ago may change again without its time telling: clocks of disks are coarse."""
@@ -132,10 +133,10 @@ def sealed_states(folder: Path) -> dict[str, State]:
     """How every file of a sealed folder stands, by name; all have no digest where it was never sealed."""
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if LIST not in here:
-        return {name: "no digest" for name in sorted(here)}
+        return dict.fromkeys(sorted(here), _UNKNOWN)
     lines = read_lines(folder / LIST, checked=True)
     if lines.damaged or len(lines.entries) != 1:
-        return {LIST: "damaged"} | {name: "no digest" for name in sorted(here - {LIST})}
+        return {LIST: "damaged"} | dict.fromkeys(sorted(here - {LIST}), _UNKNOWN)
     known = {name: line["sha256"] for name, line in lines.entries[0].items()}
     states: dict[str, State] = {LIST: "whole"}
     for name in sorted(here - {LIST} | known.keys()):
