@@ -31,6 +31,7 @@ State = Literal["whole", "damaged", "no digest", "missing"]
 """How a file stands: as it was written; otherwise; written before digests were kept, or by others; gone."""
 
 _UNKNOWN: State = "no digest"
+_DAMAGED: State = "damaged"
 _KNOWN: dict[tuple[Path, int, int, int], str] = {}
 _SETTLED_S = 2.0
 """A file that was changed less than this ago may change again without its time telling: clocks of disks are coarse."""
@@ -136,7 +137,7 @@ def sealed_states(folder: Path) -> dict[str, State]:
         return dict.fromkeys(sorted(here), _UNKNOWN)
     lines = read_lines(folder / LIST, checked=True)
     if lines.damaged or len(lines.entries) != 1:
-        return {LIST: "damaged"} | dict.fromkeys(sorted(here - {LIST}), _UNKNOWN)
+        return dict.fromkeys(sorted(here), _UNKNOWN) | {LIST: _DAMAGED}
     known = {name: line["sha256"] for name, line in lines.entries[0].items()}
     states: dict[str, State] = {LIST: "whole"}
     for name in sorted(here - {LIST} | known.keys()):
