@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from stillroom.data.audit import LISTED, Audit, audit_data, audit_lines
 from stillroom.data.duplicates import DuplicatePairs, find_duplicates
 from stillroom.data.store import Quarantined, build_store
+from stillroom.data.table import Finding
 from stillroom.task import MultiClass, MultiLabel
 
 
@@ -66,6 +68,15 @@ def test_a_clean_set_has_nothing_to_warn_of(audit, scene):
     assert codes(found) == []
     assert "Nothing to warn of." in audit_lines(found)
     assert found.patients == 80
+
+
+def test_what_the_source_had_to_say_is_part_of_the_audit(make_table, scene, tmp_path):
+    said = (Finding("note", "column_guessed", "said"), Finding("warning", "passed_over", "warned"))
+    table = replace(make_table([scene(0), scene(1)], splits=["train", "test"]), findings=said)
+    store, table, _ = build_store(table, size=32, fit="pad", cache=tmp_path, progress=False)
+    found = audit_data(table, store, [], find_duplicates(store))
+    assert set(said) <= set(found.warnings)
+    assert "Warning: warned" in audit_lines(found)
 
 
 @pytest.mark.parametrize("task", [MultiClass(("a", "b")), MultiLabel(("a", "b"))])

@@ -129,7 +129,8 @@ def evaluate(
         refused = refusal_report(predictor.foreign, *scores, **drawn)
     seen, notes = _seen_in_training(run, digests)
     notes += figures["notes"]
-    notes += [finding.text if chosen == "all" else f"Of all splits: {finding.text}" for finding in on_changes(table)]
+    of_all = [finding.text for finding in (*table.findings, *on_changes(table))]
+    notes += of_all if chosen == "all" else [f"Of all splits: {text}" for text in of_all]
     if quarantined:
         notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
     result = {

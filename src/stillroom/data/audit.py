@@ -11,7 +11,6 @@ import numpy as np
 from stillroom.data.duplicates import DuplicatePairs
 from stillroom.data.findings import (
     ClassCount,
-    Finding,
     Pair,
     SharedPatient,
     counted,
@@ -26,7 +25,7 @@ from stillroom.data.findings import (
     on_synthetic,
 )
 from stillroom.data.store import Quarantined, Store
-from stillroom.data.table import SPLITS, Table
+from stillroom.data.table import SPLITS, Finding, Table
 
 LISTED = 1000
 """Entries of each list that :meth:`Audit.to_dict` writes; ``totals`` tells how many there are."""
@@ -136,6 +135,7 @@ def audit_data(
 
     found = [
         *on_synthetic(table),
+        *table.findings,
         *on_leaks(leaked, len(cross), splits),
         *on_conflicts(conflicts),
         *on_patients(table, shared),

@@ -8,16 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stillroom.data.store import Store
-from stillroom.data.table import Change, Table
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One remark: ``level`` tells how bad it is, ``code`` is stable for programs, ``text`` one or two sentences."""
-
-    level: Literal["warning", "note"]
-    code: str
-    text: str
+from stillroom.data.table import Change, Finding, Table
 
 
 @dataclass(frozen=True)

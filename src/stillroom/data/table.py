@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -50,6 +50,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One remark: ``level`` tells how bad it is, ``code`` is stable for programs, ``text`` one or two sentences."""
+
+    level: Literal["warning", "note"]
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of one data set. Immutable: stages return a new table.
 
@@ -66,6 +75,7 @@ class Table:
         synthetic: True for phantoms: every page that shows them must say so.
         has_masks: whether the reader may return a lesion mask for some row.
         changes: the source's classes that were joined to others or dropped.
+        findings: what its user should know of how the source was read; part of the audit.
     """
 
     name: str
@@ -80,6 +90,7 @@ class Table:
     synthetic: bool = False
     has_masks: bool = False
     changes: tuple[Change, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
