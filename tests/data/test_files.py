@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from stillroom.data.files import FileReader, list_images, natural_key
 from stillroom.data.table import UnreadableImage
@@ -89,6 +89,28 @@ def test_transparency_is_laid_on_black(tmp_path, mode, shape):
     assert result.shape == shape
     assert (result[:6] == 0).all()
     assert (result[6:] == 200).all()
+
+
+def test_the_grey_that_a_png_declares_transparent_is_black(tmp_path):
+    for pixels in (GREY, DEEP):
+        Image.fromarray(pixels).save(tmp_path / "image.png", transparency=int(pixels[3, 3]))
+        np.testing.assert_array_equal(read(tmp_path / "image.png"), np.where(pixels == pixels[3, 3], 0, pixels))
+
+
+def test_what_nobody_would_see_is_refused(tmp_path):
+    for pixels in (GREY[..., None], RGB):
+        hidden = np.concatenate([pixels, np.zeros((12, 9, 1), np.uint8)], axis=2)
+        Image.fromarray(hidden).save(tmp_path / "image.png")
+        assert reason(tmp_path / "image.png").startswith("every pixel is transparent")
+        Image.fromarray(hidden * 0).save(tmp_path / "image.png")  # black, and says so
+        assert not read(tmp_path / "image.png").any()
+
+
+def test_values_count_as_they_are_stored_whatever_the_profile(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(RGB).save(tmp_path / "image.png", icc_profile=profile, gamma=1.0)
+    assert Image.open(tmp_path / "image.png").info["icc_profile"] == profile
+    np.testing.assert_array_equal(read(tmp_path / "image.png"), RGB)
 
 
 def test_cmyk_becomes_rgb(tmp_path):

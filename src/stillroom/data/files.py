@@ -14,9 +14,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from stillroom.data.table import UnreadableImage
+from stillroom.data.tiff import as_meant, for_pillow, read_tiff, refuse_unclear, unknown_kind
 from stillroom.errors import UsageError
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -77,29 +77,39 @@ class FileReader:
 def decode_image(file: BinaryIO) -> np.ndarray:
     """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, from an open PNG, JPEG, BMP, TIFF, WebP or GIF file.
 
-    - EXIF orientation is applied.
-    - 1-bit images become 0 and 255; palettes become RGB; CMYK and YCbCr become RGB.
+    - EXIF and TIFF orientation is applied. Colour profiles (ICC) and gamma are not: values count as they are stored.
+    - 0 is black: what a TIFF stores as WhiteIsZero is inverted.
+    - 1-bit images become 0 and 255; palettes (of 16 bits too) become RGB of 8 bits; CMYK and YCbCr become RGB.
     - Transparency is laid on black, the background of most medical images and of padding.
-    - 16-bit grey stays uint16, as do 32-bit integers whose values fit.
+    - 12- and 16-bit grey is uint16, as are 32-bit and signed 16-bit integers whose values fit.
     - Of a stereo or preview JPEG (MPO, as some phones write) the main picture is read.
 
     Raises:
         UnreadableImage: no image, or a damaged one; more than about 179 million pixels; several frames or
-            pages; floating point, more than 16 bits, or 16-bit colour, which Pillow would cut to 8 bits.
+            pages; floating point, values below 0 or above 65535; 16-bit colour, which Pillow would cut to 8 bits;
+            nothing but transparent pixels; a TIFF that is refused by
+            :func:`~stillroom.data.tiff.refuse_unclear`.
     """
     # A damaged file may raise nearly anything inside a decoder. Whatever it is, it belongs to this one image,
     # which is reported by name; it must not end a run over thousands of good ones.
+    tiff = None
     try:
+        if tiff := read_tiff(file):
+            refuse_unclear(tiff)
+            file = for_pillow(file, tiff)
         with Image.open(file, formats=_FORMATS) as image:
-            _refuse_unsupported(image)
+            _refuse_unsupported(image, tiff.bits if tiff else 0)
             image.load()
-            return _to_array(ImageOps.exif_transpose(image))
+            pixels = _to_array(ImageOps.exif_transpose(image))
+        return as_meant(pixels, tiff) if tiff else pixels
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UnreadableImage(f"the image has more than {limit} million pixels, which may be an attack") from None
     except UnidentifiedImageError:
+        if tiff:
+            raise unknown_kind(tiff) from None
         raise UnreadableImage("the content is no PNG, JPEG, BMP, TIFF, WebP or GIF image of a known kind") from None
     except Exception as error:
         raise UnreadableImage(f"the image is truncated or damaged ({_first_line(error)})") from None
@@ -156,7 +166,7 @@ def _decode_file(path: Path) -> np.ndarray:
         raise UnreadableImage(_why_not_opened(error)) from None
 
 
-def _refuse_unsupported(image: ImageFile) -> None:
+def _refuse_unsupported(image: ImageFile, tiff_bits: int) -> None:
     """What Pillow would open, but only by dropping frames or bits without a word."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
@@ -167,27 +177,26 @@ def _refuse_unsupported(image: ImageFile) -> None:
         )
     if image.mode in (*_GREY16, "I"):
         return
-    if isinstance(image, TiffImageFile):
-        deep = max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8
-    else:
-        deep = image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)
-    if deep:
+    if tiff_bits > 8 or (image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)):
         raise UnreadableImage(
             "the image has 16 bits per colour channel, which Pillow cannot keep; save it in 8 bits or grey"
         )
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
+    """The pixels in one of the two forms, with 0 where nothing is shown."""
     if image.mode in _GREY16:
-        return np.asarray(image).astype(np.uint16)
+        return _keyed(np.asarray(image).astype(np.uint16), image)
     if image.mode == "I":
         values = np.asarray(image)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
             raise UnreadableImage(f"the pixels reach from {low} to {high}, outside the 16-bit range 0 to 65535")
-        return values.astype(np.uint16)
+        return _keyed(values.astype(np.uint16), image)
     if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
+        return _keyed(np.asarray(image.convert("L")), image)
+    if image.mode == "La":  # its brightness is multiplied by its opacity already: what that leaves on black
+        return np.asarray(image).reshape(*reversed(image.size), 2)[..., 0].copy()
     if image.mode == "LA":
         return np.asarray(_on_black(image).convert("L"))
     if image.has_transparency_data:
@@ -195,8 +204,17 @@ def _to_array(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+def _keyed(grey: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Grey pixels with 0 where they have the one value that a PNG may declare transparent."""
+    key = image.info.get("transparency")
+    return grey if key is None else np.where(grey == key, 0, grey).astype(grey.dtype)
+
+
 def _on_black(image: Image.Image) -> Image.Image:
     colour = image.convert("RGBA")
+    *channels, opacity = colour.split()
+    if opacity.getextrema() == (0, 0) and any(low != high for low, high in (c.getextrema() for c in channels)):
+        raise UnreadableImage("every pixel is transparent: a viewer shows nothing of the image; save it opaque")
     return Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour).convert("RGB")
 
 

@@ -14,8 +14,8 @@ from stillroom.errors import UsageError
 
 Fit = Literal["pad", "resize"]
 
-PREPROCESSING_VERSION = 1
-"""Raised whenever a change here alters pixels: cached stores of another version are then built anew."""
+PREPROCESSING_VERSION = 2
+"""Raised whenever a change here or in decoding alters pixels: cached stores of another version are then built anew."""
 
 
 def fit_image(image: np.ndarray, size: int, fit: Fit) -> np.ndarray:
