@@ -37,9 +37,9 @@ class DataSettings:
         merge: classes to join, each as `old=new`: images of class `old` count as `new`, which may be new or there already.
         path_column: column of a table that holds the image path, relative to the table's folder or absolute.
         label_column: column that holds the label; several labels are joined by `;` or `|`.
-        patient_column: column that holds the patient (group) id, used where the table has it.
-        split_column: column that holds train, val or test, used where the table has it.
-        mask_column: column that holds the lesion mask's path, used where the table has it.
+        patient_column: column that holds the patient (group) id, used where the table has it; `none` uses none.
+        split_column: column that holds train, val or test, used where the table has it; `none` uses none.
+        mask_column: column that holds the lesion mask's path, used where the table has it; `none` uses none.
         val_fraction: share of the training images put aside for validation where the source has no validation split.
         test_fraction: share of all images put aside for the test where the source has no test split.
         group_duplicates: keep near-identical images on one side when Stillroom makes the split.

@@ -174,6 +174,100 @@ def test_a_few_missing_files_are_left_to_the_reader(write):
         table.reader.read(3)
 
 
+def test_missing_files_are_counted_by_class(write):
+    path = write(rows("a", "b", "a", "b") + "images/lost.png,b\nimages/gone.png,b\n")
+    (finding,) = read_manifest(path, AUTO).findings
+    assert (finding.level, finding.code) == ("warning", "files_missing")
+    assert "2 of 6 files in the column 'path' do not exist (b 2) and are left out, the first: " in finding.text
+    assert "images/lost.png" in finding.text
+
+
+def test_a_class_whose_files_are_all_missing_is_no_class_without_images(write):
+    path = write(rows("a", "a", "a", "b", "b") + "images/lost.png,ill\nimages/gone.png,ill\n")
+    message = error(path)
+    assert "2 of 7 files in the column 'path' do not exist, among them every image of 'ill'; the first is" in message
+    assert "images/lost.png" in message
+    known = DataSettings(classes=("a", "b", "ill"), task="multiclass")
+    assert len(read_manifest(path, known, training=False)) == 7  # which learns nothing, and says so of the files
+
+
+def test_paths_in_another_unicode_form_find_their_files(write, folder):
+    composed, apart = "Me\u0301nie\u0300re", "M\u00e9ni\u00e8re"
+    (folder / "images").rename(folder / composed)
+    table = read_manifest(write(rows("a", "b").replace("images", apart)), AUTO)
+    assert table.ids.tolist() == [f"{composed}/0.png", f"{composed}/1.png"]
+    assert not table.findings
+    assert "name the same image" in error(write(rows("a").replace("images", apart) + f"{composed}/0.png,b\n"))
+
+
+# -- names of classes and missing labels --------------------------------------------------------------------------
+@pytest.mark.parametrize("odd", ["very\u00a0ill", "very ill\u200b", "very  ill", "\ufeffvery ill "])
+def test_classes_that_look_alike_are_one(write, odd):
+    table = read_manifest(write(rows(odd, "very ill", "well")), AUTO)
+    assert table.task.classes == ("very ill", "well")
+    assert table.targets.tolist() == [0, 0, 1]
+    assert "very ill (2 ways, 2 images)" in table.findings[0].text
+    table = read_manifest(write(rows(f"{odd};well", "very ill", "well")), AUTO)
+    assert table.targets.tolist() == [[1, 1], [1, 0], [0, 1]]
+
+
+def test_the_settings_spelling_goes_first(write):
+    composed, apart = "M\u00e9ni\u00e8re", "Me\u0301nie\u0300re"
+    path = write(rows(composed, apart, "well", "bad"))
+    for name in (composed, apart):
+        settings = DataSettings(classes=("well", name), drop_class=("bad",))
+        assert read_manifest(path, settings).task.classes == ("well", name)
+        table = read_manifest(path, DataSettings(merge=(f"{name}=ill", "bad=ill"), positive="ill"))
+        assert table.task.classes == ("well", "ill")
+        assert table.targets.tolist() == [1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("twin", ["GRADE 2", "grade \u00b2", "grade\u200d 2"])
+def test_classes_that_only_seem_alike_are_refused(write, twin):
+    assert re.search(
+        "which (look alike|differ only in case); write them alike", error(write(rows("grade 2", twin, "x")))
+    )
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "NaN", "null", "-", "?", "<NA>"])
+def test_a_missing_label_is_refused_with_its_count_unless_it_is_named(write, word):
+    path = write(rows("a", word, "b", "", "a"))
+    message = error(path)
+    assert f"row 3: the column 'label' holds {word!r}, which is no label" in message
+    assert f"2 of 5 rows have no label: {word!r} 1, empty 1" in message
+    path = write(rows("a", word, "b"))
+    assert read_manifest(path, DataSettings(classes=("a", "b", word))).targets.tolist() == [0, 2, 1]
+    assert len(read_manifest(path, DataSettings(drop_class=(word,)))) == 2
+    assert read_manifest(path, DataSettings(merge=(f"{word}=b",))).targets.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("word", ["none", "None", "unknown", "missing"])
+def test_an_honest_class_of_such_a_name_stays_with_a_warning(write, word):
+    path = write(rows("mild", word, word, "severe"))
+    table = read_manifest(path, AUTO)
+    assert table.task.classes == tuple(sorted(("mild", word, "severe"), key=str.lower))
+    (finding,) = table.findings
+    assert (finding.level, finding.code) == ("warning", "label_perhaps_missing")
+    assert f"{word!r} (2 of 4 images)" in finding.text
+    assert f"--drop-class {word}" in finding.text
+    assert not read_manifest(path, DataSettings(classes=(word, "mild", "severe"))).findings
+
+
+def test_with_several_labels_an_empty_cell_is_counted_and_a_mark_refused(write):
+    table = read_manifest(write(rows("a;b", "", "nan", "None", "b")), AUTO)
+    assert table.targets.tolist() == [[1, 1], [0, 0], [0, 0], [0, 0], [0, 1]]
+    assert "3 of 5 images have no label" in table.findings[0].text
+    assert "row 3: the column 'label' holds '?'" in error(write(rows("a;b", "?", "b")))
+    assert "row 2: the column 'label' holds 'NA'" in error(write(rows("a;NA", "b", "b")))
+
+
+def test_missing_is_missing_in_every_column(write):
+    header = "path,label,patient,split,mask"
+    for word in ("", "NA", "N/A", "nan", "None", "null", "-", "?"):
+        table = read_manifest(write(rows(f"a,{word},{word},{word}", "b,P,train,masks/0.png", header=header)), AUTO)
+        assert (table.patients[0], table.splits[0], table.reader.masks[0]) == ("", "", ())
+
+
 def test_real_images_through_a_table(real_data, tmp_path):
     root = real_data("breast_ultrasound")
     masks = sorted((root / "malignant").glob("*_mask.png"))[:5]

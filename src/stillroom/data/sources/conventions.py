@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from stillroom.data.files import natural_key
+from stillroom.data.spelling import look, tidy
+from stillroom.data.table import Finding
 from stillroom.errors import UsageError, nearest
 from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass, Task
@@ -17,11 +20,47 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_SPLIT_CELLS = {
+    **_SPLIT_WORDS,
+    **dict.fromkeys(("tr", "trn", "train set", "training set"), "train"),
+    **dict.fromkeys(("va", "vld", "tune", "tuning", "validate", "validation set", "val set"), "val"),
+    **dict.fromkeys(("te", "tst", "eval", "evaluation", "holdout", "test set", "testing set"), "test"),
+}
+"""A cell says more in fewer letters than a folder, whose name may be a class: TR is also a valve that leaks."""
 
 
 def parse_split(word: str) -> str | None:
     """``train``, ``val`` or ``test`` for any common word for it, in any case; None for any other word."""
-    return _SPLIT_WORDS.get(word.lower())
+    return _SPLIT_WORDS.get(tidy(word).lower())
+
+
+def split_of_cell(word: str) -> str | None:
+    """As :func:`parse_split`, of a cell in a column of splits, where more words are plain."""
+    return _SPLIT_CELLS.get(re.sub(r"[\s_-]+", " ", tidy(word).lower()).replace("hold out", "holdout"))
+
+
+def one_spelling(
+    labels: Sequence[Sequence[str]], settings: DataSettings
+) -> tuple[list[list[str]], tuple[Finding, ...]]:
+    """Labels whose names, where they differ in no more than Unicode's form and spaces, are written in one way.
+
+    That is the settings' way where these name the class, and :func:`~stillroom.data.spelling.tidy` else. The findings say
+    which classes were written in several.
+    """
+    given = (*settings.classes, settings.positive, *settings.drop_class, *settings.merges.values(), *settings.merges)
+    own = {tidy(name): name for name in given}
+    written: dict[str, Counter[str]] = {}
+    said = []
+    for row in labels:
+        names = [own.get(tidy(name), tidy(name)) for name in row]
+        for name, before in zip(names, row, strict=True):
+            written.setdefault(name, Counter())[before] += 1
+        said.append(names)
+    several = [f"{name} ({len(ways)} ways, {ways.total():,} images)" for name, ways in written.items() if len(ways) > 1]
+    if not several:
+        return said, ()
+    text = f"Classes written in several ways that look alike count as one: {', '.join(several)}."
+    return said, (Finding("note", "classes_spelled_alike", text),)
 
 
 def order_classes(
@@ -37,7 +76,7 @@ def order_classes(
 
     Raises:
         UsageError: a name is not in the settings' classes, or one of those does not occur; fewer than two
-            classes; two names that differ only in case; ordinal grades whose names do not show their order.
+            classes; two names that look alike; ordinal grades whose names do not show their order.
     """
     names = sorted(set(found), key=natural_key)
     if settings.classes:
@@ -61,12 +100,13 @@ def order_classes(
         raise UsageError(f"{where} has {only}{then}; a classifier needs two or more.")
     if settings.classes:
         return settings.classes
-    by_case: dict[str, str] = {}
+    by_look: dict[str, str] = {}
     for name in names:
-        twin = by_case.setdefault(name.casefold(), name)
+        twin = by_look.setdefault(look(name), name)
         if twin != name:
+            how = "differ only in case" if twin.casefold() == name.casefold() else "look alike"
             raise UsageError(
-                f"{where} has the classes {twin!r} and {name!r}, which differ only in case; "
+                f"{where} has the classes {twin!r} and {name!r}, which {how}; "
                 "write them alike, or name all classes in the settings if they are meant."
             )
     if all(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", name) for name in names):

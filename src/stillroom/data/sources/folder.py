@@ -15,7 +15,7 @@ from stillroom.data.files import (
     list_images,
     natural_key,
 )
-from stillroom.data.sources.conventions import check_training_classes, exclusive_task, parse_split
+from stillroom.data.sources.conventions import check_training_classes, exclusive_task, one_spelling, parse_split
 from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
@@ -60,7 +60,8 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
     mask_files = {mask for masks in masks_of.values() for mask in masks}
     where = f"The folder {root}"
     pictures = [i for i, image in enumerate(images) if image not in mask_files]
-    wanted = relabel([[labels[i]] for i in pictures], settings, where, training=training)
+    spelled, findings = one_spelling([[labels[i]] for i in pictures], settings)
+    wanted = relabel(spelled, settings, where, training=training)
     kept, names = [pictures[place] for place in wanted.kept], [name for (name,) in wanted.labels]
     paths = tuple(images[i] for i in kept)
     masks = tuple(tuple(masks_of.get(path, ())) for path in paths)
@@ -78,6 +79,7 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
         reader=FileReader(paths, masks if has_masks else ()),
         has_masks=has_masks,
         changes=wanted.changes,
+        findings=findings,
     )
     if training:
         check_training_classes(task, table.targets, table.splits, where)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from stillroom.data.files import FileReader
+from stillroom.data.sources.columns import choose_columns
 from stillroom.data.sources.conventions import (
     check_training_classes,
     exclusive_task,
+    one_spelling,
     order_classes,
-    parse_split,
+    split_of_cell,
     what_to_do,
     whose,
 )
+from stillroom.data.sources.labels import read_labels
+from stillroom.data.sources.paths import Finder, file_finder, is_file
 from stillroom.data.sources.relabelling import refuse_positive, relabel
 from stillroom.data.sources.sheet import Sheet, read_sheet
-from stillroom.data.table import SPLITS, Change, Table
+from stillroom.data.spelling import filled, is_missing, plain_integer
+from stillroom.data.table import SPLITS, Change, Finding, Table
 from stillroom.errors import UsageError
 from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiLabel, Task
@@ -30,14 +36,16 @@ _JOINTS = re.compile(r"[;|]")
 def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) -> Table:
     """The table of a ``.csv``, ``.tsv`` or ``.parquet`` file, one row per image.
 
-    The settings name the columns, found in any case. Patient, split and mask columns are used where the
-    table has them; one that the settings name otherwise than by default must be there.
+    The settings name the columns, found in any case; :func:`~stillroom.data.sources.columns.choose_columns` says what is done
+    where there are none of these names.
 
-    - Paths are relative to the table's folder, or absolute. A few missing files are left to the reader,
-      which says so of each; when more than half are missing the paths are wrong: an error.
+    - Paths are relative to the table's folder, or absolute. A few missing files are left to the reader, which says so of
+      each; the findings count them by class. When more than half are missing, or all of a class that is to be learned, it
+      is an error.
     - Labels are names or numbers (``1.0`` is ``1``). Joined by ``;`` or ``|`` they make the task multi-label,
       where an empty cell means no finding. With ``task`` multiclass or ordinal they are never taken apart.
-    - Masks of one image may be joined likewise. An empty cell is no mask, no split, no patient.
+    - Masks of one image may be joined likewise. A cell that says nothing, however that is written
+      (:data:`~stillroom.data.spelling.MISSING`), is no mask, no split, no patient.
 
     Args:
         path: the file. Ids are the images' POSIX paths relative to its folder.
@@ -48,20 +56,15 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         UsageError: names the file, the row as a spreadsheet numbers it, and the column.
     """
     sheet = read_sheet(Path(path))
-    sheet.required(settings.path_column, "path_column")
-    sheet, task, targets, changes = _targets(sheet, settings, training)
-    places = sheet.required(settings.path_column, "path_column")
-    patients = _optional(sheet, "patient_column", settings)
-    split_words = _optional(sheet, "split_column", settings)
-    mask_places = _optional(sheet, "mask_column", settings)
+    find = file_finder(sheet.path.parent)
+    columns = choose_columns(sheet, settings, find)
+    sheet, task, targets, changes, findings = _targets(sheet, columns.label, settings, training)
 
-    paths = _image_paths(sheet, places, settings.path_column)
-    splits = _splits(sheet, split_words, settings.split_column)
-    masks = tuple(
-        tuple(_resolve(sheet, part.strip()) for part in _JOINTS.split(cell) if part.strip())
-        for cell in mask_places or ()
-    )
-    _require_files(sheet, [mask for row in masks for mask in row], settings.mask_column)
+    paths = _image_paths(sheet, columns.path, find)
+    lost = _missing_files(sheet, columns.path, paths, task, targets, training)
+    patients = [plain_integer(filled(cell)) for cell in sheet.cells(columns.patient)] if columns.patient else []
+    splits = _splits(sheet, columns.split)
+    masks = _masks(sheet, columns.mask, find)
     if training:
         check_training_classes(task, targets, splits, f"The table {sheet.path}")
     return Table(
@@ -73,120 +76,121 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         splits=splits,
         rows=np.arange(len(paths)),
         reader=FileReader(paths, masks if any(masks) else ()),
-        patients=None if patients is None or not any(patients) else np.array(patients),
+        patients=np.array(patients) if any(patients) else None,
         has_masks=any(masks),
         changes=changes,
+        findings=(*columns.findings, *findings, *lost),
     )
 
 
-def _optional(sheet: Sheet, setting: str, settings: DataSettings) -> list[str] | None:
-    """A column that may be missing, unless the user named it: a slip would undo patient-safe splits."""
-    name = getattr(settings, setting)
-    if name != getattr(DataSettings(), setting):
-        return sheet.required(name, setting)
-    return sheet.column(name)
-
-
-def _image_paths(sheet: Sheet, places: list[str], column: str) -> tuple[Path, ...]:
+# -- files --------------------------------------------------------------------------------------------------------
+def _image_paths(sheet: Sheet, column: str, find: Finder) -> tuple[Path, ...]:
     first_at: dict[Path, int] = {}
-    for place, number in zip(places, sheet.numbers, strict=True):
-        if not place:
-            raise UsageError(f"{sheet.path}, row {number}: the column {column!r} is empty.")
-        path = _resolve(sheet, place)
+    for place, number in zip(sheet.cells(column), sheet.numbers, strict=True):
+        if is_missing(place):
+            said = f"holds {place!r}, which names no file" if place else "is empty"
+            raise UsageError(f"{sheet.path}, row {number}: the column {column!r} {said}.")
+        path = find(place)
         if path in first_at:
             raise UsageError(
                 f"{sheet.path}: rows {first_at[path]} and {number} name the same image, {place}; keep one "
                 "row per image (several labels of one image go into one cell, joined by ';')."
             )
         first_at[path] = number
-    _require_files(sheet, list(first_at), column)
     return tuple(first_at)
 
 
-def _resolve(sheet: Sheet, place: str) -> Path:
-    if os.sep == "/":  # tables written on Windows
-        place = place.replace("\\", "/")
-    return Path(os.path.abspath(sheet.path.parent / place))  # noqa: PTH100  (resolve() would follow links)
-
-
 def _identity(sheet: Sheet, path: Path) -> str:
-    folder = Path(os.path.abspath(sheet.path.parent))  # noqa: PTH100
+    folder = Path(os.path.abspath(sheet.path.parent))  # noqa: PTH100  (resolve() would follow links)
     if folder.drive != path.drive:  # on Windows: nothing to be relative to
         return path.as_posix()
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _require_files(sheet: Sheet, paths: list[Path], column: str) -> None:
-    missing = [path for path in paths if not path.is_file()]
-    if 2 * len(missing) > len(paths):
+def _missing_files(
+    sheet: Sheet, column: str, paths: tuple[Path, ...], task: Task, targets: np.ndarray, training: bool
+) -> tuple[Finding, ...]:
+    """How many images do not exist, by class. Raises UsageError for more than half, or all of a class to be learned."""
+    lost = np.array([not is_file(path) for path in paths], dtype=bool)
+    if not lost.any():
+        return ()
+    labels = task.one_hot(targets).astype(np.int64)
+    gone, all_of = labels[lost].sum(axis=0), labels.sum(axis=0)
+    by_class = [(name, int(n)) for name, n in zip(task.classes, gone, strict=True) if n]
+    whole = [repr(name) for name, n, of in zip(task.classes, gone, all_of, strict=True) if n and n == of]
+    first = paths[int(lost.argmax())]
+    text = f"{int(lost.sum()):,} of {len(paths):,} files in the column {column!r} do not exist"
+    if 2 * lost.sum() > len(paths) or (whole and training):
+        all_gone = f", among them every image of {', '.join(whole)}" if whole else ""
         raise UsageError(
-            f"{sheet.path}: {len(missing)} of {len(paths)} files in the column {column!r} do not exist, the "
+            f"{sheet.path}: {text}{all_gone}; the first is {first}. Relative paths start at the table's folder."
+        )
+    by_name = ", ".join(f"{name} {n:,}" for name, n in by_class) or "none with a label"
+    return (Finding("warning", "files_missing", f"{text} ({by_name}) and are left out, the first: {first}."),)
+
+
+def _masks(sheet: Sheet, column: str | None, find: Finder) -> tuple[tuple[Path, ...], ...]:
+    if column is None:
+        return ()
+    cells = ["" if is_missing(cell) else cell for cell in sheet.cells(column)]
+    masks = tuple(tuple(find(part.strip()) for part in _JOINTS.split(cell) if part.strip()) for cell in cells)
+    files = [mask for row in masks for mask in row]
+    missing = [mask for mask in files if not is_file(mask)]
+    if 2 * len(missing) > len(files):
+        raise UsageError(
+            f"{sheet.path}: {len(missing)} of {len(files)} files in the column {column!r} do not exist, the "
             f"first is {missing[0]}. Relative paths start at the table's folder."
         )
+    return masks
 
 
+# -- labels and splits --------------------------------------------------------------------------------------------
 def _targets(
-    sheet: Sheet, settings: DataSettings, training: bool
-) -> tuple[Sheet, Task, np.ndarray, tuple[Change, ...]]:
-    """The rows that are kept, what their labels mean, the targets, and what was done to which class."""
+    sheet: Sheet, column: str, settings: DataSettings, training: bool
+) -> tuple[Sheet, Task, np.ndarray, tuple[Change, ...], tuple[Finding, ...]]:
+    """The rows that are kept, what their labels mean, the targets, what was done to which class, and what is to be said."""
     where = f"The table {sheet.path}"
-    labels = _plain_integers(sheet.required(settings.label_column, "label_column"))
-    joined = settings.task == "auto" and any(_JOINTS.search(label) for label in labels)
-    several = settings.task == "multilabel" or joined
-    if several:
+    read = read_labels(sheet, column, settings)
+    if read.several:
         refuse_positive(settings, where)
-        parts = [[part.strip() for part in _JOINTS.split(label) if part.strip()] for label in labels]
-    else:
-        _require_filled(sheet, labels, settings)
-        parts = [[label] for label in labels]
+    parts, spelled = one_spelling(read.labels, settings)
     found = relabel(parts, settings, where, training=training)
     sheet = sheet.take(found.kept)
-    _require_known(sheet, found.labels, settings, training)
+    _require_known(sheet, column, found.labels, settings, training)
     names = [name for row in found.labels for name in row]
     task: Task
-    if several:
+    if read.several:
         task = MultiLabel(order_classes(names, settings, where, training=training))
     else:
         task = exclusive_task(names, settings, where, training=training)
-    return sheet, task, task.parse([";".join(row) for row in found.labels]), found.changes
+    targets = task.parse([";".join(row) for row in found.labels])
+    return sheet, task, targets, found.changes, (*read.findings, *spelled)
 
 
-def _require_filled(sheet: Sheet, labels: list[str], settings: DataSettings) -> None:
-    for label, number in zip(labels, sheet.numbers, strict=True):
-        if not label:
-            raise UsageError(
-                f"{sheet.path}, row {number}: the column {settings.label_column!r} is empty; fill it, remove "
-                "the row, or set `task` to multilabel if an empty cell means no finding."
-            )
-
-
-def _require_known(sheet: Sheet, labels: list[list[str]], settings: DataSettings, training: bool) -> None:
+def _require_known(sheet: Sheet, column: str, labels: list[list[str]], settings: DataSettings, training: bool) -> None:
     """Point at the row of the first label that the settings' classes do not name."""
     for row, number in zip(labels, sheet.numbers, strict=True):
         for name in row:
             if settings.classes and name not in settings.classes:
                 raise UsageError(
-                    f"{sheet.path}, row {number}, column {settings.label_column!r}: the label {name!r} is "
+                    f"{sheet.path}, row {number}, column {column!r}: the label {name!r} is "
                     f"not among {whose(training)}: {', '.join(settings.classes)}."
                     f"{what_to_do(name, settings.classes)}"
                 )
 
 
-def _splits(sheet: Sheet, words: list[str] | None, column: str) -> np.ndarray:
-    splits = np.full(len(sheet.rows), "", dtype="<U5")
-    for i, word in enumerate(words or ()):
-        split = parse_split(word) if word else ""
-        if split is None:
-            raise UsageError(
-                f"{sheet.path}, row {sheet.numbers[i]}, column {column!r}: {word!r} is not a split; "
-                f"write {', '.join(SPLITS)}, or nothing."
-            )
-        splits[i] = split
-    return splits
-
-
-def _plain_integers(labels: list[str]) -> list[str]:
-    """``1.0`` as ``1`` where all labels are whole numbers: programs write them so when a column has gaps."""
-    if all(re.fullmatch(r"-?[0-9]+(\.0+)?", label) for label in labels if label):
-        return [label.split(".")[0] for label in labels]
-    return labels
+def _splits(sheet: Sheet, column: str | None) -> np.ndarray:
+    cells = [""] * len(sheet.rows) if column is None else [filled(cell) for cell in sheet.cells(column)]
+    splits = [split_of_cell(cell) if cell else "" for cell in cells]
+    unknown = Counter(cell for cell, split in zip(cells, splits, strict=True) if split is None)
+    if unknown:
+        at = splits.index(None)
+        others = ", ".join(f"{word!r} {count:,}" for word, count in unknown.most_common(8))
+        others = (
+            f" (of {len(cells):,} rows: {others}{', ...' if len(unknown) > 8 else ''})" if unknown.total() > 1 else ""
+        )
+        raise UsageError(
+            f"{sheet.path}, row {sheet.numbers[at]}, column {column!r}: {cells[at]!r} is not a split{others}; write "
+            f"{', '.join(SPLITS)}, or nothing, or have the column not used by --split-column none."
+        )
+    return np.array(splits, dtype="<U5")

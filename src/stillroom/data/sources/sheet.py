@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillroom.data.spelling import tidy
 from stillroom.errors import UsageError, nearest
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -16,11 +17,11 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of text. Cells are stripped, and ``nan`` (what is missing, as some programs write it) is empty.
+    """A table of text. Cells are stripped; what is missing is said by :mod:`stillroom.data.spelling`.
 
     Attributes:
         path: the file.
-        columns: the header.
+        columns: the header, tidied.
         rows: cells, each row as long as the header.
         numbers: each row's number as a spreadsheet shows it, the header being row 1.
     """
@@ -35,31 +36,44 @@ class Sheet:
         chosen = [(self.rows[place], self.numbers[place]) for place in places]
         return Sheet(self.path, self.columns, tuple(row for row, _ in chosen), tuple(number for _, number in chosen))
 
-    def column(self, name: str) -> list[str] | None:
-        """The cells of a column, found by its name in any case, or None where there is no such column.
+    def find(self, name: str) -> str | None:
+        """The column of this name, in any case and Unicode form, as the header has it; None where there is none.
 
         Raises:
             UsageError: several columns have this name.
         """
-        exact = [i for i, column in enumerate(self.columns) if column == name]
-        found = exact or [i for i, column in enumerate(self.columns) if column.casefold() == name.casefold()]
+        name = tidy(name)
+        exact = [column for column in self.columns if column == name]
+        found = exact or [column for column in self.columns if column.casefold() == name.casefold()]
         if len(found) > 1:
             raise UsageError(f"{self.path} has {len(found)} columns named {name!r}; rename all but one.")
-        return [row[found[0]] for row in self.rows] if found else None
+        return found[0] if found else None
 
-    def required(self, name: str, setting: str) -> list[str]:
-        """The cells of a column that must be there.
+    def cells(self, column: str) -> list[str]:
+        """The cells of a column that is there. Raises UsageError where two have its name."""
+        if self.columns.count(column) > 1:
+            self.find(column)
+        place = self.columns.index(column)
+        return [row[place] for row in self.rows]
+
+    def required(self, name: str, setting: str, remarks: Sequence[str] = ()) -> str:
+        """The column of this name, as the header has it.
+
+        Args:
+            name: as :meth:`find` takes it.
+            setting: where the name comes from.
+            remarks: what else to say where it is not there.
 
         Raises:
             UsageError: there is no such column; lists those there are.
         """
-        cells = self.column(name)
-        if cells is None:
+        column = self.find(name)
+        if column is None:
             raise UsageError(
                 f"{self.path} has no column {name!r}; its columns are {', '.join(self.columns)}."
-                f"{nearest(name, self.columns)} Set `{setting}` to the one meant."
+                f"{nearest(name, self.columns)} Set `{setting}` to the one meant.{''.join(f' {one}.' for one in remarks)}"
             )
-        return cells
+        return column
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -80,7 +94,8 @@ def read_sheet(path: Path) -> Sheet:
     numbered = [(number, cells) for number, cells in enumerate(lines, 1) if any(cells)]
     if not numbered:
         raise UsageError(f"{path} is empty; it needs a header line and one line per image.")
-    (_, columns), *body = numbered
+    (_, header), *body = numbered
+    columns = tuple(map(tidy, header))
     if not body:
         raise UsageError(f"{path} has a header ({', '.join(columns)}) but no rows; add one line per image.")
     for number, cells in body:
@@ -125,13 +140,12 @@ def _parquet_lines(path: Path) -> list[tuple[str, ...]]:
 
 
 def _clean(cells: Iterable[str]) -> tuple[str, ...]:
-    stripped = (cell.strip() for cell in cells)
-    return tuple("" if cell.lower() == "nan" else cell for cell in stripped)
+    return tuple(cell.strip() for cell in cells)
 
 
 def _as_text(value: Any) -> str:
     """A Parquet value as a CSV would hold it; a list of labels is joined by ``;``."""
-    if value is None:
+    if value is None or value != value:  # NaN alone differs from itself
         return ""
     if isinstance(value, (list, tuple)):
         return ";".join(map(_as_text, value))
