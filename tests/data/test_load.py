@@ -126,8 +126,8 @@ def test_a_class_that_only_the_test_has(pictures):
 @pytest.mark.parametrize(
     ("text", "settings", "words"),
     [
-        ("path,diagnosis\nleft/000.png,a\n", {}, ["labels.csv", "'label'", "diagnosis"]),
-        ("file,label\nleft/000.png,a\n", {}, ["labels.csv", "'path'", "file"]),
+        ("path,remark\nleft/000.png,a\n", {}, ["labels.csv", "'label'", "remark"]),
+        ("place,label\nleft/000.png,a\n", {}, ["labels.csv", "'path'", "place"]),
         ("path,label\nleft/000.png,a\nright/000.png,c\n", {"classes": ("a", "b")}, ["row 3", "'c'", "a, b"]),
         ("path,label\nleft/000.png,a\nright/000.png,\n", {}, ["row 3", "'label'", "empty"]),
         ("path,label\nleft/000.png,a\nright/000.png,a\n", {}, ["labels.csv", "a"]),
