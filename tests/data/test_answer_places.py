@@ -49,6 +49,20 @@ def test_a_path_names_its_image_however_it_is_written(table, tmp_path, name):
     assert found.unknown == ()
 
 
+def test_a_name_finds_its_image_in_either_unicode_form(tmp_path):
+    composed, apart = "M\u00e9ni\u00e8re", "Me\u0301nie\u0300re"
+    for folder, name in (("a", composed), ("b", apart)):
+        for number in (1, 2):
+            path = tmp_path / "pics" / folder / f"{name} {number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    table = open_source(tmp_path / "pics", DataSettings())
+    names = [f"a/{apart} 1.png", f"b/{composed}\u00a02.png", f"a/{composed} 2"]
+    found = place(about(names, tmp_path), table)
+    assert found.images.tolist() == [0, 3, 1]
+    assert found.unknown == ()
+
+
 def test_a_path_may_be_absolute_or_relative_to_the_table(table, tmp_path):
     elsewhere = tmp_path / "tables" / "deep"
     elsewhere.mkdir(parents=True)

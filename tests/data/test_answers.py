@@ -1,5 +1,7 @@
 """A table of answers: what each form means, and that nothing unclear or damaged is guessed at."""
 
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -126,13 +128,38 @@ def test_the_predictions_of_a_run_answer_for_the_network_that_is_named(write):
     )
 
 
+def test_columns_of_nearly_the_right_name_are_read_and_told(write):
+    found = read_answers(write("Image Path,Radiologist,Rating\na.png,1.0,malignant\na.png,2,benign\n"), TASK)
+    assert (found.kind, found.naming, found.readers) == ("votes", "path", ("1", "2"))
+    assert found.read_as == (("Image Path", "path"), ("Radiologist", "reader"), ("Rating", "vote"))
+    assert read_answers(write("path,reader,vote\na,R1,benign\n"), TASK).read_as == ()
+    assert read_answers(write("file,benign,malignant\nx,1,0\n"), TASK).names == ("x",)
+    classes = MultiClass(("image", "scan"))
+    assert read_answers(write("file,image,scan\nx,1,0\n"), classes).read_as == (("file", "path"),)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_classes_are_found_in_either_unicode_form(write, form):
+    name = unicodedata.normalize(form, "M\u00e9ni\u00e8re")
+    for own in ("M\u00e9ni\u00e8re", "Me\u0301nie\u0300re"):
+        task = MultiClass((own, "well"))
+        np.testing.assert_array_equal(
+            read_answers(write(f"path,{name},well\nx,.25,.75\n"), task).values, [[0.25, 0.75]]
+        )
+        np.testing.assert_array_equal(read_answers(write(f"path,vote\nx,{name}\u200b\n"), task).values, [[1, 0]])
+
+
 # -- what is refused ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", ["is empty"]),
         ("path,benign,malignant\n", ["no rows"]),
-        ("file,benign,malignant\nx,1,0\n", ["path, id or digest", "file, benign"]),
+        ("place,benign,malignant\nx,1,0\n", ["path, id or digest", "place, benign"]),
+        ("file,image_path,benign,malignant\nx,x,1,0\n", ["'file', 'image_path'", "Rename the one meant to path"]),
+        ("path,benign,malignant\nNA,1,0\n", ["row 2", "'path'", "'NA', which says nothing"]),
+        ("path,reader,vote\nx,-,benign\n", ["row 2", "'reader'", "'-', which says nothing"]),
+        ("path,reader,vote\nx,R1,N/A\n", ["row 2", "'N/A'", "Leave the row out"]),
         ("path,benign,benign\nx,1,0\n", ["2 columns named 'benign'"]),
         ("path,benign,malignant\nx,1,0\ny,0.5,oops\n", ["row 3", "'malignant'", "'oops'"]),
         ("path,benign,malignant\nx,1,0\ny,0.5,\n", ["row 3", "'malignant'", "empty"]),

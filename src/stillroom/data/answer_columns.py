@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stillroom.data.sources.column_names import Role, named_like
 from stillroom.data.sources.sheet import read_sheet
+from stillroom.data.spelling import is_missing, tidy
 from stillroom.errors import UsageError
 
 ENDINGS = (".csv", ".tsv", ".parquet", ".npz")
@@ -22,7 +24,7 @@ class Columns:
 
     Attributes:
         path: the file.
-        cells: by name, ``[n]`` texts, or numbers where the file has a type for them.
+        cells: by tidied name, ``[n]`` texts, or numbers where the file has a type for them.
         numbers: of each row, as a spreadsheet counts them: the header is row 1.
     """
 
@@ -38,12 +40,23 @@ class Columns:
         folded = {name.casefold(): name for name in self.cells}
         return next((folded[name] for name in names if name in folded), None)
 
+    def near(self, role: Role, but: Sequence[str]) -> str | None:
+        """The one column that is named like a role, those in ``but`` aside. Raises UsageError where several are."""
+        found = named_like((name for name in self.cells if name not in but), role)
+        if len(found) > 1:
+            raise UsageError(
+                f"{self.path} has no column {role!r} but several that may be meant: {', '.join(map(repr, found))}. Rename "
+                f"the one meant to {role}."
+            )
+        return found[0] if found else None
+
     def texts(self, name: str) -> list[str]:
         """``[n]``, each filled. Raises UsageError for an empty one."""
         found = [_text(cell) for cell in self.cells[name]]
         for text, number in zip(found, self.numbers, strict=True):
-            if not text:
-                raise UsageError(f"{self.path}, row {number}, column {name!r}: the cell is empty.")
+            if is_missing(text):
+                said = f"holds {text!r}, which says nothing" if text else "is empty"
+                raise UsageError(f"{self.path}, row {number}, column {name!r}: the cell {said}.")
         return found
 
     def values(self, names: Sequence[str]) -> np.ndarray:
@@ -69,7 +82,7 @@ class Columns:
             except (TypeError, ValueError):
                 found[place] = math.nan
             if not math.isfinite(found[place]):
-                said = "the cell is empty" if _text(cell) == "" else f"{_text(cell)!r} is not a finite number"
+                said = "the cell is empty" if is_missing(_text(cell)) else f"{_text(cell)!r} is not a finite number"
                 raise UsageError(f"{self.path}, row {self.numbers[place]}, column {name!r}: {said}.")
         return found
 
@@ -124,12 +137,12 @@ def _parquet(path: Path) -> Columns:
         raise UsageError(f"{path} is not a readable Parquet file: {reason}") from None
     if not table.num_rows:
         raise UsageError(f"{path} holds no rows; it needs one for every image.")
-    _refuse_twins(path, table.column_names)
+    names = [tidy(str(name)) for name in table.column_names]
+    _refuse_twins(path, names)
     cells = {}
-    for name in table.column_names:
-        column = table.column(name)
+    for name, column in zip(names, table.columns, strict=True):
         plain = pyarrow.types.is_floating(column.type) or pyarrow.types.is_integer(column.type)
-        cells[str(name)] = column.to_numpy() if plain else column.to_pylist()
+        cells[name] = column.to_numpy() if plain else column.to_pylist()
     return Columns(path, cells, range(2, table.num_rows + 2))
 
 

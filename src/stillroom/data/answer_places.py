@@ -12,6 +12,7 @@ import numpy as np
 
 from stillroom.data.answers import Answers
 from stillroom.data.files import FileReader
+from stillroom.data.spelling import tidy
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
 
@@ -82,12 +83,12 @@ class _Finder:
         self.folder = Path(os.path.abspath(answers.path.parent))  # noqa: PTH100  (resolve() would follow links)
         reader = table.reader
         files = [str(reader.paths[row]) for row in table.rows] if isinstance(reader, FileReader) else []
-        self.ids = {name: row for row, name in enumerate(table.ids.tolist())}
+        ids = table.ids.tolist()
+        self.ids = {name: row for row, name in enumerate(ids)}
         self.paths = {os.path.abspath(file): row for row, file in enumerate(files)}  # noqa: PTH100
-        self.whole = [PurePosixPath(Path(file).as_posix()) for file in self.paths] or [
-            PurePosixPath(name) for name in table.ids.tolist()
-        ]
-        self.own = [PurePosixPath(name) for name in table.ids.tolist()]
+        # Ends are compared by how they look: Unicode has several forms of one name.
+        self.own = [PurePosixPath(tidy(name)) for name in ids]
+        self.whole = [PurePosixPath(tidy(Path(file).as_posix())) for file in self.paths] or self.own
         self.ends: dict[str, list[int]] = defaultdict(list)
         for row, path in enumerate(self.whole):
             for last in {path.name, path.stem}:
@@ -102,7 +103,7 @@ class _Finder:
             return self.by_digest.get(name, [])
         name = name.replace("\\", "/")
         found = {at for at in (self.ids.get(name), self.paths.get(self._absolute(name))) if at is not None}
-        found = found or self._by_end(PurePosixPath(name))
+        found = found or self._by_end(PurePosixPath(tidy(name)))
         if len(found) > 1:
             which = ", ".join(sorted(str(self.table.ids[at]) for at in found)[:3])
             raise UsageError(

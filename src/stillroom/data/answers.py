@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from stillroom.data.answer_columns import ENDINGS, Columns, read_arrays, read_columns, require_finite
+from stillroom.data.spelling import EMPTY, is_missing, plain_integer, tidy
 from stillroom.errors import UsageError, nearest
 from stillroom.settings.sections import AnswersKind
 from stillroom.task import Task
@@ -41,6 +42,7 @@ class Answers:
         readers: ``[n]`` who said so; empty where the file does not say.
         numbers: ``[n]`` of the file's rows, as a spreadsheet counts them.
         passed_over: columns that were not read.
+        read_as: columns whose names are only like what they were read as, each with that.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Answers:
     readers: tuple[str, ...]
     numbers: tuple[int, ...]
     passed_over: tuple[str, ...] = ()
+    read_as: tuple[tuple[str, str], ...] = ()
 
 
 def digest_of(path: Path) -> str:
@@ -68,11 +71,12 @@ def read_answers(path: Path, task: Task, *, kind: AnswersKind | None = None, of:
     """Read a table of answers.
 
     Args:
-        path: a .csv, .tsv, .parquet or .npz file. Its columns are one of :data:`NAMINGS`, perhaps ``reader``, and either the
-            task's classes, ``vote`` (or ``label`` beside ``reader``), or an embedding: ``0`` to ``D-1``, ``e0`` to
-            ``e<D-1>`` or lists in ``embedding``. An .npz file holds arrays of these names, of which ``probabilities``,
-            ``logits`` or ``votes`` is ``[N, K]`` or ``[N, R, K]`` in the order of ``classes [K]``; ``readers [R]`` names R;
-            a block of NaN is a reader who did not answer.
+        path: a .csv, .tsv, .parquet or .npz file. Its columns are one of :data:`NAMINGS`, perhaps ``reader`` (or one column
+            of a name like theirs, see :mod:`~stillroom.data.sources.column_names`), and either the task's classes, ``vote``
+            (or ``label`` beside ``reader``), or an embedding: ``0`` to ``D-1``, ``e0`` to ``e<D-1>`` or lists in
+            ``embedding``. An .npz file holds arrays of these names, of which ``probabilities``, ``logits`` or ``votes`` is
+            ``[N, K]`` or ``[N, R, K]`` in the order of ``classes [K]``; ``readers [R]`` names R; a block of NaN is a reader
+            who did not answer.
         task: its classes.
         kind: what the numbers are. Default: read off the values, where these leave no doubt.
         of: whose columns are read, where the file has some for several networks, each as ``NAME:CLASS``.
@@ -96,15 +100,18 @@ def read_answers(path: Path, task: Task, *, kind: AnswersKind | None = None, of:
 # -- columns ------------------------------------------------------------------------------------------------------
 def _of_columns(path: Path, task: Task, kind: AnswersKind | None, of: str) -> Answers:
     columns = read_columns(path)
-    naming = columns.named(*NAMINGS)
+    classes = _class_columns(columns, task, of)
+    naming = columns.named(*NAMINGS) or columns.near("path", but=classes)
     if naming is None:
         raise UsageError(
             f"{path} has no column that names the image: path, id or digest. Its columns are "
             f"{_some(list(columns.cells))}."
         )
-    reader, digest = columns.named(_READER), columns.named("digest")
+    reader = columns.named(_READER) or columns.near("reader", but=classes)
+    digest = columns.named("digest")
     vote = columns.named(_VOTE) or (columns.named(_LABEL) if reader else None)
-    classes = _class_columns(columns, task, of)
+    if not classes and not vote:
+        vote = columns.near("vote", but=()) or (columns.near("label", but=()) if reader else None)
     embedding = _embedding_columns(columns)
     if classes and vote and kind is None and columns.named(_VOTE):
         raise UsageError(f"{path} has columns of the classes and a column {vote!r} as well: leave one of them out.")
@@ -125,36 +132,40 @@ def _of_columns(path: Path, task: Task, kind: AnswersKind | None, of: str) -> An
     else:
         raise UsageError(_no_classes(columns, task, of, kind))
     known = {naming, reader, digest, *used}
+    roles = (("path", naming), ("reader", reader), (_VOTE, vote if vote in used else None))
+    own = (*NAMINGS, _READER, _VOTE, _LABEL)
     return Answers(
         path,
         "",
         kind,
-        naming.casefold(),  # type: ignore[arg-type]
+        next((known for known in NAMINGS if known == naming.casefold()), "path"),
         tuple(columns.texts(naming)),
         tuple(columns.texts(digest)) if digest and digest != naming else (),
         values,
-        tuple(columns.texts(reader)) if reader else (),
+        tuple(plain_integer(tidy(text)) for text in columns.texts(reader)) if reader else (),
         tuple(columns.numbers),
         tuple(name for name in columns.cells if name not in known),
+        tuple((name, role) for role, name in roles if name and name.casefold() not in own),
     )
 
 
 def _class_columns(columns: Columns, task: Task, of: str) -> tuple[str, ...]:
     """The classes' columns in the task's order; empty where the file has none."""
+    classes = tuple(map(tidy, task.classes))  # as the columns are
     whose = dict.fromkeys(name.partition(":")[0] for name in columns.cells if ":" in name)
-    able = [one for one in whose if all(f"{one}:{name}" in columns.cells for name in task.classes)]
+    able = [one for one in whose if all(f"{one}:{name}" in columns.cells for name in classes)]
     if of:
         if of not in able:
             raise UsageError(
                 f"{columns.path} has no columns {of}:{task.classes[0]} and so on for every class. "
                 f"{'It has answers of ' + ', '.join(able) + '.' if able else 'Leave out --answers-of.'}"
             )
-        return tuple(f"{of}:{name}" for name in task.classes)
-    if all(name in columns.cells for name in task.classes):
-        return task.classes
+        return tuple(f"{of}:{name}" for name in classes)
+    if all(name in columns.cells for name in classes):
+        return classes
     if len(able) > 1:
         raise UsageError(f"{columns.path} holds the answers of {', '.join(able)}: say whose by --answers-of {able[0]}.")
-    return tuple(f"{one}:{name}" for one in able for name in task.classes)
+    return tuple(f"{one}:{name}" for one in able for name in classes)
 
 
 def _embedding_columns(columns: Columns) -> tuple[str, ...]:
@@ -170,21 +181,25 @@ def _embedding_columns(columns: Columns) -> tuple[str, ...]:
 
 def _votes(columns: Columns, name: str, task: Task) -> np.ndarray:
     """``[n, K]`` of 0 and 1."""
-    cells = [str(cell).strip() if cell is not None else "" for cell in columns.cells[name]]
-    if all(re.fullmatch(r"-?[0-9]+(\.0+)?", cell) for cell in cells if cell):
-        cells = [cell.split(".")[0] for cell in cells]  # as programs write whole numbers where a column has gaps
+    own = {tidy(known): known for known in task.classes}
+    cells = [str(cell).strip() if cell is not None and cell == cell else "" for cell in columns.cells[name]]
+    if all(re.fullmatch(r"-?[0-9]+(\.0+)?", cell) for cell in cells if not is_missing(cell)):
+        cells = [plain_integer(cell) for cell in cells]
+    rows = []
     for cell, number in zip(cells, columns.numbers, strict=True):
-        parts = [cell] if task.exclusive else [part.strip() for part in re.split("[;|]", cell) if part.strip()]
+        parts = [cell] if task.exclusive else [part for part in re.split("[;|]", cell) if part.strip()]
+        if not task.exclusive and cell.lower() in EMPTY and tidy(cell) not in own:
+            parts = []
+        parts = [tidy(part) for part in parts]
         for part in parts:
-            if part not in task.classes:
+            if part not in own:
                 said = f"{part!r} is none of the classes {', '.join(task.classes)}" if part else "the cell is empty"
                 raise UsageError(
                     f"{columns.path}, row {number}, column {name!r}: {said}.{nearest(part, task.classes)}"
-                    + ("" if part else " Leave the row out where a reader did not answer.")
+                    + (" Leave the row out where a reader did not answer." if is_missing(part) else "")
                 )
-    if not task.exclusive:
-        cells = [";".join(part.strip() for part in re.split("[;|]", cell) if part.strip()) for cell in cells]
-    return task.one_hot(task.parse(cells)).astype(np.float64)
+        rows.append(";".join(own[part] for part in parts))
+    return task.one_hot(task.parse(rows)).astype(np.float64)
 
 
 def _no_classes(columns: Columns, task: Task, of: str, kind: AnswersKind | None) -> str:

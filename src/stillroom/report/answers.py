@@ -30,6 +30,8 @@ def answers_notes(record: Record) -> list[str]:
     if facts.get("unknown_rows"):
         rows = counted(facts["unknown_rows"], "row of the table is", "rows of the table are")
         said.append(f"{rows} about no image of this data set.")
+    if read_as := facts.get("columns_read_as"):
+        said.append(f"Columns told by their names: {', '.join(f'{name} as {role}' for name, role in read_as.items())}.")
     if unread := facts.get("unread_columns"):
         more = f" and {len(unread) - _MOST_READERS} more" if len(unread) > _MOST_READERS else ""
         said.append(f"Columns of the table that were not read: {', '.join(unread[:_MOST_READERS])}{more}.")

@@ -113,4 +113,5 @@ def _facts(bench: Bench, found: Placed, weights: np.ndarray) -> dict[str, Any]:
         "weights": bench.settings.teacher.reader_weights,
         "unknown_rows": len(found.unknown),
         "unread_columns": list(answers.passed_over),
+        "columns_read_as": dict(answers.read_as),
     }
