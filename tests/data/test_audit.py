@@ -146,6 +146,62 @@ def test_pixels_and_broken_files(audit, scene):
     assert {"non_square", "enlarged"} <= set(codes(found, "note"))
 
 
+def test_blank_images_are_counted_by_class(audit, scene):
+    images = [scene(seed, 24, 24) for seed in range(40)]
+    for row in (0, 2, 4):  # class ill
+        images[row] = np.full((24, 24), 40 * row, np.uint8)
+    images[1] = np.full((24, 24, 3), (90, 10, 10), np.uint8)
+    images[1][3, 3] = (92, 9, 10)  # what JPEG leaves
+    found = audit(images)
+    assert found.blank == ("image0.png", "image1.png", "image2.png", "image4.png")
+    text = {one.code: one.text for one in found.warnings}["blank_images"]
+    assert "4 images are blank" in text
+    assert "by class: ill 3, well 1" in text
+    assert "Most are" not in text
+    images[1] = scene(1, 24, 24)
+    for row in range(0, 16, 2):
+        images[row] = np.zeros((24, 24), np.uint8)
+    text = {one.code: one.text for one in audit(images, splits=["train"] * 40).warnings}["blank_images"]
+    assert "by class: ill 8. " in text
+    assert "Most are ill" in text  # eight of eight where half are ill: below .01
+    images[3][0, 0] += 60
+    assert audit(images[1:2] + images[3:4] * 2, targets=[0, 1, 1]).blank == ()
+
+
+def test_few_bright_pixels_are_named(audit, scene):
+    images = [scene(seed, 24, 24)[..., 0].astype(np.uint16) * 12 for seed in range(4)]
+    assert not {"hot_pixels", "white_of_few"} & set(codes(audit(images)))
+    images[3][0, :2] = 65535
+    found = audit(images, splits=["train"] * 4)
+    text = {one.code: one.text for one in found.warnings}["hot_pixels"]
+    assert text.startswith("2 pixels of 1 image (image3.png) are brighter than 4095")
+    assert [(one.path, one.pixels) for one in found.clipped] == [("image3.png", 2)]
+    assert found.bit_depth == 16
+
+
+def test_an_image_that_says_alone_what_white_is_is_named(audit, scene):
+    images = [scene(seed, 24, 24)[..., 0].astype(np.uint16) * 12 for seed in range(4)]
+    images[1] *= 20
+    found = audit(images)
+    text = {one.code: one.text for one in found.warnings}["white_of_few"]
+    assert "1 image alone (image1.png): the other 3 hold nothing above 4095 and are shown in the lowest 6%" in text
+    images[2] *= 20  # two of four are no exception
+    assert "white_of_few" not in codes(audit(images, splits=["train"] * 4))
+
+
+def test_scaled_masks_are_told(audit, scene):
+    masks = [np.ones((12, 12), bool), np.ones((24, 24), bool), None]
+    found = audit([scene(seed, 24, 24) for seed in range(3)], masks=masks)
+    text = {one.code: one.text for one in found.warnings}["scaled_masks"]
+    assert text.startswith("1 lesion mask (image0.png)")
+
+
+def test_an_older_audit_is_read(audit, scene):
+    content = audit([scene(0), scene(1)]).to_dict()
+    older = {key: value for key, value in content.items() if key not in ("blank", "clipped", "shortcuts")}
+    assert Audit.from_dict(older) == Audit.from_dict(content)
+
+
 def test_phantoms_and_dropped_rows_are_named(audit, scene):
     found = audit([scene(0), scene(1)], synthetic=True, dropped=7)
     assert found.to_dict()["synthetic"] is True

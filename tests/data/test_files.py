@@ -259,13 +259,14 @@ def test_mask_is_the_union_of_all(tmp_path):
     assert FileReader((tmp_path / "a.png",)).read_mask(0) is None
 
 
-def test_mask_of_another_size_is_stretched(tmp_path):
+def test_masks_keep_their_own_size_and_must_agree(tmp_path):
     Image.new("L", (20, 10)).save(tmp_path / "a.png")
-    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).save(tmp_path / "mask.png")
-    mask = FileReader((tmp_path / "a.png",), ((tmp_path / "mask.png",),)).read_mask(0)
-    assert mask.shape == (10, 20)
-    assert not mask[:, :10].any()
-    assert mask[:, 10:].all()
+    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).save(tmp_path / "small.png")
+    reader = FileReader((tmp_path / "a.png",), ((tmp_path / "small.png",),))
+    np.testing.assert_array_equal(reader.read_mask(0), [[False, True]])
+    both = FileReader((tmp_path / "a.png",), ((tmp_path / "a.png", tmp_path / "small.png"),))
+    with pytest.raises(UnreadableImage, match=r"its masks differ in size: small\.png"):
+        both.read_mask(0)
 
 
 def test_broken_mask_is_named(tmp_path):

@@ -4,7 +4,16 @@ import sys
 import numpy as np
 import pytest
 
-from stillroom.data.geometry import as_stored, drop_equal_channels, fit_image, fit_mask, luminance, on_original
+from stillroom.data.geometry import (
+    as_stored,
+    drop_equal_channels,
+    fit_image,
+    fit_mask,
+    fit_to_image,
+    luminance,
+    on_original,
+    white_of,
+)
 from stillroom.errors import UsageError
 
 
@@ -83,6 +92,40 @@ def test_an_unknown_white_is_refused():
     with pytest.raises(UsageError, match=r"up to 5000.*white is 255"):
         as_stored(deep, 8, "pad", colour=False, white=255)
     assert as_stored(deep, 8, "pad", colour=False, white=16383).max() == 5000
+
+
+@pytest.mark.parametrize("side", [8, 400])
+def test_a_handful_of_bright_pixels_is_white(side):
+    """4 pixels of a small image, one in 10,000 of a large one."""
+    image = smooth(side, side, 1000, np.uint16)
+    few = image.copy()
+    few.ravel()[: max(4, side**2 // 10_000)] = 60000
+    result = as_stored(few, 8, "pad", colour=False, white=4095)
+    np.testing.assert_array_equal(result, fit_image(np.minimum(few, 4095), 8, "pad")[None])
+    few.ravel()[max(4, side**2 // 10_000)] = 60000
+    with pytest.raises(UsageError, match=r"up to 60000.*white is 4095"):
+        as_stored(few, 8, "pad", colour=False, white=4095)
+    assert (white_of(image), white_of(few), white_of(image.astype(np.uint8))) == (1023, 65535, 255)
+
+
+def test_white_is_the_least_that_holds_all_but_a_handful():
+    for top, white in ((0, 1023), (1023, 1023), (1024, 4095), (16384, 65535)):
+        assert white_of(np.full((5, 5), top, np.uint16)) == white
+    colour = np.zeros((5, 5, 3), np.uint16)
+    colour[:2, :2, 1] = 2000  # four pixels, whatever their channel
+    assert white_of(colour) == 1023
+    colour[3, 3, 2] = 2000
+    assert white_of(colour) == 4095
+
+
+def test_a_mask_is_scaled_where_its_shape_is_the_images():
+    mask = np.zeros((4, 6), bool)
+    mask[1, 2:5] = True
+    np.testing.assert_array_equal(fit_to_image(mask, 4, 6), mask)
+    np.testing.assert_array_equal(fit_to_image(mask, 12, 18), mask.repeat(3, axis=0).repeat(3, axis=1))
+    assert fit_to_image(np.ones((341, 512), bool), 1000, 1500).shape == (1000, 1500)  # 341.3 rounded
+    for shape in ((6, 4), (4, 8), (341, 520)):
+        assert fit_to_image(np.ones(shape, bool), 1000, 1500) is None
 
 
 def test_the_edge_needs_no_torch():

@@ -6,6 +6,7 @@ from PIL import Image
 
 from stillroom.data.geometry import as_stored, fit_image
 from stillroom.data.store import Quarantined, at_side, build_store
+from stillroom.data.table import UnreadableImage
 from stillroom.errors import RunError, UsageError
 
 
@@ -58,12 +59,60 @@ def test_grey_films_saved_as_colour_take_one_channel(make_table, build, scene):
 @pytest.mark.parametrize(("top", "white"), [(900, 1023), (4095, 4095), (4096, 16383), (40000, 65535)])
 def test_white_of_sixteen_bit_sets(make_table, build, scene, top, white):
     images = [deep(scene, 0, 800), deep(scene, 1, top)]
-    images[1][0, 0] = top
+    images[1][0, :5] = top  # one more than a handful
     store = build(make_table(images, stamp=str(top)))[0]
     assert store.white == white
     assert store.images.dtype == np.uint16
     for row, image in enumerate(images):
         np.testing.assert_array_equal(store.images[row], as_stored(image, 32, "pad", colour=False, white=white))
+
+
+@pytest.mark.parametrize("hot", [65535, 5000])
+def test_a_hot_pixel_does_not_say_what_white_is(make_table, build, scene, hot):
+    """Of a 12-bit set with four dead pixels in one film every other film is as it would be without, and that film nearly."""
+    clean = [deep(scene, seed, 4000) for seed in range(6)]
+    burnt = [image.copy() for image in clean]
+    burnt[2][[0, 0, 50, 51], [0, 1, 60, 60]] = hot
+    right = build(make_table(clean, stamp="clean"))[0]
+    store = build(make_table(burnt, stamp="burnt"))[0]
+    assert store.white == right.white == 4095
+    assert store.facts.clipped.tolist() == [0, 0, 4, 0, 0, 0]
+    assert store.take(np.array([2, 1])).facts.clipped.tolist() == [4, 0]
+    others = np.array([0, 1, 3, 4, 5])
+    np.testing.assert_array_equal(store.batch(others), right.batch(others))
+    np.testing.assert_array_equal(store.thumbnails[others], right.thumbnails[others])
+    capped = np.minimum(burnt[2], 4095)
+    np.testing.assert_array_equal(store.images[2, 0], fit_image(capped, 32, "pad"))
+    np.testing.assert_array_equal(store.images[2], as_stored(burnt[2], 32, "pad", colour=False, white=store.white))
+    small = np.rint(fit_image(capped, 32, "resize") * (255 / 4095)).astype(np.uint8)
+    np.testing.assert_array_equal(store.thumbnails[2], small)
+    reopened = build(make_table(burnt, stamp="burnt"))[0]
+    assert reopened.facts.clipped.tolist() == store.facts.clipped.tolist()
+
+
+def test_one_film_of_16_bits_keeps_its_content(make_table, build, scene):
+    images = [*(deep(scene, seed, 4000) for seed in range(5)), deep(scene, 5, 60000)]
+    store = build(make_table(images))[0]
+    assert (store.white, store.facts.clipped.any()) == (65535, False)
+    assert store.facts.whites.tolist() == [4095] * 5 + [65535]
+    np.testing.assert_array_equal(store.images[5, 0], fit_image(images[5], 32, "pad"))
+
+
+def test_an_image_that_changes_before_it_is_read_again_ends_the_build(make_table, build, scene):
+    burnt = [deep(scene, seed, 4000) for seed in range(3)]
+    burnt[1][0, 0] = 65535
+    table = make_table(burnt)
+    first = table.reader.read
+
+    def read(index):
+        if table.reader.reads >= 3:
+            raise UnreadableImage("gone")
+        return first(index)
+
+    table.reader.read = read
+    with pytest.raises(RunError, match=r"image1\.png changed while it was being read"):
+        build(table)
+    assert not list((build.cache / "stores").iterdir())
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
@@ -106,15 +155,32 @@ def test_masks_share_the_images_geometry(make_table, build):
     assert build(make_table([image], masks=[None], stamp="none"))[0].masks is None
 
 
+def test_masks_of_another_scale_are_resized_and_of_another_shape_refused(make_table, build):
+    image = np.zeros((60, 100), np.uint8)
+    image[20:40, 50:90] = 255
+    scales = [image[::2, ::2] > 0, np.repeat(image, 3, axis=0).repeat(3, axis=1) > 0, image > 0]
+    turned = [(image > 0).T, np.ones((60, 98), bool), np.ones((60, 60), bool), np.ones((1, 100), bool)]
+    store, _, quarantined = build(make_table([image] * 7 + [scene_of(image)], masks=[*scales, *turned, None]), size=50)
+    assert [row.id for row in quarantined] == [f"image{row}.png" for row in range(3, 7)]
+    assert all("not the same shape" in row.reason for row in quarantined)
+    assert store.facts.scaled_masks.tolist() == [True, True, False, False]
+    for row in range(3):
+        np.testing.assert_array_equal(store.masks[row], store.images[row, 0] > 127)
+
+
+def scene_of(image):
+    return image[::-1].copy()
+
+
 def test_unreadable_images_are_named_and_the_rows_stay_aligned(make_table, build, scene):
     images = [grey(scene, 0), "the file is cut short", grey(scene, 2), grey(scene, 3), np.zeros((0, 5), np.uint8)]
-    masks = [None, None, None, np.ones((3, 4), bool), None]
+    masks = [None, None, None, np.ones((120, 96), bool), None]
     images += [grey(scene, 5), grey(scene, 6)]
     masks += [None, None]
     store, table, quarantined = build(make_table(images, masks=masks))
     assert quarantined == [
         Quarantined("image1.png", "the file is cut short"),
-        Quarantined("image3.png", "its mask is 4x3 pixels, the image 120x96"),
+        Quarantined("image3.png", "its mask is 96x120 pixels, the image 120x96: not the same shape"),
         Quarantined("image4.png", "it has no pixels"),
     ]
     assert table.ids.tolist() == ["image0.png", "image2.png", "image5.png", "image6.png"]

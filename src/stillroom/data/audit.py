@@ -14,6 +14,7 @@ from stillroom.data.findings import (
     Pair,
     SharedPatient,
     counted,
+    on_blank,
     on_broken,
     on_changes,
     on_classes,
@@ -22,8 +23,10 @@ from stillroom.data.findings import (
     on_patients,
     on_pixels,
     on_repeats,
+    on_shortcuts,
     on_synthetic,
 )
+from stillroom.data.shortcuts import Shortcut, find_shortcuts
 from stillroom.data.store import Quarantined, Store
 from stillroom.data.table import SPLITS, Finding, Table
 
@@ -34,6 +37,14 @@ SMALL = {"train": 20, "val": 10, "test": 10}
 """A class with fewer images than this in a split is too small to learn from or to judge by."""
 
 _UNASSIGNED = "unassigned"
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """An image with a handful of pixels that are brighter than the set's white, and are shown as white."""
+
+    path: str
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,9 @@ class Audit:
         channels: 1 where every image is grey, else 3.
         totals: full lengths of the lists that the JSON form may cut.
         warnings: what people should know, worst first.
+        blank: names of images whose pixels are all alike.
+        clipped: images with a handful of pixels brighter than white, and how many.
+        shortcuts: properties of the files that go with a class.
     """
 
     name: str
@@ -85,6 +99,9 @@ class Audit:
     channels: int
     totals: dict[str, int]
     warnings: tuple[Finding, ...]
+    blank: tuple[str, ...] = ()
+    clipped: tuple[Clipped, ...] = ()
+    shortcuts: tuple[Shortcut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, as in audit.json."""
@@ -93,7 +110,8 @@ class Audit:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Audit:
-        """The inverse of :meth:`to_dict`, but for what that cut."""
+        """The inverse of :meth:`to_dict`, but for what that cut. An older audit lacks what is found today."""
+        content = {"blank": [], "clipped": [], "shortcuts": []} | content
         entries: dict[str, Any] = {
             "cross_split_duplicates": Pair,
             "label_conflicts": Pair,
@@ -102,9 +120,11 @@ class Audit:
             "small_classes": ClassCount,
             "missing_classes": ClassCount,
             "warnings": Finding,
+            "clipped": Clipped,
+            "shortcuts": Shortcut,
         }
         lists = {key: tuple(entry(**item) for item in content[key]) for key, entry in entries.items()}
-        return cls(**(content | lists))
+        return cls(**(content | lists | {"blank": tuple(content["blank"])}))
 
 
 def audit_data(
@@ -131,6 +151,7 @@ def audit_data(
     missing = tuple(cell for cell in cells if cell.images == 0)
     small = tuple(cell for cell in cells if 0 < cell.images < SMALL.get(cell.split, 0))
     sizes = _image_sizes(store)
+    shortcuts = find_shortcuts(table, store)
     broken = tuple({"path": item.id, "reason": item.reason} for item in quarantined)
 
     found = [
@@ -141,7 +162,9 @@ def audit_data(
         *on_patients(table, shared),
         *on_broken(broken, len(table)),
         *on_classes(missing, small),
-        *on_pixels(store, sizes),
+        *on_blank(table, store),
+        *on_shortcuts(shortcuts),
+        *on_pixels(table, store, sizes),
         *on_changes(table),
         *on_repeats(within, dropped),
     ]
@@ -170,8 +193,15 @@ def audit_data(
             "label_conflicts": len(conflicts),
             "patients_on_two_sides": len(shared),
             "quarantined": len(broken),
+            "blank": int(store.facts.blank.sum()),
+            "clipped": int((store.facts.clipped > 0).sum()),
         },
         warnings=tuple(sorted(found, key=lambda finding: finding.level != "warning")),
+        blank=tuple(table.ids[store.facts.blank].tolist()),
+        clipped=tuple(
+            Clipped(str(table.ids[row]), int(store.facts.clipped[row])) for row in np.flatnonzero(store.facts.clipped)
+        ),
+        shortcuts=shortcuts,
     )
 
 

@@ -13,14 +13,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stillroom.data.geometry import Fit, drop_equal_channels, fit_image, fit_mask, luminance, planes
+from stillroom.data.geometry import (
+    WHITES,
+    Fit,
+    brighter,
+    drop_equal_channels,
+    fit_image,
+    fit_mask,
+    fit_to_image,
+    luminance,
+    planes,
+    white_of,
+)
 from stillroom.data.table import Table, UnreadableImage
-from stillroom.errors import UsageError
+from stillroom.errors import RunError, UsageError
 from stillroom.files.cache import write_meta
 from stillroom.progress import progress
 
 THUMBNAIL = 32
-_WHITES = (1023, 4095, 16383, 65535)
 _CHUNK = 256
 
 
@@ -31,8 +41,12 @@ class _Facts(NamedTuple):
     height: int
     width: int
     bit_depth: int
-    brightest: int
     has_mask: bool
+    blank: bool
+    colour: bool
+    white: int
+    above: tuple[int, ...]  # how many pixels are brighter than each of WHITES
+    scaled_mask: bool
 
 
 @dataclass(frozen=True)
@@ -45,21 +59,50 @@ class _Decoded:
     facts: _Facts
 
 
-def _decode(table: Table, row: int, size: int, fit: Fit) -> _Decoded:
+def _decode(table: Table, row: int, size: int, fit: Fit, white: int = WHITES[-1]) -> _Decoded:
+    """One row; what is brighter than ``white`` is shown as white."""
     index = int(table.rows[row])
     image = _checked(table.reader.read(index))
     height, width = image.shape[:2]
-    mask = table.reader.read_mask(index) if table.has_masks else None
-    if mask is not None and mask.shape != (height, width):
-        raise UnreadableImage(f"its mask is {mask.shape[1]}x{mask.shape[0]} pixels, the image {width}x{height}")
+    given = table.reader.read_mask(index) if table.has_masks else None
+    mask = None if given is None else _mask_of(image, given)
+    facts = _Facts(
+        digest=pixel_digest(image),
+        height=height,
+        width=width,
+        bit_depth=8 * image.itemsize,
+        has_mask=mask is not None,
+        blank=_is_blank(image),
+        colour=image.ndim == 3,
+        white=white_of(image),
+        above=tuple(brighter(image, one) for one in WHITES) if image.itemsize > 1 else (0,) * len(WHITES),
+        scaled_mask=given is not None and given.shape != (height, width),
+    )
+    if any(facts.above):
+        image = np.minimum(image, np.uint16(white))
     return _Decoded(
         pixels=planes(fit_image(image, size, fit), 3 if image.ndim == 3 else 1),
         thumbnail=luminance(fit_image(image, THUMBNAIL, "resize"))[None],
         mask=None if mask is None else fit_mask(mask, size, fit)[None],
-        facts=_Facts(
-            pixel_digest(image), height, width, 8 * image.itemsize, int(image.max()), has_mask=mask is not None
-        ),
+        facts=facts,
     )
+
+
+def _mask_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    if mask.shape == (height, width):
+        return mask
+    if (scaled := fit_to_image(mask, height, width)) is None:
+        raise UnreadableImage(
+            f"its mask is {mask.shape[1]}x{mask.shape[0]} pixels, the image {width}x{height}: not the same shape"
+        )
+    return scaled
+
+
+def _is_blank(image: np.ndarray) -> bool:
+    """Every pixel alike but for a hundredth of the range, as a compressed blank page has it."""
+    flat = image.reshape(-1, image.shape[2] if image.ndim == 3 else 1)
+    return bool((flat.max(axis=0) - flat.min(axis=0)).max() <= white_of(image) // 100)
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
@@ -113,6 +156,13 @@ class _Stack:
         self.file.write(np.ascontiguousarray(_widen(row[None], shape[0], dtype)).data)
         self.count += 1
 
+    def replace(self, place: int, row: np.ndarray) -> None:
+        """Write a row anew."""
+        whole = np.ascontiguousarray(_widen(row[None], self.shape[0], self.dtype))
+        self.file.seek(place * whole.nbytes)
+        self.file.write(whole.data)
+        self.file.seek(0, os.SEEK_END)
+
     def to_uint8(self, white: float) -> None:
         """Scale 16-bit rows down, ``white`` to 255."""
         if self.dtype != np.uint8:
@@ -144,9 +194,11 @@ def _widen(rows: np.ndarray, channels: int, dtype: np.dtype) -> np.ndarray:
 
 
 def decode_all(table: Table, size: int, fit: Fit, folder: Path, name: str, show: bool) -> None:
-    """Fill a store's folder: three raw arrays, ``index.npz`` with the facts and, last, ``meta.json``.
+    """Fill a store's folder: three raw arrays, ``index.npz`` with the facts (those of
+    :class:`~stillroom.data.facts.ImageFacts` among them) and, last, ``meta.json``.
 
-    Raises UsageError when the table is empty, or when more than half of its images are unreadable.
+    Raises UsageError when the table is empty, or when more than half of its images are unreadable, and RunError when an
+    image that must be read twice changes in between.
     """
     stacks = {part: _Stack(folder / f"{part}.bin") for part in ("pixels", "thumbnails", "masks")}
     no_mask = np.zeros((1, size, size), np.uint8)
@@ -166,28 +218,52 @@ def decode_all(table: Table, size: int, fit: Fit, folder: Path, name: str, show:
                 facts.append(decoded.facts)
         _refuse_mostly_unreadable(table, unreadable)
         white = _white(facts)
+        clipped = [0 if white == 255 else fact.above[WHITES.index(int(white))] for fact in facts]
+        _clip(table, size, fit, white, clipped, unreadable, stacks)
         stacks["thumbnails"].to_uint8(white)
     finally:
         for stack in stacks.values():
             stack.close()
-    digests, heights, widths, depths, _, has_mask = zip(*facts, strict=True)
     np.savez(
         folder / "index.npz",
-        digests=np.array(digests, dtype="S32"),
-        original_sizes=np.stack([heights, widths], axis=1),
-        bit_depths=np.array(depths),
-        has_mask=np.array(has_mask),
+        digests=np.array([fact.digest for fact in facts], dtype="S32"),
+        original_sizes=np.array([(fact.height, fact.width) for fact in facts]),
+        bit_depths=np.array([fact.bit_depth for fact in facts]),
+        has_mask=np.array([fact.has_mask for fact in facts]),
+        blank=np.array([fact.blank for fact in facts]),
+        colour=np.array([fact.colour for fact in facts]),
+        whites=np.array([fact.white for fact in facts]),
+        clipped=np.array(clipped),
+        scaled_masks=np.array([fact.scaled_mask for fact in facts]),
     )
-    arrays = {part: stack.describe() for part, stack in stacks.items() if part != "masks" or any(has_mask)}
+    masked = any(fact.has_mask for fact in facts)
+    arrays = {part: stack.describe() for part, stack in stacks.items() if part != "masks" or masked}
     write_meta(folder, {"name": name, "white": white, "arrays": arrays, "unreadable": unreadable})
 
 
 def _white(facts: list[_Facts]) -> float:
     depths = {fact.bit_depth for fact in facts}
-    if depths == {8}:
-        return 255.0
-    brightest = 65535 if 8 in depths else max(fact.brightest for fact in facts)
-    return float(next(white for white in _WHITES if white >= brightest))
+    # What the brightest pixel of all would say, one dead pixel of a detector could say for thousands of films.
+    return float(max(fact.white for fact in facts) if len(depths) == 1 else WHITES[-1])
+
+
+def _clip(
+    table: Table,
+    size: int,
+    fit: Fit,
+    white: float,
+    clipped: list[int],
+    unreadable: list[tuple[int, str]],
+    stacks: dict[str, _Stack],
+) -> None:
+    """Decode those images again that have pixels brighter than white: at their native size these are made white."""
+    rows = np.setdiff1d(np.arange(len(table)), [row for row, _ in unreadable])
+    places = np.flatnonzero(clipped)
+    for number, decoded in _decode_in_threads(table.take(rows[places]), size, fit, int(white)):
+        if isinstance(decoded, UnreadableImage):
+            raise RunError(f"{table.ids[rows[places[number]]]} changed while it was being read: start again.")
+        stacks["pixels"].replace(int(places[number]), decoded.pixels)
+        stacks["thumbnails"].replace(int(places[number]), decoded.thumbnail)
 
 
 def _refuse_mostly_unreadable(table: Table, unreadable: list[tuple[int, str]]) -> None:
@@ -201,7 +277,9 @@ def _refuse_mostly_unreadable(table: Table, unreadable: list[tuple[int, str]]) -
         )
 
 
-def _decode_in_threads(table: Table, size: int, fit: Fit) -> Iterator[tuple[int, _Decoded | UnreadableImage]]:
+def _decode_in_threads(
+    table: Table, size: int, fit: Fit, white: int = WHITES[-1]
+) -> Iterator[tuple[int, _Decoded | UnreadableImage]]:
     """Rows in order. Only a few are ever in flight, so a slow disk does not fill the memory with decoded images."""
     workers = min(16, os.cpu_count() or 1)
     waiting: deque[Future[_Decoded]] = deque()
@@ -209,7 +287,7 @@ def _decode_in_threads(table: Table, size: int, fit: Fit) -> Iterator[tuple[int,
         try:
             for row in range(len(table) + 2 * workers):
                 if row < len(table):
-                    waiting.append(pool.submit(_decode, table, row, size, fit))
+                    waiting.append(pool.submit(_decode, table, row, size, fit, white))
                 if row >= 2 * workers and waiting:
                     try:
                         yield row - 2 * workers, waiting.popleft().result()

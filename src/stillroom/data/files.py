@@ -43,29 +43,24 @@ class FileReader:
         return _decode_file(self.paths[index])
 
     def read_mask(self, index: int) -> np.ndarray | None:
-        """The union of the image's masks, ``[H, W]`` bool: True where any channel is above 0.
+        """The union of the image's masks, ``[H, W]`` bool: True where any channel is above 0; None where it has none.
 
-        A mask of another size is stretched to the image's by nearest neighbour. Masks should be stored
-        without loss: a JPEG's ringing around the lesion is above 0 as well.
+        ``H`` and ``W`` are the masks' own. Masks should be stored without loss: a JPEG's ringing around the lesion is above
+        0 as well.
 
         Raises:
-            UnreadableImage: the image or one of its masks cannot be decoded; the reason names the mask.
+            UnreadableImage: one of the masks cannot be decoded, or they differ in size; the reason names the mask.
         """
-        masks = self.masks[index] if self.masks else ()
-        if not masks:
-            return None
-        height, width = self.read(index).shape[:2]
-        union = np.zeros((height, width), dtype=bool)
-        for path in masks:
+        union: np.ndarray | None = None
+        for path in self.masks[index] if self.masks else ():
             try:
                 pixels = _decode_file(path)
             except UnreadableImage as error:
                 raise UnreadableImage(f"its mask {path.name} cannot be read: {error}") from None
-            inside = pixels.any(axis=2) if pixels.ndim == 3 else pixels > 0
-            if inside.shape != union.shape:
-                scaled = Image.fromarray(inside.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-                inside = np.asarray(scaled) > 0
-            union |= inside
+            inside = np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels > 0)
+            if union is not None and inside.shape != union.shape:
+                raise UnreadableImage(f"its masks differ in size: {path.name} is not of the size of the others")
+            union = inside if union is None else np.logical_or(union, inside)
         return union
 
     def stamp(self, index: int) -> str:

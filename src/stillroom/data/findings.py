@@ -7,8 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stillroom.data.shortcuts import Shortcut
 from stillroom.data.store import Store
 from stillroom.data.table import Change, Finding, Table
+
+_FEW = 0.05  # of the images
+_DARK = 15  # 12 bits in 16
+_LUCK = 0.01
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,13 @@ def on_classes(missing: tuple[ClassCount, ...], small: tuple[ClassCount, ...]) -
     return found
 
 
-def on_pixels(store: Store, sizes: dict[str, Any]) -> list[Finding]:
+def on_pixels(table: Table, store: Store, sizes: dict[str, Any]) -> list[Finding]:
     found = []
     if len(depths := np.unique(store.bit_depths)) > 1:
         deep = int((store.bit_depths == depths.max()).sum())
         text = f"{deep:,} of {len(store):,} images have 16 bits, the others 8: check that white means the same in both."
         found.append(Finding("warning", "mixed_bit_depths", text))
+    found += [*_on_white(table, store), *_on_masks(table, store)]
     if sizes["non_square"]:
         how = "padded with black" if store.fit == "pad" else "stretched"
         text = f"{counted(sizes['non_square'], 'image')} are not square and are {how} to {store.size}x{store.size}."
@@ -126,6 +132,72 @@ def on_pixels(store: Store, sizes: dict[str, Any]) -> list[Finding]:
         text = f"{counted(sizes['enlarged'], 'image')} are smaller than {store.size}x{store.size} and are enlarged."
         found.append(Finding("note", "enlarged", text))
     return found
+
+
+def _on_white(table: Table, store: Store) -> list[Finding]:
+    """Few pixels that are brighter than all others, and few images."""
+    found = []
+    if len(bright := np.flatnonzero(store.facts.clipped)):
+        pixels, images = counted(int(store.facts.clipped.sum()), "pixel"), counted(len(bright), "image")
+        text = (
+            f"{pixels} of {images} ({_names(table.ids[bright].tolist())}) are brighter than {store.white:g}, which holds all"
+            " others, and are shown as white. Mend them if they are dead pixels or marks; a mark of one class is a shortcut."
+        )
+        found.append(Finding("warning", "hot_pixels", text))
+    whites = store.facts.whites
+    high, low = np.flatnonzero(whites == store.white), whites[whites < store.white].max(initial=0)
+    if low > 255 and len(high) <= max(1, _FEW * len(store)) and low * _DARK <= store.white:
+        images, others = counted(len(high), "image"), len(store) - len(high)
+        text = (
+            f"White is {store.white:g} for {images} alone ({_names(table.ids[high].tolist())}): the other {others:,} hold"
+            f" nothing above {low} and are shown in the lowest {low / store.white:.0%} of the range. Check that values mean"
+            " the same in all."
+        )
+        found.append(Finding("warning", "white_of_few", text))
+    return found
+
+
+def _on_masks(table: Table, store: Store) -> list[Finding]:
+    if not len(scaled := np.flatnonzero(store.facts.scaled_masks)):
+        return []
+    text = (
+        f"{counted(len(scaled), 'lesion mask')} ({_names(table.ids[scaled].tolist())}) are of another size than their image,"
+        " in the same proportion, and are resized to it."
+    )
+    return [Finding("note", "scaled_masks", text)]
+
+
+def on_blank(table: Table, store: Store) -> list[Finding]:
+    """Images without content, and whether one class has far more of them than chance would give it."""
+    blank = store.facts.blank
+    if not blank.any():
+        return []
+    from scipy.stats import hypergeom
+
+    truth, names = table.task.one_hot(table.targets).astype(bool), table.task.classes
+    counts = truth[blank].sum(axis=0)
+    where = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count)
+    text = (
+        f"{counted(int(blank.sum()), 'image')} are blank, every pixel alike ({_names(table.ids[blank].tolist())}); by class:"
+        f" {where or 'none has a label'}. Leave them out."
+    )
+    # The chance of so many in the class if the blank ones were drawn from all (Fisher's exact test, one-sided).
+    luck = hypergeom.sf(counts - 1, len(table), truth.sum(axis=0), int(blank.sum()))
+    if luck.min() * len(names) < _LUCK:
+        text += f" Most are {names[int(luck.argmin())]}: a network can tell that class by them."
+    return [Finding("warning", "blank_images", text)]
+
+
+def on_shortcuts(shortcuts: tuple[Shortcut, ...]) -> list[Finding]:
+    return [
+        Finding(
+            "warning",
+            "shortcut",
+            f"The images' {one.property} tells classes apart: {one.inside:.0%} of {one.name} and {one.outside:.0%} of the"
+            f" others {one.what}. A network can learn that in the place of what they show.",
+        )
+        for one in shortcuts
+    ]
 
 
 def on_changes(table: Table) -> list[Finding]:

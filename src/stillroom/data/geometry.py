@@ -18,6 +18,28 @@ PREPROCESSING_VERSION = 2
 """Raised whenever a change here or in decoding alters pixels: cached stores of another version are then built anew."""
 
 
+WHITES = (1023, 4095, 16383, 65535)
+"""What white may be in images of more than 8 bits: the largest number of 10, 12, 14 and 16 bits."""
+
+
+def brighter(image: np.ndarray, white: float) -> int:
+    """How many pixels of ``[H, W]`` or ``[H, W, 3]`` have a value above ``white``."""
+    above = image > int(white)
+    return int(above.any(axis=2).sum() if image.ndim == 3 else above.sum())
+
+
+def handful(image: np.ndarray) -> int:
+    """So many pixels are too few to say what white is: dead ones of the detector, a burned-in mark. One in 10,000, or 4."""
+    return max(4, image.shape[0] * image.shape[1] // 10_000)
+
+
+def white_of(image: np.ndarray) -> int:
+    """The image's own white: 255 of 8 bits, else the least of :data:`WHITES` that holds all but a handful of its pixels."""
+    if image.dtype == np.uint8:
+        return 255
+    return next(white for white in WHITES if brighter(image, white) <= handful(image))
+
+
 def fit_image(image: np.ndarray, size: int, fit: Fit) -> np.ndarray:
     """The image on a ``size`` x ``size`` square; an image of that size already comes back bit for bit.
 
@@ -72,6 +94,19 @@ def drop_equal_channels(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def fit_to_image(mask: np.ndarray, height: int, width: int) -> np.ndarray | None:
+    """A mask of another scale at the image's size, by nearest neighbour; None where its sides are not in the same proportion.
+
+    Args:
+        mask: ``[H, W]`` bool.
+        height, width: of the image. Both sides must be the mask's times one factor, to the rounding of a pixel.
+    """
+    given, wanted = np.array(mask.shape), np.array((height, width))
+    if ((given - 0.5) / wanted).max() > ((given + 0.5) / wanted).min():
+        return None
+    return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)) > 0
+
+
 def luminance(image: np.ndarray) -> np.ndarray:
     """``[H, W]`` of the same dtype: an ``[H, W, 3]`` image in grey (ITU-R 601), a grey one as it is."""
     if image.ndim == 2:
@@ -89,17 +124,20 @@ def as_stored(image: np.ndarray, size: int, fit: Fit, colour: bool, white: float
         white: the store's value of white; 255 means 8-bit rows.
 
     Returns:
-        ``[3 or 1, size, size]`` uint8 where ``white`` is 255, else uint16.
+        ``[3 or 1, size, size]`` uint8 where ``white`` is 255, else uint16. A handful of pixels that are brighter than white
+        is shown as white, at native size, so that they do not shine into their neighbours.
 
     Raises:
-        UsageError: the image is 16-bit and the store is not, or the image is brighter than the store's white: its own
-            white is unknown, and a guess would change what the network sees.
+        UsageError: the image is 16-bit and the store is not, or more than a handful of its pixels are brighter than the
+            store's white: its own white is unknown, and a guess would change what the network sees.
     """
-    if image.dtype == np.uint16 and image.max(initial=0) > white:
-        raise UsageError(
-            f"The image has values up to {image.max()}, but the model was trained on images whose white is "
-            f"{white:g}. Convert the image to that range first."
-        )
+    if image.dtype == np.uint16 and (above := brighter(image, white)):
+        if above > handful(image):
+            raise UsageError(
+                f"The image has values up to {image.max()}, but the model was trained on images whose white is "
+                f"{white:g}. Convert the image to that range first."
+            )
+        image = np.minimum(image, np.uint16(white))
     image = drop_equal_channels(image)
     pixels = planes(fit_image(image if colour else luminance(image), size, fit), 3 if colour else 1)
     if image.dtype == np.uint8 and white != 255:

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from stillroom.data.decoding import THUMBNAIL, decode_all, is_readable
+from stillroom.data.facts import ImageFacts
 from stillroom.data.geometry import PREPROCESSING_VERSION, Fit
 from stillroom.data.table import Table
 from stillroom.errors import RunError
@@ -40,8 +41,10 @@ class Store:
             saved as RGB counts as grey.
         original_sizes: ``[N, 2]`` int64, native height and width.
         bit_depths: ``[N]`` int64, 8 or 16, as decoded.
+        facts: what else is known of each image.
         white: the value that means 1.0: 255, or for 16-bit sets the smallest of 1023, 4095, 16383 and 65535 that holds
-            the largest value of all. Where 8 and 16 bits mix it is 65535 and the 8-bit rows are scaled by 257.
+            every image but for a handful of pixels (:func:`~stillroom.data.geometry.white_of`), which are shown as white.
+            Where 8 and 16 bits mix it is 65535 and the 8-bit rows are scaled by 257.
         size: ``S``.
         fit: how non-square images were made square.
         fingerprint: names source content, preprocessing and rows; equal fingerprints mean equal pixels.
@@ -55,6 +58,7 @@ class Store:
     digests: np.ndarray
     original_sizes: np.ndarray
     bit_depths: np.ndarray
+    facts: ImageFacts
     white: float
     size: int
     fit: Fit
@@ -99,6 +103,7 @@ class Store:
             digests=self.digests[indices],
             original_sizes=self.original_sizes[indices],
             bit_depths=self.bit_depths[indices],
+            facts=self.facts.take(indices),
             fingerprint=fingerprint(self.fingerprint, np.arange(len(self))[indices].tolist()),
         )
 
@@ -179,10 +184,11 @@ def _open(folder: Path, name: str, total: int, size: int, fit: Fit) -> tuple[Sto
     try:
         arrays = {part: _map(folder / f"{part}.bin", **form) for part, form in meta["arrays"].items()}
         with np.load(folder / "index.npz", allow_pickle=False) as index:
+            known = ImageFacts.from_columns(index)
             facts = {key: index[key] for key in ("digests", "original_sizes", "bit_depths", "has_mask")}
         unreadable = [(int(row), str(reason)) for row, reason in meta["unreadable"]]
         count = total - len(unreadable)
-        if any(len(array) != count for array in (*arrays.values(), *facts.values())):
+        if any(len(array) != count for array in (*arrays.values(), *facts.values(), *known.columns().values())):
             return None
         masks = arrays.get("masks")
         store = Store(
@@ -194,6 +200,7 @@ def _open(folder: Path, name: str, total: int, size: int, fit: Fit) -> tuple[Sto
             digests=facts["digests"].astype(str),
             original_sizes=facts["original_sizes"],
             bit_depths=facts["bit_depths"],
+            facts=known,
             white=float(meta["white"]),
             size=size,
             fit=fit,

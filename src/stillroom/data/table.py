@@ -24,7 +24,7 @@ class ImageReader(Protocol):
         ...
 
     def read_mask(self, index: int) -> np.ndarray | None:
-        """Lesion mask ``[H, W]`` of bool at the image's own size, or None where the row has none."""
+        """Lesion mask ``[H, W]`` of bool at the image's own size or another scale of it; None where the row has none."""
         ...
 
     def stamp(self, index: int) -> str:
