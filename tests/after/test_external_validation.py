@@ -260,6 +260,15 @@ def test_images_brighter_than_the_models_white_are_named(run, pictures):
     assert found["test"]["student"]["images"] == 119
 
 
+def test_images_with_a_handful_of_brighter_pixels_are_noted(run, pictures):
+    image = np.full((32, 32), 100, np.uint16)
+    image[0, 0] = 3000
+    Image.fromarray(image).save(pictures / "left" / "000.png")
+    found = evaluate(run, pictures)
+    assert found["quarantined"] == []
+    assert [note for note in found["notes"] if "shown as white" in note and "left/000.png" in note]
+
+
 def test_sites_of_one_name_have_files_of_their_own(run, picture_folder, tmp_path):
     found = {}
     for site in ("h1", "h2"):

@@ -7,6 +7,7 @@ in the mean of each channel.
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,40 @@ def test_image_brighter_than_the_training_images_white_is_refused_with_a_reason(
     bright = predictor.predict([flat(4000, np.uint16)])[0]
     assert "values up to 4000" in bright.error
     assert bright.decision == ()
+
+
+def test_a_handful_of_pixels_brighter_than_white_is_white_and_noted(tmp_path):
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", white=4095))
+    image = flat(1000, np.uint16)
+    image[:2, :2] = 60000
+    capped = np.minimum(image, 4095)
+    np.testing.assert_array_equal(predictor.prepare(image), predictor.prepare(capped))
+    Image.fromarray(image).save(tmp_path / "hot.png")
+    hot, right = predictor.predict([tmp_path / "hot.png", capped])
+    assert hot.note == "4 pixels are brighter than 4095, the model's white, and shown as white"
+    assert (hot.probabilities, right.note) == (right.probabilities, None)
+    assert hot.to_dict()["note"] == hot.note
+    console = Console(width=150, color_system=None)
+    with console.capture() as capture:
+        console.print(prediction_table([replace(hot, path=None), right]))
+    assert capture.get().count(hot.note) == 1
+
+
+def test_a_store_with_hot_pixels_is_what_its_model_makes_of_the_files(tmp_path):
+    """The white that a training set was given travels in the file, and clips the same pixels at the same size."""
+    noise, paths = np.random.default_rng(0), [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(paths):
+        image = noise.integers(0, 4096, (40, 30), dtype=np.uint16)
+        image[3, :number] = 65535
+        Image.fromarray(image).save(path)
+    rows = np.arange(4)
+    table = Table("n", "n", TWO, np.array(paths), rows % 2, np.full(4, "train"), rows, FileReader(tuple(paths)))
+    store, _, _ = build_store(table, size=SIZE, fit="pad", cache=tmp_path / "cache", progress=False)
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", white=store.white))
+    assert (store.white, store.facts.clipped.tolist()) == (4095, [0, 1, 2, 3])
+    expected = store.batch(rows).astype(np.float32) / np.float32(store.white)
+    for row, path in enumerate(paths):
+        np.testing.assert_array_equal(predictor.prepare(FileReader((path,)).read(0)), expected[row])
 
 
 def test_channels_follow_the_model(tmp_path):
@@ -263,6 +298,7 @@ def test_prediction_is_ready_for_json(predictor, tmp_path):
         "unsure": [],
         "foreign": None,
         "foreign_score": None,
+        "note": None,
         "error": "the file does not exist",
     }
 

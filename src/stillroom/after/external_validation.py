@@ -83,6 +83,7 @@ def evaluate(
     kept: list[int] = []
     digests: list[str] = []
     quarantined: list[dict[str, str]] = []
+    clipped: list[str] = []
     pending: list[np.ndarray] = []
     with progress("evaluate", len(rows), enabled=show_progress) as advance:
         for row in rows:
@@ -90,6 +91,7 @@ def evaluate(
                 image = table.reader.read(int(table.rows[row]))
                 pending.append(predictor.prepare(image))
                 kept.append(int(row))
+                clipped += [str(table.ids[row])] if predictor.note_on(image) else []
                 digests.append(pixel_digest(drop_equal_channels(image)))
             except (UnreadableImage, UsageError) as error:  # the latter: brighter than the model's white
                 quarantined.append({"path": str(table.ids[row]), "reason": str(error)})
@@ -133,6 +135,11 @@ def evaluate(
     notes += of_all if chosen == "all" else [f"Of all splits: {text}" for text in of_all]
     if quarantined:
         notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
+    if clipped:
+        notes.append(
+            f"A handful of pixels of {len(clipped)} images is brighter than the model's white and shown as white;"
+            f" the first image is {clipped[0]}."
+        )
     result = {
         "source": table.source,
         "location": location,

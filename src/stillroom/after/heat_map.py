@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
@@ -156,7 +156,7 @@ def _explained(
         prepared = predictor.prepare(image)
     except (UnreadableImage, UsageError) as error:
         return Explanation(Prediction(path, error=str(error)))
-    prediction = predictor.answers(prepared[None], [path])[0]
+    prediction = replace(predictor.answers(prepared[None], [path])[0], note=predictor.note_on(image))
     name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
     square = draw(prepared, predictor.classes.index(name))
     heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)

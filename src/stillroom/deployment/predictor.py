@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillroom.data.files import FileReader, list_images
-from stillroom.data.geometry import as_stored
+from stillroom.data.geometry import as_stored, brighter
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError
@@ -48,6 +48,7 @@ class Prediction:
         unsure: with multi-label, the labels that may be present or absent.
         foreign: whether the image is unlike those that the model was made for; None where the model has no such rule.
         foreign_score: how unlike, in spreads above the median of the validation images.
+        note: what was done to the image that one should know: a handful of pixels brighter than white is shown as white.
         error: why the image could not be read; None where all went well.
     """
 
@@ -58,6 +59,7 @@ class Prediction:
     unsure: tuple[str, ...] = ()
     foreign: bool | None = None
     foreign_score: float | None = None
+    note: str | None = None
     error: str | None = None
 
     @property
@@ -87,6 +89,7 @@ class Prediction:
             "unsure": list(self.unsure),
             "foreign": self.foreign,
             "foreign_score": self.foreign_score,
+            "note": self.note,
             "error": self.error,
         }
 
@@ -197,8 +200,9 @@ class Predictor:
         """One decoded image as the network was trained to see it: the array store's own preprocessing.
 
         An 8-bit image is scaled by its own full range, 255, whatever the training images' white was, so that
-        a model trained on 16 bits can be shown the 8-bit copy of such an image. A colour image turns grey for
-        a grey model, a grey one fills all channels of a colour model.
+        a model trained on 16 bits can be shown the 8-bit copy of such an image. A handful of pixels that are brighter than
+        the training images' white is shown as white (:meth:`note_on`). A colour image turns grey for a grey model, a grey
+        one fills all channels of a colour model.
 
         Args:
             image: ``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, of any size.
@@ -207,7 +211,8 @@ class Predictor:
             ``[C, S, S]`` float32 in [0, 1].
 
         Raises:
-            UsageError: the array is no such image, or it is brighter than the training images' white.
+            UsageError: the array is no such image, or more than a handful of its pixels are brighter than the training
+                images' white.
         """
         shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
         if not shaped or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
@@ -217,6 +222,13 @@ class Predictor:
         white = self.metadata.white
         stored = as_stored(image, self.size, self.metadata.fit, self.channels == 3, white)
         return stored.astype(np.float32) / np.float32(white)
+
+    def note_on(self, image: np.ndarray) -> str | None:
+        """What :meth:`prepare` does to this image that one should know; None where there is nothing to say."""
+        if image.dtype != np.uint16 or not (above := brighter(image, self.metadata.white)):
+            return None
+        pixels = "1 pixel is" if above == 1 else f"{above} pixels are"
+        return f"{pixels} brighter than {self.metadata.white:g}, the model's white, and shown as white"
 
     def predict(self, images: Source | Sequence[Source], batch_size: int = 32) -> list[Prediction]:
         """Predict images; one that cannot be read is answered with its error and stops no other.
@@ -241,16 +253,18 @@ class Predictor:
     def _predict_batch(self, sources: list[Path | np.ndarray]) -> list[Prediction]:
         prepared: list[np.ndarray] = []
         errors: list[str | None] = []
+        notes: list[str | None] = []
         for source in sources:
             try:
-                prepared.append(
-                    self.prepare(source if isinstance(source, np.ndarray) else FileReader((source,)).read(0))
-                )
+                image = source if isinstance(source, np.ndarray) else FileReader((source,)).read(0)
+                prepared.append(self.prepare(image))
+                notes.append(self.note_on(image))
                 errors.append(None)
             except (UnreadableImage, UsageError) as error:
                 errors.append(str(error))
         read = [_path(source) for source, error in zip(sources, errors, strict=True) if error is None]
-        answers = iter(self.answers(np.stack(prepared), read) if prepared else ())
+        found = self.answers(np.stack(prepared), read) if prepared else []
+        answers = iter([replace(one, note=note) for one, note in zip(found, notes, strict=True)])
         return [
             next(answers) if error is None else Prediction(_path(source), error=error)
             for source, error in zip(sources, errors, strict=True)
@@ -322,6 +336,8 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
             bar = "█" * round(_BAR * probability)
             table.add_row(image, answer, Text(name, style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
             image, answer = Text(), Text()
+        if prediction.note:
+            table.add_row(Text(), Text(prediction.note, style="yellow"))
     return table
 
 
