@@ -101,8 +101,12 @@ def test_patients_are_not_used_where_the_user_says_none(read):
 def test_the_right_name_goes_first_and_others_are_pointed_at(read):
     table = read({"patient": patient, "subject_id": lambda row: row // 3, "pid": patient})
     assert table.patients[2] == "P1"
-    assert "'subject_id' ('patient' is)" in said(table)["columns_not_used"]
-    assert "pid" not in said(table)["columns_not_used"]
+    assert said(table) == {"columns_passed_over": "Columns that are not used: 'subject_id' ('patient' is)."}
+
+
+def test_an_empty_column_of_the_right_name_is_as_none(read):
+    table = read({"patient": lambda row: "NA", "split": lambda row: "", "patient_id": patient, "subset": split})
+    assert (table.patients[2], table.splits[2]) == ("P1", "test")
 
 
 @pytest.mark.parametrize("name", ["pateint", "patinet_id", "deidentified_patient_id"])
@@ -134,7 +138,9 @@ def test_splits_by_nearly_the_right_name(read, name):
 def test_folds_are_pointed_at(read):
     table = read({"fold": lambda row: row % 5})
     assert set(table.splits) == {""}
-    text = said(table)["columns_not_used"]
+    (finding,) = table.findings
+    assert (finding.level, finding.code) == ("warning", "columns_not_used")
+    text = finding.text
     assert "'fold' holds 0, 1, 2, 3, 4" in text
     assert "--split-column fold" in text
 
@@ -201,7 +207,7 @@ def test_masks_by_nearly_the_right_name(read):
     assert [len(masks) for masks in table.reader.masks[:5]] == [1, 1, 1, 0, 0]
     lost = read({"segmentation": lambda row: "done"})
     assert not lost.has_masks
-    assert "'segmentation' (no masks that exist)" in said(lost)["columns_not_used"]
+    assert "'segmentation' (no masks that exist)" in said(lost)["columns_passed_over"]
 
 
 # -- names --------------------------------------------------------------------------------------------------------

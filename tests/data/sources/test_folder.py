@@ -56,6 +56,22 @@ def test_classes_without_split(lay):
     assert [int(table.reader.read(int(row))[0, 0]) for row in table.rows] == [1, 2, 0]
 
 
+def test_folders_whose_names_look_alike_are_one_class(lay):
+    composed, apart = "M\u00e9ni\u00e8re", "Me\u0301nie\u0300re"
+    root = lay(f"{composed}/1.png", f"{apart}/1.png", "well/1.png", "well\u00a0/2.png", "odd/1.png")
+    table = read_folder(root, AUTO)
+    assert table.task.classes == (composed, "odd", "well")
+    assert sorted(table.targets.tolist()) == [0, 0, 1, 2, 2]
+    (finding,) = table.findings
+    assert finding.code == "classes_spelled_alike"
+    assert f"{composed} (2 ways, 2 images), well (2 ways, 2 images)" in finding.text
+    named = read_folder(root, DataSettings(classes=("well", apart), merge=(f"odd={apart}",)))
+    assert named.task.classes == ("well", apart)
+    assert "'odd' and 'ODD', which differ only in case" in error(lay("ODD/2.png")).replace(
+        "'ODD' and 'odd'", "'odd' and 'ODD'"
+    )
+
+
 @pytest.mark.parametrize(
     ("names", "splits"),
     [

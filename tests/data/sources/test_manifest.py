@@ -93,6 +93,11 @@ def test_delimiters_and_encodings(write, mark, encoding):
     assert table.patients.tolist() == ["p", "q"]
 
 
+def test_marks_of_byte_order_wherever_they_stand(write):
+    text = '\ufeff\ufeff"path",\ufefflabel\n"images/0.png",a\nimages/1.png,\ufeffb\n'
+    assert read_manifest(write(text), AUTO).task.classes == ("a", "b")
+
+
 def test_windows_paths_line_ends_quotes_and_blank_lines(write):
     text = 'path,label\r\n"images\\0.png","a, b"\r\n\r\n.\\images\\1.png, c \r\n,\r\n'
     table = read_manifest(write(text), AUTO)
@@ -297,7 +302,8 @@ P = "path,label,patient,split,mask"
         ("path,label\nx.png,a\ny\0.png,b\n", {}, "row 3, holds a zero byte: the file is damaged"),
         ("path,label\nx.png,a\ny.png,\0\n", {}, "row 3, holds a zero byte"),
         (rows("a", "", "b"), {}, r"row 3: the column 'label' is empty"),
-        ("path,label\nimages/0.png,a\n,b\n", {}, "row 3: the column 'path' is empty"),
+        ("path,label\nimages/0.png,a\n,b\n", {}, r"row 3: the column 'path' is empty\."),
+        ("path,label\nimages/0.png,a\nNA,b\n,c\n", {}, "row 3: .* 'path' holds 'NA', .* as in 1 more of 3 rows"),
         ("path,label\n\nimages/0.png,a\n\nimages/1.png,\n", {}, "row 5: the column 'label' is empty"),
         ("path,label\nimages/0.png,a\nimages/1.png,b\n./images/0.png,a\n", {}, "rows 2 and 4 name the same image"),
         (rows("a,,tarin,", "b,,,", header=P.replace("patient", "p")), {}, "row 2, column 'split': 'tarin' is not a"),

@@ -22,6 +22,7 @@ NO = "none"
 """What the user gives in the place of a column's name to have none used."""
 
 _Kind = Literal["path", "split", "label", "patient", "mask"]
+_OPTIONAL = ("split", "patient", "mask")
 _SHOWN = 6
 
 
@@ -56,55 +57,62 @@ def choose_columns(sheet: Sheet, settings: DataSettings, find: Finder) -> Chosen
     Raises:
         UsageError: a column is missing, or several may be meant: names them and the flag.
     """
-    chosen: dict[_Kind, str | None] = {}
-    guessed: list[str] = []
-    remarks: list[str] = []
     kinds: dict[_Kind, Callable[[Sheet, list[str], Finder], _Near]]
     kinds = {"path": _paths, "split": _splits, "label": _labels, "patient": _patients, "mask": _masks}
-    for kind in kinds:
-        if (said := _by_name(sheet, kind, settings)) is not None:
-            chosen[kind] = said or None
+    chosen = {kind: found or None for kind in kinds if (found := _by_name(sheet, kind, settings)) is not None}
+    guessed: list[str] = []
+    aside: list[str] = []
+    lost: list[str] = []
     for kind, look_at in kinds.items():
-        if kind in chosen and getattr(settings, f"{kind}_column") != getattr(DataSettings(), f"{kind}_column"):
-            continue
-        free = [name for name in sheet.columns if name not in chosen.values()]
-        near = look_at(sheet, free, find)
+        if kind in chosen and not (kind in _MEANING and _by_default(settings, kind)):
+            continue  # the user's word needs no remarks
+        near = look_at(sheet, [name for name in sheet.columns if name not in chosen.values()], find)
         own = chosen.get(kind)
         if own is not None:
-            if kind in ("patient", "split"):
-                means = _MEANING[kind](sheet.cells(own))
-                remarks += [f"{name!r} ({own!r} is)" for name, other in near.able.items() if other != means]
+            meant = _MEANING[kind](sheet.cells(own))
+            aside += [f"{name!r} ({own!r} is)" for name, other in near.able.items() if other != meant]
             continue
-        remarks += near.remarks
-        if not near.able:
-            if kind in ("path", "label"):
-                sheet.required(getattr(settings, f"{kind}_column"), f"{kind}_column", near.remarks)
+        if near.able:
+            name = chosen[kind] = _only(sheet, kind, near.able)
+            guessed.append(
+                f"{name!r} holds the {kind}" + (f" (--{kind}-column {NO} if not)" if kind in _OPTIONAL else "")
+            )
+        elif kind in _OPTIONAL:
             chosen[kind] = None
-            continue
-        name = _only(sheet, kind, near.able)
-        chosen[kind] = name
-        optional = f" (--{kind}-column {NO} if it is not)" if kind in ("patient", "split", "mask") else ""
-        guessed.append(f"{name!r} holds the {kind}{optional}")
-    return Chosen(**chosen, findings=tuple(_findings(guessed, remarks)))  # type: ignore[arg-type]
+        else:
+            sheet.required(getattr(settings, f"{kind}_column"), f"{kind}_column", near.remarks)
+        if kind in _OPTIONAL:
+            (aside if near.able or kind == "mask" else lost).extend(near.remarks)
+    return Chosen(**chosen, findings=tuple(_findings(guessed, aside, lost)))  # type: ignore[arg-type]
 
 
 def _by_name(sheet: Sheet, kind: _Kind, settings: DataSettings) -> str | None:
-    """The column of the settings' name; ``""`` where none is wanted, None where the name is the default and not there."""
-    setting = f"{kind}_column"
-    name, default = getattr(settings, setting), getattr(DataSettings(), setting)
+    """The column of the settings' name; ``""`` where none is wanted, None where the default's is not there or is empty."""
+    name = getattr(settings, f"{kind}_column")
     found = sheet.find(name)
-    if found is None and name != default:
-        if kind in ("patient", "split", "mask") and name.casefold() == NO:
+    if (
+        found is not None
+        and kind in _OPTIONAL
+        and _by_default(settings, kind)
+        and not any(map(filled, sheet.cells(found)))
+    ):
+        return None
+    if found is None and not _by_default(settings, kind):
+        if kind in _OPTIONAL and name.casefold() == NO:
             return ""
-        sheet.required(name, setting)
+        sheet.required(name, f"{kind}_column")
     return found
+
+
+def _by_default(settings: DataSettings, kind: _Kind) -> bool:
+    return bool(getattr(settings, f"{kind}_column") == getattr(DataSettings(), f"{kind}_column"))
 
 
 def _only(sheet: Sheet, kind: _Kind, able: Mapping[str, Sequence[object]]) -> str:
     """The one column, or the first of several that mean the same. Raises UsageError where they do not."""
     first, *others = able
     if any(able[name] != able[first] for name in others):
-        none = f", or {NO} for none of them" if kind in ("patient", "split", "mask") else ""
+        none = f", or {NO} for none of them" if kind in _OPTIONAL else ""
         raise UsageError(
             f"{sheet.path} has no column {kind!r} but several that may be meant: {', '.join(map(repr, able))}. Say which by "
             f"--{kind}-column {_quoted(first)}{none}."
@@ -112,14 +120,20 @@ def _only(sheet: Sheet, kind: _Kind, able: Mapping[str, Sequence[object]]) -> st
     return first
 
 
-def _findings(guessed: list[str], remarks: list[str]) -> list[Finding]:
+def _findings(guessed: list[str], aside: list[str], lost: list[str]) -> list[Finding]:
     found = []
+    if lost:
+        text = f"Columns that may be patients or a split are not used: {_some(lost)}."
+        found.append(Finding("warning", "columns_not_used", text))
     if guessed:
         found.append(Finding("note", "columns_by_name", f"Columns told by their names: {'; '.join(guessed)}."))
-    if remarks:
-        shown = "; ".join(remarks[:_SHOWN]) + (f"; and {len(remarks) - _SHOWN} more" if len(remarks) > _SHOWN else "")
-        found.append(Finding("note", "columns_not_used", f"Columns that are not used: {shown}."))
+    if aside:
+        found.append(Finding("note", "columns_passed_over", f"Columns that are not used: {_some(aside)}."))
     return found
+
+
+def _some(remarks: list[str]) -> str:
+    return "; ".join(remarks[:_SHOWN]) + (f"; and {len(remarks) - _SHOWN} more" if len(remarks) > _SHOWN else "")
 
 
 # -- what may be used, by kind ------------------------------------------------------------------------------------

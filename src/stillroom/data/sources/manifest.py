@@ -71,7 +71,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         name=sheet.path.stem,
         source=f"table {sheet.path.name}",
         task=task,
-        ids=np.array([_identity(sheet, path) for path in paths]),
+        ids=_identities(sheet, paths),
         targets=targets,
         splits=splits,
         rows=np.arange(len(paths)),
@@ -85,11 +85,15 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
 
 # -- files --------------------------------------------------------------------------------------------------------
 def _image_paths(sheet: Sheet, column: str, find: Finder) -> tuple[Path, ...]:
+    places = sheet.cells(column)
+    empty = [(place, number) for place, number in zip(places, sheet.numbers, strict=True) if is_missing(place)]
+    if empty:
+        place, number = empty[0]
+        said = f"holds {place!r}, which names no file" if place else "is empty"
+        count = f", as in {len(empty) - 1:,} more of {len(places):,} rows" if len(empty) > 1 else ""
+        raise UsageError(f"{sheet.path}, row {number}: the column {column!r} {said}{count}.")
     first_at: dict[Path, int] = {}
-    for place, number in zip(sheet.cells(column), sheet.numbers, strict=True):
-        if is_missing(place):
-            said = f"holds {place!r}, which names no file" if place else "is empty"
-            raise UsageError(f"{sheet.path}, row {number}: the column {column!r} {said}.")
+    for place, number in zip(places, sheet.numbers, strict=True):
         path = find(place)
         if path in first_at:
             raise UsageError(
@@ -100,11 +104,15 @@ def _image_paths(sheet: Sheet, column: str, find: Finder) -> tuple[Path, ...]:
     return tuple(first_at)
 
 
-def _identity(sheet: Sheet, path: Path) -> str:
+def _identities(sheet: Sheet, paths: tuple[Path, ...]) -> np.ndarray:
     folder = Path(os.path.abspath(sheet.path.parent))  # noqa: PTH100  (resolve() would follow links)
-    if folder.drive != path.drive:  # on Windows: nothing to be relative to
-        return path.as_posix()
-    return Path(os.path.relpath(path, folder)).as_posix()
+    ids = []
+    for path in paths:
+        if folder.drive != path.drive:  # on Windows: nothing to be relative to
+            ids.append(path.as_posix())
+        else:
+            ids.append(os.path.relpath(path, folder).replace(os.sep, "/"))
+    return np.array(ids)
 
 
 def _missing_files(

@@ -45,11 +45,11 @@ def file_finder(folder: Path) -> Finder:
         return place
 
     def find(cell: str) -> Path:
-        named = os.path.abspath(folder / cell)  # resolve() would follow links
+        named = os.path.abspath(os.path.join(folder, cell))  # resolve() would follow links
         if os.path.exists(named):
             return Path(named)
         if os.sep == "/":  # a table written on Windows
-            named = os.path.abspath(folder / cell.replace("\\", "/"))
+            named = os.path.abspath(os.path.join(folder, cell.replace("\\", "/")))
         return Path(actual(named) or named)
 
     return find

@@ -113,7 +113,7 @@ def _text_lines(path: Path) -> list[tuple[str, ...]]:
     raw = path.read_bytes()
     encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        text = raw.decode(encoding)
+        text = raw.decode(encoding).lstrip("\ufeff")  # marks of files that were written or joined twice
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}, line {line}, is not valid UTF-8; save the table as CSV in UTF-8.") from None
