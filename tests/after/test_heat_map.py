@@ -53,6 +53,16 @@ def test_picture_and_map_have_the_images_own_size(tiny_run, pictures, tmp_path):
     assert len(list(out.iterdir())) == 6
 
 
+def test_a_hot_pixel_darkens_no_picture(tiny_run, tmp_path):
+    film = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint16)
+    for name, pixel in (("clean.png", 255), ("hot.png", 65535)):
+        film[3, 3] = pixel
+        Image.fromarray(film).save(tmp_path / name)
+    clean, hot = explained(tiny_run.path, [tmp_path / "clean.png", tmp_path / "hot.png"], out=tmp_path / "out")
+    assert (clean.prediction.note, hot.prediction.note[:7]) == (None, "1 pixel")
+    np.testing.assert_array_equal(np.asarray(Image.open(hot.picture)), np.asarray(Image.open(clean.picture)))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_map_is_the_students_laid_back_over_the_image(tiny_run, pictures, tmp_path, method):
     (found,) = explained(tiny_run.path, [pictures / "wide.png"], method=method, of="left", out=tmp_path / "out")

@@ -120,6 +120,19 @@ def test_cmyk_becomes_rgb(tmp_path):
     assert (read(tmp_path / "image.tif") == [0, 255, 255]).all()
 
 
+def test_jpeg_in_inks_is_read_where_it_says_which_way(tmp_path):
+    """Adobe's marker, which Pillow writes, means that inks are inverted. Without it nobody knows."""
+    inks = np.zeros((16, 16, 4), dtype=np.uint8)
+    inks[..., 1] = 255  # magenta
+    Image.fromarray(inks, "CMYK").save(tmp_path / "image.jpg", quality=95)
+    assert np.abs(read(tmp_path / "image.jpg").astype(int) - [255, 0, 255]).max() <= 3
+    content = (tmp_path / "image.jpg").read_bytes()
+    at = content.index(b"\xff\xee")
+    (length,) = struct.unpack(">H", content[at + 2 : at + 4])
+    (tmp_path / "image.jpg").write_bytes(content[:at] + content[at + 2 + length :])
+    assert "whether 0 is all of an ink" in reason(tmp_path / "image.jpg")
+
+
 def test_sixteen_bit_grey_keeps_its_bits(tmp_path):
     Image.fromarray(DEEP).save(tmp_path / "little.tif")
     Image.fromarray(DEEP).save(tmp_path / "image.png")
@@ -172,6 +185,17 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     exif[274] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "image.png", exif=exif)
     np.testing.assert_array_equal(read(tmp_path / "image.png"), GREY)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_exif_orientation_of_lossy_files(tmp_path, ending):
+    smooth = np.add.outer(np.arange(48) * 3, np.arange(64)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned clockwise
+    Image.fromarray(np.rot90(smooth)).save(tmp_path / f"image.{ending}", exif=exif, quality=95)
+    pixels = read(tmp_path / f"image.{ending}")
+    assert pixels.shape[:2] == smooth.shape
+    assert np.abs(pixels.reshape(48, 64, -1).astype(int) - smooth[..., None]).max() <= 6
 
 
 @pytest.mark.parametrize("ending", ["gif", "tif", "png", "webp"])

@@ -164,7 +164,8 @@ def _explained(
     numbered = next(text for text in chain([stem], (f"{stem}-{n}" for n in count(2))) if text not in taken)
     taken.add(numbered)
     picture, array = folder / f"{numbered}.png", folder / f"{numbered}.npy"
-    write_atomically(picture, lambda target: overlay(image, heat).save(target, "PNG"))
+    shown = image if image.dtype == np.uint8 else np.minimum(image, np.uint16(predictor.metadata.white))
+    write_atomically(picture, lambda target: overlay(shown, heat).save(target, "PNG"))
     write_atomically(array, lambda target: _save(target, heat))
     return Explanation(prediction, name, not heat.any(), picture, array)
 

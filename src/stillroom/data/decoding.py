@@ -66,25 +66,25 @@ def _decode(table: Table, row: int, size: int, fit: Fit, white: int = WHITES[-1]
     height, width = image.shape[:2]
     given = table.reader.read_mask(index) if table.has_masks else None
     mask = None if given is None else _mask_of(image, given)
-    facts = _Facts(
-        digest=pixel_digest(image),
-        height=height,
-        width=width,
-        bit_depth=8 * image.itemsize,
-        has_mask=mask is not None,
-        blank=_is_blank(image),
-        colour=image.ndim == 3,
-        white=white_of(image),
-        above=tuple(brighter(image, one) for one in WHITES) if image.itemsize > 1 else (0,) * len(WHITES),
-        scaled_mask=given is not None and given.shape != (height, width),
-    )
-    if any(facts.above):
-        image = np.minimum(image, np.uint16(white))
+    above = tuple(brighter(image, one) for one in WHITES) if image.itemsize > 1 else (0,) * len(WHITES)
+    shown = np.minimum(image, np.uint16(white)) if any(above) else image
+    thumbnail = luminance(fit_image(shown, THUMBNAIL, "resize"))
     return _Decoded(
-        pixels=planes(fit_image(image, size, fit), 3 if image.ndim == 3 else 1),
-        thumbnail=luminance(fit_image(image, THUMBNAIL, "resize"))[None],
+        pixels=planes(fit_image(shown, size, fit), 3 if image.ndim == 3 else 1),
+        thumbnail=thumbnail[None],
         mask=None if mask is None else fit_mask(mask, size, fit)[None],
-        facts=facts,
+        facts=_Facts(
+            digest=pixel_digest(image),
+            height=height,
+            width=width,
+            bit_depth=8 * image.itemsize,
+            has_mask=mask is not None,
+            blank=_is_blank(image, thumbnail),
+            colour=image.ndim == 3,
+            white=white_of(image),
+            above=above,
+            scaled_mask=given is not None and given.shape != (height, width),
+        ),
     )
 
 
@@ -99,10 +99,13 @@ def _mask_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _is_blank(image: np.ndarray) -> bool:
+def _is_blank(image: np.ndarray, thumbnail: np.ndarray) -> bool:
     """Every pixel alike but for a hundredth of the range, as a compressed blank page has it."""
+    least = white_of(image) // 100
+    if int(thumbnail.max()) - int(thumbnail.min()) > 2 * least:  # seldom otherwise, and the whole image takes its time
+        return False
     flat = image.reshape(-1, image.shape[2] if image.ndim == 3 else 1)
-    return bool((flat.max(axis=0) - flat.min(axis=0)).max() <= white_of(image) // 100)
+    return bool((flat.max(axis=0) - flat.min(axis=0)).max() <= least)
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

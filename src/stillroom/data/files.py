@@ -170,6 +170,8 @@ def _refuse_unsupported(image: ImageFile, tiff_bits: int) -> None:
         raise UnreadableImage(
             "the pixels are floating-point numbers of unknown range; save the image with 8 or 16 bits"
         )
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        raise UnreadableImage("the JPEG does not say whether 0 is all of an ink or none of it; save it as RGB")
     if image.mode in (*_GREY16, "I"):
         return
     if tiff_bits > 8 or (image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)):
