@@ -105,6 +105,7 @@ def test_signed_samples_are_read_where_they_say_which_is_black(tmp_path, order, 
     assert reason(write(tmp_path / "a.tif", values, 16, 1, **how)).startswith("the pixels reach from -1024 to 32767")
     small = (values % 128).astype(np.int8)
     assert "(grey, 8-bit signed" in reason(write(tmp_path / "a.tif", small, 8, 1, **how))
+    assert "(grey, 12-bit signed" in reason(write(tmp_path / "a.tif", values % 4096, 12, 1, **how))
     assert "(grey, 0 is white, 16-bit signed" in reason(write(tmp_path / "a.tif", values, 16, 0, **how))
 
 

@@ -114,7 +114,7 @@ def refuse_unclear(tiff: Tiff) -> None:
         raise UnreadableImage(
             "the pixels are floating-point numbers of unknown range; save the image with 8 or 16 bits"
         )
-    if tiff.signed and (tiff.bits == 8 or not tiff.grey or photometric == _WHITE_IS_ZERO):
+    if tiff.signed and (tiff.bits not in (16, 32) or not tiff.grey or photometric == _WHITE_IS_ZERO):
         raise UnreadableImage(f"the TIFF has signed samples ({tiff.kind}) without a known black and white; {_ADVICE}")
     if tiff.bits > 16 and tiff.order == ">" and tiff.one(_COMPRESSION, 1) != 1:
         raise UnreadableImage(f"the TIFF is compressed and {tiff.kind}, which cannot be read safely; {_ADVICE}")
