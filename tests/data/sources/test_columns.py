@@ -66,7 +66,7 @@ def test_patients_by_nearly_the_right_name(read, name):
     assert "--patient-column none" in said(table)["columns_by_name"]
 
 
-@pytest.mark.parametrize("name", ["case_id", "study", "StudyInstanceUID", "lesion_id", "exam"])
+@pytest.mark.parametrize("name", ["case_id", "study", "StudyInstanceUID", "lesion_id", "ID"])
 def test_groups_stand_for_patients_where_they_are_many_and_repeat(read, name):
     assert read({name: patient}).patients.tolist() == [patient(row) for row in range(COUNT)]
     few = read({name: lambda row: row % 5})

@@ -183,8 +183,51 @@ def test_missing_files_are_counted_by_class(write):
     path = write(rows("a", "b", "a", "b") + "images/lost.png,b\nimages/gone.png,b\n")
     (finding,) = read_manifest(path, AUTO).findings
     assert (finding.level, finding.code) == ("warning", "files_missing")
-    assert "2 of 6 files in the column 'path' do not exist (b 2) and are left out, the first: " in finding.text
+    assert (
+        "2 of 6 files in the column 'path' do not exist, so that images are left out (b 2); the first is"
+        in finding.text
+    )
     assert "images/lost.png" in finding.text
+
+
+def test_images_whose_masks_are_missing_are_counted_by_class(write):
+    text = rows("a,masks/0.png", "b,masks/1.png", "b,masks/0.png;masks/lost.png", header="path,label,mask")
+    (finding,) = read_manifest(write(text), AUTO).findings
+    assert "1 of 4 files in the column 'mask' do not exist, so that images are left out (b 1)" in finding.text
+    assert "every image of 'a'" in error(write(text.replace("a,masks/0.png", "a,masks/gone.png")))
+
+
+def test_words_that_mean_one_split_are_told(write):
+    words = ["train", "Train", "val", "dev", "holdout", "test"]
+    table = read_manifest(
+        write(rows(*(f"{'ab'[i % 2]},{word}" for i, word in enumerate(words)), header="path,label,split")), AUTO
+    )
+    (finding,) = table.findings
+    assert finding.text.endswith(": 'val' 1, 'dev' 1 as val; 'holdout' 1, 'test' 1 as test.")
+
+
+def test_patients_who_may_be_one_are_pointed_at(write):
+    table = read_manifest(write(rows("a,P1", "b,p1", "a,P2", "b,P2\u200b", header="path,label,patient")), AUTO)
+    assert table.patients.tolist() == ["P1", "p1", "P2", "P2"]
+    (finding,) = table.findings
+    assert (finding.level, finding.code) == ("warning", "patients_look_alike")
+    assert "count as different patients: 'P1' and 'p1'. Write" in finding.text
+
+
+def test_nothing_and_a_word_are_told_apart_in_parquet(folder):
+    frame = pd.DataFrame(
+        {
+            "path": [f"images/{i}.png" for i in range(4)],
+            "label": ["None", "x", None, "x"],
+            "patient": [12.0, None, 12.0, 7.0],
+        }
+    )
+    frame.to_parquet(folder / "t.parquet")
+    assert "row 4: the column 'label' is empty" in error(folder / "t.parquet")
+    frame.assign(label=["None", "x", "None", "x"]).to_parquet(folder / "t.parquet")
+    table = read_manifest(folder / "t.parquet", AUTO)
+    assert table.task.classes == ("None", "x")
+    assert table.patients.tolist() == ["12", "", "12", "7"]
 
 
 def test_a_class_whose_files_are_all_missing_is_no_class_without_images(write):

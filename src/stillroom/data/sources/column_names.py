@@ -42,7 +42,7 @@ def _with_ends(words: str) -> set[str]:
 
 _NAMES = {role: set(words.split()) for role, words in _WRITTEN.items()}
 _NAMES["patient"] = _with_ends(_WHO) | {"pid", "mrn", "empi", "medicalrecordnumber"}
-_NAMES["group"] = _with_ends(_WHAT)
+_NAMES["group"] = _with_ends(_WHAT) | {"id", "ids", "uid", "identifier", "name"}
 
 
 def plain_name(column: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from stillroom.data.sources.labels import read_labels
 from stillroom.data.sources.paths import Finder, file_finder, is_file
 from stillroom.data.sources.relabelling import refuse_positive, relabel
 from stillroom.data.sources.sheet import Sheet, read_sheet
-from stillroom.data.spelling import filled, is_missing, plain_integer
+from stillroom.data.spelling import filled, is_missing, look, plain_integer
 from stillroom.data.table import SPLITS, Change, Finding, Table
 from stillroom.errors import UsageError
 from stillroom.settings.sections import DataSettings
@@ -58,13 +59,16 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
     sheet = read_sheet(Path(path))
     find = file_finder(sheet.path.parent)
     columns = choose_columns(sheet, settings, find)
-    sheet, task, targets, changes, findings = _targets(sheet, columns.label, settings, training)
+    sheet, task, targets, changes, said = _targets(sheet, columns.label, settings, training)
+    findings = [*columns.findings, *said]
 
     paths = _image_paths(sheet, columns.path, find)
-    lost = _missing_files(sheet, columns.path, paths, task, targets, training)
+    masks = _masks(sheet, columns.mask, find) if columns.mask else ()
     patients = [plain_integer(filled(cell)) for cell in sheet.cells(columns.patient)] if columns.patient else []
-    splits = _splits(sheet, columns.split)
-    masks = _masks(sheet, columns.mask, find)
+    splits, joined = _splits(sheet, columns.split)
+    findings += [*joined, *_alike(patients)]
+    for column, files in ((columns.path, [(path,) for path in paths]), (columns.mask or "", masks)):
+        findings += _missing_files(sheet, column, files, task, targets, training)
     if training:
         check_training_classes(task, targets, splits, f"The table {sheet.path}")
     return Table(
@@ -79,7 +83,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         patients=np.array(patients) if any(patients) else None,
         has_masks=any(masks),
         changes=changes,
-        findings=(*columns.findings, *findings, *lost),
+        findings=tuple(findings),
     )
 
 
@@ -115,41 +119,36 @@ def _identities(sheet: Sheet, paths: tuple[Path, ...]) -> np.ndarray:
     return np.array(ids)
 
 
-def _missing_files(
-    sheet: Sheet, column: str, paths: tuple[Path, ...], task: Task, targets: np.ndarray, training: bool
-) -> tuple[Finding, ...]:
-    """How many images do not exist, by class. Raises UsageError for more than half, or all of a class to be learned."""
-    lost = np.array([not is_file(path) for path in paths], dtype=bool)
-    if not lost.any():
-        return ()
-    labels = task.one_hot(targets).astype(np.int64)
-    gone, all_of = labels[lost].sum(axis=0), labels.sum(axis=0)
-    by_class = [(name, int(n)) for name, n in zip(task.classes, gone, strict=True) if n]
-    whole = [repr(name) for name, n, of in zip(task.classes, gone, all_of, strict=True) if n and n == of]
-    first = paths[int(lost.argmax())]
-    text = f"{int(lost.sum()):,} of {len(paths):,} files in the column {column!r} do not exist"
-    if 2 * lost.sum() > len(paths) or (whole and training):
-        all_gone = f", among them every image of {', '.join(whole)}" if whole else ""
-        raise UsageError(
-            f"{sheet.path}: {text}{all_gone}; the first is {first}. Relative paths start at the table's folder."
-        )
-    by_name = ", ".join(f"{name} {n:,}" for name, n in by_class) or "none with a label"
-    return (Finding("warning", "files_missing", f"{text} ({by_name}) and are left out, the first: {first}."),)
-
-
-def _masks(sheet: Sheet, column: str | None, find: Finder) -> tuple[tuple[Path, ...], ...]:
-    if column is None:
-        return ()
+def _masks(sheet: Sheet, column: str, find: Finder) -> tuple[tuple[Path, ...], ...]:
     cells = ["" if is_missing(cell) else cell for cell in sheet.cells(column)]
-    masks = tuple(tuple(find(part.strip()) for part in _JOINTS.split(cell) if part.strip()) for cell in cells)
-    files = [mask for row in masks for mask in row]
-    missing = [mask for mask in files if not is_file(mask)]
-    if 2 * len(missing) > len(files):
+    return tuple(tuple(find(part.strip()) for part in _JOINTS.split(cell) if part.strip()) for cell in cells)
+
+
+def _missing_files(
+    sheet: Sheet, column: str, files: Sequence[Sequence[Path]], task: Task, targets: np.ndarray, training: bool
+) -> list[Finding]:
+    """How many images are lost because a file of theirs does not exist, by class.
+
+    Raises:
+        UsageError: more than half of the files, or all images of a class that is to be learned.
+    """
+    lost = [[path for path in row if not is_file(path)] for row in files]
+    missing = [path for row in lost for path in row]
+    if not missing:
+        return []
+    labels, rows = task.one_hot(targets).astype(np.int64), np.array(list(map(bool, lost)))
+    gone, of = labels[rows].sum(axis=0).tolist(), labels.sum(axis=0).tolist()
+    count = sum(map(len, files))
+    text = f"{len(missing):,} of {count:,} files in the column {column!r} do not exist"
+    whole = [repr(name) for name, some, every in zip(task.classes, gone, of, strict=True) if some and some == every]
+    if 2 * len(missing) > count or (whole and training):
+        among = f", among them every image of {', '.join(whole)}" if whole else ""
         raise UsageError(
-            f"{sheet.path}: {len(missing)} of {len(files)} files in the column {column!r} do not exist, the "
-            f"first is {missing[0]}. Relative paths start at the table's folder."
+            f"{sheet.path}: {text}{among}; the first is {missing[0]}. Relative paths start at the table's folder."
         )
-    return masks
+    by_class = ", ".join(f"{name} {some:,}" for name, some in zip(task.classes, gone, strict=True) if some)
+    text += f", so that images are left out ({by_class or 'none with a label'}); the first is {missing[0]}."
+    return [Finding("warning", "files_missing", text)]
 
 
 # -- labels and splits --------------------------------------------------------------------------------------------
@@ -187,18 +186,40 @@ def _require_known(sheet: Sheet, column: str, labels: list[list[str]], settings:
                 )
 
 
-def _splits(sheet: Sheet, column: str | None) -> np.ndarray:
+def _splits(sheet: Sheet, column: str | None) -> tuple[np.ndarray, list[Finding]]:
+    """``[N]`` the splits, and which words were taken for one."""
     cells = [""] * len(sheet.rows) if column is None else [filled(cell) for cell in sheet.cells(column)]
     splits = [split_of_cell(cell) if cell else "" for cell in cells]
     unknown = Counter(cell for cell, split in zip(cells, splits, strict=True) if split is None)
     if unknown:
         at = splits.index(None)
-        others = ", ".join(f"{word!r} {count:,}" for word, count in unknown.most_common(8))
-        others = (
-            f" (of {len(cells):,} rows: {others}{', ...' if len(unknown) > 8 else ''})" if unknown.total() > 1 else ""
-        )
+        others = f" (of {len(cells):,} rows: {_counts(unknown)})" if unknown.total() > 1 else ""
         raise UsageError(
             f"{sheet.path}, row {sheet.numbers[at]}, column {column!r}: {cells[at]!r} is not a split{others}; write "
             f"{', '.join(SPLITS)}, or nothing, or have the column not used by --split-column none."
         )
-    return np.array(splits, dtype="<U5")
+    words: dict[str | None, Counter[str]] = {}
+    for cell, split in zip(cells, splits, strict=True):
+        words.setdefault(split, Counter())[cell.casefold()] += 1
+    several = [f"{_counts(counts)} as {split}" for split, counts in words.items() if len(counts) > 1]
+    text = f"Words of the column {column!r} that mean one split: {'; '.join(several)}."
+    return np.array(splits, dtype="<U5"), [Finding("note", "split_words_joined", text)] if several else []
+
+
+def _alike(patients: list[str]) -> list[Finding]:
+    """A warning of patients who may be one, written in two ways."""
+    first: dict[str, str] = {}
+    twins = [(before, one) for one in dict.fromkeys(patients) if (before := first.setdefault(look(one), one)) != one]
+    if not twins:
+        return []
+    more = f", and {len(twins) - 1:,} pairs more" if len(twins) > 1 else ""
+    text = (
+        "Patient ids that differ only in case or look alike count as different patients: "
+        f"{twins[0][0]!r} and {twins[0][1]!r}{more}. Write them alike where they are one."
+    )
+    return [Finding("warning", "patients_look_alike", text)]
+
+
+def _counts(words: Counter[str]) -> str:
+    shown = ", ".join(f"{word!r} {count:,}" for word, count in words.most_common(8))
+    return shown + (", ..." if len(words) > 8 else "")
