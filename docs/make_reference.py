@@ -50,6 +50,9 @@ FILES = {
     "manifest.json": "What was run on what with what: data, task, store, seed, versions, machine, device, seconds per "
     "stage, `passes` (images shown to student and control in all their epochs), `exported_role`, and at the end the "
     "SHA-256 of every `.safetensors`, `.onnx` and `.parquet` file.",
+    "images.parquet": "What the run began with, image by image: `id`, `split` (`unlabelled` for images without labels), "
+    "`label`, `patient`, and the digests of decoded `pixels` and `mask` (empty without one). A run that goes on compares its "
+    "data with it.",
     "audit.json": "What the audit found; see [below](#auditjson).",
     "history.jsonl": "One line per trained epoch; see [below](#historyjsonl).",
     "student/": "The distilled student: `model.safetensors` and `model.json`. No pickle.",

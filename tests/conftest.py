@@ -124,7 +124,7 @@ class ArrayReader:
     def read_mask(self, index):
         return None
 
-    def stamp(self, index):
+    def made_of(self, index):
         return f"{self.tag}{hash(self.images[index].tobytes())}"
 
 

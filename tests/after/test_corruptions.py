@@ -112,12 +112,15 @@ def test_data_that_changed_since_are_refused(own_run, picture_folder, tmp_path):
     text = (own_run.path / "settings.yaml").read_text()
     (own_run.path / "settings.yaml").write_text(text.replace(str(picture_folder), str(other)))
     metrics = own_run.metrics
-    with pytest.raises(RunError, match=r"changed since .* began: start a new run"):
+    with pytest.raises(RunError, match=r"1 image with other pixels \(left/000\.png\)"):
         evaluate_corruptions(stillroom.Run.open(own_run.path), show_progress=False)
     assert own_run.metrics == metrics
     shutil.rmtree(other)
     with pytest.raises(UsageError, match=re.escape(str(other))):
         evaluate_corruptions(stillroom.Run.open(own_run.path), show_progress=False)
+    bench, _ = reopen(stillroom.Run.open(own_run.path), source=picture_folder, show_progress=False)
+    assert bench.dataset.fingerprint == own_run.manifest["data_fingerprint"]
+    assert own_run.manifest["places"] == {"source": str(picture_folder)}
 
 
 def test_an_old_run_is_tested_as_well(old_run):

@@ -27,7 +27,7 @@ class ListReader:
     def read_mask(self, index: int) -> np.ndarray | None:
         return None if self.masks is None else self.masks[index]
 
-    def stamp(self, index: int) -> str:
+    def made_of(self, index: int) -> str:
         return f"{self.name} {index}"
 
 

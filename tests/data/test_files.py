@@ -300,17 +300,12 @@ def test_broken_mask_is_named(tmp_path):
         reader.read_mask(0)
 
 
-def test_stamp_follows_image_and_mask(tmp_path):
-    image, mask = tmp_path / "a.png", tmp_path / "a_mask.png"
-    Image.fromarray(GREY).save(image)
-    reader = FileReader((image,), ((mask,),))
-    stamps = [reader.stamp(0)]
-    mask.write_bytes(b"x")
-    stamps.append(reader.stamp(0))
-    os.utime(image, ns=(1, 1))
-    stamps.append(reader.stamp(0))
-    assert len(set(stamps)) == 3
-    assert reader.stamp(0) == pickle.loads(pickle.dumps(reader)).stamp(0) == stamps[-1]
+def test_a_row_is_made_of_its_image_and_its_masks():
+    image, mask, other = Path("a.png"), Path("a_mask.png"), Path("b.png")
+    reader = FileReader((image, other), ((mask,), ()))
+    assert [reader.made_of(row) for row in (0, 1)] == [(image, mask), (other,)]
+    assert pickle.loads(pickle.dumps(reader)).made_of(0) == (image, mask)
+    assert FileReader((image,)).made_of(0) == (image,)
 
 
 def test_listing_is_natural_and_leaves_out_what_systems_leave_behind(tmp_path):
@@ -347,7 +342,3 @@ def test_natural_key_never_compares_text_with_numbers():
     turned = names[4:] + names[:4]
     assert sorted(names, key=natural_key) == sorted(turned, key=natural_key)
     assert sorted(["c10", "c9", "C1"], key=natural_key) == ["C1", "c9", "c10"]
-
-
-def test_a_name_that_no_file_can_have_is_a_missing_file():
-    assert FileReader((Path("a\0b.png"),), ()).stamp(0).endswith("missing")

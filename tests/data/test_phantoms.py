@@ -81,7 +81,7 @@ def test_same_seed_same_bytes_in_any_order_and_any_count():
     assert np.array_equal(forwards, backwards[::-1])
     assert (first.ids == second.ids[:80]).all()
     assert (first.targets == second.targets[:80]).all()
-    assert first.reader.stamp(5) == second.reader.stamp(5)
+    assert first.reader.made_of(5) == second.reader.made_of(5)
 
 
 def test_no_two_films_are_alike_and_seeds_differ():
@@ -90,14 +90,14 @@ def test_no_two_films_are_alike_and_seeds_differ():
     assert (one.targets != other.targets).any()
 
 
-def test_stamp_changes_with_all_that_changes_pixels():
+def test_what_it_is_made_of_changes_with_all_that_changes_pixels():
     reader = table(10).reader
-    assert len({reader.stamp(0), reader.stamp(1), replace(reader, seed=1).stamp(0)}) == 3
-    assert f"size {SIDE}" in reader.stamp(0)
+    assert len({reader.made_of(0), reader.made_of(1), replace(reader, seed=1).made_of(0)}) == 3
+    assert f"size {SIDE}" in reader.made_of(0)
 
 
 def test_pixels_do_not_change_without_a_new_version():
-    """Stored arrays are trusted by the stamp, so whoever changes the drawing must raise VERSION, and then this picture."""
+    """Stored arrays are known by their reader's word: whoever changes the drawing raises VERSION, and then this picture."""
     image = table(40).reader.read(4)
     blocks = image.reshape(4, 32, 4, 32).mean((1, 3))
     known = [[82, 140, 140, 101], [126, 133, 129, 125], [113, 163, 176, 105], [163, 207, 211, 190]]

@@ -255,7 +255,7 @@ def test_a_run_taught_by_readers_reports_them_and_is_resumed_with_their_file_alo
     assert again.metrics["test"]["student"]["auc"] == json.loads(json.dumps(run.metrics["test"]["student"]["auc"]))
     run.report.unlink()
     file.write_text(file.read_text("utf-8").replace("Cleo,left", "Cleo,right"), encoding="utf-8")
-    with pytest.raises(RunError, match=r"answers in .*votes\.csv changed"):
+    with pytest.raises(RunError, match=r"answers in .*votes\.csv are not those"):
         resume(run.path, show_progress=False)
 
 

@@ -29,6 +29,9 @@ from stillroom.settings.sections import (
 )
 from stillroom.settings.whole import Settings, read_settings, to_dict
 
+_PLACES = ("--source", "--unlabelled", "--teacher-answers")
+"""Flags that may stand beside --resume: where the run's data are now."""
+
 
 def make_app(
     recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None, flags: frozenset[str] = frozenset()
@@ -57,6 +60,7 @@ def make_app(
         recipe: str = MedAlmighty.name,
         out: Path | None = None,
         resume: Path | None = None,
+        moved: Annotated[str | None, Parameter(name="--source")] = None,
         settings: Path | None = None,
         plan: Path | None = None,
         no_plan: Annotated[bool, Parameter(negative="")] = False,
@@ -82,6 +86,7 @@ def make_app(
         stillroom distill labels.csv --weights ./weights --out runs/first
         stillroom distill --plan plan.yaml
         stillroom distill --resume runs/first
+        stillroom distill --resume runs/first --source /mnt/new/my_images
         stillroom distill --settings runs/first/settings.yaml --seed 1
         ```
 
@@ -89,7 +94,9 @@ def make_app(
             source: a MedMNIST name, a folder of class folders, a CSV or Parquet table, or `phantoms`.
             recipe: the published system to run; see `stillroom recipes`.
             out: the run folder. Default: `runs/<source>-<recipe>`, numbered where that exists.
-            resume: go on with a run that was stopped. It has its settings already: give no other flag.
+            resume: go on with a run that was stopped. It has its settings already: give no other flag, but for `--source`,
+                `--unlabelled` and `--teacher-answers`, which then say where its data are now.
+            moved: where the images of the run to `--resume` are now, if they were moved.
             settings: a settings.yaml to start from, such as another run's; flags given beside it win. Nothing is planned,
                 unless `--minutes` or `--max-ms` asks for it: then around what stands in the file.
             plan: follow this plan, as `stillroom plan` wrote it or as it was edited; flags given beside it win.
@@ -107,7 +114,10 @@ def make_app(
 
             if Run.open(resume).finished:
                 console.say(f"{resume} has finished already; nothing was done again.")
-            run = go_on(resume)
+            new = training.unlabelled, teacher.teacher_answers
+            run = go_on(resume, source=moved, unlabelled=new[0], teacher_answers=new[1])
+        elif moved is not None:
+            raise UsageError("--source goes with --resume; say what to train on as `stillroom distill SOURCE`.")
         else:
             if source is None:
                 raise UsageError("Say what to train on: `stillroom distill SOURCE`, or --resume RUN.")
@@ -262,7 +272,11 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
 
 def _refuse_beside_resume(run: str, arguments: list[str]) -> None:
     """A stopped run goes on as it began; a flag that had no effect would be worse than none."""
-    others = [a for a in arguments[1:] if a not in ("--resume", run, f"--resume={run}", "--help", "-h")]
+    known = {"--resume", run, f"--resume={run}", "--help", "-h"}
+    for flag in _PLACES:
+        if (place := _value_of(flag, arguments)) is not None:
+            known |= {flag, place, f"{flag}={place}"}
+    others = [a for a in arguments[1:] if a not in known]
     if others:
         raise UsageError(
             f"--resume takes the run's own settings, so {others[0]} cannot be given beside it. For other settings "

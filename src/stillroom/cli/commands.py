@@ -39,6 +39,7 @@ def evaluate(
     split: Literal["auto", "train", "val", "test", "all"] = "auto",
     foreign: Annotated[bool, _JSON] = False,
     corruptions: Annotated[bool, _JSON] = False,
+    moved: Annotated[str | None, Parameter(name="--source")] = None,
     json: Annotated[bool, _JSON] = False,
     data: Annotated[DataSettings, section("Data", _MODELS_OWN)] = DataSettings(),  # noqa: B008
 ) -> None:
@@ -64,6 +65,7 @@ def evaluate(
             matter; a folder without class folders will do.
         corruptions: test the run's student, control and teacher on its own test images with noise, blur, other light and
             so on, at five severities.
+        moved: where the run's own images are now, if they were moved; for `--corruptions`.
         json: print JSON alone.
     """
     from stillroom.cli import console
@@ -77,9 +79,14 @@ def evaluate(
             )
         from stillroom.after.corruptions import evaluate_corruptions
 
-        found = evaluate_corruptions(opened)
+        found = evaluate_corruptions(opened, source=moved)
         console.print_json(found) if json else console.show_robustness(opened, found)
         return
+    if moved is not None:
+        raise UsageError(
+            "--source names the new place of the run's own images, for --corruptions; give the other data set "
+            "as `stillroom evaluate RUN SOURCE`."
+        )
     if source is None:
         raise UsageError("Say what to test on: `stillroom evaluate RUN SOURCE`, or --corruptions.")
     if foreign:
@@ -187,7 +194,7 @@ def explain(
         raise UsageError(f"None of the images could be read. {first.path}: {str(first.error).rstrip('.')}.")
 
 
-def export(run: Path, /, *, out: Path | None = None) -> None:
+def export(run: Path, /, *, out: Path | None = None, source: str | None = None) -> None:
     """Export a run's student to ONNX once more, and check it against torch.
 
     ```
@@ -197,12 +204,13 @@ def export(run: Path, /, *, out: Path | None = None) -> None:
     Args:
         run: a finished run folder.
         out: the file to write. Default: `student.onnx` in the run folder.
+        source: where the run's images are now, if they were moved.
     """
     from stillroom.cli import console
     from stillroom.run.folder import Run
     from stillroom.run.stages.export import export_student
 
-    path, parity = export_student(Run.open(run), out)
+    path, parity = export_student(Run.open(run), out, source=source)
     console.out().print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, agrees with torch on {parity['images']} validation images "
         f"(largest difference of a probability {parity['max_probability_difference']:.1e}).",

@@ -38,10 +38,10 @@ class _Facts(NamedTuple):
     """What is known of one image besides its pixels."""
 
     digest: str
+    mask_digest: str
     height: int
     width: int
     bit_depth: int
-    has_mask: bool
     blank: bool
     colour: bool
     white: int
@@ -75,10 +75,10 @@ def _decode(table: Table, row: int, size: int, fit: Fit, white: int = WHITES[-1]
         mask=None if mask is None else fit_mask(mask, size, fit)[None],
         facts=_Facts(
             digest=pixel_digest(image),
+            mask_digest="" if mask is None else pixel_digest(mask.astype(np.uint8)),
             height=height,
             width=width,
             bit_depth=8 * image.itemsize,
-            has_mask=mask is not None,
             blank=_is_blank(image, thumbnail),
             colour=image.ndim == 3,
             white=white_of(image),
@@ -230,16 +230,16 @@ def decode_all(table: Table, size: int, fit: Fit, folder: Path, name: str, show:
     np.savez(
         folder / "index.npz",
         digests=np.array([fact.digest for fact in facts], dtype="S32"),
+        mask_digests=np.array([fact.mask_digest for fact in facts], dtype="S32"),
         original_sizes=np.array([(fact.height, fact.width) for fact in facts]),
         bit_depths=np.array([fact.bit_depth for fact in facts]),
-        has_mask=np.array([fact.has_mask for fact in facts]),
         blank=np.array([fact.blank for fact in facts]),
         colour=np.array([fact.colour for fact in facts]),
         whites=np.array([fact.white for fact in facts]),
         clipped=np.array(clipped),
         scaled_masks=np.array([fact.scaled_mask for fact in facts]),
     )
-    masked = any(fact.has_mask for fact in facts)
+    masked = any(fact.mask_digest for fact in facts)
     arrays = {part: stack.describe() for part, stack in stacks.items() if part != "masks" or masked}
     write_meta(folder, {"name": name, "white": white, "arrays": arrays, "unreadable": unreadable})
 

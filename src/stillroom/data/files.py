@@ -63,10 +63,9 @@ class FileReader:
             union = inside if union is None else np.logical_or(union, inside)
         return union
 
-    def stamp(self, index: int) -> str:
-        """Path, size in bytes and time of change of the image and of each of its masks."""
-        files = (self.paths[index], *(self.masks[index] if self.masks else ()))
-        return "|".join(_stamp(path) for path in files)
+    def made_of(self, index: int) -> tuple[Path, ...]:
+        """The image's file and those of its masks."""
+        return (self.paths[index], *(self.masks[index] if self.masks else ()))
 
 
 def decode_image(file: BinaryIO) -> np.ndarray:
@@ -221,14 +220,6 @@ def _why_not_opened(error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return "it is a folder, not a file"
     return f"the file cannot be opened ({(error.strerror or str(error)).lower()})"
-
-
-def _stamp(path: Path) -> str:
-    try:
-        status = path.stat()
-    except (OSError, ValueError):  # a name that no file can have
-        return f"{path} missing"
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def _first_line(error: Exception) -> str:

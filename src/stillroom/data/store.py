@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
+from stillroom.data.contents import contents_of
 from stillroom.data.decoding import THUMBNAIL, decode_all, is_readable
 from stillroom.data.facts import ImageFacts
 from stillroom.data.geometry import PREPROCESSING_VERSION, Fit
@@ -36,9 +38,9 @@ class Store:
         mask_pixels: ``[M, S, S]`` uint8 of 0/1, or None where no row has a lesion mask.
         rows: ``[N]`` int64 positions in ``pixels`` and ``mask_pixels``.
         thumbnails: ``[N, 32, 32]`` uint8, the whole native image in grey, stretched, contrast as is.
-        has_mask: ``[N]`` bool; rows without a mask are all 0 in ``mask_pixels``.
-        digests: ``[N]`` str, equal for equal decoded pixels at native size, whatever the file format. A grey image
-            saved as RGB counts as grey.
+        digests: ``[N]`` str, equal for equal decoded pixels at native size, whatever the file, its name, its place or its
+            format. A grey image saved as RGB counts as grey.
+        mask_digests: ``[N]`` str, the same of lesion masks; empty where a row has none, which is all 0 in ``mask_pixels``.
         original_sizes: ``[N, 2]`` int64, native height and width.
         bit_depths: ``[N]`` int64, 8 or 16, as decoded.
         facts: what else is known of each image.
@@ -47,25 +49,34 @@ class Store:
             Where 8 and 16 bits mix it is 65535 and the 8-bit rows are scaled by 257.
         size: ``S``.
         fit: how non-square images were made square.
-        fingerprint: names source content, preprocessing and rows; equal fingerprints mean equal pixels.
     """
 
     pixels: np.ndarray
     mask_pixels: np.ndarray | None
     rows: np.ndarray
     thumbnails: np.ndarray
-    has_mask: np.ndarray
     digests: np.ndarray
+    mask_digests: np.ndarray
     original_sizes: np.ndarray
     bit_depths: np.ndarray
     facts: ImageFacts
     white: float
     size: int
     fit: Fit
-    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for equal images and masks in the same order and form, and for no others, wherever they came from."""
+        form = [PREPROCESSING_VERSION, self.size, self.fit, self.white, self.pixels.shape[1], self.pixels.dtype.name]
+        return fingerprint("images", form, self.digests.tolist(), self.mask_digests.tolist())
+
+    @property
+    def has_mask(self) -> np.ndarray:
+        """``[N]`` bool."""
+        return self.mask_digests != ""
 
     @property
     def colour(self) -> bool:
@@ -99,28 +110,28 @@ class Store:
             self,
             rows=rows,
             thumbnails=self.thumbnails[indices],
-            has_mask=self.has_mask[indices],
             digests=self.digests[indices],
+            mask_digests=self.mask_digests[indices],
             original_sizes=self.original_sizes[indices],
             bit_depths=self.bit_depths[indices],
             facts=self.facts.take(indices),
-            fingerprint=fingerprint(self.fingerprint, np.arange(len(self))[indices].tolist()),
         )
 
 
 def build_store(
     table: Table, *, size: int, fit: Fit, cache: Path | None = None, progress: bool = True
 ) -> tuple[Store, Table, list[Quarantined]]:
-    """Decode the table's images into a store, or re-open the store that an earlier call built from the same content.
+    """Decode the table's images into a store, or re-open the store that an earlier call built from the same bytes.
 
     Memory: a few decoded images per processor and about 1.3 kB per row, however large the set; pixels go straight
     to disk. The reader is called from several threads.
 
     Args:
-        table: the rows; the reader's stamps tell whether content changed.
+        table: the rows.
         size: side of the stored images in pixels.
         fit: see :func:`stillroom.data.geometry.fit_image`.
-        cache: root of the cache; default :func:`stillroom.files.cache.cache_root`. The store is in ``stores/<fingerprint>``.
+        cache: root of the cache; default :func:`stillroom.files.cache.cache_root`. The store is in ``stores/<name>``, where
+            the name says from which bytes it was made, and how.
         progress: show how far decoding has come, on standard error.
 
     Returns:
@@ -128,18 +139,20 @@ def build_store(
 
     Raises:
         UsageError: no image, or fewer than half of them, can be read.
-        RunError: the disk is full.
+        RunError: the disk is full, or a file changed while it was being read.
     """
-    stamps = [table.reader.stamp(int(row)) for row in table.rows]
-    name = fingerprint("store", PREPROCESSING_VERSION, size, fit, table.has_masks, stamps)
+    contents = contents_of(table, cache=cache, show_progress=progress)
+    name = fingerprint("store", PREPROCESSING_VERSION, size, fit, table.has_masks, contents)
     folder = (cache or cache_root()) / "stores" / name
 
     def build(scratch: Path) -> None:
         decode_all(table, size, fit, scratch, name, progress)
+        if contents_of(table, cache=cache, show_progress=False) != contents:  # the name would tell of other bytes
+            raise RunError(f"The images of {table.name} changed while they were being read: start again.")
 
     def valid(candidate: Path) -> bool:
         opened = _open(candidate, name, len(table), size, fit)
-        # What was unreadable may have been mended without a new stamp, such as a permission or a missing codec.
+        # What was unreadable may have been mended without a new byte, such as a permission or a missing codec.
         return opened is not None and not any(is_readable(table, row) for row, _ in opened[1])
 
     least = len(table) * (size * size * (1 + table.has_masks) + THUMBNAIL * THUMBNAIL)
@@ -185,7 +198,7 @@ def _open(folder: Path, name: str, total: int, size: int, fit: Fit) -> tuple[Sto
         arrays = {part: _map(folder / f"{part}.bin", **form) for part, form in meta["arrays"].items()}
         with np.load(folder / "index.npz", allow_pickle=False) as index:
             known = ImageFacts.from_columns(index)
-            facts = {key: index[key] for key in ("digests", "original_sizes", "bit_depths", "has_mask")}
+            facts = {key: index[key] for key in ("digests", "mask_digests", "original_sizes", "bit_depths")}
         unreadable = [(int(row), str(reason)) for row, reason in meta["unreadable"]]
         count = total - len(unreadable)
         if any(len(array) != count for array in (*arrays.values(), *facts.values(), *known.columns().values())):
@@ -196,15 +209,14 @@ def _open(folder: Path, name: str, total: int, size: int, fit: Fit) -> tuple[Sto
             mask_pixels=None if masks is None else masks[:, 0],
             rows=np.arange(count),
             thumbnails=arrays["thumbnails"][:, 0],
-            has_mask=facts["has_mask"],
             digests=facts["digests"].astype(str),
+            mask_digests=facts["mask_digests"].astype(str),
             original_sizes=facts["original_sizes"],
             bit_depths=facts["bit_depths"],
             facts=known,
             white=float(meta["white"]),
             size=size,
             fit=fit,
-            fingerprint=name,
         )
     except (OSError, ValueError, KeyError, TypeError, BadZipFile):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -27,8 +28,12 @@ class ImageReader(Protocol):
         """Lesion mask ``[H, W]`` of bool at the image's own size or another scale of it; None where the row has none."""
         ...
 
-    def stamp(self, index: int) -> str:
-        """A cheap text that changes when the image's (or its mask's) content may have changed, e.g. path, size and mtime."""
+    def made_of(self, index: int) -> tuple[Path, ...] | str:
+        """What the image and its mask are read from, without reading it.
+
+        Files are known by the digest of their bytes (:mod:`stillroom.data.contents`). Where there are none, a text that
+        changes with anything that changes a pixel: the digest of an array file and a row, or what draws the image.
+        """
         ...
 
 

@@ -21,12 +21,14 @@ class Unlabelled:
 
     Attributes:
         store: the images that are learnt from.
+        ids: ``[U]`` str, their paths below the folder.
         quarantined: files that could not be read.
         held_out: names of the images that are also in the validation or test split.
         origin: all of the folder's images.
     """
 
     store: Store
+    ids: np.ndarray
     quarantined: tuple[Quarantined, ...]
     held_out: tuple[str, ...]
     origin: Table
@@ -97,4 +99,5 @@ def load_unlabelled(
     kept = np.setdiff1d(np.arange(len(found)), again)
     if not len(kept):
         raise UsageError(f"unlabelled: every image of {folder} is also in the validation or test split.")
-    return Unlabelled(found.take(kept), tuple(quarantined), tuple(str(name) for name in rows.ids[again]), origin)
+    left_out = tuple(str(name) for name in rows.ids[again])
+    return Unlabelled(found.take(kept), rows.ids[kept], tuple(quarantined), left_out, origin)

@@ -32,7 +32,7 @@ State = Literal["whole", "damaged", "no digest", "missing"]
 
 _UNKNOWN: State = "no digest"
 _DAMAGED: State = "damaged"
-_KNOWN: dict[tuple[Path, int, int, int], str] = {}
+_KNOWN: dict[tuple[Path, int, int, int, int], str] = {}
 _SETTLED_S = 2.0
 """A file that was changed less than this ago may change again without its time telling: clocks of disks are coarse."""
 
@@ -43,7 +43,7 @@ _BEYOND = re.compile(rb'"check": "[^"]{8}"\}.')
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hex, read in pieces; of a file that was not touched since, only once in a process."""
     found = path.stat()
-    key = (path.absolute(), found.st_size, found.st_mtime_ns, found.st_ino)
+    key = (path.absolute(), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
     if (known := _KNOWN.get(key)) is not None:
         return known
     settled = time.time() - found.st_mtime > _SETTLED_S

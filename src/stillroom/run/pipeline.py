@@ -18,9 +18,10 @@ from stillroom.planning.plan_file import read_plan, write_plan
 from stillroom.planning.sheet import Plan
 from stillroom.progress import journey
 from stillroom.run import repeats, selection
+from stillroom.run.begun_with import facts_of_store, same_data, write_images
 from stillroom.run.folder import Run, require_vacant
 from stillroom.run.forecast import foreseen, stage_of
-from stillroom.run.preparing import check_settings, data_set, same_data
+from stillroom.run.preparing import check_settings, data_set
 from stillroom.run.stage import Evidence, Stage, carry_out
 from stillroom.run.stages import choice, corruptions, efficiency, evaluation, explanation, export, training, uncertainty
 from stillroom.run.workbench import Workbench
@@ -71,17 +72,34 @@ def distill(settings: Settings | Plan, out: Path | str | None = None, *, show_pr
         raise
 
 
-def resume(path: Path | str, *, show_progress: bool = True) -> Run:
+def resume(
+    path: Path | str,
+    *,
+    source: str | Path | None = None,
+    unlabelled: Path | str | None = None,
+    teacher_answers: Path | str | None = None,
+    show_progress: bool = True,
+) -> Run:
     """Go on with a run that was stopped; finished stages are not done again.
 
+    Args:
+        path: the run folder.
+        source: where its images are now, if they were moved. Default: where they were last; the same of what follows.
+        unlabelled: where the images without labels are now.
+        teacher_answers: where the table of answers is now.
+        show_progress: show bars with the time left.
+
     Raises:
-        UsageError: ``path`` is not a run folder.
-        RunError: the data changed since the run began.
+        UsageError: ``path`` is not a run folder, or its data are not where they were.
+        RunError: the data changed since the run began; the message says which.
     """
     run = Run.open(path)
     if run.finished:
         return run
-    return _carry_out(run, same_data(run, show_progress), show_progress)
+    run, dataset = same_data(
+        run, source=source, unlabelled=unlabelled, teacher_answers=teacher_answers, show_progress=show_progress
+    )
+    return _carry_out(run, dataset, show_progress)
 
 
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
@@ -100,9 +118,10 @@ def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
 
 
 def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
-    table, store, recipe = dataset.table, dataset.store, run.settings.recipe
+    table, recipe = dataset.table, run.settings.recipe
     answers = run.settings.teacher.teacher_answers if recipe.has_teacher else None
     bench = Workbench(run, dataset, show_progress=show_progress)
+    write_images(run, dataset)  # before the manifest names them: from then on nothing else will do
     run.note(
         data=table.source,
         data_fingerprint=dataset.fingerprint,
@@ -112,13 +131,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
         machine=machine(),
         device=str(bench.data.images.device),
         unlabelled=dataset.unlabelled and dataset.unlabelled.to_dict(),
-        store={
-            "size": store.size,
-            "channels": store.pixels.shape[1],
-            "white": store.white,
-            "fit": store.fit,
-            "fingerprint": store.fingerprint,
-        },
+        store=facts_of_store(dataset),
     )
     write_json(run.path / "audit.json", dataset.audit.to_dict())
 
@@ -132,19 +145,27 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     return run
 
 
-def reopen(run: Run, *, show_progress: bool = True) -> tuple[Workbench, dict[str, nn.Module]]:
+def reopen(
+    run: Run, *, source: str | Path | None = None, show_progress: bool = True
+) -> tuple[Workbench, dict[str, nn.Module]]:
     """A finished run's workbench and networks by role, for measurements that come later.
 
     Finished moves return at once, so nothing is trained; a frozen teacher needs its pretrained weights.
 
+    Args:
+        run: a finished run.
+        source: where its images are now, if they were moved.
+        show_progress: show bars.
+
     Raises:
-        UsageError: the run has not finished, or weights are not there any more.
-        RunError: the data changed since.
+        UsageError: the run has not finished, or weights or images are not there any more.
+        RunError: the data changed since; the message says which.
     """
     if not run.finished:
         raise UsageError(f"{run.path} has not finished. {run.how_to_resume}")
+    run, dataset = same_data(run, source=source, show_progress=show_progress)
     as_made = run.manifest
-    bench = Workbench(run, same_data(run, show_progress), show_progress=show_progress)
+    bench = Workbench(run, dataset, show_progress=show_progress)
     try:
         every = repeats.repeat(repeats.train(bench))
         networks = selection.join(every).networks if len(every) > 1 else every[0].networks

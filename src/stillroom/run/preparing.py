@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stillroom.data.answers import digest_of
-from stillroom.data.load import Dataset, open_source, prepare
+from stillroom.data.load import Dataset, prepare
 from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
 from stillroom.distillation.cutting import cut_out
-from stillroom.errors import RunError, UsageError
+from stillroom.errors import UsageError
 from stillroom.models.device import pick_device
 from stillroom.models.zoo import create, locate_weights, resolve_size, specification
 from stillroom.run.answered import check_answers
-from stillroom.run.folder import Run
 from stillroom.run.selection import megabytes
 from stillroom.run.stages.explanation import check_layer
 from stillroom.settings.whole import Settings
@@ -29,27 +27,6 @@ def data_set(table: Table, settings: Settings, show_progress: bool, number: int 
         return dataset
     unlabelled = load_unlabelled(folder, dataset.table, dataset.store, show_progress=show_progress)
     return replace(dataset, unlabelled=unlabelled)
-
-
-def fold_of(settings: Settings, show_progress: bool, number: int) -> Dataset:
-    """The data set with the fold of a number as its test split."""
-    table = open_source(settings.source, settings.student_data, seed=settings.seed)
-    return data_set(table, settings, show_progress, number)
-
-
-def same_data(run: Run, show_progress: bool) -> Dataset:
-    """The run's data set. Raises RunError where it is another one by now."""
-    settings = run.settings
-    table = open_source(settings.source, settings.student_data, seed=settings.seed)
-    dataset = data_set(table, settings, show_progress)
-    if run.manifest.get("data_fingerprint", dataset.fingerprint) != dataset.fingerprint:
-        raise RunError(
-            f"The images, labels, splits or patients of {settings.source} changed since {run.path} began: start a new run."
-        )
-    began_with, table_of = run.manifest.get("answers_digest"), settings.teacher.teacher_answers
-    if began_with and table_of and digest_of(table_of) != began_with:
-        raise RunError(f"The answers in {table_of} changed since {run.path} began: start a new run.")
-    return dataset
 
 
 def check_settings(settings: Settings, table: Table) -> None:

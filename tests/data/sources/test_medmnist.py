@@ -92,7 +92,7 @@ def test_table_and_pixels(forge, tmp_path):
         np.testing.assert_array_equal(pixels, arrays[f"{split}_images"])
     assert table.targets.dtype == np.int64
     assert table.reader.read_mask(0) is None
-    assert len({table.reader.stamp(row) for row in range(10)}) == 10
+    assert len({table.reader.made_of(row) for row in range(10)}) == 10
     with pytest.raises(IndexError):
         table.reader.read(10)
 

@@ -53,7 +53,7 @@ class NpzReader:
 
     Args:
         path: the ``.npz`` file.
-        md5: its checksum, which stamps every image.
+        md5: its checksum, by which its images are known.
         counts: images in train, val and test.
     """
 
@@ -84,7 +84,7 @@ class NpzReader:
         """None: MedMNIST's 2-D sets have no masks."""
         return None
 
-    def stamp(self, index: int) -> str:
+    def made_of(self, index: int) -> str:
         """The file's MD5 and the row."""
         return f"{self.md5} {index}"
 

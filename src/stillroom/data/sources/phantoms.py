@@ -52,7 +52,8 @@ class PhantomReader:
         """``[128, 128]`` bool, None for a normal film."""
         return self.draw(index)[1]
 
-    def stamp(self, index: int) -> str:
+    def made_of(self, index: int) -> str:
+        """All that the drawing depends on."""
         return f"phantom version {VERSION} seed {self.seed} index {index} size {SIDE}"
 
     def draw(self, index: int, with_lesion: bool = True) -> tuple[np.ndarray, np.ndarray | None]:

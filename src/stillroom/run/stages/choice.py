@@ -8,7 +8,7 @@ from typing import Any
 from stillroom.evaluation.assess import STUDENT
 from stillroom.run import repeats, selection
 from stillroom.run.exported import save_exported
-from stillroom.run.preparing import fold_of
+from stillroom.run.preparing import data_set
 from stillroom.run.stage import Evidence, Stage
 
 
@@ -21,7 +21,7 @@ def work(evidence: Evidence) -> dict[str, Any]:
         parts["luck"] = repeats.luck_of(bench, repeats.of_repeats(evidence.trained, found.probabilities))
         parts["luck"]["exported"] = joined.number
     if wanted.folds > 1:
-        folds = repeats.of_folds(bench, partial(fold_of, run.settings, bench.show_progress))
+        folds = repeats.of_folds(bench, partial(data_set, bench.dataset.origin, bench.settings, bench.show_progress))
         parts["luck"] = repeats.luck_of(bench, folds)
     if wanted.keep == "best":
         evidence.exported, parts["kept"] = selection.best_of(bench, evidence.networks, evidence.logits)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from stillroom.data.inference import run_over
-from stillroom.data.load import load_data
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import MODEL_FILE
@@ -20,6 +19,7 @@ from stillroom.evaluation.ood import FeatureDensity
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
 from stillroom.models.network import Network
+from stillroom.run.begun_with import same_data
 from stillroom.run.folder import Run
 from stillroom.run.stage import Evidence, Stage
 from stillroom.run.stages.explanation import exported_layer, exported_note
@@ -123,15 +123,22 @@ def export_at_once(bench: Workbench, student: Network) -> None:
         )
 
 
-def export_student(run: Run, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
+def export_student(
+    run: Run, out: Path | None = None, *, source: str | Path | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Export a finished run's network once more, from its stored weights, temperature and rules.
+
+    Args:
+        run: a finished run.
+        out: the file to write. Default: ``student.onnx`` in the run folder.
+        source: where its images are now, if they were moved.
 
     Raises:
         UsageError: the run has not finished, or its data are not there any more.
-        RunError: the file does not agree with torch.
+        RunError: the data changed since, or the file does not agree with torch.
     """
     settings, network, role = run.settings, run.student(), run.exported_role
-    dataset = load_data(settings.source, settings.student_data, seed=settings.seed)
+    _, dataset = same_data(run, source=source)
     rows = dataset.table.indices("val")[:PARITY_IMAGES]
     store = dataset.store_at(network.input_size[0]) if isinstance(network, Network) else dataset.store
     images = store.batch(rows).astype(np.float32) / np.float32(store.white)
