@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from cyclopts import App, Parameter
 from stillroom.cli import commands
 from stillroom.cli.commands import section
 from stillroom.cli.following import names_in, plan_or_settings, refuse_where_taken
+from stillroom.cli.unforeseen import unforeseen
 from stillroom.errors import StillroomError, UsageError
 from stillroom.planning.plan_file import FILE as PLAN_FILE
 from stillroom.planning.plan_file import read_plan
@@ -205,10 +207,11 @@ def make_app(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit code 0, 1 for a failed run, 2 for wrong use, 130 when interrupted."""
+    """Entry point. Exit code 0, 1 for a failed run, 2 for wrong use, 3 for images left out, 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     from stillroom.cli import console
 
+    console.show_what_can_be_shown()
     try:
         app = make_app(*_recipe_and_preset(arguments), _flags_on(arguments))
         app(arguments, exit_on_error=False, print_error=False)
@@ -223,8 +226,20 @@ def main(arguments: list[str] | None = None) -> None:
         console.fail(_with_notes("Stopped.", stop))
         sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         sys.exit(1)
+    except Exception as error:
+        console.fail(_with_notes(unforeseen(error, arguments), error))
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):  # Python would try again at its end, and say so at length
+            _let_go_of_output()
+        sys.exit(1)
+
+
+def _let_go_of_output() -> None:
+    with suppress(OSError, ValueError, AttributeError):  # it may be closed, or none at all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _with_notes(text: str, error: BaseException) -> str:

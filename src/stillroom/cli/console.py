@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import shlex
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
 from stillroom.progress import duration
+from stillroom.shown import shown, shown_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,28 +48,60 @@ _UNDEFINED: dict[str, float | None] = {"value": None}
 _PLAIN: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
 
 
+_NEAREST = {"█": "#", "─": "-", "━": "-", "│": "|", "–": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<=", "·": "."}
+"""What stands for a character that an output's encoding lacks."""
 _ACCESS = {True: "gated", False: "not gated", None: "perhaps gated"}
 """Of a medical teacher, in words."""
 
 
+class _Console(Console):
+    """Shows texts as they are, one line each: no name in them can steer the terminal, be taken for an emoji or break a table."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        inside = text.strip("\n")
+        before, _, after = text.partition(inside) if inside else (text, "", "")
+        return super().render_str(f"{before}{shown(inside)}{after}", **how)
+
+
 def out() -> Console:
     """Standard output; colours only on a terminal, and lines broken only there."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBROKEN)
+    return _Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _UNBROKEN)
 
 
 def say(text: str) -> None:
     """A note for people, on standard error."""
-    Console(stderr=True, highlight=False).print(escape(text), soft_wrap=True)
+    _Console(stderr=True, highlight=False, emoji=False).print(escape(text), soft_wrap=True)
 
 
 def fail(text: str) -> None:
-    """One line that says what was wrong, on standard error."""
-    Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True)
+    """One line that says what was wrong, on standard error, if that can be written to."""
+    with suppress(OSError):
+        line = f"[bold red]error:[/bold red] {escape(text.strip())}"
+        _Console(stderr=True, highlight=False, emoji=False).print(line, soft_wrap=True)
+
+
+def show_what_can_be_shown() -> None:
+    """Let both outputs write what their encoding lacks as near as it comes, such as ``#`` for a bar, and ``?`` for the rest."""
+    codecs.register_error("stillroom.nearest", _nearest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="stillroom.nearest")
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_NEAREST.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 def print_json(content: Any) -> None:
-    """JSON alone, on standard output."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    """JSON alone, on standard output; what its encoding lacks is escaped, so that nothing is lost."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    print(shown_as_json(text))
 
 
 def show_run(run: Run) -> None:

@@ -16,6 +16,7 @@ from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule, energy
+from stillroom.shown import shown
 from stillroom.task import Task
 
 if TYPE_CHECKING:
@@ -325,16 +326,16 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
     for heading in ("image", "answer", "class", "probability", ""):
         table.add_column(heading, justify="right" if heading == "probability" else "left")
     for number, prediction in enumerate(predictions, start=1):
-        image = Text(f"image {number}" if prediction.path is None else str(prediction.path))
+        image = Text(f"image {number}" if prediction.path is None else shown(prediction.path))
         if prediction.error is not None:
-            table.add_row(image, Text(prediction.error, style="red"))
+            table.add_row(image, Text(shown(prediction.error), style="red"))
             continue
-        answer = Text(prediction.answer or "", "yellow" if prediction.foreign else "bold")
+        answer = Text(shown(prediction.answer or ""), "yellow" if prediction.foreign else "bold")
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[: 1 if prediction.foreign else top]
         for name, probability in ranked:
             style = "bold" if name in prediction.decision and not prediction.foreign else "dim"
             bar = "█" * round(_BAR * probability)
-            table.add_row(image, answer, Text(name, style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
+            table.add_row(image, answer, Text(shown(name), style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
             image, answer = Text(), Text()
         if prediction.note:
             table.add_row(Text(), Text(prediction.note, style="yellow"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import at_least, not_negative, positive, share
+from stillroom.ranges import LARGEST_SIDE, MOST_OFTEN, at_least, not_negative, positive, share
 from stillroom.recipes.base import Recipe, require_different
 
 if TYPE_CHECKING:
@@ -54,12 +54,9 @@ class Best(Recipe):
         for name in ("teachers", "frozen_teachers"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} takes a list of names, got {getattr(self, name)!r} alone.")
-        for name in ("teacher_seeds", "frozen_size"):
-            if not isinstance(getattr(self, name), int | None):
-                raise UsageError(f"{name} is a whole number, got {getattr(self, name)!r}.")
-        at_least("teacher_seeds", self.teacher_seeds, 1)
+        at_least("teacher_seeds", self.teacher_seeds, 1, MOST_OFTEN)
         if self.frozen_size is not None:
-            at_least("frozen_size", self.frozen_size, 16)
+            at_least("frozen_size", self.frozen_size, 16, LARGEST_SIDE)
         share("alpha", self.alpha)
         positive("temperature", self.temperature)
         not_negative("feature_weight", self.feature_weight)

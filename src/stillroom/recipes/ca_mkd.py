@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import at_least, not_negative, positive
+from stillroom.ranges import MOST_OFTEN, at_least, not_negative, positive
 from stillroom.recipes.base import Recipe, require_different
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class CAMKD(Recipe):
     learnt_weights: bool = False
 
     def __post_init__(self) -> None:
-        at_least("copies", self.copies, 1)
+        at_least("copies", self.copies, 1, MOST_OFTEN)
         positive("temperature", self.temperature)
         not_negative("feature_weight", self.feature_weight)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import at_least, not_negative, positive, share
+from stillroom.ranges import at_least, not_negative, number, positive, share
 from stillroom.recipes.base import Claim, Recipe
 from stillroom.task import Task
 
@@ -85,7 +85,7 @@ class DualModelSKD(Recipe):
 
     def __post_init__(self) -> None:
         for name in ("skd_epochs", "projector_width", "projection"):
-            at_least(name, getattr(self, name), 1)
+            at_least(name, getattr(self, name), 1, 1 << 16)
         for name in ("momentum", "dino_centre_momentum", "kd_alpha"):
             share(name, getattr(self, name))
         for name in ("skd_temperature", "dino_temperature", "dino_auxiliary_temperature", "kd_temperature"):
@@ -93,6 +93,7 @@ class DualModelSKD(Recipe):
         if self.skd_lr is not None:
             positive("skd_lr", self.skd_lr)
         not_negative("skd_weight", self.skd_weight)
+        number("bake_omega", self.bake_omega)
         if not 0 <= self.bake_omega < 1:
             raise UsageError(f"bake_omega must be at least 0 and below 1, got {self.bake_omega}.")
         if self.skd == "none" and self.initial == "dual":

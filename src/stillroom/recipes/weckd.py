@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import at_least, not_negative, positive_share, share
+from stillroom.ranges import MOST_OFTEN, at_least, not_negative, number, positive_share, share
 from stillroom.recipes.base import Claim, Recipe, require_places
 from stillroom.training.search import Range
 
@@ -70,8 +70,8 @@ class WeCKD(Recipe):
     tune: int = 0
 
     def __post_init__(self) -> None:
-        at_least("length", self.length, 1)
-        at_least("tune", self.tune, 0)
+        at_least("length", self.length, 1, MOST_OFTEN)
+        at_least("tune", self.tune, 0, MOST_OFTEN)
         positive_share("fraction", self.fraction)
         if self.tune and self.length == 1:
             raise UsageError("A single network has no second stage to search on: leave out --tune, or give --length 2.")
@@ -81,6 +81,8 @@ class WeCKD(Recipe):
                 f"{drawn} {self.slices} slices of {self.fraction:g} are more than all labels: lower fraction or length."
             )
         share("kd_weight", self.kd_weight)
+        for name in ("final_temperature", "temperature", "decay"):
+            number(name, getattr(self, name))
         if not 0 < self.final_temperature <= self.temperature < math.inf:
             raise UsageError(
                 "temperature falls to final_temperature, which is above 0: got "

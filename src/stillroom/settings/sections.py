@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import at_least, between, not_negative, positive, positive_share
+from stillroom.ranges import LARGEST_SIDE, MOST_OFTEN, at_least, between, not_negative, positive, positive_share
 from stillroom.settings.methods import Method
 from stillroom.settings.network_names import listing, parse
 from stillroom.settings.wishes import check_wishes
@@ -67,7 +67,7 @@ class DataSettings:
     drop_leaks: bool = False
 
     def __post_init__(self) -> None:
-        at_least("size", self.size, 16)
+        at_least("size", self.size, 16, LARGEST_SIDE)
         between("val_fraction", self.val_fraction, 0.9)
         between("test_fraction", self.test_fraction, 0.9)
         check_wishes(self.merge, self.drop_class, self.classes, self.positive)
@@ -102,7 +102,7 @@ class ViewSettings:
     mix: Literal["none", "mixup", "cutmix", "both"] = "none"
 
     def __post_init__(self) -> None:
-        at_least("views", self.views, 0)
+        at_least("views", self.views, 0, MOST_OFTEN)
         positive_share("crop", self.crop)
 
     @property
@@ -245,8 +245,8 @@ class TeacherSettings:
         if self.teacher_lr is not None:
             positive("teacher_lr", self.teacher_lr)
         if self.teacher_size is not None:
-            at_least("teacher_size", self.teacher_size, 16)
-        at_least("feature_layers", self.feature_layers, 1)
+            at_least("teacher_size", self.teacher_size, 16, LARGEST_SIDE)
+        at_least("feature_layers", self.feature_layers, 1, MOST_OFTEN)
         if self.teacher_lora is not None:
             at_least("teacher_lora", self.teacher_lora, 1)
         if self.mode_told and self.teacher_mode not in (None, self.mode_told):
@@ -304,7 +304,7 @@ class StudentSettings:
         if self.student:
             parse(self.student)
         if self.student_size is not None:
-            at_least("student_size", self.student_size, 16)
+            at_least("student_size", self.student_size, 16, LARGEST_SIDE)
         if self.student_from and self.student_pretrained:
             raise UsageError("--student-pretrained and --student-from both say where the student starts: give one.")
 
@@ -366,8 +366,8 @@ class EvaluationSettings:
     corruptions: bool = False
 
     def __post_init__(self) -> None:
-        at_least("repeats", self.repeats, 1)
-        at_least("folds", self.folds, 1)
+        at_least("repeats", self.repeats, 1, MOST_OFTEN)
+        at_least("folds", self.folds, 1, MOST_OFTEN)
         if self.repeats > 1 and self.folds > 1:
             raise UsageError(
                 "--folds trains once for every cut of the data already: give --folds or --repeats, not both."
@@ -377,7 +377,7 @@ class EvaluationSettings:
         if self.max_mb is not None:
             positive("max_mb", self.max_mb)
         between("margin", self.margin)
-        at_least("resamples", self.resamples, 100)
+        at_least("resamples", self.resamples, 100, 100_000)
         between("coverage", self.coverage)
         between("refusals", self.refusals)
         if self.explain is not None:

@@ -52,7 +52,7 @@ class Settings:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def __post_init__(self) -> None:
-        at_least("seed", self.seed, 0)
+        at_least("seed", self.seed, 0, 2**62)
         object.__setattr__(self, "source", str(self.source))  # a Path is a source too
         recipe, teacher, student = self.recipe, self.teacher, self.student
         default = "" if teacher.teacher_answers else recipe.default_teacher
