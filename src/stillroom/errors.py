@@ -19,6 +19,12 @@ class RunError(StillroomError):
     exit_code = 1
 
 
+class PartlyDone(StillroomError):
+    """Some of what was asked for could not be done, such as an image that cannot be read; the rest was. Exit code 3."""
+
+    exit_code = 3
+
+
 class StorageError(RunError):
     """Something could not be written. What is written already is whole: with room made, the run can go on."""
 

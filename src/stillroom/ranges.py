@@ -6,7 +6,6 @@ import math
 
 from stillroom.errors import UsageError
 
-
 LARGEST_SIDE = 4096
 """Of a square image, in pixels; more is refused before memory is asked for."""
 MOST_OFTEN = 10_000
@@ -27,40 +26,40 @@ def at_least(name: str, value: int, least: int, most: int = MOST) -> None:
 
 def between(name: str, value: float, upper: float = 1.0) -> None:
     """``0 < value < upper``."""
-    number(name, value)
+    numeric(name, value)
     if not 0 < value < upper:
         raise UsageError(f"{name} must lie between 0 and {upper:g}, got {value}.")
 
 
 def positive(name: str, value: float) -> None:
     """``0 < value < infinity``."""
-    number(name, value)
+    numeric(name, value)
     if not 0 < value < math.inf:
         raise UsageError(f"{name} must be above 0 and finite, got {value}.")
 
 
 def not_negative(name: str, value: float) -> None:
     """``0 <= value < infinity``."""
-    number(name, value)
+    numeric(name, value)
     if not 0 <= value < math.inf:
         raise UsageError(f"{name} must be at least 0 and finite, got {value}.")
 
 
 def share(name: str, value: float) -> None:
     """``0 <= value <= 1``."""
-    number(name, value)
+    numeric(name, value)
     if not 0 <= value <= 1:
         raise UsageError(f"{name} lies between 0 and 1, got {value}.")
 
 
 def positive_share(name: str, value: float) -> None:
     """``0 < value <= 1``."""
-    number(name, value)
+    numeric(name, value)
     if not 0 < value <= 1:
         raise UsageError(f"{name} must be above 0 and at most 1, got {value}.")
 
 
-def number(name: str, value: object) -> None:
+def numeric(name: str, value: object) -> None:
     """Neither a text nor yes or no."""
     if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise UsageError(f"{name} must be a number, got {value!r}.")

@@ -1,6 +1,7 @@
 """A finished run's exported student asked about images that are not of its kind."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -157,3 +158,15 @@ def test_whole_patients_are_resampled_where_they_are_known(unwritten, holiday):
     grouped = asked(unwritten, holiday)
     assert grouped["auroc"]["value"] == alone["auroc"]["value"]
     assert grouped["auroc"] != alone["auroc"]
+
+
+def test_folders_of_one_name_are_told_apart(unwritten, holiday, tmp_path, monkeypatch):
+    twin = shutil.copytree(holiday, tmp_path / "elsewhere" / "holiday")
+    asked(unwritten, holiday)
+    monkeypatch.chdir(twin.parent)
+    asked(unwritten, "holiday")
+    monkeypatch.chdir(holiday.parent)
+    asked(unwritten, "holiday")  # the first once more
+    against = unwritten.metrics["ood"]["against"]
+    assert [entry["location"] for entry in against] == [str(twin), str(holiday)]
+    assert [entry["name"] for entry in against] == [str(twin), "holiday"]

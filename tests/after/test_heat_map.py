@@ -1,6 +1,7 @@
 """Explaining single images with a finished run or an exported file."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -258,3 +259,20 @@ def test_an_old_run_is_explained_once_it_is_exported_anew(old_run, pictures, tmp
     assert (found.prediction.foreign, found.prediction.possible) == (None, None)
     assert found.picture.exists()
     assert trust(run.predictor(), "score_cam") == (None, UNTESTED)
+
+
+def test_nothing_of_another_call_is_overwritten_but_what_was_made_of_the_same(tiny_run, pictures, tmp_path):
+    (tmp_path / "other").mkdir()
+    shutil.copy(pictures / "wide.png", tmp_path / "other")  # the very same pixels, elsewhere
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "wide.left-2.png").write_text("a note of mine")
+    places = [pictures / "wide.png", tmp_path / "other" / "wide.png"]
+    for _ in range(2):
+        found = [explained(tiny_run.path, [place], of="left", out=tmp_path / "out")[0].picture.name for place in places]
+        assert found == ["wide.left.png", "wide.left-3.png"]
+    (other,) = explained(tiny_run.path / "student.onnx", [places[0]], of="left", out=tmp_path / "out")
+    assert other.picture.name == "wide.left-4.png"
+    assert (tmp_path / "out" / "wide.left-2.png").read_text() == "a note of mine"
+    long = shutil.copy(places[0], tmp_path / f"{'図' * 80}.png")
+    (cut,) = explained(tiny_run.path, [long], of="left", out=tmp_path / "out")
+    assert len(cut.picture.name.encode()) <= 255

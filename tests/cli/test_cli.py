@@ -302,7 +302,8 @@ def test_predict_names_what_it_cannot_read_and_answers_the_rest(stillroom, finis
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     images = [tmp_path / "empty.png", picture_folder / "left" / "001.png", tmp_path / "cut.png", tmp_path / "none.png"]
     answer = stillroom("predict", finished, *images, "--json")
-    assert answer.code == 0
+    assert answer.code == 3
+    assert answer.error.startswith(f"3 of 4 images could not be read and have no answer; the first is {images[0]}: ")
     first, second, third, fourth = json.loads(answer.out)
     assert "0 bytes" in first["error"]
     assert second["decision"]
@@ -315,7 +316,7 @@ def test_predict_names_what_it_cannot_read_and_answers_the_rest(stillroom, finis
 def test_predict_of_nothing(stillroom, refuse, finished, picture_folder, tmp_path):
     answer = stillroom("predict", finished, "none.png")
     assert answer.code == 2
-    assert answer.error == "None of the images could be read."
+    assert answer.error.startswith("None of the images could be read. none.png: ")
     (tmp_path / "bare").mkdir()
     assert "no image in the folder" in refuse("predict", finished, tmp_path / "bare")
     assert "There is no model at nowhere" in refuse("predict", "nowhere", picture_folder)

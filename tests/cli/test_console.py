@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from stillroom.after.heat_map import Explanation
+from stillroom.cli import console
 from stillroom.cli.console import models_table, show_explanations, show_figures, show_run
-from stillroom.deployment.predictor import Prediction
+from stillroom.deployment.predictor import Prediction, prediction_table
 from stillroom.evaluation.metrics import score
 from stillroom.models.cards import ModelCard
 from stillroom.task import MultiClass
@@ -71,14 +72,32 @@ def test_the_figures_of_networks_stay_whole_on_80_columns():
         ModelCard(long, "ofa", "student", 236, 7.6, 30.4, False, 64, 47.6, 7.891),
         ModelCard("vit_small_patch14_dinov2", "vision_transformer", "teacher", 518, 22.06, 88.2, True, 64, None),
     ]
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(models_table(cards))
+    wide = Console(width=80)
+    with wide.capture() as capture:
+        wide.print(models_table(cards))
     lines = capture.get().splitlines()
     assert max(map(len, lines)) <= 80
     assert all(part in "".join(lines) for part in ("64 px", "7.6 M", "30.4 MB", "48 M", "7.89 ms", "does not fit"))
     names = "".join(line.split()[0] for line in lines[2:])
     assert long in names
-    with console.capture() as capture:
-        console.print(models_table(cards[1:]))
+    with wide.capture() as capture:
+        wide.print(models_table(cards[1:]))
     assert "Latency" not in capture.get()
+
+
+def test_no_name_steers_the_terminal_or_breaks_a_table(capsys):
+    name = "[red]\x1b[2Jill\n:skull:\u202e"
+    plain = r"[red]\x1b[2Jill\n:skull:\u202e"
+    prediction = Prediction(Path(f"{name}.png"), (name,), {name: 0.9, "healthy": 0.1})
+    unread = Prediction(Path(f"{name}.tif"), error=f"no {name}")
+    console.out().print(prediction_table([prediction, unread]))
+    show_explanations([Explanation(prediction, name, True, Path(f"{name}.png"))], [(None, name)])
+    show_figures(finished(MultiClass(("healthy", name))).metrics["test"], name, synthetic=False)
+    console.say(name)
+    console.fail(name)
+    shown = capsys.readouterr()
+    for text in (shown.out, shown.err):
+        assert not set(text) & {"\x1b", "\u202e", "💀"}
+        assert text.count(plain) == text.count("skull")
+    assert shown.out.splitlines()[1].startswith(f"{plain}.png  {plain}")
+    assert shown.err == f"{plain}\nerror: {plain}\n"

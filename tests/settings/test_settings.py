@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
 
 from stillroom.errors import UsageError
-from stillroom.recipes import Baseline, ExplainableKD, MedAlmighty
+from stillroom.recipes import RECIPES, Baseline, ExplainableKD, MedAlmighty
 from stillroom.settings.sections import DataSettings, StudentSettings, TeacherSettings, TrainingSettings, ViewSettings
-from stillroom.settings.whole import Settings, from_dict, to_dict
+from stillroom.settings.whole import SECTIONS, Settings, from_dict, read_section, to_dict
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,19 @@ def test_adapters_and_half_precision_say_the_teachers_mode():
     ):
         with pytest.raises(UsageError, match=message):
             TeacherSettings(**changed)
+
+
+def test_every_number_is_of_its_kind_in_python_and_in_yaml():
+    tried = 0
+    for cls in (*SECTIONS.values(), *RECIPES):
+        for name, kind in get_type_hints(cls).items():
+            kinds = (kind, *get_args(kind))
+            wrong = (1.5, 2.0, True, "3", 16**9999) if int in kinds else (True,) if float in kinds else ()
+            for value in wrong:
+                tried += 1
+                with pytest.raises(UsageError, match=name):
+                    cls(**{name: value})
+                with pytest.raises(UsageError, match=name):
+                    read_section(cls, {name: value}, "here.yaml")
+    assert tried > 100
+    assert read_section(TrainingSettings, {"lr": "1e-3", "epochs": 3}, "here.yaml").lr == 1e-3  # so YAML reads 1e-3

@@ -43,8 +43,9 @@ def evaluate_foreign(
         show_progress: show a bar.
 
     Returns:
-        See :func:`~stillroom.evaluation.ood.foreign_report`; also ``source``, ``quarantined`` (path and reason of what could
-        not be read) and ``notes``.
+        See :func:`~stillroom.evaluation.ood.foreign_report`; also ``source`` (a line for people), ``location`` (the name or
+        absolute path, which tells apart what has one name), ``quarantined`` (path and reason of what could not be read) and
+        ``notes``.
 
     Raises:
         UsageError: the run has no rule for foreign images, or there is no readable image.
@@ -53,6 +54,10 @@ def evaluate_foreign(
     if predictor.foreign is None or not (run.path / FOREIGN_SCORES).exists():
         raise UsageError(f"{run.path} has no rule for foreign images: {_why(metrics)}")
     images, name, description = _images(source, data, split, predictor, run)
+    location = str(source) if is_named_set(str(source)) else str(Path(source).expanduser().absolute())
+    others = [past for past in metrics["ood"]["against"] if past.get("location", past["source"]) != location]
+    if any(past["name"] == name for past in others):  # another hospital's folder of the same name
+        name = location
     found: list[tuple[np.ndarray, np.ndarray]] = []
     pending: list[np.ndarray] = []
     quarantined: list[dict[str, str]] = []
@@ -89,8 +94,7 @@ def evaluate_foreign(
     notes = (
         [f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}."] if quarantined else []
     )
-    result = report | {"source": description, "quarantined": quarantined, "notes": notes}
-    others = [past for past in metrics["ood"]["against"] if past["source"] != description]
+    result = report | {"source": description, "location": location, "quarantined": quarantined, "notes": notes}
     ood = metrics["ood"] | {"against": [*others, result]}
     write_json(run.path / "metrics.json", metrics | {"ood": ood})
     from stillroom.report import write_model_card, write_report

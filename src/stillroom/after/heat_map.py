@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from stillroom.data.files import FileReader
 from stillroom.data.geometry import on_original
@@ -23,14 +25,23 @@ from stillroom.deployment.predictor import Prediction, Predictor, expand
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.overlay import overlay
 from stillroom.files.atomic import write_atomically
+from stillroom.files.cache import fingerprint
 from stillroom.progress import progress
 from stillroom.run.folder import Run
 from stillroom.settings.methods import METHODS, Method
 
 _AT_THE_EDGE = ("score_cam", "score_cam_fast")
 
+_ORIGIN = "stillroom.origin"
+"""In a picture: what it was made of, so that a later call writes over this picture and over no other image's."""
+_LONGEST_STEM = 200
+"""A file's name has 255 bytes at most, of which some are left for its ending."""
+
 Draw = Callable[[np.ndarray, int], np.ndarray]
 """``[C, S, S]`` float32 in [0, 1] and the number of a class to the heat map ``[S, S]``."""
+
+Place = Callable[[Path, str], tuple[Path, PngInfo]]
+"""An image and the class explained to where its files go."""
 
 UNTESTED = (
     "Whether this model's maps are faithful was not tested: its run made none (--explain 0), or was stopped before."
@@ -82,7 +93,8 @@ def explain(
         method: see :func:`~stillroom.explanation.heat_maps.heat_maps`. Default: see :func:`default_method`.
         of: name of the class to explain. Default: for each image the most probable.
         out: folder for the files, which are named after image and class, and after the method where it is not the default
-            one. Default: ``explanations`` in the run folder, or in the current folder for an exported file.
+            one; numbered where a picture of another image or model has that name. Default: ``explanations`` in the run
+            folder, or in the current folder for an exported file.
         show_progress: show a bar.
 
     Raises:
@@ -108,12 +120,12 @@ def explain(
         draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")
     else:
         draw = _by_torch(Path(source), method, predictor.metadata.layer)
-    suffix: list[str] = [] if method == default_method(predictor, source) else [method]
-    taken: set[str] = set()
+    suffix = () if method == default_method(predictor, source) else (method,)
+    place = partial(_free_place, folder, suffix, Path(source).absolute(), set())
     done = []
     with progress("explain", len(paths), enabled=show_progress) as advance:
         for path in paths:
-            done.append(_explained(predictor, draw, path, of, folder, suffix, taken))
+            done.append(_explained(predictor, draw, path, of, place))
             advance()
     return done
 
@@ -148,9 +160,7 @@ def trust(predictor: Predictor, method: str, explanation: Explanation | None = N
     return None, f"Maps by {method} were not tested. Of those by {tested['method']}, which were: {statement}"
 
 
-def _explained(
-    predictor: Predictor, draw: Draw, path: Path, of: str | None, folder: Path, suffix: list[str], taken: set[str]
-) -> Explanation:
+def _explained(predictor: Predictor, draw: Draw, path: Path, of: str | None, place: Place) -> Explanation:
     try:
         image = FileReader((path,)).read(0)
         prepared = predictor.prepare(image)
@@ -160,14 +170,43 @@ def _explained(
     name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
     square = draw(prepared, predictor.classes.index(name))
     heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
-    stem = re.sub(r"[^\w.-]+", "-", ".".join([path.stem, name, *suffix]))
-    numbered = next(text for text in chain([stem], (f"{stem}-{n}" for n in count(2))) if text not in taken)
-    taken.add(numbered)
-    picture, array = folder / f"{numbered}.png", folder / f"{numbered}.npy"
+    stem, stated = place(path, name)
+    picture, array = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.npy")
     shown = image if image.dtype == np.uint8 else np.minimum(image, np.uint16(predictor.metadata.white))
-    write_atomically(picture, lambda target: overlay(shown, heat).save(target, "PNG"))
+    write_atomically(picture, lambda target: overlay(shown, heat).save(target, "PNG", pnginfo=stated))
     write_atomically(array, lambda target: _save(target, heat))
     return Explanation(prediction, name, not heat.any(), picture, array)
+
+
+def _free_place(
+    folder: Path, suffix: tuple[str, ...], model: Path, taken: set[str], path: Path, of: str
+) -> tuple[Path, PngInfo]:
+    """Where files of an image go, without ending, and what the picture says of itself.
+
+    A name is passed over where it is taken by this call, or by an earlier one for another image or model.
+    """
+    stem = re.sub(r"[^\w.-]+", "-", ".".join([path.stem, of, *suffix]))
+    stem = stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    origin, stated = fingerprint(path.absolute(), model), PngInfo()
+    stated.add_text(_ORIGIN, origin)
+    name = next(
+        text
+        for text in chain([stem], (f"{stem}-{n}" for n in count(2)))
+        if text not in taken and _origin_of(folder / f"{text}.png") in (None, origin)
+    )
+    taken.add(name)
+    return folder / name, stated
+
+
+def _origin_of(picture: Path) -> str | None:
+    """Which image and model a picture of an earlier call was made of; empty where it does not say, None without one."""
+    if not picture.exists():
+        return None
+    try:
+        with Image.open(picture) as opened:
+            return str(opened.info.get(_ORIGIN, ""))
+    except (OSError, ValueError, SyntaxError):  # whatever it is, it is not ours to write over
+        return ""
 
 
 def _by_torch(run: Path, method: Method, layer: str | None) -> Draw:

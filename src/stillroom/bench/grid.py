@@ -11,6 +11,7 @@ from typing import Any
 
 from stillroom.errors import UsageError, nearest
 from stillroom.files.cache import fingerprint
+from stillroom.files.reading import in_short, read_yaml
 from stillroom.planning.sheet import Limits
 from stillroom.recipes import RECIPES, Baseline, Recipe, recipe_named
 from stillroom.settings.whole import SECTIONS, Settings, from_dict, read_section, to_dict
@@ -102,15 +103,19 @@ def read_grid(path: Path) -> list[Cell]:
     base = Path(os.path.abspath(path)).parent  # noqa: PTH100 - `resolve` would follow links away from the file
     for key in content:
         if key not in KEYS:
-            raise UsageError(f"{path}: there is no key {key!r}.{nearest(str(key), KEYS)} Keys: {', '.join(KEYS)}.")
+            raise UsageError(
+                f"{path}: there is no key {in_short(key)}.{nearest(str(key), KEYS)} Keys: {', '.join(KEYS)}."
+            )
     for key in ("data", "recipes"):
         if not content.get(key):
             raise UsageError(f"{path}: `{key}` is missing or empty: list at least one.")
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise UsageError(f"{path}: seeds must be a list of whole numbers from 0, such as [0, 1, 2]; got {seeds!r}.")
+        raise UsageError(
+            f"{path}: seeds must be a list of whole numbers from 0, such as [0, 1, 2]; got {in_short(seeds)}."
+        )
     if len(set(seeds)) < len(seeds):
-        raise UsageError(f"{path}: seeds lists a seed twice: {seeds!r}.")
+        raise UsageError(f"{path}: seeds lists a seed twice: {in_short(seeds)}.")
     common, device = _common(content.get("settings") or {}, base, str(path))
     lists = {key: _entries(content.get(key), key, base, str(path)) for key in _HOMES}
     wanted = _limits(content.get("plan"), str(path))
@@ -131,16 +136,7 @@ def read_grid(path: Path) -> list[Cell]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not a grid file: it is not text in UTF-8.") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    content = read_yaml(path, "a grid file")
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a grid file: it must hold {', '.join(KEYS)}.")
     return content
@@ -149,12 +145,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _common(content: Any, base: Path, where: str) -> tuple[Parts, str]:
     where = f"{where}: settings"
     if not isinstance(content, dict):
-        raise UsageError(f"{where} must hold parts by name ({', '.join(SECTIONS)}), got {content!r}.")
+        raise UsageError(f"{where} must hold parts by name ({', '.join(SECTIONS)}), got {in_short(content)}.")
     known = [*SECTIONS, "device"]
     for name in content:
         if name not in known:
             raise UsageError(
-                f"{where}: there is no part {name!r}.{nearest(str(name), known)} Parts: {', '.join(known)}."
+                f"{where}: there is no part {in_short(name)}.{nearest(str(name), known)} Parts: {', '.join(known)}."
             )
     parts = {name: _part(name, content[name], base, where) for name in SECTIONS if content.get(name)}
     for part in ("teacher", "student"):
@@ -167,12 +163,12 @@ def _entries(raw: Any, key: str, base: Path, where: str) -> list[Entry]:
     if raw is None and key in ("teachers", "students"):
         return [Entry("", "", {})]
     if not isinstance(raw, list) or not raw:
-        raise UsageError(f"{where}: {key} must be a list with at least one entry, got {raw!r}.")
+        raise UsageError(f"{where}: {key} must be a list with at least one entry, got {in_short(raw)}.")
     entries = [_entry(item, key, base, f"{where}: {key}, entry {number}") for number, item in enumerate(raw, 1)]
     labels = [entry.label for entry in entries]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise UsageError(f"{where}: {key} holds {twice!r} twice: give each a `label` of its own.")
+        raise UsageError(f"{where}: {key} holds {in_short(twice)} twice: give each a `label` of its own.")
     return entries
 
 
@@ -183,9 +179,9 @@ def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
     against = given.pop("against", "") if key == "recipes" else ""
     plan = given.pop("plan", None) if key in ("data", "recipes") else None
     if not isinstance(name, str) or not name:
-        raise UsageError(f"{where}: expected a name, or settings with a `{named}`, got {raw!r}.")
+        raise UsageError(f"{where}: expected a name, or settings with a `{named}`, got {in_short(raw)}.")
     if label is not None and (not isinstance(label, str) or not label.strip()):
-        raise UsageError(f"{where}: label must be a text, got {label!r}.")
+        raise UsageError(f"{where}: label must be a text, got {in_short(label)}.")
     where = f"{where} ({name})"
     limits = _limits(plan, where)
     cls = _recipe(name, where) if key == "recipes" else SECTIONS[home]
@@ -195,7 +191,7 @@ def _entry(raw: Any, key: str, base: Path, where: str) -> Entry:
         if item not in (*own, *others):
             known = [*own, *others, named, "label", *(["against"] if key == "recipes" else [])]
             known += ["plan"] if key in ("data", "recipes") else []
-            raise UsageError(f"{where}: there is no setting {item!r}.{nearest(str(item), known)}")
+            raise UsageError(f"{where}: there is no setting {in_short(item)}.{nearest(str(item), known)}")
     parts = {part: _part(part, given[part], base, where) for part in others if given.get(part)}
     flat = {item: given[item] for item in own if item in given}
     if key == "recipes":
@@ -216,7 +212,9 @@ def _limits(raw: Any, where: str) -> dict[str, float] | None:
     if raw is None:
         return None
     if not isinstance(raw, dict) or None in raw.values():
-        raise UsageError(f"{where}: plan must hold limits by name, such as {{minutes: 2, max_mb: 10}}, got {raw!r}.")
+        raise UsageError(
+            f"{where}: plan must hold limits by name, such as {{minutes: 2, max_mb: 10}}, got {in_short(raw)}."
+        )
     try:
         read_section(Limits, raw, f"{where}: plan")
     except UsageError as error:
@@ -231,14 +229,14 @@ def _check_controls(recipes: list[Entry], where: str) -> None:
         if entry.against and (entry.against not in known or entry.against == entry.label):
             raise UsageError(
                 f"{where}: recipes ({entry.label}): against must be the label of another recipe here, got "
-                f"{entry.against!r}.{nearest(str(entry.against), known)}"
+                f"{in_short(entry.against)}.{nearest(str(entry.against), known)}"
             )
 
 
 def _part(part: str, content: Any, base: Path, where: str) -> dict[str, Any]:
     where = f"{where}: {part}"
     if not isinstance(content, dict):
-        raise UsageError(f"{where} must hold settings by name, got {content!r}.")
+        raise UsageError(f"{where} must hold settings by name, got {in_short(content)}.")
     return _checked(SECTIONS[part], content, base, where)
 
 
@@ -256,7 +254,9 @@ def _checked(cls: type, values: dict[str, Any], base: Path, where: str) -> dict[
 def _recipe(name: str, where: str) -> type[Recipe]:
     known = [recipe.name for recipe in RECIPES]
     if name not in known:
-        raise UsageError(f"{where}: there is no recipe {name!r}.{nearest(name, known)} Recipes: {', '.join(known)}.")
+        raise UsageError(
+            f"{where}: there is no recipe {in_short(name)}.{nearest(name, known)} Recipes: {', '.join(known)}."
+        )
     return recipe_named(name)
 
 
@@ -278,7 +278,7 @@ def _source(name: str, base: Path, where: str) -> str:
     path = _whole(name, base)
     if not Path(path).exists():
         hint = nearest(name, [*medmnist_flags(), "phantoms"])
-        raise UsageError(f"{where}: there is no folder or file {path}, and no data set called {name!r}.{hint}")
+        raise UsageError(f"{where}: there is no folder or file {path}, and no data set called {in_short(name)}.{hint}")
     return path
 
 

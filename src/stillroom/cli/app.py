@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import cyclopts
 from cyclopts import App, Parameter
@@ -214,6 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     console.show_what_can_be_shown()
     try:
         app = make_app(*_recipe_and_preset(arguments), _flags_on(arguments))
+        _refuse_parts_of_one(app, arguments)
         app(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except StillroomError as error:
@@ -270,6 +273,19 @@ def _recipe_and_preset(arguments: list[str]) -> tuple[type[Recipe], Settings | N
     return recipe_named(name), preset
 
 
+def _refuse_parts_of_one(app: App, arguments: list[str]) -> None:
+    """What counts is whole: the parser would round ``--epochs 1.5``."""
+    if len(arguments) < 2 or not any(re.search(r"\d*\.\d*$", token) for token in arguments):
+        return
+    with suppress(KeyError):  # no verb of ours, which the parser will say
+        for argument in app[arguments[0]].assemble_argument_collection():
+            if int in (argument.hint, *get_args(argument.hint)):
+                for name in argument.names:
+                    for value in _values_of(name, arguments):
+                        if re.fullmatch(r"[+-]?\d*\.\d*", value):
+                            raise UsageError(f"{name} must be a whole number, got {value}.")
+
+
 def _flags_on(arguments: list[str]) -> frozenset[str]:
     """Names of the flags that stand on a command line: ``flips`` for ``--flips``, ``--no-flips`` and ``--flips=x``."""
     names = (token[2:].partition("=")[0].replace("-", "_") for token in arguments if token.startswith("--"))
@@ -277,12 +293,15 @@ def _flags_on(arguments: list[str]) -> frozenset[str]:
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
+    return next(_values_of(flag, arguments), None)
+
+
+def _values_of(flag: str, arguments: list[str]) -> Iterator[str]:
     for place, argument in enumerate(arguments):
         if argument == flag and place + 1 < len(arguments):
-            return arguments[place + 1]
+            yield arguments[place + 1]
         if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
+            yield argument.partition("=")[2]
 
 
 def _refuse_beside_resume(run: str, arguments: list[str]) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from stillroom.cli.networks import models
-from stillroom.errors import RunError, UsageError
+from stillroom.errors import PartlyDone, RunError, UsageError
 from stillroom.recipes import RECIPES, Recipe
 from stillroom.settings.methods import Method
 from stillroom.settings.sections import DataSettings
+
+if TYPE_CHECKING:
+    from stillroom.deployment.predictor import Prediction
 
 _JSON = Parameter(negative="")
 _MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks|positive)$)")
@@ -117,6 +121,8 @@ def predict(
 ) -> None:
     """Classify images with a run's exported student: ONNX Runtime alone, no torch.
 
+    Ends with exit code 3 where some of the images could not be read: they are named, and the others are answered.
+
     ```
     stillroom predict runs/first image.png
     stillroom predict student.onnx ./new_images --json
@@ -136,8 +142,7 @@ def predict(
         console.print_json([prediction.to_dict() for prediction in found])
     else:
         console.out().print(prediction_table(found, synthetic=predictor.synthetic))
-    if all(prediction.error for prediction in found):
-        raise UsageError("None of the images could be read.")
+    _say_what_was_left_out(found)
 
 
 def explain(
@@ -153,6 +158,7 @@ def explain(
     """Show where the model looks: for each image an overlay (.png) and the heat map itself (.npy), and how far to trust it.
 
     Score-CAM runs on the exported student by ONNX Runtime, without torch; the other maps need the run folder's network.
+    Ends with exit code 3 where some of the images could not be read: they are named, and the others are explained.
 
     ```
     stillroom explain runs/first image.png
@@ -189,9 +195,18 @@ def explain(
         drawn = any(explanation.picture for explanation in found)
         said = dict.fromkeys([trust(predictor, chosen), *verdicts] if drawn else [])
         console.show_explanations(found, list(said))
-    if all(explanation.prediction.error for explanation in found):
-        first = found[0].prediction
-        raise UsageError(f"None of the images could be read. {first.path}: {str(first.error).rstrip('.')}.")
+    _say_what_was_left_out([explanation.prediction for explanation in found])
+
+
+def _say_what_was_left_out(found: Sequence[Prediction]) -> None:
+    """Raises UsageError where no image could be read, PartlyDone where some could not."""
+    unread = [prediction for prediction in found if prediction.error]
+    if not unread:
+        return
+    first = f"{unread[0].path}: {str(unread[0].error).rstrip('.')}."
+    if len(unread) == len(found):
+        raise UsageError(f"None of the images could be read. {first}")
+    raise PartlyDone(f"{len(unread)} of {len(found)} images could not be read and have no answer; the first is {first}")
 
 
 def export(run: Path, /, *, out: Path | None = None, source: str | None = None) -> None:

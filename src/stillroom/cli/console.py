@@ -55,7 +55,7 @@ _ACCESS = {True: "gated", False: "not gated", None: "perhaps gated"}
 
 
 class _Console(Console):
-    """Shows texts as they are, one line each: no name in them can steer the terminal, be taken for an emoji or break a table."""
+    """Shows texts as they are: no name can steer the terminal, be taken for an emoji or break a line."""
 
     def render_str(self, text: str, **how: Any) -> Text:
         inside = text.strip("\n")
@@ -81,7 +81,7 @@ def fail(text: str) -> None:
 
 
 def show_what_can_be_shown() -> None:
-    """Let both outputs write what their encoding lacks as near as it comes, such as ``#`` for a bar, and ``?`` for the rest."""
+    """Let both outputs write what their encoding lacks as near as it comes: ``#`` for a bar, ``?`` for the rest."""
     codecs.register_error("stillroom.nearest", _nearest)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from stillroom.errors import UsageError
+from stillroom.files.reading import read_yaml
 from stillroom.planning.plan_file import read_plan
 from stillroom.planning.sheet import Limits, Plan, fixed_names, trainings_of
-from stillroom.settings.whole import SECTIONS, Settings, anchored, read_yaml
+from stillroom.settings.whole import SECTIONS, Settings, anchored
 
 
 def plan_or_settings(

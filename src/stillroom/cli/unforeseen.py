@@ -29,10 +29,11 @@ def unforeseen(error: Exception, arguments: Sequence[str]) -> str:
     """
     file = _write_down(error, arguments)
     where = f"The traceback stands in {file}." if file else "The traceback could be written nowhere."
-    reason = _reason(error).rstrip(".")
+    reason = _reason(error)
+    reason = reason if reason.endswith("...") else reason.rstrip(".") + "."
     if isinstance(error, OSError | MemoryError):
-        return f"{reason}. {where}"
-    return f"Something went wrong that Stillroom has no words for: {reason}. {where} Please report it with that file."
+        return f"{reason} {where}"
+    return f"Something went wrong that Stillroom has no words for: {reason} {where} Please report it with that file."
 
 
 def _reason(error: Exception) -> str:

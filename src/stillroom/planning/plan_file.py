@@ -8,9 +8,10 @@ from typing import Any
 
 from stillroom.errors import UsageError, nearest
 from stillroom.files.atomic import write_atomically
+from stillroom.files.reading import in_short, read_yaml
 from stillroom.planning.sheet import Choice, Limits, Plan, names_of
 from stillroom.recipes import MedAlmighty, recipe_named
-from stillroom.settings.whole import from_dict, plain_values, read_section, read_yaml
+from stillroom.settings.whole import from_dict, plain_values, read_section
 
 FILE = "plan.yaml"
 """Its name in a run folder."""
@@ -64,11 +65,11 @@ def read_plan(path: Path) -> Plan:
     parts = {key: content.get(key) or {} for key in ("budget", "facts", "expected_s")}
     for key, part in parts.items():
         if not isinstance(part, dict):
-            raise UsageError(f"{path}: {key} must hold values by name, got {part!r}.")
+            raise UsageError(f"{path}: {key} must hold values by name, got {in_short(part)}.")
     choices = {str(name): _choice(value, f"{path}: {name}") for name, value in content["choices"].items()}
     seconds = parts["expected_s"]
     if not all(isinstance(value, int | float) and value >= 0 for value in seconds.values()):
-        raise UsageError(f"{path}: expected_s must hold seconds by stage, got {seconds!r}.")
+        raise UsageError(f"{path}: expected_s must hold seconds by stage, got {in_short(seconds)}.")
     head = {key: content[key] for key in ("source", "seed", "device") if key in content}
     settings = from_dict(head | _nested(choices, str(path)), str(path))
     return Plan(settings, choices, parts["facts"], read_section(Limits, parts["budget"], f"{path}: budget"), seconds)
@@ -78,7 +79,7 @@ def _choice(found: Any, where: str) -> Choice:
     if not isinstance(found, dict):
         return Choice(found, EDITED)
     if "value" not in found:
-        raise UsageError(f"{where}: a choice needs a `value`, got {found!r}.")
+        raise UsageError(f"{where}: a choice needs a `value`, got {in_short(found)}.")
     return Choice(found["value"], str(found.get("why", EDITED)))
 
 

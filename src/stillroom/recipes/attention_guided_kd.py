@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import number, positive, share
+from stillroom.ranges import numeric, positive, share
 from stillroom.recipes.base import Claim, Recipe, require_places
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class AttentionGuidedKD(Recipe):
     def __post_init__(self) -> None:
         share("alpha", self.alpha)
         positive("temperature", self.temperature)
-        number("beta", self.beta)
+        numeric("beta", self.beta)
         if not 0 < self.beta < math.inf:
             raise UsageError(
                 f"beta must be above 0 and finite, got {self.beta}. Without it the student is the control."

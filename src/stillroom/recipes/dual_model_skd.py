@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import at_least, not_negative, number, positive, share
+from stillroom.ranges import at_least, not_negative, numeric, positive, share
 from stillroom.recipes.base import Claim, Recipe
 from stillroom.task import Task
 
@@ -93,7 +93,7 @@ class DualModelSKD(Recipe):
         if self.skd_lr is not None:
             positive("skd_lr", self.skd_lr)
         not_negative("skd_weight", self.skd_weight)
-        number("bake_omega", self.bake_omega)
+        numeric("bake_omega", self.bake_omega)
         if not 0 <= self.bake_omega < 1:
             raise UsageError(f"bake_omega must be at least 0 and below 1, got {self.bake_omega}.")
         if self.skd == "none" and self.initial == "dual":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
-from stillroom.ranges import MOST_OFTEN, at_least, not_negative, number, positive_share, share
+from stillroom.ranges import MOST_OFTEN, at_least, not_negative, numeric, positive_share, share
 from stillroom.recipes.base import Claim, Recipe, require_places
 from stillroom.training.search import Range
 
@@ -82,7 +82,7 @@ class WeCKD(Recipe):
             )
         share("kd_weight", self.kd_weight)
         for name in ("final_temperature", "temperature", "decay"):
-            number(name, getattr(self, name))
+            numeric(name, getattr(self, name))
         if not 0 < self.final_temperature <= self.temperature < math.inf:
             raise UsageError(
                 "temperature falls to final_temperature, which is above 0: got "

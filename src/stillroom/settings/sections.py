@@ -253,8 +253,9 @@ class TeacherSettings:
             flag = "--teacher-lora" if self.teacher_lora else "--teacher-precision bf16"
             raise UsageError(f"{flag} is for --teacher-mode {self.mode_told}: leave it out, or give that mode.")
         for name in ("teacher_mean", "teacher_std"):
-            if len(getattr(self, name)) not in (0, 1, 3):
-                raise UsageError(f"{name} is one number or three, got {len(getattr(self, name))}.")
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list) or len(value) not in (0, 1, 3):
+                raise UsageError(f"{name} is one number or three, got {value!r}.")
 
     @property
     def mode_told(self) -> Literal["frozen", "finetune"] | None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from stillroom.errors import UsageError, nearest
+from stillroom.files.reading import in_short, read_yaml
 from stillroom.recipes import MedAlmighty, Recipe, recipe_named
 from stillroom.settings.network_names import anchored_name, parse, with_options
 from stillroom.settings.sections import (
@@ -110,7 +111,7 @@ def from_dict(content: dict[str, Any], where: str = "settings") -> Settings:
         raise UsageError(f"{where}: `source` is missing: say what to train on.")
     for name in ("recipe", *SECTIONS):
         if not isinstance(content.get(name) or {}, dict):
-            raise UsageError(f"{where}: {name} must hold settings by name, got {content[name]!r}.")
+            raise UsageError(f"{where}: {name} must hold settings by name, got {in_short(content[name])}.")
     recipe = dict(content.get("recipe") or {})
     kind = recipe_named(str(recipe.pop("name", MedAlmighty.name)))
     parts: dict[str, Any] = {
@@ -124,20 +125,6 @@ def from_dict(content: dict[str, Any], where: str = "settings") -> Settings:
 def read_settings(path: Path) -> Settings:
     """Settings from a YAML file. Raises UsageError, naming the file, where it cannot be read or used."""
     return from_dict(read_yaml(path, "a settings file"), str(path))
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """A YAML file's content. Raises UsageError, naming the file, where it cannot be read; ``what`` it should have been."""
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not {what}: it is not text in UTF-8.") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
 
 
 def anchored(settings: Settings) -> Settings:
@@ -176,18 +163,29 @@ def read_section(cls: type[Section], values: dict[str, Any], where: str) -> Sect
     from pydantic import TypeAdapter, ValidationError
 
     _check_names(values, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]
+    _check_numbers(cls, values, where)
     try:
         return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where}: {name or 'value'}: {first['msg']}, got {first['input']!r}.") from None
+        raise UsageError(f"{where}: {name or 'value'}: {first['msg']}, got {in_short(first['input'])}.") from None
+
+
+def _check_numbers(cls: type, values: dict[str, Any], where: str) -> None:
+    """What pydantic would turn into a number: yes and no, and for a whole number also a text or 2.0."""
+    for name, kind in get_type_hints(cls).items():
+        kinds, value = (kind, *get_args(kind)), values.get(name)
+        wrong = (bool, float, str) if int in kinds else (bool,) if float in kinds else ()
+        if isinstance(value, wrong):
+            what = "a whole number" if int in kinds else "a number"
+            raise UsageError(f"{where}: {name}: must be {what}, got {in_short(value)}.")
 
 
 def _check_names(values: dict[str, Any], known: list[str], where: str) -> None:
     for name in values:
         if name not in known:
-            raise UsageError(f"{where}: there is no setting {name!r}.{nearest(str(name), known)}")
+            raise UsageError(f"{where}: there is no setting {in_short(name)}.{nearest(str(name), known)}")
 
 
 def plain_values(value: Any) -> Any:
