@@ -347,6 +347,7 @@ P = "path,label,patient,split,mask"
         (rows("a", "", "b"), {}, r"row 3: the column 'label' is empty"),
         ("path,label\nimages/0.png,a\n,b\n", {}, r"row 3: the column 'path' is empty\."),
         ("path,label\nimages/0.png,a\nNA,b\n,c\n", {}, "row 3: .* 'path' holds 'NA', .* as in 1 more of 3 rows"),
+        ("path,label\n\nimages/0.png,a\nnan,NaN\nimages/1.png,\n", {}, "row 5: the column 'label' is empty"),
         ("path,label\n\nimages/0.png,a\n\nimages/1.png,\n", {}, "row 5: the column 'label' is empty"),
         ("path,label\nimages/0.png,a\nimages/1.png,b\n./images/0.png,a\n", {}, "rows 2 and 4 name the same image"),
         (rows("a,,tarin,", "b,,,", header=P.replace("patient", "p")), {}, "row 2, column 'split': 'tarin' is not a"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.data.spelling import tidy
+from stillroom.data.spelling import filled, tidy
 from stillroom.errors import UsageError, nearest
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -80,7 +80,7 @@ def read_sheet(path: Path) -> Sheet:
     """Read a ``.csv``, ``.tsv`` or ``.parquet`` file.
 
     Text files are UTF-8 (with or without a byte order mark) or UTF-16 with one. The header tells the
-    delimiter: comma, semicolon, tab or bar. Empty lines are passed over but counted.
+    delimiter: comma, semicolon, tab or bar. Lines whose every cell is missing are passed over but counted.
 
     Raises:
         UsageError: no such file, another kind, unreadable, no rows, or a row of another length.
@@ -91,7 +91,7 @@ def read_sheet(path: Path) -> Sheet:
     if ending not in (".csv", ".tsv", ".parquet"):
         raise UsageError(f"{path} is not a .csv, .tsv or .parquet table; save it as CSV in UTF-8.")
     lines = _parquet_lines(path) if ending == ".parquet" else _text_lines(path)
-    numbered = [(number, cells) for number, cells in enumerate(lines, 1) if any(cells)]
+    numbered = [(number, cells) for number, cells in enumerate(lines, 1) if any(map(filled, cells))]
     if not numbered:
         raise UsageError(f"{path} is empty; it needs a header line and one line per image.")
     (_, header), *body = numbered
