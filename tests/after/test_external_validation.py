@@ -201,8 +201,11 @@ def test_a_site_with_one_class_only(run, pictures, tmp_path):
     assert any("right" in note for note in found["notes"])
     table = tmp_path / "labels.csv"
     lines = [f"{path},left" for path in sorted((pictures / "left").iterdir())]
-    table.write_text("\n".join(["path,label", *lines]))
-    assert evaluate(run, table)["test"]["student"]["accuracy"] == found["test"]["student"]["accuracy"]
+    table.write_text("\n".join(["filename,dx", *lines, "lost.png,left"]))
+    again = evaluate(run, table)
+    assert again["test"]["student"]["accuracy"] == found["test"]["student"]["accuracy"]
+    assert any("'dx' holds the label" in note for note in again["notes"])  # how a table was read is told here too
+    assert any("1 of 61 files in the column 'filename' do not exist" in note for note in again["notes"])
     for path in sorted((pictures / "left").iterdir()):  # sorted by patient below the class
         (pictures / "left" / f"p{path.stem}").mkdir()
         shutil.move(path, pictures / "left" / f"p{path.stem}")
