@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from stillroom.data.files import FileReader, list_images, natural_key
+from stillroom.data.files import FileReader
+from stillroom.data.listing import list_images
 from stillroom.data.table import UnreadableImage
 from stillroom.errors import UsageError
 
@@ -335,10 +336,3 @@ def test_unprintable_name_is_refused(tmp_path):
         pytest.skip("this file system takes valid UTF-8 only")
     with pytest.raises(UsageError, match="not valid UTF-8"):
         list_images(tmp_path)
-
-
-def test_natural_key_never_compares_text_with_numbers():
-    names = ["1", "a", "a1", "1a", "a10b2", "a10b", "", "10", "²", "٣"]
-    turned = names[4:] + names[:4]
-    assert sorted(names, key=natural_key) == sorted(turned, key=natural_key)
-    assert sorted(["c10", "c9", "C1"], key=natural_key) == ["C1", "c9", "c10"]

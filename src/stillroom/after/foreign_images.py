@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.after.external_validation import Split, chosen_rows
-from stillroom.data.files import FileReader, list_images
+from stillroom.data.files import FileReader
+from stillroom.data.listing import list_images, list_pictures
 from stillroom.data.load import is_named_set, open_source
 from stillroom.data.sources.relabelling import refuse_absent
 from stillroom.data.table import UnreadableImage
@@ -25,7 +25,6 @@ from stillroom.run.folder import FOREIGN_SCORES, Run
 from stillroom.settings.sections import DataSettings
 
 _BATCH = 32
-_MASK = re.compile(r"_mask(_\d+)?$")  # drawn lesions beside their images
 _Image = tuple[str, Callable[[], np.ndarray]]
 """Where an image stands, and what reads it."""
 
@@ -110,7 +109,7 @@ def _images(
     """Place and reader of each image, the source's short name, and a line on it for people."""
     path = Path(source).expanduser()
     if not is_named_set(str(source)) and path.is_dir() and _without_classes(path):
-        files = [file for file in list_images(path) if not _MASK.search(file.stem)]
+        files, _ = list_pictures(path)
         if not files:
             raise UsageError(f"There is no image in the folder {source}.")
         reader = FileReader(tuple(files))

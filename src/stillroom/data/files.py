@@ -6,7 +6,6 @@ Light on purpose (NumPy and Pillow), so that what is deployed may decode as trai
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,10 +16,7 @@ from PIL.ImageFile import ImageFile
 
 from stillroom.data.table import UnreadableImage
 from stillroom.data.tiff import as_meant, for_pillow, read_tiff, refuse_unclear, unknown_kind
-from stillroom.errors import UsageError
-
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-"""Endings, in lower case, by which images are found in folders. Decoding goes by content, not by ending."""
+from stillroom.files.walk import not_a_file
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -109,48 +105,9 @@ def decode_image(file: BinaryIO) -> np.ndarray:
         raise UnreadableImage(f"the image is truncated or damaged ({_first_line(error)})") from None
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Every image file under ``folder``, however deep, in natural order (``scan2`` before ``scan10``).
-
-    Hidden files and folders (``._scan.png``, ``.DS_Store``) and ``__MACOSX`` are left out, links followed.
-
-    Raises:
-        UsageError: a file name that is not valid text in UTF-8, which no table or report could name.
-    """
-    found: list[Path] = []
-    visited: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in visited else [name for name in folders if is_visible(name)]
-        if real in visited:  # a link back to a folder already seen
-            continue
-        visited.add(real)
-        found += [Path(parent, name) for name in names if is_image_name(name)]
-    for path in found:
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"The file name {str(path)!a} is not valid UTF-8; rename the file.") from None
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
-
-
-def is_visible(name: str) -> bool:
-    """False for what systems leave behind: names with a leading dot, and ``__MACOSX``."""
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image when a folder is listed."""
-    return is_visible(name) and Path(name).suffix.lower() in IMAGE_EXTENSIONS
-
-
-def natural_key(text: str) -> tuple[list[str | int], str]:
-    """Sorting key under which numbers inside names count as numbers and case does not matter."""
-    parts = re.split(r"([0-9]+)", text.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
-
-
 def _decode_file(path: Path) -> np.ndarray:
+    if kind := not_a_file(path):
+        raise UnreadableImage(f"it is {kind}, not a file")
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
@@ -217,8 +174,6 @@ def _on_black(image: Image.Image) -> Image.Image:
 def _why_not_opened(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
-    if isinstance(error, IsADirectoryError):
-        return "it is a folder, not a file"
     return f"the file cannot be opened ({(error.strerror or str(error)).lower()})"
 
 

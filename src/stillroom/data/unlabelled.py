@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.duplicates import find_pairs
-from stillroom.data.files import FileReader, list_images
+from stillroom.data.files import FileReader
+from stillroom.data.listing import list_pictures
 from stillroom.data.store import Quarantined, Store, at_side, build_store
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
@@ -25,6 +26,7 @@ class Unlabelled:
         quarantined: files that could not be read.
         held_out: names of the images that are also in the validation or test split.
         origin: all of the folder's images.
+        masks: how many files were taken for masks of images, and left out.
     """
 
     store: Store
@@ -32,6 +34,7 @@ class Unlabelled:
     quarantined: tuple[Quarantined, ...]
     held_out: tuple[str, ...]
     origin: Table
+    masks: int = 0
 
     def store_at(self, size: int, *, show_progress: bool = True) -> Store:
         """The same images, row for row, at another side. See :func:`~stillroom.data.store.at_side`."""
@@ -42,19 +45,24 @@ class Unlabelled:
         return {
             "images": len(self.store),
             "unreadable": {row.id: row.reason for row in self.quarantined},
+            "left_out_as_masks": self.masks,
             "left_out_because_held_out": list(self.held_out),
             "fingerprint": self.store.fingerprint,
         }
 
 
 def list_unlabelled(folder: Path) -> list[Path]:
-    """The folder's images, however deep. Raises UsageError where there is none."""
+    """The folder's images, however deep, without masks of others. Raises UsageError where there is none."""
+    return _pictures(folder)[0]
+
+
+def _pictures(folder: Path) -> tuple[list[Path], int]:
     if not folder.is_dir():
         raise UsageError(f"unlabelled: there is no folder {folder}.")
-    paths = list_images(folder)
+    paths, masks = list_pictures(folder)
     if not paths:
         raise UsageError(f"unlabelled: {folder} holds no image.")
-    return paths
+    return paths, masks
 
 
 def load_unlabelled(
@@ -62,8 +70,8 @@ def load_unlabelled(
 ) -> Unlabelled:
     """Decode the images of ``folder`` as the labelled ones were.
 
-    Folders inside it are searched, but their names are not read as classes. Equal and near-identical images of the
-    validation and test splits are left out, since teaching on them would spoil the figures.
+    Folders inside it are searched, but their names are not read as classes. Masks of images are left out; so are
+    equal and near-identical images of the validation and test splits, since teaching on them would spoil the figures.
 
     Args:
         folder: where the images are.
@@ -75,7 +83,7 @@ def load_unlabelled(
     Raises:
         UsageError: there is no image, fewer than half can be read, or none is left.
     """
-    paths = list_unlabelled(folder)
+    paths, masks = _pictures(folder)
     count = len(paths)
     origin = Table(
         name=folder.name,
@@ -100,4 +108,4 @@ def load_unlabelled(
     if not len(kept):
         raise UsageError(f"unlabelled: every image of {folder} is also in the validation or test split.")
     left_out = tuple(str(name) for name in rows.ids[again])
-    return Unlabelled(found.take(kept), rows.ids[kept], tuple(quarantined), left_out, origin)
+    return Unlabelled(found.take(kept), rows.ids[kept], tuple(quarantined), left_out, origin, masks)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.data.files import FileReader, list_images
+from stillroom.data.files import FileReader
 from stillroom.data.geometry import as_stored, brighter
+from stillroom.data.listing import list_images
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError

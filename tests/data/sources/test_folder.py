@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from stillroom.data.sources.folder import read_folder
+from stillroom.data.table import UnreadableImage
 from stillroom.errors import UsageError
 from stillroom.settings.sections import DataSettings
 
@@ -107,6 +109,135 @@ def test_masks_belong_to_the_image_beside_them(lay):
 
 def test_mask_without_image_is_no_image(lay):
     assert "a/2_mask.png is named like a lesion mask" in error(lay("a/1.png", "a/2_mask.png", "b/1.png"))
+
+
+def notes(table):
+    return {finding.code: finding.text for finding in table.findings}
+
+
+def test_masks_in_a_folder_of_their_own(lay):
+    names = [f"{kind}/{part}/{number}.png" for kind in "ab" for part in ("images", "masks") for number in range(3)]
+    table = read_folder(lay(*names), AUTO)
+    assert table.ids.tolist() == [name for name in names if "images" in name]
+    for path, masks in zip(table.reader.paths, table.reader.masks, strict=True):
+        assert masks == (path.parent.with_name("masks") / path.name,)
+    assert notes(table) == {
+        "masks_taken": "6 files are taken for lesion masks of 6 images: 3 in a/masks, 3 in b/masks."
+    }
+
+
+def test_masks_known_by_name_are_told(lay):
+    table = read_folder(lay("a/1.png", "a/1_seg.png", "a/2.png", "b/1.png", "b/1-mask.png"), AUTO)
+    text = "2 files are taken for lesion masks of 2 images: 2 by name, such as a/1_seg.png."
+    assert notes(table) == {"masks_taken": text}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("img/1.png", "mask/1.png"), r"^img and mask in .* are images and their masks, not classes\. Masks go into"),
+        (("train/img/1.png", "train/mask/1.png", "test/img/1.png", "test/mask/1.png"), "test/img and test/mask in"),
+        (("images/a.png", "masks/b.png"), "images and masks in .* are images and their masks"),
+        (
+            ("images/ill/1.png", "images/well/1.png", "masks/ill/1.png"),
+            r"ill\b|inside images are the classes, pass .*images",
+        ),
+        (("ill/1.png", "well/2.png", "masks/1.png", "masks/2_mask.png"), "ill and well and masks in .*not classes"),
+        (("ill/1.png", "ill_masks/1.png", "well/2.png"), "ill and well and ill_masks"),
+        (("mask/1.png", "bare/1.png"), "If mask is a class, name all classes by --classes"),
+        (
+            ("a/images/1.png", "a/masks/1.png", "a/masks/2.png", "b/1.png"),
+            "a/masks/2.png is named like a lesion mask, or",
+        ),
+    ],
+)
+def test_masks_are_no_class(lay, names, message):
+    assert re.search(message, error(lay(*names)))
+
+
+@pytest.mark.parametrize(
+    ("names", "settings"),
+    [
+        (("mask/1.png", "no_mask/1.png"), AUTO),
+        (("with_mask/with_mask_1.jpg", "without_mask/without_mask_1.jpg", "mask_worn_wrongly/1.png"), AUTO),
+        (("mask/m1.png", "bare/b1.png"), AUTO),
+        (("mask/1.png", "unmasked/1.png"), AUTO),
+        (("mask/1.png", "bare/1.png"), DataSettings(classes=("bare", "mask"))),
+        (("seg/s1.png", "band/b1.png", "lymph/l1.png"), AUTO),
+        (("mask/1.png", "tube/1.png", "bare/2.png"), DataSettings(merge=("mask=tube",))),
+    ],
+)
+def test_a_class_may_be_called_mask(lay, names, settings):
+    table = read_folder(lay(*names), settings)
+    assert sorted(table.ids) == sorted(names)
+    assert not table.has_masks
+
+
+def test_images_named_like_masks_are_told(lay):
+    table = read_folder(lay("on/with_mask_1.jpg", "on/with_mask_2.jpg", "off/1.png"), AUTO)
+    assert len(table) == 3
+    assert "2 files are named like masks" in notes(table)["named_like_masks"]
+    assert "on/with_mask_1.jpg" in notes(table)["named_like_masks"]
+
+
+def test_masks_beside_the_classes_may_be_dropped_by_name(lay):
+    root = lay("ill/1.png", "well/2.png", "masks/1.png", "masks/2.png")
+    assert read_folder(root, DataSettings(drop_class=("masks",))).ids.tolist() == ["ill/1.png", "well/2.png"]
+
+
+def test_files_of_other_endings_are_counted_by_class(lay):
+    root = lay("ill/1.png", "ill/2.jfif", "ill/3.JPE", "well/1.png", "README.md")
+    for name in ("well/a.dcm", "well/b.DCM", "ill/c.nii.gz", "ill/1.2.840.113", "well/note.txt"):
+        (root / name).touch()
+    table = read_folder(root, AUTO)
+    assert table.ids.tolist() == ["ill/1.png", "ill/2.jfif", "ill/3.JPE", "well/1.png"]
+    assert {finding.code: finding.level for finding in table.findings} == {
+        "files_passed_over": "warning",
+        "other_files": "note",
+    }
+    assert notes(table)["files_passed_over"] == (
+        "Passed over, for such files are not read: 2 .dcm (well 2), 1 file without an ending (ill 1), 1 .nii.gz (ill 1). "
+        "Save images as PNG, TIFF or JPEG."
+    )
+    assert notes(table)["other_files"] == (
+        "Passed over as no images: 1 .md (beside the class folders 1), 1 .txt (well 1)."
+    )
+    (root / "well" / "1.png").unlink()
+    assert "without any image in" in (message := error(root))
+    assert "well (there are .dcm, .txt files, which are not read)" in message
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_image(lay):
+    root = lay("a/1.png", "b/1.png", "@eaDir/x/SYNOPHOTO_THUMB_M.jpg", "a/@eaDir/1.png/SM.jpg", "#recycle/a/2.png")
+    (root / "Thumbs.db").touch()
+    table = read_folder(root, AUTO)
+    assert table.ids.tolist() == ["a/1.png", "b/1.png"]
+    assert notes(table) == {
+        "system_folders": "Folders of a system or program were not entered: #recycle (1), @eaDir (2)."
+    }
+
+
+def test_links_back_are_no_classes(lay):
+    root = lay("a/1.png", "b/1.png", "far/c/1.png")
+    for name in ("back", "a/back"):
+        (root / name).symlink_to(root, target_is_directory=True)
+    (root.parent / "away").mkdir()
+    (root / "far").rename(root.parent / "away" / "far")
+    (root / "c").symlink_to(root.parent / "away" / "far" / "c", target_is_directory=True)
+    table = read_folder(root, AUTO)
+    assert table.ids.tolist() == ["a/1.png", "b/1.png", "c/1.png"]
+    assert table.task.classes == ("a", "b", "c")
+    assert notes(table)["circular_links"].endswith("were not followed: back, a/back.")
+    (root / "twin").symlink_to(root / "a", target_is_directory=True)
+    assert "The classes a and twin in" in error(root)
+
+
+def test_a_pipe_among_images_is_set_aside_by_name(lay):
+    root = lay("a/1.png", "b/1.png")
+    os.mkfifo(root / "a" / "2.png")
+    table = read_folder(root, AUTO)
+    with pytest.raises(UnreadableImage, match="it is a named pipe, not a file"):
+        table.reader.read(table.ids.tolist().index("a/2.png"))
 
 
 def test_order_of_classes_is_the_users(lay):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stillroom.data.files import natural_key
 from stillroom.data.spelling import look, tidy
 from stillroom.data.table import Finding
 from stillroom.errors import UsageError, nearest
+from stillroom.files.walk import natural_key
 from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass, Task
 

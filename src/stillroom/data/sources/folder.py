@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
-from stillroom.data.files import (
-    IMAGE_EXTENSIONS,
-    FileReader,
-    is_image_name,
-    is_visible,
-    list_images,
-    natural_key,
-)
+from stillroom.data.companions import find_masks, is_mask_folder
+from stillroom.data.files import FileReader
+from stillroom.data.listing import IMAGE_EXTENSIONS, images_among
 from stillroom.data.sources.conventions import check_training_classes, exclusive_task, one_spelling, parse_split
+from stillroom.data.sources.folder_masks import refuse_lone_masks, refuse_mask_classes
+from stillroom.data.sources.folder_notes import endings_in, notes_on_files, notes_on_masks, some
 from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
+from stillroom.files.walk import Listing, look_into, walk
 from stillroom.settings.sections import DataSettings
 
 _LAYOUT = "Lay it out as FOLDER/<class>/*.png, or as FOLDER/train/<class>/*.png with val and test beside train."
-_MASK_STEM = re.compile(r"(.+)_mask(?:_[0-9]+)?", re.IGNORECASE)
 
 
 def read_folder(path: Path, settings: DataSettings, *, training: bool = True) -> Table:
     """The table of a folder, ``ROOT/<class>/**`` or ``ROOT/{train,val,test}/<class>/**``.
 
     Any of the three splits may be missing; ``training``, ``valid``, ``validation``, ``dev`` and ``testing``
-    are understood, in any case. Classes are in natural order unless the settings name them. A file
-    ``<stem>_mask.<ext>`` or ``<stem>_mask_1.<ext>`` beside the image ``<stem>.<ext>`` is its lesion mask;
-    several are united. Hidden files and files that are no images by their ending are passed over.
+    are understood, in any case. Classes are in natural order unless the settings name them. Masks that stand beside images
+    are theirs (:func:`~stillroom.data.companions.find_masks`); several are united. What systems leave behind and files that
+    are no images by their ending are passed over, and a link to a folder is that folder, unless it leads to one that it
+    stands in. The table's findings say what was taken for masks and what was passed over.
 
     Args:
         path: the root. Ids are POSIX paths below it.
@@ -49,22 +46,28 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
             "A folder gives each image one class; for several labels per image pass a CSV table with columns "
             f"{settings.path_column} and {settings.label_column}, the labels joined by ';'."
         )
-    images, splits, labels = [], [], []
-    for split, class_folder in _class_folders(root, settings.classes):
-        files = list_images(class_folder)
-        images += files
-        splits += [split] * len(files)
-        labels += [class_folder.name] * len(files)
+    upper, pairs = _class_folders(root)
+    inside = {folder: walk(folder) for _, folder in pairs}
+    images_of = {folder: images_among(listing.files) for folder, listing in inside.items()}
+    _refuse_empty(root, inside, images_of)
+    refuse_mask_classes(root, pairs, images_of, settings)
+    _refuse_hidden_level(root, list(inside), settings.classes)
 
-    masks_of = _pair_masks(images)
-    mask_files = {mask for masks in masks_of.values() for mask in masks}
+    found = find_masks(images_of)
+    refuse_lone_masks(found)
+    masks_of_others = found.files
+    rows = [
+        (split, folder.name, image)
+        for split, folder in pairs
+        for image in images_of[folder]
+        if image not in masks_of_others
+    ]
     where = f"The folder {root}"
-    pictures = [i for i, image in enumerate(images) if image not in mask_files]
-    spelled, findings = one_spelling([[labels[i]] for i in pictures], settings)
+    spelled, findings = one_spelling([[label] for _, label, _ in rows], settings)
     wanted = relabel(spelled, settings, where, training=training)
-    kept, names = [pictures[place] for place in wanted.kept], [name for (name,) in wanted.labels]
-    paths = tuple(images[i] for i in kept)
-    masks = tuple(tuple(masks_of.get(path, ())) for path in paths)
+    kept, names = [rows[place] for place in wanted.kept], [name for (name,) in wanted.labels]
+    paths = tuple(image for _, _, image in kept)
+    masks = tuple(found.masks.get(path, ()) for path in paths)
     has_masks = any(masks)
 
     task = exclusive_task(names, settings, where, training=training)
@@ -74,111 +77,102 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
         task=task,
         ids=np.array([path.relative_to(root).as_posix() for path in paths]),
         targets=task.parse(names),
-        splits=np.array([splits[i] for i in kept], dtype="<U5"),
+        splits=np.array([split for split, _, _ in kept], dtype="<U5"),
         rows=np.arange(len(kept)),
         reader=FileReader(paths, masks if has_masks else ()),
         has_masks=has_masks,
         changes=wanted.changes,
-        findings=findings,
+        findings=(*findings, *notes_on_masks(root, found), *notes_on_files(root, upper, inside)),
     )
     if training:
         check_training_classes(task, table.targets, table.splits, where)
     return table
 
 
-def _class_folders(root: Path, classes: tuple[str, ...]) -> list[tuple[str, Path]]:
-    """Pairs of split (``""`` for none) and class folder, in order; the layout is checked on the way."""
-    folders = _folders(root)
-    by_split = {folder: parse_split(folder.name) for folder in folders}
+def _class_folders(root: Path) -> tuple[list[Listing], list[tuple[str, Path]]]:
+    """What lies above the classes, and pairs of split (``""`` for none) and class folder, in order; the layout is checked."""
+    top = look_into(root)
+    by_split = {folder: parse_split(folder.name) for folder in top.folders}
+    _refuse_loose_images(root, top)
     if not any(by_split.values()):
-        _refuse_loose_images(root)
-        if not folders:
-            raise UsageError(f"The folder {root} holds no class folders and no images. {_LAYOUT}")
-        pairs = [("", folder) for folder in folders]
-    else:
-        others = [folder.name for folder, split in by_split.items() if split is None]
-        if others:
-            raise UsageError(
-                f"The folder {root} holds split folders and others beside them ({_some(others)}); "
-                f"move the others away or into the splits. {_LAYOUT}"
-            )
-        used: dict[str | None, Path] = {}
-        for folder, split in by_split.items():
-            if split in used:
-                raise UsageError(
-                    f"The folders {used[split].name} and {folder.name} in {root} both mean {split}; merge them."
-                )
-            used[split] = folder
-        for folder in (root, *folders):
-            _refuse_loose_images(folder)
-        pairs = [(str(split), name) for folder, split in by_split.items() for name in _folders(folder)]
-        if not pairs:
-            raise UsageError(f"The split folders in {root} hold no class folders. {_LAYOUT}")
-    _refuse_empty(root, [folder for _, folder in pairs])
-    _refuse_hidden_level(root, [folder for _, folder in pairs], classes)
-    return pairs
-
-
-def _pair_masks(images: list[Path]) -> dict[Path, list[Path]]:
-    """Masks of each image that has any. A mask without its image would pass for one, so it is refused."""
-    by_stem: dict[Path, list[Path]] = {}
-    for image in images:
-        by_stem.setdefault(image.with_suffix(""), []).append(image)
-    masks: dict[Path, list[Path]] = {}
-    for image in images:
-        match = _MASK_STEM.fullmatch(image.stem)
-        if match is None:
-            continue
-        owners = by_stem.get(image.with_name(match[1]))
-        if owners is None:
-            raise UsageError(
-                f"{image} is named like a lesion mask, but there is no image {match[1]} beside it; "
-                "add the image, remove the mask, or rename the file if it is an image."
-            )
-        for owner in owners:
-            masks.setdefault(owner, []).append(image)
-    return masks
-
-
-def _folders(folder: Path) -> list[Path]:
-    found = (entry for entry in folder.iterdir() if is_visible(entry.name) and entry.is_dir())
-    return sorted(found, key=lambda entry: natural_key(entry.name))
-
-
-def _refuse_loose_images(folder: Path) -> None:
-    loose = sorted(entry.name for entry in folder.iterdir() if is_image_name(entry.name) and entry.is_file())
-    if loose:
-        raise UsageError(f"Images lie directly in {folder} ({_some(loose)}), so their class is unknown. {_LAYOUT}")
-
-
-def _refuse_empty(root: Path, folders: list[Path]) -> None:
-    empty = [folder.relative_to(root).as_posix() for folder in folders if not list_images(folder)]
-    if len(empty) == len(folders):
+        if not top.folders:
+            raise UsageError(f"The folder {root} holds no class folders and no images{_instead([top])}. {_LAYOUT}")
+        _refuse_linked_twice(root, top)
+        return [top], [("", folder) for folder in top.folders]
+    others = [folder.name for folder, split in by_split.items() if split is None]
+    if others:
         raise UsageError(
-            f"The folder {root} holds no images: its class folders ({_some(empty)}) have no file ending in "
-            f"{', '.join(IMAGE_EXTENSIONS)}."
+            f"The folder {root} holds split folders and others beside them ({some(others)}); "
+            f"move the others away or into the splits. {_LAYOUT}"
+        )
+    used: dict[str | None, Path] = {}
+    for folder, split in by_split.items():
+        if split in used:
+            raise UsageError(
+                f"The folders {used[split].name} and {folder.name} in {root} both mean {split}; merge them."
+            )
+        used[split] = folder
+    below = {folder: look_into(folder) for folder in by_split}
+    for folder, level in below.items():
+        _refuse_loose_images(folder, level)
+        _refuse_linked_twice(folder, level)
+    pairs = [(str(by_split[folder]), name) for folder, level in below.items() for name in level.folders]
+    if not pairs:
+        raise UsageError(f"The split folders in {root} hold no class folders. {_LAYOUT}")
+    return [top, *below.values()], pairs
+
+
+def _refuse_loose_images(folder: Path, level: Listing) -> None:
+    loose = [path.name for path in images_among(level.files)]
+    if loose:
+        raise UsageError(f"Images lie directly in {folder} ({some(loose)}), so their class is unknown. {_LAYOUT}")
+
+
+def _refuse_linked_twice(folder: Path, level: Listing) -> None:
+    """Two classes that are one folder, by a link: every image would have both labels."""
+    first: dict[Path, Path] = {}
+    for path in level.folders:
+        other = first.setdefault(path.resolve(), path)
+        if other != path:
+            raise UsageError(
+                f"The classes {other.name} and {path.name} in {folder} are one folder, by a link: remove the link, or name "
+                "the folder inside a class of its own."
+            )
+
+
+def _refuse_empty(root: Path, inside: dict[Path, Listing], images_of: dict[Path, list[Path]]) -> None:
+    empty = [folder for folder, images in images_of.items() if not images]
+    names = [folder.relative_to(root).as_posix() for folder in empty]
+    instead = _instead([inside[folder] for folder in empty])
+    if len(empty) == len(images_of):
+        raise UsageError(
+            f"The folder {root} holds no images: its class folders ({some(names)}) have no file ending in "
+            f"{', '.join(IMAGE_EXTENSIONS)}{instead}."
         )
     if empty:
-        raise UsageError(f"Class folders without any image in {root}: {_some(empty)}. Fill them or remove them.")
+        raise UsageError(
+            f"Class folders without any image in {root}: {some(names)}{instead}. Fill them or remove them."
+        )
+
+
+def _instead(levels: list[Listing]) -> str:
+    """What lies there in the place of images."""
+    found = endings_in([path for level in levels for path in level.files])
+    return f" (there are {some(found)} files, which are not read)" if found else ""
 
 
 def _refuse_hidden_level(root: Path, class_folders: list[Path], classes: tuple[str, ...]) -> None:
     """Splits below the classes, or one folder too many above all: both would be read as something else."""
     for folder in class_folders:
-        inner = _folders(folder)
+        inner = look_into(folder).folders
         splits = [name.name for name in inner if parse_split(name.name)]
         if splits:
             raise UsageError(
-                f"{folder} holds the split folders {_some(splits)}, below where a class should be. {_LAYOUT}"
+                f"{folder} holds the split folders {some(splits)}, below where a class should be. {_LAYOUT}"
             )
-        if inner and len(class_folders) == 1 and folder.name not in classes:
+        masked = any(is_mask_folder(path.name) for path in inner)
+        if inner and not masked and len(class_folders) == 1 and folder.name not in classes:
             raise UsageError(
                 f"The folder {root} has only one class, {folder.name!r}. If the folders inside it "
-                f"({_some(inner)}) are the classes, pass {folder}."
+                f"({some([path.name for path in inner])}) are the classes, pass {folder}."
             )
-
-
-def _some(names: list[str] | list[Path], count: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    text = ", ".join(name.name if isinstance(name, Path) else name for name in names[:count])
-    return text + (f" and {len(names) - count} more" if len(names) > count else "")

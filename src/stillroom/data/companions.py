@@ -1,0 +1,183 @@
+"""Masks that stand beside images: no pictures of patients, and known as masks by folder and name together.
+
+A name alone says little: a class may be called ``mask``. A file is a mask where its name or its folder says so and the image
+that it belongs to is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_MASK_WORDS = r"masks?|seg|segs|segmentations?|labels?|label[ _-]?maps?|annotations?|annot|gts?|ground[ _-]?truths?"
+_IMAGE_WORDS = r"images?|imgs?|orig|originals?|pictures?|pics?|photos?|scans?|frames?|raw|rgb|jpe?gs?|jpe?g[ _-]?images"
+_AFTER = re.compile(rf"(.+)[ _.-]({_MASK_WORDS})(?:[ _.-]?[0-9]+)?", re.IGNORECASE)
+_BEFORE = re.compile(rf"({_MASK_WORDS})[ _.-](.+)", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.+)[ _.-][0-9]+")
+_IMAGE_AFTER = re.compile(rf"(.+)[ _.-](?:{_IMAGE_WORDS})", re.IGNORECASE)
+_IMAGE_BEFORE = re.compile(rf"(?:{_IMAGE_WORDS})[ _.-](.+)", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(_IMAGE_WORDS, re.IGNORECASE)
+_MASK_FOLDER = re.compile(rf"(?:.*[^a-z])?(?:{_MASK_WORDS}|segmentation ?(?:class|object))(?:[^a-z].*)?", re.IGNORECASE)
+_MASK_CLASS = re.compile(
+    rf"(?:(?:lesion|lung|infection|tumou?r|manual|binary|expert|roi)[ _-]?)*(?:{_MASK_WORDS})"
+    r"(?:[ _-]?(?:images?|pngs?|binary|masks?|[0-9]+))*",
+    re.IGNORECASE,
+)
+
+_Place = tuple[Path | str, ...]
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What was found of masks among images.
+
+    Attributes:
+        masks: of each image that has any, its masks in the order of the files.
+        lone: files that are masks as others of the source are, without an image to belong to.
+        unclear: files that are named like masks or lie in folders named so, where no image goes with any: taken for images.
+    """
+
+    masks: Mapping[Path, tuple[Path, ...]]
+    lone: tuple[Path, ...]
+    unclear: tuple[Path, ...]
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The masks."""
+        return frozenset(mask for masks in self.masks.values() for mask in masks)
+
+
+def is_image_folder(name: str) -> bool:
+    """Whether a folder's name says that images are inside and nothing else: ``images``, ``img``..."""
+    return _IMAGE_FOLDER.fullmatch(name) is not None
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder's name speaks of masks at all: ``masks``, ``Lung mask``, ``GT``, ``no_mask``..."""
+    return _MASK_FOLDER.fullmatch(name) is not None
+
+
+def find_masks(files: Mapping[Path, Sequence[Path]]) -> Companions:
+    """Which image files are masks of which others.
+
+    - Beside the image: ``scan_mask.png``, ``scan-seg.tif``, ``scan_mask_1.png`` or ``mask_scan.png`` of ``scan.png``.
+    - In a folder of its own beside the images or beside their folder, at any depth: ``masks/scan.png`` of ``scan.png`` or of
+      ``images/scan.png``, with or without a mark in its name as above, or a number for one of several. Where each
+      image has a folder (``7/images/scan.png``), all that is in ``7/masks`` is its.
+
+    Args:
+        files: image files in natural order, by the folder inside which masks are looked for: each is below it.
+    """
+    search = _Search(files)
+    masks: dict[Path, list[Path]] = defaultdict(list)
+    ways: set[str] = set()
+    unpaired: list[tuple[Path, str]] = []
+    for file, way in search.suspects.items():
+        owners = search.owners_of(file)
+        if owners:
+            ways.add(way)
+        else:
+            unpaired.append((file, way))
+        for owner in owners:
+            masks[owner].append(file)
+    suspects = {file for file, _ in unpaired}
+    named_alike = {folder for folder, inside in search.by_folder.items() if suspects.issuperset(inside)}
+    lone = [
+        file for file, way in unpaired if way in ways or (way in ("mask", "masks") and file.parent not in named_alike)
+    ]
+    kept = set(lone)
+    return Companions(
+        {owner: tuple(found) for owner, found in masks.items()},
+        tuple(lone),
+        tuple(file for file, _ in unpaired if file not in kept),
+    )
+
+
+def pairing(folder: Path, files: Sequence[Path], others: Mapping[Path, Sequence[Path]]) -> float:
+    """The share of a folder's image files that are named as an image of the other folders is, in [0, 1]."""
+    known = {(place[1:], name) for top, inside in others.items() for file in inside for place, name in _keys(file, top)}
+    paired = 0
+    for file in files:
+        place = _place(file, folder)[1:]
+        paired += any((place, name) in known for name in _names_of_owner(file.stem, in_folder=True))
+    return paired / max(len(files), 1)
+
+
+def named_like_masks_of(name: str, sibling: str) -> bool:
+    """Whether a class folder is named as one of masks (``masks``, ``Lung mask``) or of a sibling's (``benign_masks``)."""
+    if _MASK_CLASS.fullmatch(name):
+        return True
+    match = _AFTER.fullmatch(name)
+    return match is not None and match[1].casefold() == sibling.casefold()
+
+
+class _Search:
+    """Images by where they are, and the files that may be masks."""
+
+    def __init__(self, files: Mapping[Path, Sequence[Path]]) -> None:
+        self.suspects: dict[Path, str] = {}  # and why: the word in the name, or that of a folder
+        self.top_of: dict[Path, Path] = {}
+        self.by_folder: dict[Path, list[Path]] = defaultdict(list)
+        self.by_name: dict[tuple[_Place, str], list[Path]] = defaultdict(list)
+        self.by_place: dict[_Place, list[Path]] = defaultdict(list)
+        for top, inside in files.items():
+            for file in inside:
+                self._sort_in(file, top)
+
+    def _sort_in(self, file: Path, top: Path) -> None:
+        self.top_of[file] = top
+        self.by_folder[file.parent].append(file)
+        if any(is_mask_folder(part) for part in file.relative_to(top).parts[:-1]):
+            self.suspects[file] = "folder"
+            return
+        if match := _AFTER.fullmatch(file.stem):
+            self.suspects[file] = match[2].lower()
+        elif match := _BEFORE.fullmatch(file.stem):
+            self.suspects[file] = match[1].lower()
+        for key in _keys(file, top):
+            self.by_name[key].append(file)
+        self.by_place[_place(file, top)].append(file)
+
+    def owners_of(self, mask: Path) -> list[Path]:
+        """The images that a file is the mask of: one, or several in one folder that differ in their ending alone."""
+        in_folder, place = self.suspects[mask] == "folder", _place(mask, self.top_of[mask])
+        for name in _names_of_owner(mask.stem, in_folder=in_folder):
+            found = [file for file in self.by_name.get((place, name), ()) if file != mask]
+            owners = [file for file in found if file not in self.suspects] or found
+            if not in_folder:  # a mark in the name points at the file beside it
+                owners = [file for file in owners if file.parent == mask.parent]
+            if owners:
+                return owners if len({owner.parent for owner in owners}) == 1 else []
+        alone = self.by_place.get(place, ()) if in_folder and len(place) > 1 else ()
+        return list(alone) if len(alone) == 1 and is_image_folder(alone[0].parent.name) else []
+
+
+def _place(file: Path, top: Path) -> _Place:
+    """Where a file is, folders that say images or masks left out, so that the two meet."""
+    parts = file.relative_to(top).parts[:-1]
+    return (top, *(part for part in parts if not is_mask_folder(part) and not is_image_folder(part)))
+
+
+def _keys(file: Path, top: Path) -> Iterator[tuple[_Place, str]]:
+    """An image's place and the names by which masks may call it."""
+    place = _place(file, top)
+    yield place, file.stem
+    for pattern in (_IMAGE_AFTER, _IMAGE_BEFORE):
+        if match := pattern.fullmatch(file.stem):
+            yield place, match[1]
+
+
+def _names_of_owner(stem: str, *, in_folder: bool) -> Iterator[str]:
+    """The names that a mask's image may have, likeliest first."""
+    if in_folder:
+        yield stem
+    inner = stem
+    while match := _AFTER.fullmatch(inner):
+        yield (inner := match[1])
+    if match := _BEFORE.fullmatch(stem):
+        yield match[2]
+    if in_folder and (match := _NUMBERED.fullmatch(stem)):
+        yield match[1]

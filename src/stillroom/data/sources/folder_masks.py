@@ -1,0 +1,79 @@
+"""Masks that a folder source refuses: whole folders in the place of a class, and single files without their image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stillroom.data.companions import Companions, is_image_folder, is_mask_folder, named_like_masks_of, pairing
+from stillroom.errors import UsageError
+from stillroom.files.walk import look_into
+from stillroom.settings.sections import DataSettings
+
+_HALF = 0.5
+
+
+def refuse_mask_classes(
+    root: Path, pairs: list[tuple[str, Path]], images_of: dict[Path, list[Path]], settings: DataSettings
+) -> None:
+    """Refuse a folder of masks in the place of a class: ``train/img`` and ``train/mask`` are no two classes.
+
+    A class may well be called ``mask``. It is one where the settings name it, where the other folders' names speak of masks
+    too (``no_mask``), and where fewer than half of its files are named as an image of theirs is, unless their folder's name
+    says that it holds the images.
+
+    Args:
+        root: the source.
+        pairs: split and class folder.
+        images_of: image files by class folder.
+        settings: ``classes``, ``drop_class`` and ``merge`` name classes.
+
+    Raises:
+        UsageError: names the folders, and where masks go.
+    """
+    named = {*settings.classes, *settings.drop_class, *settings.merges}
+    for split, folder in pairs:
+        if folder.name in named or not is_mask_folder(folder.name):
+            continue
+        others = {
+            other: images_of[other]
+            for side, other in pairs
+            if side == split and "mask" not in other.name.lower() and not is_mask_folder(other.name)
+        }
+        if not any(named_like_masks_of(folder.name, other.name) for other in others):
+            continue
+        pictures = [other for other in others if is_image_folder(other.name)]
+        if not pictures and pairing(folder, images_of[folder], others) < _HALF:
+            continue
+        raise UsageError(_refusal(root, folder, pictures or list(others)))
+
+
+def _refusal(root: Path, masks: Path, images: list[Path]) -> str:
+    names = " and ".join(path.relative_to(root).as_posix() for path in (*images[:3], masks))
+    inner = [path.name for path in look_into(images[0]).folders] if len(images) == 1 else []
+    if inner and is_image_folder(images[0].name):
+        advice = (
+            f"If the folders inside {images[0].name} are the classes, pass {images[0]}, or put the masks where they are"
+        )
+    else:
+        advice = "Masks go into the class of their image"
+    return (
+        f"{names} in {root} are images and their masks, not classes. {advice}: CLASS/images/scan.png with "
+        f"CLASS/masks/scan.png, or CLASS/scan.png with CLASS/scan_mask.png. If {masks.name} is a class, name all classes by "
+        "--classes."
+    )
+
+
+def refuse_lone_masks(found: Companions) -> None:
+    """Refuse a mask without its image, which would pass for one.
+
+    Raises:
+        UsageError: names the first.
+    """
+    if not found.lone:
+        return
+    first = found.lone[0]
+    more = f" ({len(found.lone) - 1:,} more are like it)" if len(found.lone) > 1 else ""
+    raise UsageError(
+        f"{first} is named like a lesion mask, or lies in a folder of masks, but there is no image that it belongs to{more}: "
+        "add the image, remove the mask, or rename it if it is an image."
+    )

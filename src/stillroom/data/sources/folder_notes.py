@@ -1,0 +1,109 @@
+"""What the reader of a folder tells its user: which files were taken for masks, and which were passed over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from stillroom.data.companions import Companions, is_mask_folder
+from stillroom.data.findings import counted
+from stillroom.data.listing import ending_of, is_image_name
+from stillroom.data.table import Finding
+from stillroom.files.walk import Listing
+
+_BESIDE = (
+    *(".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".pdf", ".log", ".ini", ".db"),
+    *(".xls", ".xlsx", ".ods", ".doc", ".docx", ".py", ".ipynb", ".sh", ".m", ".r"),
+)
+"""Endings of what lies beside images and is none. Any other may be an image that somebody counts on."""
+
+
+def notes_on_masks(root: Path, found: Companions) -> list[Finding]:
+    """How many files were taken for masks and from where, and which were not though they are named so."""
+    notes = []
+    files = sorted(found.files)
+    folders = Counter(file.parent for file in files if any(is_mask_folder(part) for part in _folders(root, file)))
+    named = [file for file in files if file.parent not in folders]
+    where = [f"{number:,} in {folder.relative_to(root).as_posix()}" for folder, number in sorted(folders.items())]
+    if named:
+        where.append(f"{len(named):,} by name, such as {named[0].relative_to(root).as_posix()}")
+    if where:
+        text = (
+            f"{counted(len(files), 'file is', 'files are')} taken for lesion masks of {counted(len(found.masks), 'image')}:"
+            f" {some(where)}."
+        )
+        notes.append(Finding("note", "masks_taken", text))
+    if found.unclear:
+        first = found.unclear[0].relative_to(root).as_posix()
+        text = (
+            f"{counted(len(found.unclear), 'file is', 'files are')} named like masks, or in folders named so, such as"
+            f" {first}, and taken for images: no image goes with them."
+        )
+        notes.append(Finding("note", "named_like_masks", text))
+    return notes
+
+
+def notes_on_files(root: Path, upper: Sequence[Listing], inside: Mapping[Path, Listing]) -> list[Finding]:
+    """Files passed over by ending and class, folders of systems, and links that lead in a circle.
+
+    Args:
+        root: the source.
+        upper: what lies above the classes.
+        inside: what lies in each class folder.
+    """
+    counts: dict[str, Counter[str]] = {}
+    above = [("beside the class folders", level.files) for level in upper]
+    for name, files in (*above, *((folder.name, level.files) for folder, level in inside.items())):
+        for ending in map(ending_of, _not_images(files)):
+            counts.setdefault(ending, Counter())[name] += 1
+    odd = {ending: names for ending, names in counts.items() if ending not in _BESIDE}
+    usual = {ending: names for ending, names in counts.items() if ending in _BESIDE}
+    notes = []
+    if odd:
+        text = f"Passed over, for such files are not read: {_by_class(odd)}. Save images as PNG, TIFF or JPEG."
+        notes.append(Finding("warning", "files_passed_over", text))
+    if usual:
+        notes.append(Finding("note", "other_files", f"Passed over as no images: {_by_class(usual)}."))
+    levels = [*upper, *inside.values()]
+    if left := Counter(path.name for level in levels for path in level.left_behind):
+        text = (
+            f"Folders of a system or program were not entered: {some([f'{name} ({n:,})' for name, n in left.items()])}."
+        )
+        notes.append(Finding("note", "system_folders", text))
+    if circular := [path.relative_to(root).as_posix() for level in levels for path in level.circular]:
+        text = f"Links to a folder that they stand in were not followed: {some(circular)}."
+        notes.append(Finding("note", "circular_links", text))
+    return notes
+
+
+def endings_in(files: Iterable[Path]) -> list[str]:
+    """The endings of files that are no images, the commonest first: ``.dcm``, ``without an ending``."""
+    return [ending or "nameless" for ending, _ in Counter(map(ending_of, _not_images(files))).most_common()]
+
+
+def some(names: Sequence[str], count: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    text = ", ".join(names[:count])
+    return text + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def _not_images(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if not is_image_name(file.name)]
+
+
+def _by_class(counts: Mapping[str, Counter[str]]) -> str:
+    """``60 .heic (malignant 60), 9 .dcm (benign 9)``, the commonest first."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1].total())
+    return some(
+        [
+            f"{names.total():,} {ending or counted(names.total(), 'file', 'files').split()[1] + ' without an ending'}"
+            f" ({some([f'{name} {number:,}' for name, number in names.items()])})"
+            for ending, names in ranked
+        ]
+    )
+
+
+def _folders(root: Path, file: Path) -> tuple[str, ...]:
+    """Names of the folders between the root and the file, but for the class's, which may be called anything."""
+    return file.relative_to(root).parts[1:-1]
