@@ -25,17 +25,16 @@ from stillroom.distillation.step import Objective, Step, TeacherOutputs
 from stillroom.distillation.teachers import Teacher
 from stillroom.errors import RunError
 from stillroom.evaluation.likelihood import calibrated_losses, clearly_better
-from stillroom.files.atomic import write_atomically
 from stillroom.models.adapters import learnt, merge, take_up
 from stillroom.models.network import Network
 from stillroom.progress import progress
 from stillroom.settings.sections import TrainingSettings
 from stillroom.task import Task
+from stillroom.training import checkpoints
 from stillroom.training.batch_norm import reestimate_statistics, statistics_lag
 from stillroom.training.feeding import Feeder, Said, TrainingData, alike
 from stillroom.training.learning_rates import learning_rate, optimizer_of, set_learning_rate
 
-_CHECKPOINT, _BEST = "checkpoint.pt", "best.pt"
 _LOOKS = 30
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision that was asked for
@@ -115,7 +114,7 @@ def fit(
         objective: what is minimised.
         data: images, targets and the rows to train and validate on.
         settings: optimiser, schedule and budget.
-        folder: where the checkpoint stands; when it holds one of the same job, training goes on from it.
+        folder: where checkpoints stand; when it holds one of the same job, training goes on from it.
         role: ``student``, ``control`` or ``teacher``, for the log.
         teachers: asked through their banks for the view that the student sees.
         seed: fixes the order of the images and the views.
@@ -137,7 +136,7 @@ def fit(
     weights = (
         torch.from_numpy(task.class_weights(data.targets[data.train])).to(device) if settings.class_weights else None
     )
-    done = _restore(folder / _CHECKPOINT, student, objective, optimizer, device)
+    done = _restore(folder, student, objective, optimizer, device)
     feeder = Feeder(data, objective, teachers, settings.batch_size, seed)
     epochs = settings.epochs_of(feeder.steps)
     total = epochs * feeder.steps
@@ -186,10 +185,16 @@ def fit(
             ends = done.epoch == epochs or bool(settings.patience and done.waited >= settings.patience)
             log(line | ({"kept": done.kept_epoch(data.val_groups)} if ends else {}))
             if looked:
-                _save(folder / _CHECKPOINT, student, objective, optimizer, done)
+                _save(folder, student, objective, optimizer, done)
             advance(0, f"epoch {done.epoch}/{epochs}{_in_words(found)}")
     if done.kept_epoch(data.val_groups) != done.epoch:
-        take_up(student, _load(folder / _BEST, device)["student"])
+        best = checkpoints.best_weights(folder, done.best_epoch, device)
+        if best is None:
+            raise RunError(
+                f"The best weights of the {role} in {folder} were changed or damaged while it trained: resume the run, "
+                "and it trains that network anew."
+            )
+        take_up(student, best["student"])
     merge(student)
     if statistics_lag(student, done.epoch * feeder.steps):
         reestimate_statistics(student, feeder.plain_images())
@@ -239,10 +244,7 @@ def _check_finite(means: dict[str, float], role: str, epoch: int) -> None:
         )
 
 
-def _save(path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, done: _Progress) -> None:
-    """The best weights first: if the process dies in between, the epochs are repeated and both are written again."""
-    if done.best_epoch == done.epoch:
-        write_atomically(path.with_name(_BEST), lambda target: torch.save({"student": learnt(student)}, target))
+def _save(folder: Path, student: nn.Module, objective: nn.Module, optimizer: Any, done: _Progress) -> None:
     state = {
         "student": learnt(student),
         "objective": objective.state_dict(),
@@ -253,17 +255,13 @@ def _save(path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, 
         "losses": None if done.losses is None else torch.from_numpy(done.losses),
         "best_losses": None if done.best_losses is None else torch.from_numpy(done.best_losses),
     }
-    write_atomically(path, lambda target: torch.save(state, target))
+    checkpoints.save(folder, state, {"student": state["student"]} if done.best_epoch == done.epoch else None)
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any]:
-    return torch.load(path, map_location=device, weights_only=True)
-
-
-def _restore(path: Path, student: nn.Module, objective: nn.Module, optimizer: Any, device: torch.device) -> _Progress:
-    if not path.exists():
+def _restore(folder: Path, student: nn.Module, objective: nn.Module, optimizer: Any, device: torch.device) -> _Progress:
+    state = checkpoints.newest(folder, device)
+    if state is None:
         return _Progress()
-    state = _load(path, device)
     take_up(student, state["student"])
     objective.load_state_dict(state["objective"])
     optimizer.load_state_dict(state["optimizer"])

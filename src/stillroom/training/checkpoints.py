@@ -1,0 +1,122 @@
+"""The states that a training goes on from: the last two are kept, each with its digest at its end.
+
+A folder holds ``checkpoint-<epoch>.pt`` and, where the best weights are of another epoch than the last, ``best-<epoch>.pt``.
+One that is damaged is thrown away, and the training goes on from the one before; it repeats the epochs since, and ends with
+the same weights. Without any it starts anew.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillroom.files.atomic import write_atomically
+from stillroom.progress import remark
+
+State = dict[str, Any]
+"""What a checkpoint holds: tensors, plain values, and dicts and lists of them; ``epoch`` and ``best_epoch`` among them."""
+
+_KEPT = 2
+_SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
+_SEAL_BYTES = 73
+_BLOCK = 1 << 20
+
+
+def save(folder: Path, state: State, best: State | None) -> None:
+    """Write a checkpoint, and remove those that are older than the one before it.
+
+    Args:
+        folder: made if need be.
+        state: what training goes on from.
+        best: the best weights, where this epoch's are.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    epoch = state["epoch"]
+    if best is not None:  # first: if the process dies in between, the epoch is repeated and both are written again
+        _write(_best(folder, epoch), best)
+    _write(folder / f"checkpoint-{epoch}.pt", state)
+    kept = _numbered(folder, "checkpoint")[-_KEPT:]
+    bests = _numbered(folder, "best")
+    needed = {state["best_epoch"], max((number for number in bests if number <= kept[0]), default=0)}
+    for number in set(_numbered(folder, "checkpoint")) - set(kept):
+        (folder / f"checkpoint-{number}.pt").unlink()
+    for number in set(bests) - needed:
+        _best(folder, number).unlink()
+
+
+def newest(folder: Path, device: torch.device) -> State | None:
+    """The last state that can be gone on from; None where there is none. What is damaged is removed, which is said."""
+    found = [folder / f"checkpoint-{number}.pt" for number in reversed(_numbered(folder, "checkpoint"))]
+    if (before := folder / "checkpoint.pt").is_file():  # of a Stillroom that kept one, without a digest
+        found.append(before)
+    for path in found:
+        state = _read(path, device, sealed=path != before)
+        if state is not None and _has_best(folder, state):
+            return state
+        path.unlink()
+        goes_on = "training goes on from the one before" if path != found[-1] else "this training starts anew"
+        remark(f"{path} was changed or damaged after it was written: {goes_on}.")
+    return None
+
+
+def best_weights(folder: Path, epoch: int, device: torch.device) -> State | None:
+    """The best weights, of this epoch; None where they are damaged or gone."""
+    path = _best(folder, epoch)
+    return _read(path, device) if path.is_file() else _read(folder / "best.pt", device, sealed=False)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint, or best weights, have the digest that stands at their end. Read in pieces."""
+    size = path.stat().st_size - _SEAL_BYTES
+    if size < 0:
+        return False
+    digest = sha256()
+    with path.open("rb") as file:
+        for start in range(0, size, _BLOCK):
+            digest.update(file.read(min(_BLOCK, size - start)))
+        seal = _SEAL.fullmatch(file.read())
+    return seal is not None and seal[1].decode() == digest.hexdigest()
+
+
+def _has_best(folder: Path, state: State) -> bool:
+    epoch = state["best_epoch"]
+    if not epoch:
+        return True
+    path = _best(folder, epoch)
+    return is_whole(path) if path.is_file() else (folder / "best.pt").is_file()
+
+
+def _best(folder: Path, epoch: int) -> Path:
+    return folder / f"best-{epoch}.pt"
+
+
+def _numbered(folder: Path, kind: str) -> list[int]:
+    """The epochs of the files of a kind, ascending."""
+    return sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{kind}-*.pt"))
+
+
+def _write(path: Path, state: State) -> None:
+    def write(target: Path) -> None:
+        torch.save(state, target)
+        with target.open("rb+") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+            file.write(f"\nsha256 {digest}\n".encode())
+
+    write_atomically(path, write, digest=False)
+
+
+def _read(path: Path, device: torch.device, *, sealed: bool = True) -> State | None:
+    """What a file holds; None where it is damaged or gone. No pickle is run."""
+    if not path.is_file() or (sealed and not is_whole(path)):
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        return None

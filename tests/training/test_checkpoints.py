@@ -1,0 +1,130 @@
+"""The last two states are kept; one that is damaged is passed over, and the training ends with the same weights."""
+
+import shutil
+from pathlib import PurePosixPath
+
+import pytest
+import torch
+
+from stillroom.distillation.objectives.labels import LabelLoss
+from stillroom.models.zoo import create
+from stillroom.progress import remark
+from stillroom.settings.sections import TrainingSettings
+from stillroom.training import checkpoints
+from stillroom.training.loop import fit
+
+CPU = torch.device("cpu")
+
+
+def state(epoch, best=0):
+    return {"student": {"weight": torch.full((3,), float(epoch))}, "epoch": epoch, "best_epoch": best}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def flip(path, byte, bit=0):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.fixture(autouse=True)
+def _say_it_again():
+    remark.cache_clear()
+
+
+def test_the_last_two_are_kept_and_the_best_weights_that_they_name(tmp_path):
+    kept = []
+    for epoch, best in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 5)):
+        checkpoints.save(tmp_path, state(epoch, best), {"student": epoch} if best == epoch else None)
+        kept.append(names(tmp_path))
+    assert kept == [
+        ["best-1.pt", "checkpoint-1.pt"],
+        ["best-1.pt", "best-2.pt", "checkpoint-1.pt", "checkpoint-2.pt"],
+        ["best-2.pt", "checkpoint-2.pt", "checkpoint-3.pt"],
+        ["best-2.pt", "checkpoint-3.pt", "checkpoint-4.pt"],
+        ["best-2.pt", "best-5.pt", "checkpoint-4.pt", "checkpoint-5.pt"],
+        ["best-5.pt", "checkpoint-5.pt", "checkpoint-6.pt"],
+    ]
+    assert checkpoints.newest(tmp_path, CPU)["epoch"] == 6
+    assert checkpoints.best_weights(tmp_path, 5, CPU) == {"student": 5}
+
+
+def test_every_bit_of_a_checkpoint_counts(tmp_path):
+    checkpoints.save(tmp_path, state(1), None)
+    path = tmp_path / "checkpoint-1.pt"
+    for byte in range(path.stat().st_size):
+        flip(path, byte, byte * 5 % 8)
+        assert not checkpoints.is_whole(path), byte
+        flip(path, byte, byte * 5 % 8)
+    assert checkpoints.is_whole(path)
+    for length in (0, 10, path.stat().st_size - 1):
+        (tmp_path / "cut").write_bytes(path.read_bytes()[:length])
+        assert not checkpoints.is_whole(tmp_path / "cut")
+
+
+def test_a_damaged_one_falls_back_to_the_one_before_with_a_word(tmp_path, capsys):
+    for epoch in (1, 2):
+        checkpoints.save(tmp_path, state(epoch), None)
+    flip(tmp_path / "checkpoint-2.pt", 100)
+    assert checkpoints.newest(tmp_path, CPU)["epoch"] == 1
+    path = tmp_path / "checkpoint-2.pt"
+    assert capsys.readouterr().err == (
+        f"{path} was changed or damaged after it was written: training goes on from the one before.\n"
+    )
+    assert names(tmp_path) == ["checkpoint-1.pt"]
+    flip(tmp_path / "checkpoint-1.pt", 100)
+    assert checkpoints.newest(tmp_path, CPU) is None
+    assert "this training starts anew.\n" in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+def test_a_state_whose_best_weights_are_damaged_is_none(tmp_path):
+    checkpoints.save(tmp_path, state(1, 1), {"student": 1})
+    checkpoints.save(tmp_path, state(2, 2), {"student": 2})
+    flip(tmp_path / "best-2.pt", 50)
+    assert checkpoints.newest(tmp_path, CPU)["epoch"] == 1
+    assert checkpoints.best_weights(tmp_path, 2, CPU) is None
+
+
+def test_those_of_before_digests_are_gone_on_from(tmp_path, capsys):
+    torch.save(state(3, 2), tmp_path / "checkpoint.pt")
+    torch.save({"student": 2}, tmp_path / "best.pt")
+    assert checkpoints.newest(tmp_path, CPU)["epoch"] == 3
+    assert checkpoints.best_weights(tmp_path, 2, CPU) == {"student": 2}
+    assert capsys.readouterr().err == ""
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 no archive")
+    assert checkpoints.newest(tmp_path, CPU) is None
+    assert "anew" in capsys.readouterr().err
+
+
+def test_no_code_of_a_checkpoint_is_run(tmp_path):
+    checkpoints.save(tmp_path, state(1) | {"optimizer": PurePosixPath("x")}, None)
+    assert checkpoints.is_whole(tmp_path / "checkpoint-1.pt")
+    assert checkpoints.newest(tmp_path, CPU) is None
+
+
+@pytest.mark.parametrize("damaged", [["checkpoint-3.pt"], ["checkpoint-3.pt", "checkpoint-2.pt"]], ids=["one", "both"])
+def test_a_training_goes_on_to_the_same_weights(toy, tmp_path, damaged):
+    data, settings = toy(), TrainingSettings(epochs=4, batch_size=64, lr=1e-3)
+
+    def go(folder, log=lambda line: None):
+        net = create("test_resnet", classes=2, size=32, seed=0)
+        return fit(net, LabelLoss(), data, settings, folder=folder, role="student", log=log, show_progress=False)
+
+    def die(line):
+        if line["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    whole, lines = go(tmp_path / "whole"), []
+    shutil.rmtree(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "parts", die)
+    for name in damaged:
+        flip(tmp_path / "parts" / name, 5000)
+    resumed = go(tmp_path / "parts", lines.append)
+    assert [line["epoch"] for line in lines] == list(range(4 - len(damaged) if len(damaged) < 2 else 1, 5))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
