@@ -88,8 +88,26 @@ def own_run(tiny_run, tmp_path):
 
 
 @pytest.fixture
+def reseal():
+    """``reseal(model, path)`` writes an ONNX model with another digest of its own, as an exporter that meant it would."""
+    import onnx
+
+    from stillroom.files.digests import record
+    from stillroom.files.own_digest import BLANK, KEY, with_own_digest
+
+    def write(model, path):
+        kept = {entry.key: entry.value for entry in model.metadata_props}
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, kept | {KEY: BLANK})
+        path.write_bytes(with_own_digest(model.SerializeToString()))
+        record(path)
+
+    return write
+
+
+@pytest.fixture
 def old_run(own_run):
-    """What an earlier Stillroom left: format 1, no rules, no maps, and settings that know of none."""
+    """What an earlier Stillroom left: format 1, no digests, no rules, no maps, and settings that know of none."""
     import onnx
     import yaml
 
@@ -104,7 +122,8 @@ def old_run(own_run):
     settings["evaluation"] = {key: value for key, value in settings["evaluation"].items() if key in old}
     (run.path / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     model = onnx.load(run.path / "student.onnx")
-    new = ("layer", "hidden", "explanation", "conformal", "foreign")
+    (run.path / "digests.jsonl").unlink(missing_ok=True)
+    new = ("layer", "hidden", "explanation", "conformal", "foreign", "sha256")
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key.removeprefix("stillroom.") not in new}
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, kept | {"stillroom.format": "1"})

@@ -161,11 +161,11 @@ def test_wrong_use_is_refused_before_anything_is_written(tiny_run, pictures, tmp
         )
 
 
-def test_a_model_without_a_map_says_so(own_run, pictures, tmp_path):
+def test_a_model_without_a_map_says_so(own_run, pictures, tmp_path, reseal):
     model = onnx.load(own_run.path / "student.onnx")
     for entry in model.metadata_props:
         entry.value = "null" if entry.key == "stillroom.layer" else entry.value
-    onnx.save(model, own_run.path / "student.onnx")
+    reseal(model, own_run.path / "student.onnx")
     with pytest.raises(UsageError, match="has no feature map of more than one place"):
         explained(own_run.path, [pictures / "wide.png"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -232,12 +232,12 @@ def test_files_are_named_after_a_method_that_is_not_the_default(tiny_run, pictur
 
 
 @pytest.mark.parametrize("tested", ["score_cam_fast", "eigen_cam"])
-def test_the_method_that_was_tested_is_the_one_that_is_drawn(own_run, pictures, tmp_path, tested):
+def test_the_method_that_was_tested_is_the_one_that_is_drawn(own_run, pictures, tmp_path, reseal, tested):
     model, image = onnx.load(own_run.path / "student.onnx"), [pictures / "wide.png"]
     for entry in model.metadata_props:
         if entry.key == "stillroom.explanation":
             entry.value = json.dumps(json.loads(entry.value) | {"method": tested})
-    onnx.save(model, own_run.path / "student.onnx")
+    reseal(model, own_run.path / "student.onnx")
 
     def drawn(source, **settings):
         (found,) = explained(source, image, of="left", out=tmp_path / "out", **settings)

@@ -359,7 +359,7 @@ def test_explain_says_how_far_to_trust_it(stillroom, finished, picture_folder, t
     assert (written[0]["method"], written[0]["faithful"]) == ("eigen_cam", None)
 
 
-def test_explain_trusts_a_map_only_where_it_was_tested(stillroom, finished, picture_folder, tmp_path):
+def test_explain_trusts_a_map_only_where_it_was_tested(stillroom, finished, picture_folder, tmp_path, reseal):
     """Every image has a verdict of its own; people see each of them once."""
     import onnx
 
@@ -369,7 +369,7 @@ def test_explain_trusts_a_map_only_where_it_was_tested(stillroom, finished, pict
         if entry.key == "stillroom.explanation":
             tested = json.loads(entry.value) | {"faithful": True, "statement": "The maps are faithful."}
             entry.value = json.dumps(tested)
-    onnx.save(model, copy / "student.onnx")
+    reseal(model, copy / "student.onnx")
     Image.new("L", (40, 40), 255).save(tmp_path / "odd.png")
     images = [image, tmp_path / "odd.png"]
     own, _ = json.loads(stillroom("predict", copy, *images, "--json").out)

@@ -26,6 +26,7 @@ from stillroom.deployment.predictor import Prediction, Predictor, prediction_tab
 from stillroom.errors import UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule
+from stillroom.files.own_digest import KEY, with_own_digest
 from stillroom.task import MultiClass, MultiLabel, Task
 
 TWO = MultiClass(("dark", "bright"))
@@ -66,7 +67,7 @@ def write_model(path: Path, task: Task = TWO, *, channels: int = 1, white: float
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, metadata.to_properties())
-    onnx.save(model, path)
+    path.write_bytes(with_own_digest(model.SerializeToString()))
     return path
 
 
@@ -410,28 +411,135 @@ def test_wrong_models_are_refused_by_name(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_foreign_newer_and_damaged_metadata_are_refused_by_name(tmp_path):
-    path = write_model(tmp_path / "student.onnx")
-    model = onnx.load(path)
+@pytest.fixture
+def refused(tmp_path, reseal):
+    """``refused(properties, reason)``: a model with these properties, a missing one left out, is refused for that reason."""
+    model = onnx.load(write_model(tmp_path / "good.onnx"))
     good = {entry.key: entry.value for entry in model.metadata_props}
 
-    def refused(properties: dict[str, str], reason: str) -> None:
+    def refuse(changed: dict[str, str | None], reason: str, *, whole: bool = True) -> None:
         del model.metadata_props[:]
-        helper.set_model_props(model, properties)
-        onnx.save(model, path)
-        with pytest.raises(UsageError, match=reason):
+        told = {key: value for key, value in (good | changed).items() if value is not None}
+        helper.set_model_props(model, told)
+        path = tmp_path / "student.onnx"
+        if whole:
+            reseal(model, path)
+        else:
+            onnx.save(model, path)
+        with pytest.raises(UsageError, match=reason) as caught:
+            Predictor.load(path)
+        assert "\n" not in str(caught.value)
+
+    return refuse
+
+
+def test_foreign_newer_and_damaged_metadata_are_refused_by_name(refused):
+    nothing = dict.fromkeys(ModelMetadata(TWO, "", 8, 1, 255, "pad", 1).to_properties())
+    refused(nothing, "not one that Stillroom exported", whole=False)
+    refused({"stillroom.format": "4"}, "has format 4, this Stillroom reads format 3: export the model again")
+    refused({"stillroom.format": "1", "stillroom.layer": None}, "has format 1, this Stillroom reads format 3")
+    refused({"stillroom.task": None}, "damaged .*'task' is missing")
+    refused({"stillroom.task": '{"kind": "binary"}'}, "damaged .*'classes'")
+    refused({"stillroom.conformal": '{"coverage": 0.9}'}, "damaged Stillroom metadata .*'class_conditional'")
+    refused({"stillroom.foreign": '{"threshold": 1}'}, "damaged Stillroom metadata")
+    refused({"stillroom.explanation": '{"faithful": true, "statement": "", "method": "eigen_cam"}'}, "damaged .*'fast'")
+
+
+RULE = {"coverage": 0.9, "class_conditional": False, "thresholds": [0.5, None], "images": 30}
+FAR = {"energy_location": 0, "energy_scale": 1, "distance_location": 0, "distance_scale": 1}
+FAR |= {"threshold": 3, "refusals": 0.05, "images": 30}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("white", "bright", "white is 'bright'; it must be one less than a power of two, from 255 to 65535"),
+        ("white", 254.0, "white is 254.0; it must be"),
+        ("white", 0, "white is 0; it must be"),
+        ("size", 8.5, "size is 8.5; it must be a whole number of pixels"),
+        ("size", 0, "size is 0; it must be"),
+        ("size", 9, "says size 9, and its graph takes images of 8 x 8"),
+        ("channels", 2, "channels is 2; it must be 1 or 3"),
+        ("channels", 3, "says 3 channels, and its graph takes 1"),
+        ("fit", "crop", "fit is 'crop'; it must be pad or resize"),
+        ("temperature", 0, "temperature is 0; it must be above 0 and finite"),
+        ("temperature", float("inf"), "temperature is inf; it must be above 0 and finite"),
+        ("synthetic", 1, "synthetic is 1; it must be true or false"),
+        ("hidden", [1.5], r"hidden is \[1.5\]; it must be numbers from 0 to 1"),
+        ("hidden", [0.1, 0.2], "hidden has 2 values for 1 channels"),
+        ("name", "", "name is ''; it must be a name"),
+        ("details", {"data": 1}, "details is .*; it must be texts by name"),
+        (
+            "task",
+            {"kind": "binari", "classes": ["a", "b"], "ordinal": False},
+            "task.kind is 'binari'; it must be one of",
+        ),
+        (
+            "task",
+            {"kind": "multiclass", "classes": ["a", "b"], "ordinal": False},
+            "task.kind is 'multiclass', which does",
+        ),
+        ("task", {"kind": "binary", "classes": ["a", "a"], "ordinal": False}, "Class names must differ"),
+        ("task", {"kind": "binary", "classes": ["a", 1], "ordinal": False}, "task.classes is .* a list of names"),
+        (
+            "task",
+            {"kind": "multiclass", "classes": ["a", "b", "c"], "ordinal": False},
+            "3 classes, and its graph answers 2",
+        ),
+        ("layer", "body", "has no output map, which its metadata speak of"),
+        ("conformal", RULE | {"coverage": 1.9}, "conformal.coverage is 1.9; it must be between 0 and 1"),
+        (
+            "conformal",
+            RULE | {"thresholds": [0.5]},
+            "conformal.thresholds is .* a number or null for each of 2 classes",
+        ),
+        ("conformal", RULE | {"thresholds": [0.5, -3]}, "conformal.thresholds is"),
+        ("conformal", [0.5], r"conformal is \[0.5\]; it must be an object or null"),
+        ("foreign", FAR | {"energy_scale": 0}, "foreign.energy_scale is 0; it must be above 0 and finite"),
+        ("foreign", FAR | {"threshold": float("nan")}, "foreign.threshold is nan; it must be"),
+        ("foreign", FAR | {"treshold": 3}, "foreign has the unknown part treshold"),
+        ("explanation", {"faithful": "yes"}, "explanation.faithful is 'yes'; it must be true, false or null"),
+    ],
+)
+def test_a_value_that_cannot_be_true_is_refused_by_its_name(refused, name, value, wanted):
+    refused({f"stillroom.{name}": json.dumps(value)}, wanted)
+
+
+def test_good_rules_pass(tmp_path):
+    assert Predictor.load(write_model(tmp_path / "m.onnx", conformal=RULE, foreign=FAR)).conformal.coverage == 0.9
+
+
+def test_a_changed_file_is_refused_by_name(tmp_path):
+    path = write_model(tmp_path / "student.onnx")
+    content = path.read_bytes()
+    for bit in np.random.default_rng(0).integers(8 * len(content), size=200):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"student\.onnx (was changed or damaged|carries damaged|is not an ONNX)"):
             Predictor.load(path)
 
-    refused({}, "not one that Stillroom exported")
-    refused(good | {"stillroom.format": "3"}, "has format 3, this Stillroom reads format 2: export the model again")
-    old = {key: value for key, value in good.items() if key not in ("stillroom.layer", "stillroom.hidden")}
-    refused(old | {"stillroom.format": "1"}, "has format 1, this Stillroom reads format 2")
-    refused(good | {"stillroom.white": "bright"}, "damaged Stillroom metadata")
-    refused({key: value for key, value in good.items() if key != "stillroom.task"}, "damaged .*'task'")
-    refused(good | {"stillroom.task": '{"kind": "binary"}'}, "damaged .*'classes'")
-    refused(good | {"stillroom.conformal": '{"coverage": 0.9}'}, "damaged Stillroom metadata .*'thresholds'")
-    refused(good | {"stillroom.foreign": '{"threshold": 1}'}, "damaged Stillroom metadata")
-    refused(good | {"stillroom.explanation": '{"faithful": true, "statement": "", "method": "x"}'}, "damaged .*'fast'")
+
+def test_a_digest_whose_name_or_form_is_damaged_is_missed(tmp_path):
+    path = write_model(tmp_path / "student.onnx")
+    content = path.read_bytes()
+    place = content.index(KEY.encode())
+    for byte in range(place, place + len(KEY) + 2 + 66):
+        damaged = bytearray(content)
+        damaged[byte] ^= 1 << byte % 8
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"student\.onnx (was changed or damaged|carries damaged|is not an ONNX)"):
+            Predictor.load(path)
+
+
+def test_a_file_of_before_digests_is_opened(tmp_path):
+    path = write_model(tmp_path / "student.onnx")
+    model = onnx.load(path)
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
+    del model.metadata_props[:]
+    helper.set_model_props(model, kept | {"stillroom.format": "2"})
+    onnx.save(model, path)
+    assert Predictor.load(path).classes == TWO.classes
 
 
 def test_predicting_imports_neither_torch_nor_pandas_nor_sklearn(tmp_path):

@@ -12,13 +12,14 @@ from importlib.metadata import version
 from typing import Any
 
 from stillroom.data.geometry import Fit
+from stillroom.deployment.values import check_values
 from stillroom.errors import UsageError
-from stillroom.evaluation.conformal import ConformalRule
-from stillroom.evaluation.ood import ForeignRule
+from stillroom.files.own_digest import BLANK, KEY, states_digest
 from stillroom.task import Task, from_description
 
-FORMAT = 2
-"""Version of the exported file's contract: its inputs, outputs and metadata."""
+FORMAT = 3
+"""Version of the exported file's contract: its inputs, outputs and metadata. Format 2 had no digest."""
+_READ = (2, FORMAT)
 
 _PREFIX = "stillroom."
 
@@ -66,7 +67,10 @@ class ModelMetadata:
     stillroom: str = field(default_factory=lambda: version("stillroom"))
 
     def to_properties(self) -> dict[str, str]:
-        """ONNX metadata properties: every value is a JSON text, every key starts with ``stillroom.``."""
+        """ONNX metadata properties: every value is a JSON text, every key starts with ``stillroom.``.
+
+        The digest is blank: :func:`~stillroom.files.own_digest.with_own_digest` fills it in when the file is written.
+        """
         values: dict[str, Any] = {
             "format": FORMAT,
             "version": self.stillroom,
@@ -86,7 +90,7 @@ class ModelMetadata:
             "foreign": self.foreign,
             "details": dict(self.details),
         }
-        return {_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()}
+        return {_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()} | {KEY: BLANK}
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], source: str) -> ModelMetadata:
@@ -102,38 +106,37 @@ class ModelMetadata:
                 for key, text in properties.items()
                 if key.startswith(_PREFIX)
             }
-            if values["format"] != FORMAT:
+            if values["format"] not in _READ:
                 raise UsageError(
                     f"{source} has format {values['format']}, this Stillroom reads format {FORMAT}: export"
                     f" the model again, or use Stillroom {values.get('version')}, which wrote it."
                 )
-            for rule, stored in ((ConformalRule, values["conformal"]), (ForeignRule, values["foreign"])):
-                if stored is not None:
-                    rule.from_dict(stored)  # a damaged rule is found now, not at the first image
+            if values["format"] == FORMAT and not states_digest(properties):
+                raise ValueError("its digest is missing")
+            check_values(values)
             return cls(
                 task=from_description(values["task"]),
                 name=values["name"],
-                size=int(values["size"]),
-                channels=int(values["channels"]),
+                size=values["size"],
+                channels=values["channels"],
                 white=float(values["white"]),
                 fit=values["fit"],
                 temperature=float(values["temperature"]),
-                synthetic=bool(values["synthetic"]),
+                synthetic=values["synthetic"],
                 layer=values["layer"],
                 hidden=tuple(map(float, values["hidden"])),
-                explanation=_tested(values["explanation"]),
+                explanation=values["explanation"],
                 conformal=values["conformal"],
                 foreign=values["foreign"],
                 details=values["details"],
                 stillroom=values["version"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UsageError(
-                f"{source} carries damaged Stillroom metadata ({type(error).__name__}: {error})."
+                f"{source} carries damaged Stillroom metadata ({_said(error)})."
                 " Export the model again with `stillroom export RUN`."
             ) from error
 
 
-def _tested(explanation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The same. Raises KeyError where a part that its readers rely on is missing."""
-    return explanation and {key: explanation[key] for key in ("faithful", "statement", "method", "fast")}
+def _said(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -17,6 +17,7 @@ from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import RunError
 from stillroom.files.atomic import write_atomically
+from stillroom.files.own_digest import with_own_digest
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -45,8 +46,8 @@ def export_onnx(
     Input ``images`` ``[B, channels, size, size]`` float32 in [0, 1]; outputs ``logits`` ``[B, K]`` and
     calibrated ``probabilities`` ``[B, K]``, and where asked for ``map`` ``[B, C', H', W']``, from which heat maps are made,
     and ``distance`` ``[B]``, how far an image's features lie from those of training; float32, any ``B >= 1``. Preprocessing,
-    classes and rules stand in the file's metadata (:class:`~stillroom.deployment.metadata.ModelMetadata`). The same weights
-    give the same bytes.
+    classes and rules stand in the file's metadata (:class:`~stillroom.deployment.metadata.ModelMetadata`), and its own digest
+    (:mod:`~stillroom.files.own_digest`). The same weights give the same bytes.
 
     Args:
         network: ``[B, C, H, W]`` float32 in [0, 1] to logits ``[B, K]``. Its mode, device and precision are
@@ -69,7 +70,7 @@ def export_onnx(
     _strip(model)
     for key, value in metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
-    content = model.SerializeToString(deterministic=True)
+    content = with_own_digest(model.SerializeToString(deterministic=True))
     write_atomically(path, lambda target: target.write_bytes(content))
     return path
 

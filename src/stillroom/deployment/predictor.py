@@ -17,6 +17,8 @@ from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule, energy
+from stillroom.files.digests import require_whole
+from stillroom.files.own_digest import own_state
 from stillroom.shown import shown
 from stillroom.task import Task
 
@@ -120,7 +122,7 @@ class Predictor:
             threads: CPU threads for one batch; 0 takes one per physical core.
 
         Raises:
-            UsageError: there is no such model, or it was not exported by Stillroom.
+            UsageError: there is no such model, it is not as it was exported, or it was not exported by Stillroom.
         """
         path = Path(source)
         if path.is_dir():
@@ -132,6 +134,10 @@ class Predictor:
         if not path.is_file():
             raise UsageError(f"There is no model at {path}: name the folder of a finished run, or an .onnx file.")
 
+        remedy = "copy it again, or export it again with `stillroom export RUN`"
+        if own_state(path) == "damaged":
+            raise UsageError(f"{path} was changed or damaged after it was exported: {remedy}.")
+        require_whole(path, remedy)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -142,8 +148,13 @@ class Predictor:
         except Exception as error:  # the runtime's own exception types have no public base
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"{path} is not an ONNX model that can be opened: {reason}") from error
-        properties = session.get_modelmeta().custom_metadata_map
-        return cls(session, ModelMetadata.from_properties(properties, str(path)))
+        try:
+            properties = session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise UsageError(f"{path} carries damaged Stillroom metadata (no text): {remedy}.") from None
+        metadata = ModelMetadata.from_properties(properties, str(path))
+        _require_fit(session, metadata, path)
+        return cls(session, metadata)
 
     @property
     def task(self) -> Task:
@@ -309,6 +320,34 @@ class Predictor:
 
     def _named(self, chosen: np.ndarray) -> tuple[str, ...]:
         return tuple(name for name, on in zip(self.classes, chosen, strict=True) if on)
+
+
+def _require_fit(session: InferenceSession, metadata: ModelMetadata, path: Path) -> None:
+    """Raises UsageError where the metadata speak of another graph."""
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    wanted = [
+        "logits",
+        "probabilities",
+        *(["map"] if metadata.layer else []),
+        *(["distance"] if metadata.foreign else []),
+    ]
+    images = next((entry.shape for entry in session.get_inputs() if entry.name == "images"), None)
+    _, channels, height, width = images if images and len(images) == 4 else (None,) * 4
+    absent = [name for name in wanted if name not in shapes]
+    classes = shapes.get("logits", [None])[-1]
+    reason = ""
+    if absent:
+        reason = f"it has no output {absent[0]}, which its metadata speak of"
+    elif isinstance(channels, int) and channels != metadata.channels:
+        reason = f"it says {metadata.channels} channels, and its graph takes {channels}"
+    elif isinstance(height, int) and (height, width) != (metadata.size, metadata.size):
+        reason = f"it says size {metadata.size}, and its graph takes images of {height} x {width}"
+    elif isinstance(classes, int) and classes != len(metadata.task.classes):
+        reason = f"it says {len(metadata.task.classes)} classes, and its graph answers {classes}"
+    if reason:
+        raise UsageError(
+            f"{path} carries damaged Stillroom metadata ({reason}). Export it again with `stillroom export RUN`."
+        )
 
 
 def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = False, top: int = 5) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +20,7 @@ KEY = "stillroom.sha256"
 BLANK = '"' + "0" * 64 + '"'
 """Its value before the digest is known."""
 
+_VALUE = re.compile('"[0-9a-f]{64}"')
 _PLACE = re.compile(re.escape(KEY.encode()) + rb'\x12\x42"([0-9a-f]{64})"')  # field 2 of an entry, 66 bytes long
 
 
@@ -42,6 +44,11 @@ def own_state(path: Path) -> State:
         start, stop, stated = places[-1]
         with memoryview(content) as view:
             return "whole" if _without(view, start, stop) == stated else "damaged"
+
+
+def states_digest(properties: Mapping[str, str]) -> bool:
+    """Whether a file's metadata hold a digest: where it must, and does not, its name or its form was damaged."""
+    return _VALUE.fullmatch(properties.get(KEY, "")) is not None
 
 
 def _without(content: memoryview, start: int, stop: int) -> str:

@@ -18,6 +18,7 @@ from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.ood import FeatureDensity
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
+from stillroom.files.digests import record
 from stillroom.models.network import Network
 from stillroom.run.begun_with import same_data
 from stillroom.run.folder import Run
@@ -81,10 +82,11 @@ def export_network(
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
         details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
     )
-    untried = export_onnx(network, path.with_name(f"untried-{path.name}"), metadata, layer=layer, density=density)
+    untried = export_onnx(network, path.with_name(f".{path.name}.untried.tmp"), metadata, layer=layer, density=density)
     try:
         parity = check_parity(untried, network, images, layer=layer, density=density)
         require_parity(parity, path)
+        record(path, untried)
         untried.replace(path)  # only now: what stood there before is good
     finally:
         untried.unlink(missing_ok=True)
