@@ -53,6 +53,8 @@ FILES = {
     "images.parquet": "What the run began with, image by image: `id`, `split` (`unlabelled` for images without labels), "
     "`label`, `patient`, and the digests of decoded `pixels` and `mask` (empty without one). A run that goes on compares its "
     "data with it.",
+    "digests.jsonl": "The SHA-256 of every file as it was written, a line each; by it the files are checked when they are "
+    "opened.",
     "audit.json": "What the audit found; see [below](#auditjson).",
     "history.jsonl": "One line per trained epoch; see [below](#historyjsonl).",
     "student/": "The distilled student: `model.safetensors` and `model.json`. No pickle.",
@@ -86,8 +88,8 @@ FILES = {
     "MODEL_CARD.md": "The model card.",
     "evaluations/": "One JSON file per `stillroom evaluate`, named after the source, its split and a hash of "
     "how it was read.",
-    "checkpoints/": "Only while a network trains: its state after the last epoch, and its best weights. A run goes on "
-    "from here.",
+    "checkpoints/": "Only while a network trains: its state after the last two looks at validation, and its best weights, "
+    "each with its digest at its end. A run goes on from here.",
 }
 """Every file and folder that a run may leave; tests/test_docs.py compares it with a real run."""
 
@@ -353,6 +355,7 @@ def _run_folder() -> Iterator[str]:
     )
     yield "### history.jsonl"
     yield _table(("Key", "Meaning"), [(f"`{key}`", text) for key, text in HISTORY.items()])
+    yield "A line ends in `check`: the first 32 bits of the SHA-256 of the JSON text before it, closed by `}`, in hex."
     yield "### audit.json"
     yield _attributes(Audit)
     yield "The entries of its lists:"
@@ -369,11 +372,12 @@ def _run_folder() -> Iterator[str]:
     )
     texts = sections(ModelMetadata)["Attributes"] | {
         "format": "version of this contract",
+        "sha256": "the file's own SHA-256, taken with zeros in the place of these 64 digits; a file of format 2 has none",
         "version": "the Stillroom that wrote the file",
         "decision_rule": "the rule in words",
         "task": "`kind`, `classes` and what else describes the task: what the outputs mean",
     }
-    keys = ("format", "version", "task", "decision_rule", "name", "size", "channels", "white", "fit")
+    keys = ("format", "sha256", "version", "task", "decision_rule", "name", "size", "channels", "white", "fit")
     keys += ("temperature", "synthetic", "layer", "hidden", "explanation", "conformal", "foreign", "details")
     yield _table(("Property", "Meaning"), [(f"`stillroom.{key}`", texts[key]) for key in keys])
     yield (

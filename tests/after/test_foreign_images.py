@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from stillroom import UsageError
 from stillroom.after.foreign_images import evaluate_foreign
+from stillroom.files.atomic import write_arrays, write_json
 from stillroom.run.stages.export import export_student
 
 
@@ -136,7 +137,7 @@ def test_a_run_without_a_rule_says_why(unwritten, holiday):
     (unwritten.path / "foreign_scores.npz").unlink()
     metrics = unwritten.metrics
     metrics["ood"] = {"rule": None, "statement": "Foreign images are not refused: no class with two images."}
-    (unwritten.path / "metrics.json").write_text(json.dumps(metrics))
+    write_json(unwritten.path / "metrics.json", metrics)
     with pytest.raises(UsageError, match="has no rule for foreign images: Foreign images are not refused: no class"):
         asked(unwritten, holiday)
 
@@ -154,7 +155,7 @@ def test_whole_patients_are_resampled_where_they_are_known(unwritten, holiday):
     alone = asked(unwritten, holiday)
     count = len(kept["energy"])
     kept["patients"] = np.array([f"p{number // 6}" for number in range(count)])
-    np.savez(unwritten.path / "foreign_scores.npz", **kept)
+    write_arrays(unwritten.path / "foreign_scores.npz", kept)
     grouped = asked(unwritten, holiday)
     assert grouped["auroc"]["value"] == alone["auroc"]["value"]
     assert grouped["auroc"] != alone["auroc"]

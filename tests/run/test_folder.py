@@ -19,7 +19,7 @@ def run(tmp_path):
 
 
 def test_a_new_folder_says_what_is_to_be_run(run):
-    assert sorted(path.name for path in run.path.iterdir()) == ["manifest.json", "settings.yaml"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["digests.jsonl", "manifest.json", "settings.yaml"]
     assert Run.open(run.path).settings == SETTINGS
     assert Run.open(str(run.path)).settings == SETTINGS
     assert run.manifest["source"] == "phantoms:50"
@@ -86,7 +86,7 @@ def test_discarding_spares_what_was_trained(run):
     [
         ("settings.yaml", "source: [", "settings.yaml is not valid YAML"),
         ("settings.yaml", "seed: 1", "`source` is missing"),
-        ("manifest.json", '{"created"', "manifest.json is damaged: it is not JSON"),
+        ("manifest.json", '{"created"', "manifest.json was changed or damaged after it was written: put back a copy"),
     ],
 )
 def test_damage_is_named(run, name, text, words):

@@ -20,6 +20,7 @@ from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
 from stillroom.evaluation.ood import energy, foreign_report
 from stillroom.files.atomic import write_json
+from stillroom.files.digests import require_whole
 from stillroom.progress import progress
 from stillroom.run.folder import FOREIGN_SCORES, Run
 from stillroom.settings.sections import DataSettings
@@ -50,6 +51,7 @@ def evaluate_foreign(
         UsageError: the run has no rule for foreign images, or there is no readable image.
     """
     predictor, metrics = run.predictor(), run.metrics
+    require_whole(run.path / FOREIGN_SCORES)
     if predictor.foreign is None or not (run.path / FOREIGN_SCORES).exists():
         raise UsageError(f"{run.path} has no rule for foreign images: {_why(metrics)}")
     images, name, description = _images(source, data, split, predictor, run)

@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stillroom.errors import UsageError
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import cache_root, is_complete, publish, write_meta
-from stillroom.models.saving import DESCRIPTION, WEIGHTS
+from stillroom.files.digests import LIST, sealed_states
+from stillroom.models.saving import DESCRIPTION, WEIGHTS, load_network
+from stillroom.progress import remark
 
 _HISTORY = "history.json"
 
@@ -28,9 +31,16 @@ def recall(name: str, folder: Path) -> list[dict[str, Any]] | None:
     kept = _place(name)
     if not is_complete(kept):
         return None
+    history = _history(kept)
+    if history is None:
+        shutil.rmtree(kept, ignore_errors=True)
+        remark(
+            f"The teacher in {kept} was changed or damaged after it was written: it is thrown away and trained again."
+        )
+        return None
     for file in (WEIGHTS, DESCRIPTION):  # the description last: it tells that the network is there
         write_atomically(folder / file, partial(shutil.copyfile, kept / file))
-    return json.loads((kept / _HISTORY).read_text(encoding="utf-8"))
+    return history
 
 
 def keep(name: str, folder: Path, history: list[dict[str, Any]]) -> None:
@@ -47,6 +57,20 @@ def keep(name: str, folder: Path, history: list[dict[str, Any]]) -> None:
         write_meta(target, {"network": name})
 
     publish(_place(name), build)
+
+
+def _history(kept: Path) -> list[dict[str, Any]] | None:
+    """What the training of a teacher in the cache logged; None where anything of the teacher is damaged."""
+    states = sealed_states(kept)
+    if not {"whole", "no digest"}.issuperset(states.values()):
+        return None
+    try:
+        if LIST not in states:  # of before digests: the network knows its own
+            load_network(kept)
+        history = json.loads((kept / _HISTORY).read_text(encoding="utf-8"))
+    except (UsageError, OSError, ValueError):
+        return None
+    return history if isinstance(history, list) and all(isinstance(line, dict) for line in history) else None
 
 
 def _place(name: str) -> Path:

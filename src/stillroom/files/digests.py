@@ -227,6 +227,20 @@ def require_whole(path: Path, remedy: str = "put back a copy of it, or make the 
         remark(f"{ledger} is damaged in line {damaged[0]}: a file that is named there cannot be checked by it.")
 
 
+def say_if_changed(path: Path) -> None:
+    """Say in a line that a file which people may edit, such as settings.yaml, is not as it was written."""
+    if state_of(path) == "damaged":
+        remark(f"{path} was changed after it was written: it counts as it stands now.")
+
+
+def stands(path: Path) -> bool:
+    """Whether a file that can be made again is there and whole. One that is damaged counts as absent, which is said."""
+    state = state_of(path)
+    if state == "damaged":
+        remark(f"{path} was changed or damaged after it was written: it is made again.")
+    return state in ("whole", "no digest")
+
+
 def ledger_states(folder: Path) -> Iterator[tuple[str, State]]:
     """How every file below a folder with a ledger stands, by name, and those that are gone; hidden files are passed over.
 

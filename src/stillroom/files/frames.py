@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillroom.errors import UsageError
+from stillroom.files.digests import require_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,8 +16,9 @@ def read_frame(path: Path) -> pd.DataFrame:
     """The rows of a .parquet file.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it is not as it was written, or cannot be read.
     """
+    require_whole(path)
     import pandas as pd
 
     try:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from stillroom.errors import UsageError
 from stillroom.files.atomic import write_atomically, write_json
+from stillroom.files.digests import require_whole
 from stillroom.models.network import Network
 from stillroom.models.weights import fill_exactly, weights_digest
 from stillroom.models.zoo import restore
@@ -53,6 +54,8 @@ def load_network(folder: Path) -> Network:
     Raises:
         UsageError: there is none, or its files are damaged or do not belong together.
     """
+    for name in (WEIGHTS, DESCRIPTION):
+        require_whole(folder / name, "put back a copy of it, or train the network again")
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         height, width = description["input_size"]

@@ -15,7 +15,9 @@ import numpy as np
 
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.roles import CONTROL, MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER
+from stillroom.files.digests import read_lines, require_whole, say_if_changed
 from stillroom.files.frames import read_frame
+from stillroom.progress import remark
 from stillroom.report.numbers import Estimate, estimate
 from stillroom.task import Task, from_description
 
@@ -171,11 +173,11 @@ def load(run: Path) -> Record:
     record = Record(
         folder=run,
         task=task,
-        settings=_yaml(run / "settings.yaml"),
+        settings=_edited(run / "settings.yaml"),
         manifest=manifest,
         audit=_json(run / "audit.json") if (run / "audit.json").is_file() else None,
         metrics=metrics,
-        plan=_yaml(run / "plan.yaml") if (run / "plan.yaml").is_file() else None,
+        plan=_edited(run / "plan.yaml") if (run / "plan.yaml").is_file() else None,
         history=_history(run / "history.jsonl"),
         predictions=predictions,
         features=_arrays(run / "features.npz", predictions),
@@ -201,6 +203,7 @@ def heat_maps(record: Record) -> dict[str, np.ndarray]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    require_whole(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -222,16 +225,19 @@ def _yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _edited(path: Path) -> dict[str, Any]:
+    say_if_changed(path)
+    return _yaml(path)
+
+
 def _history(path: Path) -> list[dict[str, Any]]:
-    """Epochs as trained. One that a killed run repeated counts once; a damaged line is left out."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    """Epochs as trained. One that a killed run repeated counts once; a damaged line is left out, which is said."""
+    lines = read_lines(path)
+    if lines.damaged:
+        remark(f"{path} is damaged in line {lines.damaged[0]}: what the report shows of the training lacks that epoch.")
     epochs: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "role" in entry and "epoch" in entry:
+    for entry in lines.entries:
+        if "role" in entry and "epoch" in entry:
             epochs[str(entry["role"]), int(entry["epoch"])] = entry
     return list(epochs.values())
 
@@ -265,6 +271,7 @@ def _arrays(path: Path, predictions: Predictions | None) -> dict[str, np.ndarray
     """Arrays of an .npz whose ``index`` points into the predictions; empty without either file."""
     if predictions is None or not path.is_file():
         return {}
+    require_whole(path)
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     index = arrays.get("index", np.zeros(0, dtype=np.int64))

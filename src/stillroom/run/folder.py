@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import append_line, write_atomically, write_json
+from stillroom.files.digests import begin_ledger, read_lines, require_whole, say_if_changed, signed
 from stillroom.files.frames import read_frame
-from stillroom.progress import enter
+from stillroom.progress import enter, remark
 from stillroom.run.forecast import stage_of
 from stillroom.settings.whole import Settings, read_settings, to_dict
 from stillroom.task import Task, from_description
@@ -56,6 +57,8 @@ class Run:
         run = cls(path, settings)
         text = yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True)
         try:
+            path.mkdir(parents=True, exist_ok=True)
+            begin_ledger(path)
             write_atomically(path / "settings.yaml", lambda target: target.write_text(text, encoding="utf-8"))
             versions = {"stillroom": metadata.version("stillroom")} | {p: metadata.version(p) for p in _PACKAGES}
             run.note(
@@ -85,7 +88,9 @@ class Run:
                 if path.exists()
                 else f"There is no run folder {path}."
             )
-        return cls(path, read_settings(path / "settings.yaml"))
+        settings = path / "settings.yaml"
+        say_if_changed(settings)
+        return cls(path, read_settings(settings))
 
     # -- reading ------------------------------------------------------------------------------------------------
     @property
@@ -125,14 +130,11 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """One entry per trained epoch; an epoch that a killed run repeated counts once."""
-        path = self.path / "history.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = read_lines(self._history)
+        if lines.damaged:
+            remark(f"{self._history} is damaged in line {lines.damaged[0]}: what it said of an epoch is lost.")
         epochs: dict[tuple[str, int], dict[str, Any]] = {}
-        for text in lines:
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # the last line of a killed run may be cut
-                continue
+        for line in lines.entries:
             epochs[line["role"], line["epoch"]] = line
         return list(epochs.values())
 
@@ -176,7 +178,7 @@ class Run:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to history.jsonl."""
-        append_line(self.path / "history.jsonl", json.dumps(line, allow_nan=False))
+        append_line(self._history, signed(line))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -207,8 +209,13 @@ class Run:
         if not any((self.path / name).exists() for name in ("history.jsonl", "teacher", "checkpoints")):
             shutil.rmtree(self.path, ignore_errors=True)
 
+    @property
+    def _history(self) -> Path:
+        return self.path / "history.jsonl"
+
     def _json(self, name: str) -> dict[str, Any]:
         path = self._existing(name)
+        require_whole(path)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError:

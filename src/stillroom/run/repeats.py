@@ -16,6 +16,7 @@ from stillroom.evaluation.assess import predictions_frame
 from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.roles import CONTROL, STUDENT
 from stillroom.files.atomic import write_atomically
+from stillroom.files.digests import stands
 from stillroom.models.network import Network
 from stillroom.run import probes
 from stillroom.run.folder import Run
@@ -116,7 +117,7 @@ def of_repeats(trainings: Sequence[Trained], said: Probabilities) -> list[Traini
     for number, training in enumerate(trainings, start=1):
         bench = training.bench
         part = bench.run if number > 1 else bench.run.part("repeats/1")  # the run's own file is of what is exported
-        if not (part.path / "predictions.parquet").exists():
+        if not stands(part.path / "predictions.parquet"):
             own = {role: network for role, network in training.networks.items() if role in (STUDENT, CONTROL)}
             shared = {role: values for role, values in said.items() if role not in training.networks}
             write_predictions(part, bench, _calibrated(bench, logits_of_networks(bench, own)) | shared)
@@ -137,7 +138,7 @@ def of_folds(bench: Workbench, fold: Callable[[int], Dataset]) -> list[Training]
         for number in range(2, bench.settings.evaluation.folds + 1):
             part = run.part(f"folds/{number}")
             again = Workbench(part, fold(number), number=number, show_progress=bench.show_progress)
-            if not (part.path / "predictions.parquet").exists():
+            if not stands(part.path / "predictions.parquet"):
                 trained = train(again)
                 simpler = probes.make(again) if bench.settings.evaluation.rivals else {}
                 logits = logits_of(again, trained.networks, simpler)

@@ -24,6 +24,7 @@ from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.intervals import group_indices
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import fingerprint
+from stillroom.files.digests import stands
 from stillroom.models.adapters import adapt
 from stillroom.models.network import Network
 from stillroom.models.weights import weights_digest
@@ -68,7 +69,7 @@ def same_as_begun(bench: Bench, role: str, network: Network) -> str:
 def fitted_head(bench: Bench, role: str, plain: Bank) -> nn.Linear:
     """The linear head of the pooled features in a bank, on the CPU; fitted once, then read from the run folder."""
     file = bench.run.path / role / "head.safetensors"
-    if not file.exists():
+    if not stands(file):
         with bench.run.stage(f"fit {role}'s head"):
             fitted = _fit_head(bench, plain)
         value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only

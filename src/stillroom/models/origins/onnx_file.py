@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import RunError, UsageError
+from stillroom.files.digests import require_whole
+from stillroom.files.own_digest import own_state
 from stillroom.models.normalisation import Normalisation
 from stillroom.models.origins.base import Origin, Provenance, no_published_weights
 from stillroom.models.origins.brought import Backbone, shape_of
@@ -109,6 +111,11 @@ class OnnxFile(Origin):
             raise UsageError(
                 f"No ONNX file at {self.file}. Put it back where it was, or name the place that it has now."
             )
+        if own_state(self.file) == "damaged":
+            raise UsageError(
+                f"{self.file} was changed or damaged after it was exported: copy it again, or export it again."
+            )
+        require_whole(self.file, "copy it again, or export it again")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = torch.get_num_threads()

@@ -21,6 +21,7 @@ from stillroom.explanation.heat_maps import BY_GRADIENT, Method, heat_maps
 from stillroom.explanation.layers import Layer, find_layer
 from stillroom.explanation.means import count_units
 from stillroom.files.atomic import write_arrays, write_json
+from stillroom.files.digests import stands
 from stillroom.models.multiply_adds import count_macs
 from stillroom.models.network import Network
 from stillroom.run.stage import Evidence, Stage
@@ -141,7 +142,7 @@ def make(
     if not len(drawn):
         return Explanations(None, layer)
     folder = run.path / FOLDER
-    if (folder / _FIGURES).exists():  # written last
+    if stands(folder / _FIGURES) and stands(folder / _MAPS):  # the former is written last
         return Explanations(json.loads((folder / _FIGURES).read_text(encoding="utf-8")), layer)
 
     asked = {role: networks[role] for role in dict.fromkeys((exported, *_ROLES)) if role in networks}

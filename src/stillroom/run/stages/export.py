@@ -18,7 +18,8 @@ from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.ood import FeatureDensity
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
-from stillroom.files.digests import record
+from stillroom.files.digests import record, stands
+from stillroom.files.own_digest import own_state
 from stillroom.models.network import Network
 from stillroom.run.begun_with import same_data
 from stillroom.run.folder import Run
@@ -106,7 +107,7 @@ def export_at_once(bench: Workbench, student: Network) -> None:
     run, task, table = bench.run, bench.task, bench.dataset.table
     path, wanted = run.path / MODEL_FILE, bench.settings.evaluation
     more = max(wanted.repeats, wanted.folds) > 1 or (wanted.control and bench.settings.recipe.has_control)
-    if path.exists() or not more:
+    if not more or (own_state(path) != "damaged" and stands(path)):
         return
     val = table.indices("val")
     with run.stage("first export"):

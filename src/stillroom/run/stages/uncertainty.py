@@ -24,6 +24,7 @@ from stillroom.evaluation.ood import (
     refusal_report,
 )
 from stillroom.files.atomic import write_arrays
+from stillroom.files.digests import require_whole
 from stillroom.models.network import Network
 from stillroom.run.folder import FOREIGN_SCORES
 from stillroom.run.stage import Evidence, Stage
@@ -172,7 +173,8 @@ def density_arrays(density: FeatureDensity) -> dict[str, np.ndarray]:
 
 
 def read_density(path: Path) -> FeatureDensity:
-    """The density that a run left."""
+    """The density that a run left. Raises UsageError where it is damaged."""
+    require_whole(path)
     with np.load(path, allow_pickle=False) as file:
         return FeatureDensity(
             file["centres"], file["directions"], file["precisions"], float(file["residual_precision"])
