@@ -251,7 +251,7 @@ def test_the_method_that_was_tested_is_the_one_that_is_drawn(own_run, pictures, 
 
 def test_an_old_run_is_explained_once_it_is_exported_anew(old_run, pictures, tmp_path):
     run = old_run
-    with pytest.raises(UsageError, match="has format 1, this Stillroom reads format 2: export"):
+    with pytest.raises(UsageError, match="has format 1, this Stillroom reads format 3: export"):
         explained(run.path, [pictures / "wide.png"], out=tmp_path / "out")
     _, parity = export_student(run)
     assert parity["passed"]

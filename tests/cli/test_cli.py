@@ -437,7 +437,7 @@ def test_a_run_of_an_earlier_stillroom(stillroom, refuse, old_run, picture_folde
     image = picture_folder / "left" / "000.png"
     for command in (["predict"], ["explain"], ["evaluate"]):
         message = refuse(*command, old_run.path, image if command != ["evaluate"] else picture_folder)
-        assert "has format 1, this Stillroom reads format 2: export the model again" in message
+        assert "has format 1, this Stillroom reads format 3: export the model again" in message
     assert stillroom("distill", "--resume", old_run.path).code == 0
     assert stillroom("export", old_run.path).code == 0
     assert "left" in stillroom("predict", old_run.path, image).out

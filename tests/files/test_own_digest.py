@@ -1,11 +1,11 @@
-"""A file that carries its own digest is known again without anything beside it."""
+"""Files that carry their own digest are known again without anything beside them."""
 
 from hashlib import sha256
 
 import numpy as np
 import pytest
 
-from stillroom.files.own_digest import BLANK, KEY, own_state, with_own_digest
+from stillroom.files.own_digest import BLANK, KEY, end_state, own_state, seal_end, with_own_digest
 
 onnx = pytest.importorskip("onnx")
 
@@ -52,3 +52,20 @@ def test_other_files_have_none(tmp_path):
     assert own_state(path) == "no digest"
     path.write_bytes(b"")
     assert own_state(path) == "no digest"
+
+
+@pytest.mark.parametrize("size", [0, 1, 300])
+def test_every_byte_before_a_digest_at_the_end_counts_and_the_digest_too(tmp_path, size):
+    path, content = tmp_path / "checkpoint-1.pt", np.random.default_rng(0).bytes(size)
+    assert end_state(path) == "missing"
+    path.write_bytes(content)
+    assert end_state(path) == "damaged"
+    seal_end(path)
+    whole = path.read_bytes()
+    assert whole == content + f"\nsha256 {sha256(content).hexdigest()}\n".encode()
+    assert end_state(path) == "whole"
+    for byte in range(len(whole)):
+        path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 1 << byte % 8]) + whole[byte + 1 :])
+        assert end_state(path) == "damaged", byte
+        path.write_bytes(whole[:byte])
+        assert end_state(path) == "damaged", byte

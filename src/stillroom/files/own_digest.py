@@ -1,7 +1,7 @@
-"""An ONNX file that carries its own digest among its metadata, so that it is known again where nothing stands beside it.
+"""Files that carry their own digest, so that they are known again where nothing stands beside them.
 
-It is the SHA-256 of the file's bytes with the 64 digits of the digest itself replaced by zeros. It is found in the bytes, as
-protobuf writes it: no onnx package is needed.
+An ONNX file has it among its metadata: the SHA-256 of the file's bytes with the 64 digits of the digest itself replaced by
+zeros. It is found in the bytes, as protobuf writes it: no onnx package is needed. A checkpoint has it at its end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from stillroom.files.digests import State
@@ -19,6 +19,10 @@ KEY = "stillroom.sha256"
 
 BLANK = '"' + "0" * 64 + '"'
 """Its value before the digest is known."""
+
+_SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
+_SEAL_BYTES = 73
+_BLOCK = 1 << 20
 
 _VALUE = re.compile('"[0-9a-f]{64}"')
 _PLACE = re.compile(re.escape(KEY.encode()) + rb'\x12\x42"([0-9a-f]{64})"')  # field 2 of an entry, 66 bytes long
@@ -49,6 +53,26 @@ def own_state(path: Path) -> State:
 def states_digest(properties: Mapping[str, str]) -> bool:
     """Whether a file's metadata hold a digest: where it must, and does not, its name or its form was damaged."""
     return _VALUE.fullmatch(properties.get(KEY, "")) is not None
+
+
+def seal_end(path: Path) -> None:
+    """Add the digest of a file to its end. What reads an archive of torch's passes over it."""
+    with path.open("rb+") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+        file.write(f"\nsha256 {digest}\n".encode())
+
+
+def end_state(path: Path) -> State:
+    """How a file stands by the digest at its end, read in pieces. One that has none is damaged: its end is gone."""
+    if not path.is_file():
+        return "missing"
+    size = path.stat().st_size - _SEAL_BYTES
+    digest = sha256()
+    with path.open("rb") as file:
+        for start in range(0, size, _BLOCK):
+            digest.update(file.read(min(_BLOCK, size - start)))
+        seal = _SEAL.fullmatch(file.read())
+    return "whole" if seal and seal[1].decode() == digest.hexdigest() else "damaged"
 
 
 def _without(content: memoryview, start: int, stop: int) -> str:

@@ -8,23 +8,19 @@ the same weights. Without any it starts anew.
 from __future__ import annotations
 
 import pickle
-import re
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stillroom.files.atomic import write_atomically
+from stillroom.files.own_digest import end_state, seal_end
 from stillroom.progress import remark
 
 State = dict[str, Any]
 """What a checkpoint holds: tensors, plain values, and dicts and lists of them; ``epoch`` and ``best_epoch`` among them."""
 
 _KEPT = 2
-_SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
-_SEAL_BYTES = 73
-_BLOCK = 1 << 20
 
 
 def save(folder: Path, state: State, best: State | None) -> None:
@@ -72,25 +68,12 @@ def best_weights(folder: Path, epoch: int, device: torch.device) -> State | None
     return _read(path, device) if path.is_file() else _read(folder / "best.pt", device, sealed=False)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint, or best weights, have the digest that stands at their end. Read in pieces."""
-    size = path.stat().st_size - _SEAL_BYTES
-    if size < 0:
-        return False
-    digest = sha256()
-    with path.open("rb") as file:
-        for start in range(0, size, _BLOCK):
-            digest.update(file.read(min(_BLOCK, size - start)))
-        seal = _SEAL.fullmatch(file.read())
-    return seal is not None and seal[1].decode() == digest.hexdigest()
-
-
 def _has_best(folder: Path, state: State) -> bool:
     epoch = state["best_epoch"]
     if not epoch:
         return True
     path = _best(folder, epoch)
-    return is_whole(path) if path.is_file() else (folder / "best.pt").is_file()
+    return end_state(path) == "whole" if path.is_file() else (folder / "best.pt").is_file()
 
 
 def _best(folder: Path, epoch: int) -> Path:
@@ -105,16 +88,14 @@ def _numbered(folder: Path, kind: str) -> list[int]:
 def _write(path: Path, state: State) -> None:
     def write(target: Path) -> None:
         torch.save(state, target)
-        with target.open("rb+") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-            file.write(f"\nsha256 {digest}\n".encode())
+        seal_end(target)
 
     write_atomically(path, write, digest=False)
 
 
 def _read(path: Path, device: torch.device, *, sealed: bool = True) -> State | None:
     """What a file holds; None where it is damaged or gone. No pickle is run."""
-    if not path.is_file() or (sealed and not is_whole(path)):
+    if not path.is_file() or (sealed and end_state(path) != "whole"):
         return None
     try:
         return torch.load(path, map_location=device, weights_only=True)

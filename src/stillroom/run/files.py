@@ -1,0 +1,55 @@
+"""How the files of a run, and of the cache, stand by their digests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillroom.files.cache import META, cache_root
+from stillroom.files.digests import LIST, State, ledger_states, sealed_states
+from stillroom.files.own_digest import end_state, own_state
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file and how it stands.
+
+    Attributes:
+        path: the file.
+        state: ``whole`` (as it was written), ``damaged`` (changed since), ``no digest`` (of before digests, or not of
+            ours) or ``missing``.
+        remade: whether what uses it makes it again where it is damaged, so that nothing need be done.
+    """
+
+    path: Path
+    state: State
+    remade: bool
+
+
+def files_of_run(run: Path) -> list[Checked]:
+    """Every file of a run folder, hidden ones left out, and those that are gone; each is read whole."""
+    found = []
+    for name, state in ledger_states(run):
+        path = run / name
+        if "checkpoints" in path.parts[len(run.parts) :] and path.suffix == ".pt":
+            numbered = "-" in path.stem
+            found.append(Checked(path, end_state(path) if numbered else state, remade=True))
+        elif path.suffix == ".onnx" and state in ("whole", "no digest"):
+            own = own_state(path)
+            found.append(Checked(path, state if own == "no digest" else own, remade=False))
+        else:
+            found.append(Checked(path, state, remade=False))
+    return found
+
+
+def files_of_cache(root: Path | None = None) -> list[Checked]:
+    """Every file of the cache's stores, banks and teachers; each is read whole. Default: the user's cache."""
+    root = root or cache_root()
+    folders = sorted(meta.parent for meta in root.glob(f"*/*/{META}")) if root.is_dir() else []
+    folders += sorted(known.parent for known in root.glob(f"*/*/{LIST}") if not (known.parent / META).exists())
+    return [
+        Checked(folder / name, state, remade=True)
+        for folder in folders
+        if not folder.name.startswith(".")
+        for name, state in sealed_states(folder).items()
+    ]
