@@ -69,11 +69,12 @@ def test_a_damaged_one_falls_back_to_the_one_before_with_a_word(tmp_path, capsys
     assert names(tmp_path) == []
 
 
-def test_a_state_whose_best_weights_are_damaged_is_none(tmp_path):
+def test_a_state_whose_best_weights_are_damaged_is_none(tmp_path, capsys):
     checkpoints.save(tmp_path, state(1, 1), {"student": 1})
     checkpoints.save(tmp_path, state(2, 2), {"student": 2})
     flip(tmp_path / "best-2.pt", 50)
     assert checkpoints.newest(tmp_path, CPU)["epoch"] == 1
+    assert f"{tmp_path / 'best-2.pt'} was changed or damaged" in capsys.readouterr().err
     assert checkpoints.best_weights(tmp_path, 2, CPU) is None
 
 

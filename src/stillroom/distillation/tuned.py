@@ -11,7 +11,7 @@ from typing import Any
 from stillroom.errors import UsageError
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import cache_root, is_complete, publish, write_meta
-from stillroom.files.digests import LIST, sealed_states
+from stillroom.files.digests import LIST, damage_in, sealed_states
 from stillroom.models.saving import DESCRIPTION, WEIGHTS, load_network
 from stillroom.progress import remark
 
@@ -29,14 +29,13 @@ def recall(name: str, folder: Path) -> list[dict[str, Any]] | None:
         What its training logged, one entry per epoch; None where it is not in the cache, and ``folder`` is left alone.
     """
     kept = _place(name)
-    if not is_complete(kept):
+    if not kept.is_dir():
         return None
     history = _history(kept)
     if history is None:
+        damaged = kept / (damage_in(kept) or "")
+        remark(f"{damaged} was changed or damaged after it was written: the teacher is thrown away and trained again.")
         shutil.rmtree(kept, ignore_errors=True)
-        remark(
-            f"The teacher in {kept} was changed or damaged after it was written: it is thrown away and trained again."
-        )
         return None
     for file in (WEIGHTS, DESCRIPTION):  # the description last: it tells that the network is there
         write_atomically(folder / file, partial(shutil.copyfile, kept / file))
@@ -62,7 +61,7 @@ def keep(name: str, folder: Path, history: list[dict[str, Any]]) -> None:
 def _history(kept: Path) -> list[dict[str, Any]] | None:
     """What the training of a teacher in the cache logged; None where anything of the teacher is damaged."""
     states = sealed_states(kept)
-    if not {"whole", "no digest"}.issuperset(states.values()):
+    if not is_complete(kept) or not {"whole", "no digest"}.issuperset(states.values()):
         return None
     try:
         if LIST not in states:  # of before digests: the network knows its own

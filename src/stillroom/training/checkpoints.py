@@ -57,8 +57,9 @@ def newest(folder: Path, device: torch.device) -> State | None:
         if state is not None and _has_best(folder, state):
             return state
         path.unlink()
+        damaged = path if state is None else _best(folder, state["best_epoch"])
         goes_on = "training goes on from the one before" if path != found[-1] else "this training starts anew"
-        remark(f"{path} was changed or damaged after it was written: {goes_on}.")
+        remark(f"{damaged} was changed or damaged after it was written: {goes_on}.")
     return None
 
 
