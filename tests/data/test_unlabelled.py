@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stillroom.data.geometry import as_stored
 from stillroom.data.load import load_data
 from stillroom.data.unlabelled import load_unlabelled
 from stillroom.errors import UsageError
@@ -61,6 +62,32 @@ def test_broken_files_are_named(dataset, tmp_path):
     found = load_unlabelled(tmp_path, dataset.table, dataset.store, show_progress=False)
     assert [row.id for row in found.quarantined] == ["broken.png"]
     assert len(found.store) == 6
+
+
+@pytest.mark.parametrize("top", [900, 3000])
+def test_white_is_that_of_the_labelled_images(tmp_path, top):
+    """Darker films stay darker, those of 8 bits have their own full range, and what is brighter is set aside by name."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        film = rng.integers(0, 4096, (32, 32), dtype=np.uint16)
+        save(tmp_path / "labelled", f"{'ab'[number % 2]}/{number}.png", film)
+    dark, eight = rng.integers(0, top, (40, 32), dtype=np.uint16), rng.integers(0, 256, (32, 32), dtype=np.uint8)
+    hot = dark.copy()
+    hot[4, 5] = 65535
+    films = {"dark.png": dark, "eight.png": eight, "hot.png": hot, "bright.png": dark * 20}
+    for name, film in films.items():
+        save(tmp_path / "more", name, film)
+    dataset = load_data(tmp_path / "labelled", SETTINGS, show_progress=False)
+    assert dataset.store.white == 4095
+    found = load_unlabelled(tmp_path / "more", dataset.table, dataset.store, show_progress=False)
+    (broken,) = found.quarantined
+    assert (broken.id, "white is 4095" in broken.reason) == ("bright.png", True)
+    for side in (32, 48):
+        store = found.store_at(side, show_progress=False)
+        assert (store.white, store.facts.clipped.tolist()) == (4095, [0, 0, 1])
+        for row, film in enumerate([dark, eight, np.minimum(hot, 4095)]):
+            expected = as_stored(film, side, "pad", colour=False, white=4095)
+            np.testing.assert_array_equal(store.batch(np.array([row]))[0], expected)
 
 
 def test_a_folder_without_use_is_refused(dataset, picture_folder, tmp_path):

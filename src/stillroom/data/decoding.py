@@ -16,6 +16,7 @@ import numpy as np
 from stillroom.data.geometry import (
     WHITES,
     Fit,
+    as_stored,
     brighter,
     drop_equal_channels,
     fit_image,
@@ -59,20 +60,45 @@ class _Decoded:
     facts: _Facts
 
 
-def _decode(table: Table, row: int, size: int, fit: Fit, white: int = WHITES[-1]) -> _Decoded:
-    """One row; what is brighter than ``white`` is shown as white."""
+@dataclass(frozen=True)
+class Form:
+    """How images are laid on the training square.
+
+    Attributes:
+        size, fit: see :func:`~stillroom.data.geometry.fit_image`.
+        white: what means white, where that is not for these images to say; each is then stored as
+            :func:`~stillroom.data.geometry.as_stored` does it, and one that is brighter cannot be used.
+    """
+
+    size: int
+    fit: Fit
+    white: float | None = None
+
+    def lay(self, image: np.ndarray, size: int, fit: Fit, colour: bool) -> np.ndarray:
+        """``[3 or 1, size, size]``."""
+        if self.white is None:
+            square = fit_image(image, size, fit)
+            return planes(square if colour else luminance(square), 3 if colour else 1)
+        try:
+            return as_stored(image, size, fit, colour, self.white)
+        except UsageError as error:
+            raise UnreadableImage(str(error)) from None
+
+
+def _decode(table: Table, row: int, form: Form, clip: int = WHITES[-1]) -> _Decoded:
+    """One row; what is brighter than ``clip`` is shown as white."""
     index = int(table.rows[row])
     image = _checked(table.reader.read(index))
     height, width = image.shape[:2]
     given = table.reader.read_mask(index) if table.has_masks else None
     mask = None if given is None else _mask_of(image, given)
     above = tuple(brighter(image, one) for one in WHITES) if image.itemsize > 1 else (0,) * len(WHITES)
-    shown = np.minimum(image, np.uint16(white)) if any(above) else image
-    thumbnail = luminance(fit_image(shown, THUMBNAIL, "resize"))
+    shown = np.minimum(image, np.uint16(clip)) if any(above) else image
+    thumbnail = form.lay(shown, THUMBNAIL, "resize", colour=False)
     return _Decoded(
-        pixels=planes(fit_image(shown, size, fit), 3 if image.ndim == 3 else 1),
-        thumbnail=thumbnail[None],
-        mask=None if mask is None else fit_mask(mask, size, fit)[None],
+        pixels=form.lay(shown, form.size, form.fit, colour=image.ndim == 3),
+        thumbnail=thumbnail,
+        mask=None if mask is None else fit_mask(mask, form.size, form.fit)[None],
         facts=_Facts(
             digest=pixel_digest(image),
             mask_digest="" if mask is None else pixel_digest(mask.astype(np.uint8)),
@@ -128,10 +154,10 @@ def pixel_digest(image: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def is_readable(table: Table, row: int) -> bool:
+def is_readable(table: Table, row: int, white: float | None = None) -> bool:
     """Whether this row, found unreadable before, can be used now."""
     try:
-        _decode(table, row, 1, "resize")
+        _decode(table, row, Form(1, "resize", white))
     except UnreadableImage:
         return False
     return True
@@ -196,7 +222,7 @@ def _widen(rows: np.ndarray, channels: int, dtype: np.dtype) -> np.ndarray:
     return rows if rows.shape[1] == channels else np.repeat(rows, channels, axis=1)
 
 
-def decode_all(table: Table, size: int, fit: Fit, folder: Path, name: str, show: bool) -> None:
+def decode_all(table: Table, form: Form, folder: Path, name: str, show: bool) -> None:
     """Fill a store's folder: three raw arrays, ``index.npz`` with the facts (those of
     :class:`~stillroom.data.facts.ImageFacts` among them) and, last, ``meta.json``.
 
@@ -204,12 +230,12 @@ def decode_all(table: Table, size: int, fit: Fit, folder: Path, name: str, show:
     image that must be read twice changes in between.
     """
     stacks = {part: _Stack(folder / f"{part}.bin") for part in ("pixels", "thumbnails", "masks")}
-    no_mask = np.zeros((1, size, size), np.uint8)
+    no_mask = np.zeros((1, form.size, form.size), np.uint8)
     facts: list[_Facts] = []
     unreadable: list[tuple[int, str]] = []
     try:
         with progress("decoding images", len(table), enabled=show) as advance:
-            for row, decoded in _decode_in_threads(table, size, fit):
+            for row, decoded in _decode_in_threads(table, form):
                 advance()
                 if isinstance(decoded, UnreadableImage):
                     unreadable.append((row, str(decoded)))
@@ -220,9 +246,10 @@ def decode_all(table: Table, size: int, fit: Fit, folder: Path, name: str, show:
                     stacks["masks"].append(no_mask if decoded.mask is None else decoded.mask)
                 facts.append(decoded.facts)
         _refuse_mostly_unreadable(table, unreadable)
-        white = _white(facts)
-        clipped = [0 if white == 255 else fact.above[WHITES.index(int(white))] for fact in facts]
-        _clip(table, size, fit, white, clipped, unreadable, stacks)
+        white = form.white or _white(facts)
+        clipped = [fact.above[WHITES.index(int(white))] if white in WHITES else 0 for fact in facts]
+        if form.white is None:
+            _clip(table, form, white, clipped, unreadable, stacks)
         stacks["thumbnails"].to_uint8(white)
     finally:
         for stack in stacks.values():
@@ -252,8 +279,7 @@ def _white(facts: list[_Facts]) -> float:
 
 def _clip(
     table: Table,
-    size: int,
-    fit: Fit,
+    form: Form,
     white: float,
     clipped: list[int],
     unreadable: list[tuple[int, str]],
@@ -262,7 +288,7 @@ def _clip(
     """Decode those images again that have pixels brighter than white: at their native size these are made white."""
     rows = np.setdiff1d(np.arange(len(table)), [row for row, _ in unreadable])
     places = np.flatnonzero(clipped)
-    for number, decoded in _decode_in_threads(table.take(rows[places]), size, fit, int(white)):
+    for number, decoded in _decode_in_threads(table.take(rows[places]), form, int(white)):
         if isinstance(decoded, UnreadableImage):
             raise RunError(f"{table.ids[rows[places[number]]]} changed while it was being read: start again.")
         stacks["pixels"].replace(int(places[number]), decoded.pixels)
@@ -281,7 +307,7 @@ def _refuse_mostly_unreadable(table: Table, unreadable: list[tuple[int, str]]) -
 
 
 def _decode_in_threads(
-    table: Table, size: int, fit: Fit, white: int = WHITES[-1]
+    table: Table, form: Form, clip: int = WHITES[-1]
 ) -> Iterator[tuple[int, _Decoded | UnreadableImage]]:
     """Rows in order. Only a few are ever in flight, so a slow disk does not fill the memory with decoded images."""
     workers = min(16, os.cpu_count() or 1)
@@ -290,7 +316,7 @@ def _decode_in_threads(
         try:
             for row in range(len(table) + 2 * workers):
                 if row < len(table):
-                    waiting.append(pool.submit(_decode, table, row, size, fit, white))
+                    waiting.append(pool.submit(_decode, table, row, form, clip))
                 if row >= 2 * workers and waiting:
                     try:
                         yield row - 2 * workers, waiting.popleft().result()

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from stillroom.data.contents import contents_of
-from stillroom.data.decoding import THUMBNAIL, decode_all, is_readable
+from stillroom.data.decoding import THUMBNAIL, Form, decode_all, is_readable
 from stillroom.data.facts import ImageFacts
 from stillroom.data.geometry import PREPROCESSING_VERSION, Fit
 from stillroom.data.table import Table
@@ -119,7 +119,7 @@ class Store:
 
 
 def build_store(
-    table: Table, *, size: int, fit: Fit, cache: Path | None = None, progress: bool = True
+    table: Table, *, size: int, fit: Fit, white: float | None = None, cache: Path | None = None, progress: bool = True
 ) -> tuple[Store, Table, list[Quarantined]]:
     """Decode the table's images into a store, or re-open the store that an earlier call built from the same bytes.
 
@@ -130,6 +130,7 @@ def build_store(
         table: the rows.
         size: side of the stored images in pixels.
         fit: see :func:`stillroom.data.geometry.fit_image`.
+        white: what means white, where other images have said so. One of 16 bits that is brighter is then unreadable.
         cache: root of the cache; default :func:`stillroom.files.cache.cache_root`. The store is in ``stores/<name>``, where
             the name says from which bytes it was made, and how.
         progress: show how far decoding has come, on standard error.
@@ -142,18 +143,18 @@ def build_store(
         RunError: the disk is full, or a file changed while it was being read.
     """
     contents = contents_of(table, cache=cache, show_progress=progress)
-    name = fingerprint("store", PREPROCESSING_VERSION, size, fit, table.has_masks, contents)
+    name = fingerprint("store", PREPROCESSING_VERSION, size, fit, white, table.has_masks, contents)
     folder = (cache or cache_root()) / "stores" / name
 
     def build(scratch: Path) -> None:
-        decode_all(table, size, fit, scratch, name, progress)
+        decode_all(table, Form(size, fit, white), scratch, name, progress)
         if contents_of(table, cache=cache, show_progress=False) != contents:  # the name would tell of other bytes
             raise RunError(f"The images of {table.name} changed while they were being read: start again.")
 
     def valid(candidate: Path) -> bool:
         opened = _open(candidate, name, len(table), size, fit)
         # What was unreadable may have been mended without a new byte, such as a permission or a missing codec.
-        return opened is not None and not any(is_readable(table, row) for row, _ in opened[1])
+        return opened is not None and not any(is_readable(table, row, white) for row, _ in opened[1])
 
     least = len(table) * (size * size * (1 + table.has_masks) + THUMBNAIL * THUMBNAIL)
     publish(folder, build, valid=valid, needs=least)
@@ -165,13 +166,22 @@ def build_store(
     return store, table.take(kept), [Quarantined(str(table.ids[row]), reason) for row, reason in unreadable]
 
 
-def at_side(table: Table, store: Store, size: int, *, cache: Path | None = None, progress: bool = True) -> Store:
+def at_side(
+    table: Table,
+    store: Store,
+    size: int,
+    *,
+    white: float | None = None,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Store:
     """The images of a store, row for row, at another side, decoded anew from the source or found in the cache.
 
     Args:
         table: what :func:`build_store` was given for ``store``, so that both know alike what white is.
         store: the store, or rows taken of it.
         size: the side wanted, in pixels.
+        white: what :func:`build_store` was given.
         cache: root of the cache.
         progress: show how far decoding has come.
 
@@ -180,7 +190,7 @@ def at_side(table: Table, store: Store, size: int, *, cache: Path | None = None,
     """
     if size == store.size:
         return store
-    whole, _, _ = build_store(table, size=size, fit=store.fit, cache=cache, progress=progress)
+    whole, _, _ = build_store(table, size=size, fit=store.fit, white=white, cache=cache, progress=progress)
     if len(whole) == len(store.pixels):
         found = whole.take(store.rows)
         if np.array_equal(found.digests, store.digests):

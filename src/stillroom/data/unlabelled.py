@@ -38,7 +38,7 @@ class Unlabelled:
 
     def store_at(self, size: int, *, show_progress: bool = True) -> Store:
         """The same images, row for row, at another side. See :func:`~stillroom.data.store.at_side`."""
-        return at_side(self.origin, self.store, size, progress=show_progress)
+        return at_side(self.origin, self.store, size, white=self.store.white, progress=show_progress)
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -68,7 +68,7 @@ def _pictures(folder: Path) -> tuple[list[Path], int]:
 def load_unlabelled(
     folder: Path, table: Table, store: Store, *, cache: Path | None = None, show_progress: bool = True
 ) -> Unlabelled:
-    """Decode the images of ``folder`` as the labelled ones were.
+    """Decode the images of ``folder`` as the labelled ones were, whose white is theirs: what is brighter cannot be read.
 
     Folders inside it are searched, but their names are not read as classes. Masks of images are left out; so are
     equal and near-identical images of the validation and test splits, since teaching on them would spoil the figures.
@@ -95,7 +95,9 @@ def load_unlabelled(
         rows=np.arange(count),
         reader=FileReader(tuple(paths)),
     )
-    found, rows, quarantined = build_store(origin, size=store.size, fit=store.fit, cache=cache, progress=show_progress)
+    found, rows, quarantined = build_store(
+        origin, size=store.size, fit=store.fit, white=store.white, cache=cache, progress=show_progress
+    )
     held_out = np.flatnonzero(table.splits != "train")
     pairs = find_pairs(
         np.concatenate([store.digests[held_out], found.digests]),
