@@ -185,8 +185,18 @@ def test_an_image_that_says_alone_what_white_is_is_named(audit, scene):
     found = audit(images)
     text = {one.code: one.text for one in found.warnings}["white_of_few"]
     assert "1 image alone (image1.png): the other 3 hold nothing above 4095 and are shown in the lowest 6%" in text
-    images[2] *= 20  # two of four are no exception
+    assert "white_of_few" not in codes(audit(images[:2]))  # one of two is no exception
+    images[2] *= 20  # nor two of four
     assert "white_of_few" not in codes(audit(images, splits=["train"] * 4))
+
+
+def test_white_that_no_image_is_left_to_say(make_table, scene, tmp_path):
+    images = [scene(seed, 24, 24)[..., 0].astype(np.uint16) * 12 for seed in range(4)]
+    images[1] *= 20
+    store, table, _ = build_store(make_table(images), size=32, fit="pad", cache=tmp_path, progress=False)
+    rows = np.array([0, 2, 3])
+    part, some = store.take(rows), table.take(rows)
+    assert "white_of_few" not in codes(audit_data(some, part, [], find_duplicates(part)))
 
 
 def test_scaled_masks_are_told(audit, scene):

@@ -138,15 +138,17 @@ def _on_white(table: Table, store: Store) -> list[Finding]:
     """Few pixels that are brighter than all others, and few images."""
     found = []
     if len(bright := np.flatnonzero(store.facts.clipped)):
-        pixels, images = counted(int(store.facts.clipped.sum()), "pixel"), counted(len(bright), "image")
+        pixels, images = int(store.facts.clipped.sum()), counted(len(bright), "image")
         text = (
-            f"{pixels} of {images} ({_names(table.ids[bright].tolist())}) are brighter than {store.white:g}, which holds all"
-            " others, and are shown as white. Mend them if they are dead pixels or marks; a mark of one class is a shortcut."
+            f"{counted(pixels, 'pixel')} of {images} ({_names(table.ids[bright].tolist())}) {_are(pixels)} brighter than"
+            f" {store.white:g}, which holds all others, and {_are(pixels)} shown as white. Mend them if they are dead pixels"
+            " or marks; a mark of one class is a shortcut."
         )
         found.append(Finding("warning", "hot_pixels", text))
     whites = store.facts.whites
     high, low = np.flatnonzero(whites == store.white), whites[whites < store.white].max(initial=0)
-    if low > 255 and len(high) <= max(1, _FEW * len(store)) and low * _DARK <= store.white:
+    few = 0 < len(high) <= max(1, _FEW * len(store)) and 2 * len(high) < len(store)
+    if few and low > 255 and low * _DARK <= store.white:
         images, others = counted(len(high), "image"), len(store) - len(high)
         text = (
             f"White is {store.white:g} for {images} alone ({_names(table.ids[high].tolist())}): the other {others:,} hold"
@@ -161,8 +163,8 @@ def _on_masks(table: Table, store: Store) -> list[Finding]:
     if not len(scaled := np.flatnonzero(store.facts.scaled_masks)):
         return []
     text = (
-        f"{counted(len(scaled), 'lesion mask')} ({_names(table.ids[scaled].tolist())}) are of another size than their image,"
-        " in the same proportion, and are resized to it."
+        f"{counted(len(scaled), 'lesion mask')} ({_names(table.ids[scaled].tolist())}) {_are(len(scaled))} of another size"
+        f" than the image, in the same proportion, and {_are(len(scaled))} resized to it."
     )
     return [Finding("note", "scaled_masks", text)]
 
@@ -175,14 +177,14 @@ def on_blank(table: Table, store: Store) -> list[Finding]:
     from scipy.stats import hypergeom
 
     truth, names = table.task.one_hot(table.targets).astype(bool), table.task.classes
-    counts = truth[blank].sum(axis=0)
+    counts, number = truth[blank].sum(axis=0), int(blank.sum())
     where = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count)
     text = (
-        f"{counted(int(blank.sum()), 'image')} are blank, every pixel alike ({_names(table.ids[blank].tolist())}); by class:"
-        f" {where or 'none has a label'}. Leave them out."
+        f"{counted(number, 'image')} {_are(number)} blank, every pixel alike ({_names(table.ids[blank].tolist())}); by"
+        f" class: {where or 'none has a label'}. Leave them out."
     )
     # The chance of so many in the class if the blank ones were drawn from all (Fisher's exact test, one-sided).
-    luck = hypergeom.sf(counts - 1, len(table), truth.sum(axis=0), int(blank.sum()))
+    luck = hypergeom.sf(counts - 1, len(table), truth.sum(axis=0), number)
     if luck.min() * len(names) < _LUCK:
         text += f" Most are {names[int(luck.argmin())]}: a network can tell that class by them."
     return [Finding("warning", "blank_images", text)]
@@ -232,6 +234,10 @@ def on_repeats(within: dict[str, dict[str, int]], dropped: int) -> list[Finding]
 
 def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _names(names: list[str], shown: int = 5) -> str:
