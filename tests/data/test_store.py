@@ -228,6 +228,15 @@ def test_equal_pixels_from_other_bytes_are_the_same_images(make_table, build, sc
     assert whole.take(np.array([1, 2])).fingerprint != dark.fingerprint  # white means another value
 
 
+def test_a_store_of_another_rule_is_not_opened(make_table, build, scene, monkeypatch):
+    images = [scene(seed) for seed in range(3)]
+    first = build(make_table(images))[0].fingerprint
+    monkeypatch.setattr("stillroom.data.store.PREPROCESSING_VERSION", 1)
+    table = make_table(images)
+    assert build(table)[0].fingerprint != first
+    assert table.reader.reads == 3
+
+
 def test_each_image_is_decoded_once(make_table, build, scene):
     table = make_table([scene(seed) for seed in range(70)])
     build(table)
