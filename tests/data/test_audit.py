@@ -13,8 +13,8 @@ from stillroom.task import MultiClass, MultiLabel
 
 @pytest.fixture
 def audit(make_table, tmp_path):
-    def audit(images, pairs=None, quarantined=(), dropped=0, size=32, **columns):
-        table = make_table(images, stamp=str(columns), **columns)
+    def audit(images, pairs=None, quarantined=(), dropped=0, size=32, stamp="", **columns):
+        table = make_table(images, stamp=f"{stamp} {columns}", **columns)
         store, table, broken = build_store(table, size=size, fit="pad", cache=tmp_path, progress=False)
         return audit_data(table, store, [*broken, *quarantined], pairs or find_duplicates(store), dropped=dropped)
 
@@ -188,6 +188,18 @@ def test_an_image_that_says_alone_what_white_is_is_named(audit, scene):
     assert "white_of_few" not in codes(audit(images[:2]))  # one of two is no exception
     images[2] *= 20  # nor two of four
     assert "white_of_few" not in codes(audit(images, splits=["train"] * 4))
+
+
+def test_a_mark_on_every_film_that_darkens_them_all_is_told(audit, scene):
+    """Twelve bits under a mark of sixteen that is more than a handful of pixels."""
+    films = [scene(seed, 96, 96)[..., 0].astype(np.uint16) * 12 for seed in range(4)]
+    marked = [film.copy() for film in films]
+    for film in marked:
+        film[2:5, 2:5] = 65535
+    text = {one.code: one.text for one in audit(marked).warnings}["dark_images"]
+    assert "lies in the lowest 7% of the range up to white (65535)" in text
+    for light in (films, [film * 16 for film in films], [(film // 16).astype(np.uint8) for film in films]):
+        assert "dark_images" not in codes(audit(light, stamp=light[0].max()))
 
 
 def test_white_that_no_image_is_left_to_say(make_table, scene, tmp_path):

@@ -13,6 +13,7 @@ from stillroom.data.table import Change, Finding, Table
 
 _FEW = 0.05  # of the images
 _DARK = 15  # 12 bits in 16
+_ALL_BUT = 0.99  # of the pixels
 _LUCK = 0.01
 
 
@@ -156,6 +157,14 @@ def _on_white(table: Table, store: Store) -> list[Finding]:
             " the same in all."
         )
         found.append(Finding("warning", "white_of_few", text))
+    dark = float((store.thumbnails <= 255 // _DARK).mean())
+    if not few and store.white > 255 and dark > _ALL_BUT:
+        text = (
+            f"{dark:.1%} of what the images show lies in the lowest {1 / _DARK:.0%} of the range up to white"
+            f" ({store.white:g}): a mark or frame that is brighter than the images may say what white is. Cut it out, or save"
+            " the images in the range that they use."
+        )
+        found.append(Finding("warning", "dark_images", text))
     return found
 
 
