@@ -139,7 +139,37 @@ def test_a_build_that_loses_the_race_keeps_the_winner(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-def test_abandoned_builds_are_swept_and_fresh_ones_left(tmp_path):
+def test_builds_of_killed_processes_are_swept_and_those_at_work_left(tmp_path):
+    """A process at work holds a lock on the folder that it fills; whose it is, and when it was touched, is all one."""
+    for name in ("folder.killed", "other.killed"):
+        (tmp_path / f".{name}.building").mkdir()
+        (tmp_path / f".{name}.building" / "data").write_text("x")
+    code = """
+import sys, time
+from pathlib import Path
+from stillroom.files.cache import publish
+def build(folder):
+    (folder / "data").write_text("x")
+    print("at work", flush=True)
+    time.sleep(600)
+publish(Path(sys.argv[1]), build)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "slow"], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"at work\n"  # it has swept what was left
+        (there,) = leftovers(tmp_path)
+        os.utime(tmp_path / there, (0, 0))
+        publish(tmp_path / "folder", filling())
+        assert leftovers(tmp_path) == [there]
+    finally:
+        process.kill()
+        process.wait()
+    publish(tmp_path / "another", filling())
+    assert leftovers(tmp_path) == []
+
+
+def test_where_folders_have_no_locks_only_builds_that_nobody_touched_for_a_day_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr("stillroom.files.cache.take_folder", lambda folder: None)
     for name, age in (("old", 2 * 86400), ("fresh", 60)):
         scratch = tmp_path / f".folder.{name}.building"
         scratch.mkdir()

@@ -120,6 +120,19 @@ def test_a_killed_process_is_taken_up_again(server, bring, tmp_path):
     assert left_behind(bring.file) == []
 
 
+def test_what_others_began_long_ago_is_removed(bring):
+    """With its lock beside it a part is ours; one of another program, or one that may be gone on with, is left."""
+    folder = bring.file.parent
+    folder.mkdir()
+    for name, days, lock in (("old", 20, True), ("new", 1, True), ("another", 20, False)):
+        (folder / f".{name}.part").write_bytes(b"x")
+        os.utime(folder / f".{name}.part", (time.time() - days * 86400,) * 2)
+        if lock:
+            (folder / f".{name}.lock").touch()
+    bring()
+    assert left_behind(bring.file) == [".another.part", ".new.lock", ".new.part"]
+
+
 def test_a_server_that_gives_the_whole_all_the_same(server, bring):
     server.ranges = False
     server.cuts = [300_000]

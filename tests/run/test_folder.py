@@ -8,7 +8,8 @@ import pytest
 
 from stillroom import DataSettings, RunError, Settings, TrainingSettings, UsageError
 from stillroom.files.atomic import append_line
-from stillroom.run.folder import Run, require_vacant
+from stillroom.run.claims import require_vacant
+from stillroom.run.folder import Run
 
 SETTINGS = Settings("phantoms:50", data=DataSettings(classes=("a b", "ü")), training=TrainingSettings(lr=1e-5), seed=3)
 

@@ -223,7 +223,7 @@ def test_ctrl_c_while_decoding_leaves_nothing(picture_folder, tmp_path, monkeypa
     with pytest.raises(SystemExit) as stop:
         main(["distill", str(picture_folder), *flags])
     assert stop.value.code == 130
-    assert capsys.readouterr().err == "error: Stopped.\n"
+    assert capsys.readouterr().err == "error: Stopped. No run was begun yet: give the same command again.\n"
     assert not (tmp_path / "run").exists()
     assert list((tmp_path / "cache" / "stores").iterdir()) == []
 

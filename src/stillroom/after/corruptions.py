@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.files.atomic import write_json
+from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
 
 
@@ -24,10 +25,11 @@ def evaluate_corruptions(run: Run, *, source: str | Path | None = None, show_pro
     from stillroom.run.pipeline import reopen, write_pages
     from stillroom.run.stages.corruptions import measure
 
-    bench, networks = reopen(run, source=source, show_progress=show_progress)
-    metrics = run.metrics
-    temperatures = {role: found["temperature"] for role, found in metrics["calibration"].items()}
-    found = measure(bench, networks, temperatures)
-    write_json(run.path / "metrics.json", metrics | {"robustness": found})
-    write_pages(run)
+    with alone_in(run.path):
+        bench, networks = reopen(run, source=source, show_progress=show_progress)
+        metrics = run.metrics
+        temperatures = {role: found["temperature"] for role, found in metrics["calibration"].items()}
+        found = measure(bench, networks, temperatures)
+        write_json(run.path / "metrics.json", metrics | {"robustness": found})
+        write_pages(run)
     return found

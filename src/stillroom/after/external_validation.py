@@ -24,6 +24,7 @@ from stillroom.evaluation.ood import energy, refusal_report
 from stillroom.files.atomic import write_json
 from stillroom.files.cache import fingerprint
 from stillroom.progress import progress
+from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
 from stillroom.settings.sections import DataSettings
 from stillroom.task import Task
@@ -59,11 +60,16 @@ def evaluate(
         validation split pixel for pixel, ``of`` how many; None for a run that kept no digests) and ``notes``.
 
     Raises:
-        UsageError: a label that the model does not know, a split that is empty, or no readable image.
+        UsageError: a label that the model does not know, a split that is empty, no readable image, or another process is at
+            work in the run folder.
     """
+    with alone_in(run.path):
+        return _evaluated(run, source, data or DataSettings(), split, show_progress)
+
+
+def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, show_progress: bool) -> dict[str, Any]:
     predictor = run.predictor()
     task = predictor.task
-    given = data or DataSettings()
     data = _as_the_run_reads(given, run.settings.data)
     data = replace(data, size=predictor.size, positive="")  # the size picks MedMNIST's file
     if is_named_set(str(source)):  # which knows its own task

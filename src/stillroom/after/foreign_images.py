@@ -22,6 +22,7 @@ from stillroom.evaluation.ood import energy, foreign_report
 from stillroom.files.atomic import write_json
 from stillroom.files.digests import require_whole
 from stillroom.progress import progress
+from stillroom.run.claims import alone_in
 from stillroom.run.folder import FOREIGN_SCORES, Run
 from stillroom.settings.sections import DataSettings
 
@@ -48,8 +49,16 @@ def evaluate_foreign(
         ``notes``.
 
     Raises:
-        UsageError: the run has no rule for foreign images, or there is no readable image.
+        UsageError: the run has no rule for foreign images, there is no readable image, or another process is at work in the
+            run folder.
     """
+    with alone_in(run.path):
+        return _evaluated(run, source, data, split, show_progress)
+
+
+def _evaluated(
+    run: Run, source: str | Path, data: DataSettings | None, split: Split, show_progress: bool
+) -> dict[str, Any]:
     predictor, metrics = run.predictor(), run.metrics
     require_whole(run.path / FOREIGN_SCORES)
     if predictor.foreign is None or not (run.path / FOREIGN_SCORES).exists():

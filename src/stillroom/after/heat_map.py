@@ -27,6 +27,7 @@ from stillroom.explanation.overlay import overlay
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import fingerprint
 from stillroom.progress import progress
+from stillroom.run.claims import alone_where
 from stillroom.run.folder import Run
 from stillroom.settings.methods import METHODS, Method
 
@@ -123,7 +124,7 @@ def explain(
     suffix = () if method == default_method(predictor, source) else (method,)
     place = partial(_free_place, folder, suffix, Path(source).absolute(), set())
     done = []
-    with progress("explain", len(paths), enabled=show_progress) as advance:
+    with alone_where(folder), progress("explain", len(paths), enabled=show_progress) as advance:
         for path in paths:
             done.append(_explained(predictor, draw, path, of, place))
             advance()

@@ -14,7 +14,7 @@ import shlex
 import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 """A run folder that holds it is finished."""
+_LEFT_S = 3600.0
+"""A temporary file that is older was left by a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,12 @@ def run_bench(
     """
     from stillroom.bench.engines import make_place, reason_of, run_jobs
     from stillroom.progress import progress
+    from stillroom.run.claims import sweep
 
     file, out = Path(file), Path(out).absolute()
     cells = read_grid(file)
     _check_folder(out)
+    sweep(chain(out.glob(".*.tmp"), (out / "cells").glob(".*.tmp")), untouched_s=_LEFT_S)
     state = _State(file, out, cells)
     damaged = state.look(show_progress)
     todo = [cell for cell in _in_running_order(cells) if cell.id not in state.finished]
@@ -258,7 +262,7 @@ def _flags(cell: Cell) -> tuple[str, ...]:
 def _opening(cells: list[Cell], todo: list[Cell], out: Path, workers: int, threads: int) -> str:
     started = sum((out / "cells" / cell.id / "manifest.json").exists() for cell in todo)
     ids = {cell.id for cell in cells}
-    others = sum(path.is_dir() and path.name not in ids for path in (out / "cells").glob("*"))
+    others = sum(path.is_dir() and path.name not in ids for path in (out / "cells").glob("[!.]*"))
     text = f"{len(cells)} cells: {len(cells) - len(todo)} done before and kept, {len(todo)} to go"
     text += f", {started} of them begun" if started else ""
     text += f"; {workers} at a time with {threads} thread{'s' if threads > 1 else ''} each."

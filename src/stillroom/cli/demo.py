@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import count
 from pathlib import Path
 
 from stillroom.planning import Plan, plan
 from stillroom.recipes import Best
+from stillroom.run.claims import numbered
 from stillroom.run.folder import Run
-from stillroom.run.pipeline import distill
+from stillroom.run.pipeline import distill_at
 from stillroom.settings.sections import StudentSettings, TeacherSettings
 from stillroom.settings.whole import Settings
 
@@ -46,9 +46,4 @@ def run_demo(out: Path | None = None, *, seed: int = 0, show_progress: bool = Tr
         from stillroom.cli import console
 
         console.say(console.plan_in_short(planned))
-    folders = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
-    return distill(
-        planned,
-        out or next(path for path in folders if not path.exists()),
-        show_progress=show_progress,
-    )
+    return distill_at(planned, out or numbered(Path("runs") / "demo"), show_progress=show_progress)

@@ -81,7 +81,7 @@ def _made(
     if minutes is not None:
         limits = Limits(minutes, limits.max_mb)
     if out:
-        from stillroom.run.folder import require_vacant
+        from stillroom.run.claims import require_vacant
 
         require_vacant(out)
     from stillroom.cli import console

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from stillroom.errors import StorageError
 from stillroom.files import digests
 from stillroom.files.atomic import sync_file, sync_folder
+from stillroom.files.locks import Busy, Lock, take_folder
 from stillroom.progress import remark
 
 META = "meta.json"
@@ -109,12 +111,13 @@ def publish(
     elif valid(folder):
         return folder
     scratch: Path | None = None
+    lock: Lock | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        _sweep(folder.parent)
         if needs > (free := shutil.disk_usage(folder.parent).free):
             raise _disk_full(folder, needs, free)
-        scratch = _scratch(folder)
+        scratch, lock = _scratch(folder)
         build(scratch)
         if not (scratch / META).is_file():
             raise ValueError(f"The build of {folder} wrote no {META}.")
@@ -133,6 +136,8 @@ def publish(
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            lock.release()
     return folder
 
 
@@ -150,27 +155,39 @@ def _take_place(scratch: Path, folder: Path, valid: Callable[[Path], bool]) -> N
         if valid(folder):
             return
         # Moved aside first, so that nobody ever sees half of it; open memory maps of it stay good.
-        stale = _scratch(folder)
+        stale, lock = _scratch(folder)
         folder.replace(stale / "stale")
         shutil.rmtree(stale, ignore_errors=True)
+        if lock is not None:
+            lock.release()
 
 
-def _scratch(folder: Path) -> Path:
-    """A fresh hidden folder beside ``folder``, on the same disk, so that a rename is all it takes to publish."""
-    scratch = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.building"
-    scratch.mkdir()
-    return scratch
+def _scratch(folder: Path) -> tuple[Path, Lock | None]:
+    """A hidden folder beside ``folder``, on the same disk, so that a rename is all it takes to publish. And its lock."""
+    while True:
+        scratch = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.building"
+        scratch.mkdir()
+        with suppress(Busy, FileNotFoundError):  # swept by another process, just before it was locked
+            return scratch, take_folder(scratch)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed builds of this folder left behind. A build at work has touched a file within the day."""
-    for scratch in folder.parent.glob(f".{folder.name}.*.building"):
+def _sweep(place: Path) -> None:
+    """Remove what killed builds left behind in this part of the cache: folders whose lock nobody holds.
+
+    Where there are no locks on folders, those that nobody has touched for a day: a build at work touches its files.
+    """
+    for scratch in place.glob(".*.building"):
         try:
-            touched = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
-        except OSError:  # its owner just finished
+            lock = take_folder(scratch)
+            if lock is None:
+                touched = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+                if time.time() - touched < _ABANDONED_AFTER:
+                    continue
+        except (Busy, OSError):  # its owner is at work, or has just finished
             continue
-        if time.time() - touched > _ABANDONED_AFTER:
-            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            lock.release()
 
 
 def _sync(folder: Path) -> None:

@@ -30,6 +30,8 @@ PAUSES_S = (1.0, 3.0)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers of servers that are busy, not of those that lack the file."""
 _BLOCK = 1 << 18
+_FORGOTTEN_S = 14 * 24 * 3600.0
+"""What was begun longer ago is not gone on with."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,23 @@ def download(
     part = file.with_name(f".{file.name}.part")
     with _storing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(file.parent, part)
     with _alone(part.with_suffix(".lock"), name):
         if not file.is_file():
             _fill(part, address, name, digest, authorization, timeout)
             with _storing(file):
                 part.replace(file)
     return file
+
+
+def _sweep(folder: Path, wanted: Path) -> None:
+    """Remove what other downloads began here and nobody went on with; one at work writes every few seconds."""
+    for part in folder.glob(".*.part"):
+        lock = part.with_suffix(".lock")  # which tells our parts from those of other programs
+        with suppress(FileNotFoundError):  # finished just now
+            if part != wanted and lock.exists() and time.time() - part.stat().st_mtime > _FORGOTTEN_S:
+                part.unlink()
+                lock.unlink()
 
 
 @contextmanager

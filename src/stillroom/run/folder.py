@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import time
@@ -20,7 +19,10 @@ from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import append_line, write_atomically, write_json
 from stillroom.files.digests import begin_ledger, read_lines, require_whole, say_if_changed, signed
 from stillroom.files.frames import read_frame
+from stillroom.planning.plan_file import FILE as PLAN_FILE
+from stillroom.planning.plan_file import read_plan, write_plan
 from stillroom.progress import enter, remark
+from stillroom.run.claims import MANIFEST, SETTINGS, Claim, claimed, is_run
 from stillroom.run.forecast import stage_of
 from stillroom.settings.whole import Settings, read_settings, to_dict
 from stillroom.task import Task, from_description
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stillroom.deployment.predictor import Predictor
+    from stillroom.planning.sheet import Plan
 
 FOREIGN_SCORES = "foreign_scores.npz"
 """Energy and feature distance of a run's test images, which foreign ones are compared with."""
@@ -49,48 +52,59 @@ class Run:
         self.path, self.settings = path, settings
 
     @classmethod
-    def create(cls, path: Path, settings: Settings) -> Run:
-        """A new folder with settings.yaml and manifest.json in it. Raises UsageError where something stands already."""
+    def create(cls, place: Path | Claim, settings: Settings, plan: Plan | None = None) -> Run:
+        """A new folder with settings.yaml and manifest.json in it, and plan.yaml where there is a plan: whole, or not at all.
+
+        Args:
+            place: where; a path is claimed for as long as this takes, a claim is its owner's.
+            settings: of the run.
+            plan: which the run follows.
+
+        Raises:
+            UsageError: something stands there already.
+            StorageError: the disk is full, or the folder cannot be written to.
+        """
         import yaml
 
-        require_vacant(path)
-        run = cls(path, settings)
+        if isinstance(place, Path):
+            with claimed(place) as claim:
+                return cls.create(claim, settings, plan)
+        run = cls(place.folder, settings)
+        begin_ledger(run.path)
         text = yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            begin_ledger(path)
-            write_atomically(path / "settings.yaml", lambda target: target.write_text(text, encoding="utf-8"))
-            versions = {"stillroom": metadata.version("stillroom")} | {p: metadata.version(p) for p in _PACKAGES}
-            run.note(
-                created=_now(),
-                source=settings.source,
-                seed=settings.seed,
-                recipe=settings.recipe.name,
-                citation=settings.recipe.citation,
-                student=settings.student.student,
-                teacher=_taught_by(settings),
-                claim=asdict(settings.recipe.claim(settings)) if settings.recipe.has_control else None,
-                versions=versions,
-                durations_s={},
-            )
-        except BaseException:
-            run.discard()
-            raise
-        return run
+        write_atomically(run.path / SETTINGS, lambda target: target.write_text(text, encoding="utf-8"))
+        if plan:
+            write_plan(plan, run.path / PLAN_FILE)
+        versions = {"stillroom": metadata.version("stillroom")} | {p: metadata.version(p) for p in _PACKAGES}
+        run.note(
+            created=_now(),
+            source=settings.source,
+            seed=settings.seed,
+            recipe=settings.recipe.name,
+            citation=settings.recipe.citation,
+            student=settings.student.student,
+            teacher=_taught_by(settings),
+            claim=asdict(settings.recipe.claim(settings)) if settings.recipe.has_control else None,
+            settings=to_dict(settings),
+            planned=to_dict(read_plan(run.path / PLAN_FILE).settings) if plan else None,
+            versions=versions,
+            durations_s={},
+        )
+        place.stand()
+        return cls(place.path, settings)
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
         """A folder that :meth:`create` made. Raises UsageError where it is not one."""
         path = Path(path)
-        if not _is_run(path):
+        if not is_run(path):
             raise UsageError(
                 f"{path} is not a run folder: it has no settings.yaml and manifest.json."
                 if path.exists()
                 else f"There is no run folder {path}."
             )
-        settings = path / "settings.yaml"
-        say_if_changed(settings)
-        return cls(path, read_settings(settings))
+        say_if_changed(path / SETTINGS)
+        return cls(path, read_settings(path / SETTINGS))
 
     # -- reading ------------------------------------------------------------------------------------------------
     @property
@@ -101,7 +115,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """What was run, on what, with what: versions, machine, seed, durations."""
-        return self._json("manifest.json")
+        return self._json(MANIFEST)
 
     @property
     def exported_role(self) -> str:
@@ -166,14 +180,14 @@ class Run:
     def part(self, name: str) -> Run:
         """A part of this run in a folder of its own, such as ``repeats/2``, with a manifest and a history of its own."""
         part = Run(self.path / name, self.settings)
-        if not (part.path / "manifest.json").exists():
+        if not (part.path / MANIFEST).exists():
             part.note(durations_s={})
         return part
 
     # -- writing ------------------------------------------------------------------------------------------------
     def note(self, **entries: Any) -> None:
         """Add entries to the manifest."""
-        path = self.path / "manifest.json"
+        path = self.path / MANIFEST
         write_json(path, (self.manifest if path.exists() else {}) | entries)
 
     def log(self, line: dict[str, Any]) -> None:
@@ -229,27 +243,12 @@ class Run:
         return path
 
 
-def require_vacant(path: Path) -> None:
-    """Raises UsageError where no run folder can be made: something stands there, or the place cannot be written to."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        hint = f"go on with it by `stillroom distill --resume {path}`, or " if _is_run(path) else ""
-        raise UsageError(f"{path} exists already: {hint}choose another --out.")
-    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        reason = "cannot be written to" if place.is_dir() else "is a file"
-        raise UsageError(f"No run folder can be made at {path}: {place} {reason}. Choose another --out.")
-
-
 def _taught_by(settings: Settings) -> str | None:
     """Who teaches, for people; None where nobody does."""
     table = settings.teacher.teacher_answers
     if settings.recipe.has_teacher and table:
         return f"the answers in {table.name}"
     return ", ".join(dict.fromkeys(settings.recipe.teacher_names(settings))) or None
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "settings.yaml").is_file() and (path / "manifest.json").is_file()
 
 
 def _now() -> str:

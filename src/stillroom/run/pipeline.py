@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,14 +16,16 @@ from stillroom.errors import RunError, StillroomError, StorageError, UsageError
 from stillroom.files.atomic import write_json
 from stillroom.models.efficiency import machine
 from stillroom.planning.plan_file import FILE as PLAN_FILE
-from stillroom.planning.plan_file import read_plan, write_plan
+from stillroom.planning.plan_file import read_plan
 from stillroom.planning.sheet import Plan
 from stillroom.progress import journey
 from stillroom.run import repeats, selection
 from stillroom.run.begun_with import facts_of_store, same_data, write_images
-from stillroom.run.folder import Run, require_vacant
+from stillroom.run.claims import alone_in, claimed, numbered, require_vacant
+from stillroom.run.folder import Run
 from stillroom.run.forecast import foreseen, stage_of
 from stillroom.run.preparing import check_settings, data_set
+from stillroom.run.same_settings import require_same_settings
 from stillroom.run.stage import Evidence, Stage, carry_out
 from stillroom.run.stages import choice, corruptions, efficiency, evaluation, explanation, export, training, uncertainty
 from stillroom.run.workbench import Workbench
@@ -53,23 +57,29 @@ def distill(settings: Settings | Plan, out: Path | str | None = None, *, show_pr
         StorageError: the disk is full; what was done stands in the folder, and :func:`resume` goes on from it.
         RunError: the run failed in another way, such as a loss that diverged.
     """
-    planned = settings if isinstance(settings, Plan) else None
+    chosen = settings.settings if isinstance(settings, Plan) else settings
+    return distill_at(settings, Path(out) if out else numbered(_default_folder(chosen)), show_progress=show_progress)
+
+
+def distill_at(settings: Settings | Plan, places: Path | Iterable[Path], *, show_progress: bool = True) -> Run:
+    """Like :func:`distill`, in the one place given, or the first of several where nothing stands and nobody makes a run."""
+    plan = settings if isinstance(settings, Plan) else None
     settings = anchored(settings.settings if isinstance(settings, Plan) else settings)
-    path = Path(out) if out else _free_folder(settings)
-    require_vacant(path)
+    if isinstance(places, Path):
+        require_vacant(places)
     table = open_source(settings.source, settings.student_data, seed=settings.seed)
     check_settings(settings, table)  # what can be refused is refused before anything takes long
-    dataset = data_set(table, settings, show_progress)
-    run = Run.create(path, settings)
-    try:
-        if planned:
-            write_plan(planned, run.path / PLAN_FILE)
-        return _carry_out(run, dataset, show_progress)
-    except StorageError:
-        raise
-    except StillroomError:
-        run.discard()
-        raise
+    with claimed(places) as claim:
+        with _noting("No run was begun yet: give the same command again."):
+            dataset = data_set(table, settings, show_progress)
+        run = Run.create(claim, settings, plan)
+        try:
+            return _carry_out(run, dataset, show_progress)
+        except StorageError:
+            raise
+        except StillroomError:
+            run.discard()
+            raise
 
 
 def resume(
@@ -90,16 +100,22 @@ def resume(
         show_progress: show bars with the time left.
 
     Raises:
-        UsageError: ``path`` is not a run folder, or its data are not where they were.
+        UsageError: ``path`` is not a run folder, its settings were changed, another process is at work in it, or its data
+            are not where they were.
         RunError: the data changed since the run began; the message says which.
     """
     run = Run.open(path)
     if run.finished:
         return run
-    run, dataset = same_data(
-        run, source=source, unlabelled=unlabelled, teacher_answers=teacher_answers, show_progress=show_progress
-    )
-    return _carry_out(run, dataset, show_progress)
+    with alone_in(run.path):
+        if run.finished:  # by the process that was at work until now
+            return run
+        require_same_settings(run)
+        with _noting(run.how_to_resume):
+            run, dataset = same_data(
+                run, source=source, unlabelled=unlabelled, teacher_answers=teacher_answers, show_progress=show_progress
+            )
+        return _carry_out(run, dataset, show_progress)
 
 
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
@@ -108,11 +124,11 @@ def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
     done = [stage_of(name) for name in run.manifest["durations_s"]]
     afterwards = dict.fromkeys(stage.name for stage in STAGES if stage.name and stage.wanted(run.settings))
     try:
-        with journey(foreseen(run.settings, afterwards, expected), done, enabled=show_progress):
+        with (
+            _noting(run.how_to_resume),
+            journey(foreseen(run.settings, afterwards, expected), done, enabled=show_progress),
+        ):
             return _stages(run, dataset, show_progress)
-    except (StorageError, KeyboardInterrupt) as stop:
-        stop.add_note(run.how_to_resume)
-        raise
     except torch.OutOfMemoryError as error:
         raise RunError("The accelerator's memory is full. Lower --batch-size, or give --device cpu.") from error
 
@@ -183,13 +199,18 @@ def write_pages(run: Run) -> None:
     write_report(run.path)  # last: a run is whole when its report is there
 
 
-def _free_folder(settings: Settings) -> Path:
+def _default_folder(settings: Settings) -> Path:
     path = Path(settings.source).expanduser()
     name = path.resolve().name if path.is_dir() else path.stem if path.is_file() else settings.source
     name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
-    base = Path("runs") / f"{name}-{settings.recipe.name}"
-    return next(
-        path
-        for path in (base, *(base.with_name(f"{base.name}-{number}") for number in range(2, 10_000)))
-        if not path.exists()
-    )
+    return Path("runs") / f"{name}-{settings.recipe.name}"
+
+
+@contextmanager
+def _noting(how_to_go_on: str) -> Iterator[None]:
+    """Add to what ends the block early, but can be gone on with, how that is done."""
+    try:
+        yield
+    except (StorageError, KeyboardInterrupt) as stop:
+        stop.add_note(how_to_go_on)
+        raise

@@ -22,6 +22,7 @@ from stillroom.files.digests import record, stands
 from stillroom.files.own_digest import own_state
 from stillroom.models.network import Network
 from stillroom.run.begun_with import same_data
+from stillroom.run.claims import alone_where
 from stillroom.run.folder import Run
 from stillroom.run.stage import Evidence, Stage
 from stillroom.run.stages.explanation import exported_layer, exported_note
@@ -140,6 +141,12 @@ def export_student(
         UsageError: the run has not finished, or its data are not there any more.
         RunError: the data changed since, or the file does not agree with torch.
     """
+    path = out or run.path / MODEL_FILE
+    with alone_where(path.parent if source is None else run.path):  # which notes the new place
+        return _exported_again(run, path, source)
+
+
+def _exported_again(run: Run, path: Path, source: str | Path | None) -> tuple[Path, dict[str, Any]]:
     settings, network, role = run.settings, run.student(), run.exported_role
     _, dataset = same_data(run, source=source)
     rows = dataset.table.indices("val")[:PARITY_IMAGES]
@@ -148,7 +155,7 @@ def export_student(
     density = run.path / DENSITY_FILE
     return export_network(
         network,
-        out or run.path / MODEL_FILE,
+        path,
         run,
         figures=run.metrics,
         images=images,
