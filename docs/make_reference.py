@@ -140,7 +140,9 @@ EXIT_CODES = {
     1: "the run failed: a full disk, an export that does not agree, a diverged loss",
     2: "what was asked for cannot be done as asked: a flag, a path, a file or a data set is wrong",
     3: "some of it: images that could not be read were left out and named, the others were answered",
+    129: "stopped by SIGHUP: its terminal was closed",
     130: "stopped by Ctrl-C",
+    143: "stopped by SIGTERM, as by `kill` or a queue",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -164,11 +165,14 @@ class Ray:
         self.ray, self.slots, self.threads = ray, workers, threads
         address = os.environ.get("RAY_ADDRESS")
         own: dict[str, Any] = {} if address else {"num_cpus": workers * threads, "include_dashboard": False}
+        stops = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"No Ray cluster could be used at {address or 'this machine'}: {reason}") from None
+        with suppress(ValueError, TypeError):  # in another thread than the main one neither did Ray
+            signal.signal(signal.SIGTERM, stops)  # Ray puts its own in the place of the command line's
         self.gpus = ray.cluster_resources().get("GPU", 0)
 
     def start(self, job: Job) -> Any:

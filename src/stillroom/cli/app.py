@@ -17,6 +17,7 @@ from cyclopts import App, Parameter
 from stillroom.cli import commands
 from stillroom.cli.commands import section
 from stillroom.cli.following import names_in, plan_or_settings, refuse_where_taken
+from stillroom.cli.stopping import exit_code, stoppable
 from stillroom.cli.unforeseen import unforeseen
 from stillroom.errors import StillroomError, UsageError
 from stillroom.planning.plan_file import FILE as PLAN_FILE
@@ -208,8 +209,9 @@ def make_app(
     return app
 
 
+@stoppable()
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit code 0, 1 for a failed run, 2 for wrong use, 3 for images left out, 130 when interrupted."""
+    """The command line. Exit code 0, 1 for a failed run, 2 for wrong use, 3 for images left out, 128 + the signal's number."""
     arguments = sys.argv[1:] if arguments is None else arguments
     from stillroom.cli import console
 
@@ -227,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt as stop:
         console.fail(_with_notes("Stopped.", stop))
-        sys.exit(130)
+        sys.exit(exit_code(stop))
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         _let_go_of_output()
         sys.exit(1)

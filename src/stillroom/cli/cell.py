@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stillroom.bench.engines import COMMAND
 from stillroom.cli.app import main
+from stillroom.cli.stopping import die_quietly, exit_code, heed
 
 _GRACE_S = 20.0
 
@@ -58,5 +59,11 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script's background job ignores it
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray's workers hand it down blocked
+    heed()
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    run_cell(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    try:
+        run_cell(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    except KeyboardInterrupt as stop:  # while it waited
+        sys.exit(exit_code(stop))
+    finally:
+        die_quietly()
