@@ -211,7 +211,7 @@ def make_app(
 
 @stoppable()
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit code 0, 1 for a failed run, 2 for wrong use, 3 for images left out, 128 + n when stopped by signal n."""
+    """Entry point. Exit code 0, 1 for a failed run, 2 for wrong use, 3 for images left out, 128 + n for signal n."""
     arguments = sys.argv[1:] if arguments is None else arguments
     from stillroom.cli import console
 
