@@ -55,7 +55,7 @@ def test_a_second_process_is_told_whose_run_it_is(tmp_path):
         process.wait()
     with alone_in(run.path):  # the lock went with its process
         pass
-    assert names(run.path) == ["manifest.json", "settings.yaml"]
+    assert names(run.path) == ["digests.jsonl", "manifest.json", "settings.yaml"]
 
 
 def test_one_process_cannot_begin_twice_either(tmp_path):
@@ -124,7 +124,7 @@ def test_a_making_that_is_killed_at_any_file_operation_leaves_a_run_or_none(tmp_
             require_vacant(place)
             assert Run.create(place, SETTINGS).manifest["seed"] == 3
             assert names(tmp_path / "runs") == ["first"]
-            assert names(place) == ["manifest.json", "settings.yaml"]
+            assert names(place) == ["digests.jsonl", "manifest.json", "settings.yaml"]
         if ended == 0:
             break
     assert states == {False, True}
@@ -157,7 +157,15 @@ def test_what_killed_processes_left_is_removed_and_not_what_others_are_making(tm
     for left in (".metrics.json.123.tmp", "student/.model.safetensors.4567.tmp", "mine.tmp", ".mine.tmp"):
         (run.path / left).touch()
     with alone_in(run.path):
-        assert names(run.path) == [".lock", ".mine.tmp", "manifest.json", "mine.tmp", "settings.yaml", "student"]
+        assert names(run.path) == [
+            ".lock",
+            ".mine.tmp",
+            "digests.jsonl",
+            "manifest.json",
+            "mine.tmp",
+            "settings.yaml",
+            "student",
+        ]
         assert names(run.path / "student") == []
 
 

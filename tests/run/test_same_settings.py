@@ -68,6 +68,7 @@ def test_a_run_of_before_says_nothing_of_its_beginning(run):
     manifest = run.manifest
     del manifest["settings"]
     (run.path / "manifest.json").write_text(json.dumps(manifest))
+    (run.path / "digests.jsonl").unlink()
     edit(run, "training", "lr", 2e-5)
     require_same_settings(Run.open(run.path))
 
