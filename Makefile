@@ -51,6 +51,7 @@ docs: install ## write docs/reference.md anew from the code
 prove: install ## simulate intervals, kill runs and damage files (most of an hour; what was stopped goes on)
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/luck.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/kills.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/flips.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/damage.py
 
 check: lint types test ## all that a change must pass

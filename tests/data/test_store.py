@@ -258,6 +258,25 @@ def test_a_damaged_store_is_rebuilt(make_table, build, scene, damage):
     assert table.reader.reads == 3
 
 
+@pytest.mark.parametrize(
+    "name", ["meta.json", "pixels.bin", "masks.bin", "thumbnails.bin", "index.npz", "digests.json"]
+)
+def test_a_store_with_a_flipped_bit_is_decoded_again_with_a_word(make_table, build, scene, capsys, name):
+    images, masks = [scene(seed) for seed in range(2)], [scene(seed)[..., 0] > 80 for seed in range(2)]
+    expected = build(make_table(images, masks=masks))[0]
+    pixels, lesions = np.array(expected.images), np.array(expected.masks)
+    (folder,) = (build.cache / "stores").iterdir()
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    table = make_table(images, masks=masks)
+    again = build(table)[0]
+    assert table.reader.reads == 2
+    assert f"{folder / name} was changed or damaged after it was written" in capsys.readouterr().err
+    np.testing.assert_array_equal(again.images, pixels)
+    np.testing.assert_array_equal(again.masks, lesions)
+
+
 def test_a_mended_file_comes_back(make_table, build, scene):
     images = [scene(0), "permission denied", scene(2)]
     assert len(build(make_table(images))[0]) == 2

@@ -102,6 +102,19 @@ def test_a_damaged_bank_is_built_anew(toy, tmp_path, network):
     assert np.array_equal(again.arrays["logits"], expected)
 
 
+def test_a_bank_with_a_flipped_bit_is_asked_for_again_with_a_word(toy, tmp_path, network, capsys):
+    data = toy()
+    expected = np.array(make(data, network, tmp_path)[0].arrays["logits"])
+    (folder,) = (tmp_path / "banks").iterdir()
+    content = bytearray((folder / "logits.npy").read_bytes())
+    content[-9] ^= 1
+    (folder / "logits.npy").write_bytes(content)
+    again, asked = make(data, network, tmp_path)
+    assert asked == 3 * len(data.train)
+    assert np.array_equal(again.arrays["logits"], expected)
+    assert f"{folder / 'logits.npy'} was changed or damaged" in capsys.readouterr().err
+
+
 def test_two_builders_at_once_agree(toy, tmp_path, network):
     data = toy()
     with ThreadPoolExecutor(2) as pool:

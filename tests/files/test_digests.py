@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -49,11 +50,17 @@ def test_a_settled_file_is_read_once_and_a_touched_one_again(tmp_path, monkeypat
     monkeypatch.setattr(digests, "file_digest", lambda file, name: (read.append(file.name), plain(file, name))[1])
     path = tmp_path / "array"
     path.write_bytes(b"1")
-    os.utime(path, (1e9, 1e9))
-    first = [digests.sha256_of(path) for _ in range(3)]
-    assert len(read) == 1
-    path.write_bytes(b"2")
-    assert digests.sha256_of(path) == hashlib.sha256(b"2").hexdigest() != first[0]
+    before = path.stat()
+    with monkeypatch.context() as later:
+        later.setattr("time.time", lambda: before.st_ctime + 10)
+        first = [digests.sha256_of(path) for _ in range(3)]
+        assert len(read) == 1
+        time.sleep(0.02)
+        path.write_bytes(b"2")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as though nothing had been
+        assert digests.sha256_of(path) == hashlib.sha256(b"2").hexdigest() != first[0]
+    path.write_bytes(b"3")
+    digests.sha256_of(path)
     # Changed just now: the next change might bear the same time, so that it is not trusted.
     before = len(read)
     digests.sha256_of(path)

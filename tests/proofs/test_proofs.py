@@ -66,6 +66,27 @@ def test_a_traceback_a_crash_and_a_silent_failure_are_bad_answers(proof):
     assert verdict(2, " \n") == "exit code 2 without a word"
 
 
+def test_a_flipped_bit_of_any_file_of_a_run_is_noticed(proof, tiny_run, tmp_path):
+    """A sample of what `make prove` does at length; that a store, a bank and so on are made again, tests of theirs say."""
+    flips, run = proof("flips"), shutil.copytree(tiny_run.path, tmp_path / "run")
+    assert set(flips.OPENED) <= {path.relative_to(run).as_posix() for path in run.rglob("*")}
+    for number, (name, opener) in enumerate(flips.OPENED.items()):
+        whole = (run / name).read_bytes()
+        flips.flip(run / name, np.random.default_rng(number))
+        assert (
+            sum(bin(one ^ other).count("1") for one, other in zip(whole, (run / name).read_bytes(), strict=True)) == 1
+        )
+        assert flips.unnoticed(flips.said_by(opener, run / name), run / name) == "", name
+        (run / name).write_bytes(whole)
+
+
+def test_a_flip_that_nobody_speaks_of_fails_the_proof(proof, tmp_path):
+    flips, file = proof("flips"), tmp_path / "metrics.json"
+    assert flips.unnoticed(flips.said_by(lambda file: None, file), file) == "opened without a word"
+    assert flips.unnoticed("something else is wrong", file) == "the file is not named: something else is wrong"
+    assert flips.unnoticed("a note\nmetrics.json was changed", file) == ""
+
+
 @pytest.mark.slow
 def test_runs_that_differ_in_one_weight_or_figure_are_not_the_same(proof, tiny_run, tmp_path):
     same = proof("kills").same

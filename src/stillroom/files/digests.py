@@ -46,7 +46,7 @@ def sha256_of(path: Path) -> str:
     key = (path.absolute(), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
     if (known := _KNOWN.get(key)) is not None:
         return known
-    settled = time.time() - found.st_mtime > _SETTLED_S
+    settled = time.time() - max(found.st_mtime, found.st_ctime) > _SETTLED_S
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     if settled:
