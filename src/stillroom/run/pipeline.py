@@ -119,6 +119,7 @@ def resume(
 
 
 def _carry_out(run: Run, dataset: Dataset, show_progress: bool) -> Run:
+    run.history()  # what is damaged in it is said before lines are added to it
     plan = run.path / PLAN_FILE
     expected = read_plan(plan).expected_s if plan.exists() else None
     done = [stage_of(name) for name in run.manifest["durations_s"]]
