@@ -94,6 +94,7 @@ def test_images_beside_folders_are_read_with_those_in_the_folders_and_without_ma
         Image.new("L", (40, 40), 255).save(holiday / name)
     found = asked(unwritten, holiday)
     assert (found["images"], found["quarantined"]) == (12, [])
+    assert found["notes"] == [f"Masks of images in {holiday} are left out: 3."]
 
 
 def test_a_named_set_and_a_split(unwritten):

@@ -329,6 +329,20 @@ def test_linked_folder_is_listed(tmp_path):
     assert [path.name for path in list_images(tmp_path / "class")] == ["a.png"]
 
 
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path, kind in ((tmp_path / "a.png", "a named pipe"), (Path(os.devnull), "a device"), (tmp_path, "a folder")):
+        with pytest.raises(UnreadableImage, match=f"^it is {kind}, not a file$"):
+            FileReader((path,)).read(0)
+
+
+@pytest.mark.parametrize("ending", ["jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "mpo"])
+def test_every_ending_of_jpeg_is_found_and_read(tmp_path, ending):
+    Image.fromarray(GREY).save(tmp_path / f"a.{ending}", format="JPEG", quality=100)
+    (found,) = list_images(tmp_path)
+    assert abs(FileReader((found,)).read(0).astype(int) - GREY).max() <= 8
+
+
 def test_unprintable_name_is_refused(tmp_path):
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.png")).touch()

@@ -1,5 +1,6 @@
 """From a source's name to images that are split and audited, and the one line for a source that cannot be used."""
 
+import os
 import shutil
 
 import numpy as np
@@ -100,6 +101,13 @@ def test_sources_that_do_not_exist(tmp_path):
     assert "notes.txt is a file of another kind: give a folder, or a table (.csv, .tsv, .parquet)" in error(
         tmp_path / "notes.txt"
     )
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.csv", "pipe.parquet"])
+def test_a_pipe_is_no_source_and_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match=f"{name} is a named pipe"):
+        open_source(tmp_path / name, DataSettings())
 
 
 def test_an_empty_folder_and_a_single_class(pictures, tmp_path):

@@ -38,10 +38,12 @@ def test_images_that_are_held_out_are_left_out(dataset, picture_folder, tmp_path
     held_out = [str(table.ids[np.flatnonzero(table.splits == split)[0]]) for split in ("val", "test", "train")]
     for number, name in enumerate(held_out):
         save(tmp_path, f"copy{number}.png", np.asarray(Image.open(picture_folder / name)))
+    save(tmp_path, "deep/3_mask.png", np.eye(40, dtype=np.uint8))
     found = load_unlabelled(tmp_path, table, dataset.store, show_progress=False)
     assert found.held_out == ("copy0.png", "copy1.png")  # the training image may stay
     assert len(found.store) == 7
     assert found.store.size == 32
+    assert found.to_dict()["notes"] == [f"Masks of images in {tmp_path} are left out: 1."]
     assert found.to_dict()["left_out_because_held_out"] == ["copy0.png", "copy1.png"]
 
 

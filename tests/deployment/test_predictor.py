@@ -236,7 +236,7 @@ def test_arrays_of_other_shapes_are_refused(predictor, shape):
 def test_folder_stands_for_the_images_in_it(predictor, tmp_path):
     folder = tmp_path / "scans"
     (folder / "deep").mkdir(parents=True)
-    for name in ("scan10.png", "scan2.png", "deep/x.jpg"):
+    for name in ("scan10.png", "scan2.png", "deep/x.jpg", "scan2_mask.png"):
         Image.fromarray(flat(255)).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
     found = [prediction.path for prediction in predictor.predict([folder, str(folder / "scan2.png")])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from stillroom.errors import UsageError
@@ -62,6 +64,13 @@ def test_what_is_no_yaml_is_named(tmp_path, content, said):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     with pytest.raises(UsageError, match="cannot be read"):
         read_yaml(tmp_path / name, "a plan")
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: read_yaml(path, "a settings file")])
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="it is a named pipe, not a file"):
+        read(tmp_path / "pipe")
 
 
 def test_values_are_read(tmp_path):

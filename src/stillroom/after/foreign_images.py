@@ -63,7 +63,7 @@ def _evaluated(
     require_whole(run.path / FOREIGN_SCORES)
     if predictor.foreign is None or not (run.path / FOREIGN_SCORES).exists():
         raise UsageError(f"{run.path} has no rule for foreign images: {_why(metrics)}")
-    images, name, description = _images(source, data, split, predictor, run)
+    images, name, description, notes = _images(source, data, split, predictor, run)
     location = str(source) if is_named_set(str(source)) else str(Path(source).expanduser().absolute())
     others = [past for past in metrics["ood"]["against"] if past.get("location", past["source"]) != location]
     if any(past["name"] == name for past in others):  # another hospital's folder of the same name
@@ -101,9 +101,8 @@ def _evaluated(
         resamples=run.settings.evaluation.resamples,
         seed=run.settings.seed,
     )
-    notes = (
-        [f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}."] if quarantined else []
-    )
+    if quarantined:
+        notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
     result = report | {"source": description, "location": location, "quarantined": quarantined, "notes": notes}
     ood = metrics["ood"] | {"against": [*others, result]}
     write_json(run.path / "metrics.json", metrics | {"ood": ood})
@@ -116,21 +115,22 @@ def _evaluated(
 
 def _images(
     source: str | Path, data: DataSettings | None, split: Split, predictor: Predictor, run: Run
-) -> tuple[list[_Image], str, str]:
-    """Place and reader of each image, the source's short name, and a line on it for people."""
+) -> tuple[list[_Image], str, str, list[str]]:
+    """Place and reader of each image, the source's short name, a line on it for people, and how it was read."""
     path = Path(source).expanduser()
     if not is_named_set(str(source)) and path.is_dir() and _without_classes(path):
-        files, _ = list_pictures(path)
+        files, notes = list_pictures(path)
         if not files:
             raise UsageError(f"There is no image in the folder {source}.")
         reader = FileReader(tuple(files))
-        return [(str(file), partial(reader.read, place)) for place, file in enumerate(files)], path.name, str(path)
+        found: list[_Image] = [(str(file), partial(reader.read, place)) for place, file in enumerate(files)]
+        return found, path.name, str(path), notes
     read_as = replace(data or DataSettings(), size=predictor.size)  # picks MedMNIST's file
     table = open_source(source, read_as, seed=run.settings.seed, training=False)
     refuse_absent(table, read_as)
     rows, _ = chosen_rows(table, split)
     places: list[_Image] = [(str(table.ids[row]), partial(table.reader.read, int(table.rows[row]))) for row in rows]
-    return places, table.name, table.source
+    return places, table.name, table.source, [finding.text for finding in table.findings]
 
 
 def _without_classes(folder: Path) -> bool:

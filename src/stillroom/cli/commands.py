@@ -142,6 +142,7 @@ def predict(
         console.print_json([prediction.to_dict() for prediction in found])
     else:
         console.out().print(prediction_table(found, synthetic=predictor.synthetic))
+    _say_what_was_passed_over(images)
     _say_what_was_left_out(found)
 
 
@@ -195,7 +196,18 @@ def explain(
         drawn = any(explanation.picture for explanation in found)
         said = dict.fromkeys([trust(predictor, chosen), *verdicts] if drawn else [])
         console.show_explanations(found, list(said))
+    _say_what_was_passed_over(images)
     _say_what_was_left_out([explanation.prediction for explanation in found])
+
+
+def _say_what_was_passed_over(images: list[Path]) -> None:
+    """Masks, and files that may be images, in the folders that were named."""
+    from stillroom.cli import console
+    from stillroom.data.listing import list_pictures
+
+    for folder in filter(Path.is_dir, images):
+        for note in list_pictures(folder)[1]:
+            console.say(note)
 
 
 def _say_what_was_left_out(found: Sequence[Prediction]) -> None:

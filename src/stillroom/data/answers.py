@@ -14,6 +14,7 @@ import numpy as np
 from stillroom.data.answer_columns import ENDINGS, Columns, read_arrays, read_columns, require_finite
 from stillroom.data.spelling import EMPTY, is_missing, plain_integer, tidy
 from stillroom.errors import UsageError, nearest
+from stillroom.files.walk import why_no_file
 from stillroom.settings.sections import AnswersKind
 from stillroom.task import Task
 
@@ -87,7 +88,7 @@ def read_answers(path: Path, task: Task, *, kind: AnswersKind | None = None, of:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"teacher_answers: {path} {'is a folder, not a file' if path.is_dir() else 'does not exist'}.")
+        raise UsageError(f"teacher_answers: {path} {why_no_file(path)}.")
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"teacher_answers: {path} is of another kind: give one of {', '.join(ENDINGS)}.")
     arrays = path.suffix.lower() == ".npz"

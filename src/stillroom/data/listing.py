@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stillroom.data.companions import find_masks
@@ -13,6 +14,12 @@ IMAGE_EXTENSIONS = (
     *(".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".apng", ".dib"),
 )
 """Endings, in lower case, by which images are found in folders, the usual ones first. Decoding goes by content."""
+
+BESIDE = (
+    *(".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".pdf", ".log", ".ini", ".db"),
+    *(".xls", ".xlsx", ".ods", ".doc", ".docx", ".py", ".ipynb", ".sh", ".m", ".r"),
+)
+"""Endings of what lies beside images and is none. Any other may be an image that somebody counts on."""
 
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
@@ -28,15 +35,21 @@ def list_images(folder: Path) -> list[Path]:
     return images_among(walk(folder).files)
 
 
-def list_pictures(folder: Path) -> tuple[list[Path], int]:
-    """The images under ``folder`` as :func:`list_images` gives them without the masks of others, and the number of masks.
+def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """The images under ``folder`` as :func:`list_images` gives them without the masks of others, and what was left out.
+
+    The latter is a line each of the masks and of files that may be images but are not read; none where there are none.
 
     Raises:
         UsageError: see :func:`list_images`.
     """
-    images = list_images(folder)
+    files = walk(folder).files
+    images = images_among(files)
     masks = find_masks({folder: images}).files
-    return [image for image in images if image not in masks], len(masks)
+    notes = [f"Masks of images in {folder} are left out: {len(masks):,}."] if masks else []
+    if endings := [ending for ending in endings_in(files) if ending not in BESIDE]:
+        notes.append(f"Some files in {folder} are passed over, for such are not read: {', '.join(endings[:5])}.")
+    return [image for image in images if image not in masks], notes
 
 
 def images_among(files: Sequence[Path]) -> list[Path]:
@@ -47,6 +60,12 @@ def images_among(files: Sequence[Path]) -> list[Path]:
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image when a folder is listed."""
     return Path(name).suffix.lower() in IMAGE_EXTENSIONS
+
+
+def endings_in(files: Iterable[Path]) -> list[str]:
+    """The endings of those files that are no images, the commonest first: ``.dcm``, ``without an ending``."""
+    counts = Counter(ending_of(path) for path in files if not is_image_name(path.name))
+    return [ending or "without an ending" for ending, _ in counts.most_common()]
 
 
 def ending_of(path: Path) -> str:

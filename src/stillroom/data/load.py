@@ -15,6 +15,7 @@ from stillroom.data.table import SPLITS, Table
 from stillroom.data.unlabelled import Unlabelled
 from stillroom.errors import UsageError, nearest
 from stillroom.files.cache import fingerprint
+from stillroom.files.walk import not_a_file
 from stillroom.settings.sections import DataSettings
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -84,6 +85,8 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0, tr
         return read_manifest(path, settings, training=training)
     if path.is_file():
         raise UsageError(f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)}).")
+    if kind := not_a_file(path):
+        raise UsageError(f"{path} is {kind}: give a folder, or a table ({', '.join(TABLE_SUFFIXES)}).")
     known = [*medmnist_flags(), "phantoms"]
     raise UsageError(
         f"There is no folder or file {text!r}, and no data set of that name.{nearest(text, known)} "

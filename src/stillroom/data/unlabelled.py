@@ -26,7 +26,7 @@ class Unlabelled:
         quarantined: files that could not be read.
         held_out: names of the images that are also in the validation or test split.
         origin: all of the folder's images.
-        masks: how many files were taken for masks of images, and left out.
+        notes: which files were taken for masks of images, or passed over.
     """
 
     store: Store
@@ -34,7 +34,7 @@ class Unlabelled:
     quarantined: tuple[Quarantined, ...]
     held_out: tuple[str, ...]
     origin: Table
-    masks: int = 0
+    notes: tuple[str, ...] = ()
 
     def store_at(self, size: int, *, show_progress: bool = True) -> Store:
         """The same images, row for row, at another side. See :func:`~stillroom.data.store.at_side`."""
@@ -45,7 +45,7 @@ class Unlabelled:
         return {
             "images": len(self.store),
             "unreadable": {row.id: row.reason for row in self.quarantined},
-            "left_out_as_masks": self.masks,
+            "notes": list(self.notes),
             "left_out_because_held_out": list(self.held_out),
             "fingerprint": self.store.fingerprint,
         }
@@ -56,13 +56,13 @@ def list_unlabelled(folder: Path) -> list[Path]:
     return _pictures(folder)[0]
 
 
-def _pictures(folder: Path) -> tuple[list[Path], int]:
+def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
     if not folder.is_dir():
         raise UsageError(f"unlabelled: there is no folder {folder}.")
-    paths, masks = list_pictures(folder)
+    paths, notes = list_pictures(folder)
     if not paths:
         raise UsageError(f"unlabelled: {folder} holds no image.")
-    return paths, masks
+    return paths, notes
 
 
 def load_unlabelled(
@@ -83,7 +83,7 @@ def load_unlabelled(
     Raises:
         UsageError: there is no image, fewer than half can be read, or none is left.
     """
-    paths, masks = _pictures(folder)
+    paths, notes = _pictures(folder)
     count = len(paths)
     origin = Table(
         name=folder.name,
@@ -110,4 +110,4 @@ def load_unlabelled(
     if not len(kept):
         raise UsageError(f"unlabelled: every image of {folder} is also in the validation or test split.")
     left_out = tuple(str(name) for name in rows.ids[again])
-    return Unlabelled(found.take(kept), rows.ids[kept], tuple(quarantined), left_out, origin, masks)
+    return Unlabelled(found.take(kept), rows.ids[kept], tuple(quarantined), left_out, origin, tuple(notes))

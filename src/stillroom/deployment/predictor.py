@@ -11,7 +11,7 @@ import numpy as np
 
 from stillroom.data.files import FileReader
 from stillroom.data.geometry import as_stored, brighter
-from stillroom.data.listing import list_images
+from stillroom.data.listing import list_pictures
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError
@@ -383,12 +383,12 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
 
 
 def expand(images: Source | Iterable[Source]) -> Iterator[Path | np.ndarray]:
-    """Files and arrays as they are, folders as the images in them. One alone is taken for a list of one."""
+    """Files and arrays as they are, folders as the images in them, without masks. One alone is taken for a list of one."""
     for image in [images] if isinstance(images, str | Path | np.ndarray) else images:
         if isinstance(image, np.ndarray):
             yield image
         elif Path(image).is_dir():
-            found = list_images(Path(image))
+            found, _ = list_pictures(Path(image))
             if not found:
                 raise UsageError(f"There is no image in the folder {image}: name images, or a folder that holds some.")
             yield from found

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import UsageError
+from stillroom.files.walk import not_a_file
 
 _MOST_VALUES = 200_000
 """In a file that people write; more is a file that refers to itself, or was made to fill the memory."""
@@ -55,6 +56,8 @@ def in_short(value: Any, most: int = 100) -> str:
 
 
 def _text(path: Path, what: str) -> str:
+    if kind := not_a_file(path):
+        raise UsageError(f"{path} cannot be read: it is {kind}, not a file.")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -152,3 +152,9 @@ def not_a_file(path: Path) -> str | None:
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no file")
+
+
+def why_no_file(path: Path) -> str:
+    """Of a path that is no file: ``does not exist``, or ``is a named pipe, not a file``."""
+    kind = not_a_file(path)
+    return f"is {kind}, not a file" if kind else "does not exist"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import UsageError
+from stillroom.files.walk import not_a_file
 from stillroom.models.network import Network
 from stillroom.models.normalisation import Normalisation
 from stillroom.models.published import PUBLISHED
@@ -95,7 +96,8 @@ def find_weights(path: Path, name: str) -> Path:
             raise UsageError(f"{path} is not a file of weights: its name must end in {', '.join(SUFFIXES)}.")
         return path
     if not path.is_dir():
-        raise UsageError(f"No weights at {path}: there is no such file or folder.")
+        kind = not_a_file(path)
+        raise UsageError(f"No weights at {path}: {f'it is {kind}' if kind else 'there is no such file or folder'}.")
     architecture = name.split(".")[0]
     stems = list(dict.fromkeys([name, architecture]))
     exact = [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]

@@ -8,10 +8,10 @@ import numpy as np
 
 from stillroom.data.companions import find_masks, is_mask_folder
 from stillroom.data.files import FileReader
-from stillroom.data.listing import IMAGE_EXTENSIONS, images_among
+from stillroom.data.listing import IMAGE_EXTENSIONS, endings_in, images_among
 from stillroom.data.sources.conventions import check_training_classes, exclusive_task, one_spelling, parse_split
 from stillroom.data.sources.folder_masks import refuse_lone_masks, refuse_mask_classes
-from stillroom.data.sources.folder_notes import endings_in, notes_on_files, notes_on_masks, some
+from stillroom.data.sources.folder_notes import notes_on_files, notes_on_masks, some
 from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
 from stillroom.errors import UsageError

@@ -8,15 +8,9 @@ from pathlib import Path
 
 from stillroom.data.companions import Companions, is_mask_folder
 from stillroom.data.findings import counted
-from stillroom.data.listing import ending_of, is_image_name
+from stillroom.data.listing import BESIDE, ending_of, is_image_name
 from stillroom.data.table import Finding
 from stillroom.files.walk import Listing
-
-_BESIDE = (
-    *(".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".pdf", ".log", ".ini", ".db"),
-    *(".xls", ".xlsx", ".ods", ".doc", ".docx", ".py", ".ipynb", ".sh", ".m", ".r"),
-)
-"""Endings of what lies beside images and is none. Any other may be an image that somebody counts on."""
 
 
 def notes_on_masks(root: Path, found: Companions) -> list[Finding]:
@@ -57,8 +51,8 @@ def notes_on_files(root: Path, upper: Sequence[Listing], inside: Mapping[Path, L
     for name, files in (*above, *((folder.name, level.files) for folder, level in inside.items())):
         for ending in map(ending_of, _not_images(files)):
             counts.setdefault(ending, Counter())[name] += 1
-    odd = {ending: names for ending, names in counts.items() if ending not in _BESIDE}
-    usual = {ending: names for ending, names in counts.items() if ending in _BESIDE}
+    odd = {ending: names for ending, names in counts.items() if ending not in BESIDE}
+    usual = {ending: names for ending, names in counts.items() if ending in BESIDE}
     notes = []
     if odd:
         text = f"Passed over, for such files are not read: {_by_class(odd)}. Save images as PNG, TIFF or JPEG."
@@ -75,11 +69,6 @@ def notes_on_files(root: Path, upper: Sequence[Listing], inside: Mapping[Path, L
         text = f"Links to a folder that they stand in were not followed: {some(circular)}."
         notes.append(Finding("note", "circular_links", text))
     return notes
-
-
-def endings_in(files: Iterable[Path]) -> list[str]:
-    """The endings of files that are no images, the commonest first: ``.dcm``, ``without an ending``."""
-    return [ending or "nameless" for ending, _ in Counter(map(ending_of, _not_images(files))).most_common()]
 
 
 def some(names: Sequence[str], count: int = 5) -> str:

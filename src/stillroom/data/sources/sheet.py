@@ -11,6 +11,7 @@ from typing import Any
 
 from stillroom.data.spelling import filled, tidy
 from stillroom.errors import UsageError, nearest
+from stillroom.files.walk import why_no_file
 
 _DELIMITERS = (",", ";", "\t", "|")
 
@@ -86,7 +87,7 @@ def read_sheet(path: Path) -> Sheet:
         UsageError: no such file, another kind, unreadable, no rows, or a row of another length.
     """
     if not path.is_file():
-        raise UsageError(f"{path} {'is not a file' if path.exists() else 'does not exist'}.")
+        raise UsageError(f"{path} {why_no_file(path)}.")
     ending = path.suffix.lower()
     if ending not in (".csv", ".tsv", ".parquet"):
         raise UsageError(f"{path} is not a .csv, .tsv or .parquet table; save it as CSV in UTF-8.")
