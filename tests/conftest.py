@@ -113,8 +113,9 @@ def old_run(own_run):
 
     run = own_run
     shutil.rmtree(run.path / "explanations", ignore_errors=True)
-    for name in ("density.npz", "foreign_scores.npz"):
+    for name in ("density.npz", "foreign_scores.npz", "images.parquet"):
         (run.path / name).unlink(missing_ok=True)
+    run.note(data_fingerprint="0" * 32)  # it was one of the files' dates
     metrics = {key: part for key, part in run.metrics.items() if key not in ("conformal", "ood", "explanation")}
     (run.path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     settings = yaml.safe_load((run.path / "settings.yaml").read_text(encoding="utf-8"))

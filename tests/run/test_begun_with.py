@@ -131,6 +131,24 @@ def test_a_run_goes_on_with_its_images_in_another_place_to_the_same_weights(begi
     assert (run.path / "settings.yaml").read_bytes() == settings
 
 
+def test_a_copy_in_another_place_and_format_shares_teacher_and_answers(begin, pictures, tmp_path, monkeypatch):
+    def ask(stage, evidence):
+        evidence.bench.teacher()
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
+    teacher = TeacherSettings("test_vit", pretrained=False, teacher_size=32, teacher_mode="finetune", teacher_epochs=1)
+    made = []
+    for source in (pictures, tmp_path / "copy"):
+        run = begin(source, MedAlmighty(), ask, teacher=teacher)
+        made.append([len([*(tmp_path / "cache" / kind).iterdir()]) for kind in ("stores", "banks", "teachers")])
+        shutil.rmtree(run.path)
+        if source == pictures:
+            for path in shutil.copytree(pictures, tmp_path / "copy").glob("*/*.png"):
+                Image.open(path).save(path, "BMP")
+    assert made == [[1, 2, 1], [2, 2, 1]]  # decoded anew, for the bytes are others, and no more than that
+
+
 def test_a_touched_set_is_the_same(begin, pictures):
     run = begin(pictures)
     for path in pictures.rglob("*.png"):

@@ -15,6 +15,7 @@ from stillroom.data.load import Dataset, is_named_set, open_source
 from stillroom.data.table import Table
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import write_atomically
+from stillroom.files.digests import require_whole
 from stillroom.files.frames import read_frame
 from stillroom.run.folder import Run
 from stillroom.run.preparing import data_set
@@ -172,6 +173,7 @@ def _frame(dataset: Dataset) -> pd.DataFrame:
 def _begun_with(run: Run) -> pd.DataFrame | None:
     """As :func:`_frame` has it; of a run of before, what its predictions tell. None where there is neither."""
     if (run.path / FILE).exists():
+        require_whole(run.path / FILE)
         return read_frame(run.path / FILE)
     if (run.path / "predictions.parquet").exists():
         frame = run.predictions().rename(columns={"target": "label", "digest": "pixels"})
