@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from stillroom.cli.doctor import doctor
 from stillroom.cli.networks import models
 from stillroom.errors import PartlyDone, RunError, UsageError
 from stillroom.recipes import RECIPES, Recipe
@@ -370,5 +371,5 @@ def _as_flag(name: str, value: object) -> str:
     return f"--{flag} {value}"
 
 
-VERBS = (evaluate, predict, explain, export, audit, models, recipes, bench, demo)
+VERBS = (evaluate, predict, explain, export, audit, models, recipes, bench, demo, doctor)
 """In the order of `stillroom --help`."""

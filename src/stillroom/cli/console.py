@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from stillroom.after.doctor import Check
     from stillroom.after.heat_map import Explanation
     from stillroom.models.cards import ModelCard
     from stillroom.models.medical import MedicalTeacher
@@ -318,6 +319,14 @@ def show_medical(entries: list[MedicalTeacher], *, whole: bool = False) -> None:
             )
         for line in lines:
             out().print(f"    {line}", style="dim", markup=False)
+
+
+def show_check(check: Check) -> None:
+    """One thing that was looked at, and what to do about it."""
+    mark = {"well": "[green]ok[/green]   ", "note": "[yellow]note[/yellow] ", "wrong": "[red]wrong[/red]"}[check.state]
+    out().print(f"{mark} {escape(f'{check.part}: {check.text}')}", soft_wrap=True)
+    if check.advice:
+        out().print(f"      {check.advice}", style="dim", markup=False, soft_wrap=True)
 
 
 def _estimate(figure: dict[str, float | None]) -> str:

@@ -1,0 +1,335 @@
+"""What is well and what is not: the installation, the cache, weights at hand, and a run's files by their digests.
+
+Changes nothing. Each check is one line, with what to do where something is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any, Literal
+
+from stillroom.errors import StillroomError, UsageError
+from stillroom.files.cache import cache_root
+from stillroom.files.digests import ledger_states, sealed_states
+
+State = Literal["well", "note", "wrong"]
+
+_PARTS = ("torch", "torchvision", "timm", "lightning_fabric", "onnxruntime", "onnx", "sklearn", "pandas", "PIL")
+"""Modules whose import fails where a system library is missing or two packages do not fit."""
+MODEL_FILE = "student.onnx"
+_SHOWN = 5
+_PASSING = re.compile(r"(^|/)checkpoints/")
+"""What a run writes on its way and removes."""
+_LITTLE = 2e9
+"""Bytes free on a disk below which a store or bank may not fit."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        part: what it belongs to, for people: "installation", "cache", "weights" or the run's folder.
+        state: ``well``; ``note`` where nothing is broken but one should know; ``wrong``.
+        text: what was found, a sentence.
+        advice: what to do; empty where there is nothing to do.
+    """
+
+    part: str
+    state: State
+    text: str
+    advice: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def examine(run: Path | None = None, weights: Path | None = None) -> Iterator[Check]:
+    """Look at everything, one check after the other, as they are made.
+
+    Args:
+        run: a run folder, finished or not, or an exported .onnx file; None looks at none.
+        weights: a file or folder of pretrained weights; None looks into the hub's cache alone.
+
+    Raises:
+        UsageError: ``run`` is neither, or ``weights`` is not there.
+    """
+    if run is not None:
+        _require_run(run)
+    if weights is not None and not weights.expanduser().exists():
+        raise UsageError(f"No weights at {weights}: there is no such file or folder.")
+    yield from installation()
+    yield from cache()
+    yield from weights_here(weights)
+    if run is not None:
+        yield from run_folder(run)
+
+
+# -- installation ---------------------------------------------------------------------------------------------------
+def installation() -> Iterator[Check]:
+    """Python, the packages that are needed with their versions, whether they load, and where a run computes."""
+    part = "installation"
+    yield Check(
+        part, "well", f"Stillroom {version('stillroom')}, Python {platform.python_version()} on {sys.platform}."
+    )
+    unfit = list(_unfit_requirements())
+    for text in unfit:
+        yield Check(part, "wrong", text, "Install again: `pip install --upgrade stillroom`.")
+    broken = 0
+    for name in _PARTS:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a missing system library raises OSError, two packages that do not fit anything
+            broken += 1
+            yield Check(
+                part,
+                "wrong",
+                f"{name} cannot be loaded: {_in_a_line(error)}.",
+                f"Install it again in this environment: `{sys.executable} -m pip install --force-reinstall {name}`.",
+            )
+    if not unfit and not broken:
+        yield Check(part, "well", f"Everything that is needed is installed and loads ({', '.join(_PARTS)}).")
+    if not broken:
+        yield from _machine(part)
+        yield _computes(part)
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("_", "-")
+    if encoding not in ("utf-8", "utf8"):
+        text = f"This terminal or pipe takes {encoding}: letters that it lacks are shown as '?'."
+        yield Check(part, "note", text, "Set PYTHONIOENCODING=utf-8 where names need more.")
+
+
+def _unfit_requirements() -> Iterator[str]:
+    """Requirements of the installed package that are missing or of another version, a sentence each."""
+    from packaging.requirements import Requirement
+
+    for text in requires("stillroom") or ():
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            yield f"{wanted.name} is not installed."
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            yield f"{wanted.name} is {found}; {wanted.specifier} is needed."
+
+
+def _machine(part: str) -> Iterator[Check]:
+    import torch
+
+    if torch.cuda.is_available():
+        yield Check(part, "well", f"Trains on {torch.cuda.get_device_name()} (CUDA {torch.version.cuda}).")
+    elif torch.backends.mps.is_available():
+        yield Check(part, "well", "Trains on Apple's GPU (mps).")
+    else:
+        why = "torch was built without CUDA" if torch.version.cuda is None else "no CUDA device answers"
+        yield Check(part, "well", f"Trains on the CPU, {torch.get_num_threads()} of {os.cpu_count()} cores; {why}.")
+
+
+def _computes(part: str) -> Check:
+    """Whether ONNX Runtime answers: a file of one multiplication, made here."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    sort = onnx.TensorProto.FLOAT
+    taken, given = (onnx.helper.make_tensor_value_info(name, sort, [2]) for name in "xy")
+    node = onnx.helper.make_node("Add", ["x", "x"], ["y"])
+    graph = onnx.helper.make_graph([node], "twice", [taken], [given])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (answer,) = session.run(None, {"x": np.array([1.5, -2.0], dtype=np.float32)})
+    except Exception as error:  # ONNX Runtime raises a class of its own for each of its codes
+        advice = f"Install it again: `{sys.executable} -m pip install --force-reinstall onnxruntime`."
+        return Check(part, "wrong", f"ONNX Runtime does not answer: {_in_a_line(error)}.", advice)
+    if not np.array_equal(answer, [3.0, -4.0]):
+        return Check(part, "wrong", "ONNX Runtime gives 2 * 1.5 as something else than 3.", "Do not use this machine.")
+    return Check(part, "well", f"ONNX Runtime {onnxruntime.__version__} answers.")
+
+
+# -- cache ----------------------------------------------------------------------------------------------------------
+def cache() -> Iterator[Check]:
+    """Where the cache is, whether it can be written to, what it holds, and which of its entries are damaged."""
+    root, part = cache_root(), "cache"
+    place = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        advice = "Set STILLROOM_CACHE to a folder that can be written to."
+        yield Check(part, "wrong", f"{root} cannot be written to.", advice)
+        return
+    free = shutil.disk_usage(place).free
+    state: State = "note" if free < _LITTLE else "well"
+    advice = "Make room, or set STILLROOM_CACHE to a folder on a larger disk." if state == "note" else ""
+    yield Check(part, state, f"{root}: {size(_bytes_in(root))}, {size(free)} free on its disk.", advice)
+    entries = [path for path in sorted(root.glob("*/*")) if path.is_dir() and not path.name.startswith(".")]
+    damaged = unknown = 0
+    for entry in entries:
+        states = sealed_states(entry)
+        unfit = next((name for name, how in states.items() if how in ("damaged", "missing")), None)
+        unknown += "no digest" in states.values()
+        if unfit is not None:
+            damaged += 1
+            text = f"{entry.parent.name}/{entry.name}: {unfit} is {states[unfit]}."
+            yield Check(part, "note", text, "It is built again when it is next needed; nothing need be done.")
+    if entries and not damaged:
+        older = f", {unknown} of them from before digests were kept, which nothing is known of" if unknown else ""
+        yield Check(part, "well", f"{len(entries)} entries, none damaged{older}.")
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+# -- weights --------------------------------------------------------------------------------------------------------
+def weights_here(given: Path | None) -> Iterator[Check]:
+    """Which pretrained weights are at hand: those in the hub's cache, and each file of a folder, read through.
+
+    Args:
+        given: a file or folder that is there; None looks into the hub's cache alone.
+    """
+    part = "weights"
+    from stillroom.models import hub
+    from stillroom.models.catalogue import short_list
+    from stillroom.models.origins.timm_models import FILES
+    from stillroom.models.zoo import specification
+
+    published = {name: source for name in short_list() if (source := specification(name).hub)}
+    cached = [name for name, source in published.items() if any(hub.is_cached(source, file=file) for file in FILES)]
+    if cached:
+        yield Check(part, "well", f"In the hub's cache: {', '.join(cached)}.")
+    else:
+        text = "None of the listed networks' weights is in the hub's cache."
+        yield Check(part, "note", text, "They are downloaded when first asked for, or given by --weights.")
+    if given is None:
+        return
+    from stillroom.models.stored import is_weights
+
+    given = given.expanduser()
+    files = sorted(path for path in given.rglob("*") if path.is_file()) if given.is_dir() else [given]
+    readable = [file for file in files if is_weights(file)]
+    if not readable:
+        yield Check(
+            part, "wrong", f"{given} holds no file of weights.", "Its files end in .safetensors, .pth, .pt or .bin."
+        )
+    for file in readable:
+        yield _weights_file(part, file)
+
+
+def _weights_file(part: str, file: Path) -> Check:
+    from stillroom.models.stored import mapped
+
+    try:
+        tensors = mapped(file)
+        unfit = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+    except StillroomError as error:
+        return Check(part, "wrong", str(error), "Download or copy it again.")
+    if unfit is not None:
+        return Check(
+            part, "wrong", f"{file} holds numbers that are not finite, the first in {unfit}.", "Download it again."
+        )
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return Check(part, "well", f"{file}: {len(tensors)} tensors, {count / 1e6:.1f} M numbers, all finite.")
+
+
+# -- a run ----------------------------------------------------------------------------------------------------------
+def run_folder(path: Path) -> Iterator[Check]:
+    """A run's files by their digests, whether it has finished, and whether its student answers.
+
+    Args:
+        path: a run folder, or an exported .onnx file, which carries its own digest.
+    """
+    if path.suffix == ".onnx":
+        yield _answers(str(path), path, "Copy it again from the run that exported it.")
+        return
+    from stillroom.run.folder import Run
+
+    run, part = Run.open(path), str(path)
+    if not run.finished:
+        yield Check(part, "note", "The run has not finished.", run.how_to_resume)
+    found = dict(ledger_states(path))
+    if not run.finished:  # what a stage still needs may be written again, and what it has used up is removed
+        found = {name: state for name, state in found.items() if state != "missing"}
+    for name, state in found.items():
+        if state == "damaged":
+            text = f"{name} was changed or damaged after it was written."
+            yield Check(part, "wrong", text, _remedy(path, name))
+        elif state == "missing" and not _PASSING.search(name):
+            yield Check(part, "wrong", f"{name} was written and is gone.", _remedy(path, name))
+    whole, unknown = (sum(state == wanted for state in found.values()) for wanted in ("whole", "no digest"))
+    if whole:
+        yield Check(part, "well", f"{whole} files are as they were written.")
+    if unknown and not whole:
+        yield Check(part, "note", "This run was made before files had digests: whether they were changed is not known.")
+    elif unknown:
+        names = [name for name, state in found.items() if state == "no digest"]
+        few = ", ".join(names[:_SHOWN]) + (f" and {unknown - _SHOWN} more" if unknown > _SHOWN else "")
+        yield Check(part, "note", f"{unknown} files were not written by this run: {few}.")
+    if (path / MODEL_FILE).is_file():
+        yield _answers(part, path / MODEL_FILE, _remedy(path, MODEL_FILE))
+
+
+def _answers(part: str, file: Path, remedy: str) -> Check:
+    """Whether an exported file opens, which checks its own digest, and answers to a grey image."""
+    import numpy as np
+
+    from stillroom.deployment.predictor import Predictor
+
+    try:
+        predictor = Predictor.load(file)
+        side = predictor.metadata.size
+        (answer,) = predictor.predict(np.full((side, side), 127, dtype=np.uint8))
+    except StillroomError as error:
+        return Check(part, "wrong", str(error), remedy)
+    except Exception as error:  # ONNX Runtime raises a class of its own for each of its codes
+        return Check(part, "wrong", f"{file} does not answer: {_in_a_line(error)}.", remedy)
+    if answer.error is not None or not np.isfinite(list(answer.probabilities.values())).all():
+        return Check(part, "wrong", f"{file} answers a grey image with {answer.error or 'no numbers'}.", remedy)
+    return Check(part, "well", f"{file.name} opens and answers ({len(answer.probabilities)} classes, {side} px).")
+
+
+def _remedy(run: Path, name: str) -> str:
+    if name == MODEL_FILE:
+        return f"Export it again: `stillroom export {shlex.quote(str(run))}`."
+    return "Put back a copy of it, or make the run again: `stillroom distill --settings " + (
+        f"{shlex.quote(str(run / 'settings.yaml'))}`."
+    )
+
+
+def _require_run(path: Path) -> None:
+    from stillroom.run.folder import Run
+
+    if path.suffix != ".onnx" or path.is_dir():
+        Run.open(path)
+    elif not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+
+
+def size(count: float) -> str:
+    """A number of bytes, for people."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+
+
+def summary(checks: list[Check]) -> dict[str, Any]:
+    """All checks as JSON has them, with the worst state on top."""
+    worst = max((check.state for check in checks), key=("well", "note", "wrong").index, default="well")
+    return {"state": worst, "checks": [check.to_dict() for check in checks]}
