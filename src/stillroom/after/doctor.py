@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files.cache import cache_root
-from stillroom.files.digests import ledger_states, sealed_states
+from stillroom.run.files import Checked, files_of_cache, files_of_run
 
 State = Literal["well", "note", "wrong"]
 
@@ -173,17 +173,18 @@ def cache() -> Iterator[Check]:
     state: State = "note" if free < _LITTLE else "well"
     advice = "Make room, or set STILLROOM_CACHE to a folder on a larger disk." if state == "note" else ""
     yield Check(part, state, f"{root}: {size(_bytes_in(root))}, {size(free)} free on its disk.", advice)
-    entries = [path for path in sorted(root.glob("*/*")) if path.is_dir() and not path.name.startswith(".")]
-    damaged = unknown = 0
-    for entry in entries:
-        states = sealed_states(entry)
-        unfit = next((name for name, how in states.items() if how in ("damaged", "missing")), None)
-        unknown += "no digest" in states.values()
-        if unfit is not None:
-            damaged += 1
-            text = f"{entry.parent.name}/{entry.name}: {unfit} is {states[unfit]}."
-            yield Check(part, "note", text, "It is built again when it is next needed; nothing need be done.")
-    if entries and not damaged:
+    entries: dict[Path, set[str]] = {}
+    unfit: dict[Path, Checked] = {}
+    for checked in files_of_cache(root):
+        entry = root.joinpath(*checked.path.relative_to(root).parts[:2])
+        entries.setdefault(entry, set()).add(checked.state)
+        if checked.state in ("damaged", "missing"):
+            unfit.setdefault(entry, checked)
+    for checked in unfit.values():
+        text = f"{checked.path.relative_to(root)} is {checked.state}."
+        yield Check(part, "note", text, "It is built again when it is next needed; nothing need be done.")
+    if entries and not unfit:
+        unknown = sum("no digest" in states for states in entries.values())
         older = f", {unknown} of them from before digests were kept, which nothing is known of" if unknown else ""
         yield Check(part, "well", f"{len(entries)} entries, none damaged{older}.")
 
@@ -258,22 +259,26 @@ def run_folder(path: Path) -> Iterator[Check]:
     run, part = Run.open(path), str(path)
     if not run.finished:
         yield Check(part, "note", "The run has not finished.", run.how_to_resume)
-    found = dict(ledger_states(path))
-    if not run.finished:  # what a stage still needs may be written again, and what it has used up is removed
-        found = {name: state for name, state in found.items() if state != "missing"}
-    for name, state in found.items():
-        if state == "damaged":
+    found = {checked.path.relative_to(path).as_posix(): checked for checked in files_of_run(path)}
+    for name, checked in found.items():
+        if checked.state == "damaged" and checked.remade:
+            text = f"{name} was changed or damaged after it was written."
+            yield Check(
+                part, "note", text, "The run falls back to the one before when it goes on; nothing need be done."
+            )
+        elif checked.state == "damaged":
             text = f"{name} was changed or damaged after it was written."
             yield Check(part, "wrong", text, _remedy(path, name))
-        elif state == "missing" and not _PASSING.search(name):
+        elif checked.state == "missing" and run.finished and not _PASSING.search(name):
             yield Check(part, "wrong", f"{name} was written and is gone.", _remedy(path, name))
-    whole, unknown = (sum(state == wanted for state in found.values()) for wanted in ("whole", "no digest"))
+    states = [checked.state for checked in found.values()]
+    whole, unknown = states.count("whole"), states.count("no digest")
     if whole:
         yield Check(part, "well", f"{whole} files are as they were written.")
     if unknown and not whole:
         yield Check(part, "note", "This run was made before files had digests: whether they were changed is not known.")
     elif unknown:
-        names = [name for name, state in found.items() if state == "no digest"]
+        names = [name for name, checked in found.items() if checked.state == "no digest"]
         few = ", ".join(names[:_SHOWN]) + (f" and {unknown - _SHOWN} more" if unknown > _SHOWN else "")
         yield Check(part, "note", f"{unknown} files were not written by this run: {few}.")
     if (path / MODEL_FILE).is_file():
