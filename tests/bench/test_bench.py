@@ -180,10 +180,10 @@ def test_a_stopped_bench_goes_on(tmp_path, monkeypatch, engine):
         deadline = time.monotonic() + 30
         while log.read_text().count("error: Stopped.") < times_stopped and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert (
-            log.read_text().count("error: Stopped. Go on with") == times_stopped
-        )  # the cell did not outlive the bench
-        assert reached + 2 <= (reached := history.read_text().count("\n")) < 40
+        # The cell did not outlive the bench.
+        assert log.read_text().count("error: Stopped. Go on with") == times_stopped
+        before, reached = reached, history.read_text().count("\n")
+        assert before + 2 <= reached < 40
         states = [found["state"] for found in rows_of(out)]  # what was done stands in the table already
         assert states == ["done", "waiting"]
         if how != signal.SIGKILL:
