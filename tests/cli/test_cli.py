@@ -1,10 +1,12 @@
 """The command line as a user meets it: what is printed where, exit codes, and one clear line for every mistake."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,6 +313,20 @@ def test_predict_names_what_it_cannot_read_and_answers_the_rest(stillroom, finis
     assert "does not exist" in fourth["error"]
     shown = stillroom("predict", finished, *images).out
     assert "empty.png  the file is empty (0 bytes)" in shown
+
+
+def test_predict_says_what_it_passes_over(stillroom, finished, picture_folder, tmp_path):
+    for name in ("000.png", "000_mask.png", "deep/@eaDir/000.png", "001.dcm", "pipe.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name == "pipe.png":
+            os.mkfifo(tmp_path / name)
+        else:
+            (tmp_path / name).write_bytes((picture_folder / "left" / "000.png").read_bytes())
+    answer = stillroom("predict", finished, tmp_path, "--json")
+    assert [Path(found["path"]).name for found in json.loads(answer.out)] == ["000.png", "pipe.png"]
+    assert f"Masks of images in {tmp_path} are left out: 1." in answer.error
+    assert "are not read: .dcm." in answer.error
+    assert "it is a named pipe, not a file" in answer.error
 
 
 def test_predict_of_nothing(stillroom, refuse, finished, picture_folder, tmp_path):

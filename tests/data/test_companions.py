@@ -99,6 +99,12 @@ def test_what_is_named_like_a_mask_without_one_is_told():
     assert found("cells_1.png", "unmasked_1.png")[2] == []
 
 
+def test_what_is_a_mask_itself_has_none():
+    masks, lone, unclear = found("x.png", "x_seg.png", "x_seg_mask.png")
+    assert (masks, lone, unclear) == ({"x.png": ["x_seg.png", "x_seg_mask.png"]}, [], [])
+    assert found("with_mask_1.png", "with_mask_1_mask.png")[0] == {"with_mask_1.png": ["with_mask_1_mask.png"]}
+
+
 def test_a_mask_without_its_image_where_others_have_theirs_is_lone():
     assert found("1.png", "1_seg.png", "2_seg.png")[1:] == (["2_seg.png"], [])
     assert found("images/1.png", "masks/1.png", "masks/2.png")[1:] == (["masks/2.png"], [])

@@ -10,12 +10,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 _MASK_WORDS = r"masks?|seg|segs|segmentations?|labels?|label[ _-]?maps?|annotations?|annot|gts?|ground[ _-]?truths?"
 _IMAGE_WORDS = r"images?|imgs?|orig|originals?|pictures?|pics?|photos?|scans?|frames?|raw|rgb|jpe?gs?|jpe?g[ _-]?images"
 _AFTER = re.compile(rf"(.+)[ _.-]({_MASK_WORDS})(?:[ _.-]?[0-9]+)?", re.IGNORECASE)
 _BEFORE = re.compile(rf"({_MASK_WORDS})[ _.-](.+)", re.IGNORECASE)
+_ANY_WORD = re.compile(_MASK_WORDS, re.IGNORECASE)
 _NUMBERED = re.compile(r"(.+)[ _.-][0-9]+")
 _IMAGE_AFTER = re.compile(rf"(.+)[ _.-](?:{_IMAGE_WORDS})", re.IGNORECASE)
 _IMAGE_BEFORE = re.compile(rf"(?:{_IMAGE_WORDS})[ _.-](.+)", re.IGNORECASE)
@@ -53,6 +56,11 @@ class Companions:
 def is_image_folder(name: str) -> bool:
     """Whether a folder's name says that images are inside and nothing else: ``images``, ``img``..."""
     return _IMAGE_FOLDER.fullmatch(name) is not None
+
+
+def is_image_class(name: str) -> bool:
+    """The same of a folder in the place of a class, where ``photo`` and ``scan`` may be one: ``images``, ``img``..."""
+    return re.fullmatch(r"images?|imgs?|originals?", name, re.IGNORECASE) is not None
 
 
 def is_mask_folder(name: str) -> bool:
@@ -98,10 +106,15 @@ def find_masks(files: Mapping[Path, Sequence[Path]]) -> Companions:
 
 def pairing(folder: Path, files: Sequence[Path], others: Mapping[Path, Sequence[Path]]) -> float:
     """The share of a folder's image files that are named as an image of the other folders is, in [0, 1]."""
-    known = {(place[1:], name) for top, inside in others.items() for file in inside for place, name in _keys(file, top)}
+    known = {
+        (_place(file.parent, top)[1:], name)
+        for top, inside in others.items()
+        for file in inside
+        for name in _names_of_image(file.stem)
+    }
     paired = 0
     for file in files:
-        place = _place(file, folder)[1:]
+        place = _place(file.parent, folder)[1:]
         paired += any((place, name) in known for name in _names_of_owner(file.stem, in_folder=True))
     return paired / max(len(files), 1)
 
@@ -119,7 +132,7 @@ class _Search:
 
     def __init__(self, files: Mapping[Path, Sequence[Path]]) -> None:
         self.suspects: dict[Path, str] = {}  # and why: the word in the name, or that of a folder
-        self.top_of: dict[Path, Path] = {}
+        self.place_of: dict[Path, _Place] = {}
         self.by_folder: dict[Path, list[Path]] = defaultdict(list)
         self.by_name: dict[tuple[_Place, str], list[Path]] = defaultdict(list)
         self.by_place: dict[_Place, list[Path]] = defaultdict(list)
@@ -128,46 +141,57 @@ class _Search:
                 self._sort_in(file, top)
 
     def _sort_in(self, file: Path, top: Path) -> None:
-        self.top_of[file] = top
-        self.by_folder[file.parent].append(file)
-        if any(is_mask_folder(part) for part in file.relative_to(top).parts[:-1]):
+        folder, stem = file.parent, file.stem
+        self.by_folder[folder].append(file)
+        self.place_of[file] = place = _place(folder, top)
+        if _speaks_of_masks(folder, top):
             self.suspects[file] = "folder"
             return
-        if match := _AFTER.fullmatch(file.stem):
+        if not _ANY_WORD.search(stem):  # of most files that is all there is to ask
+            pass
+        elif match := _AFTER.fullmatch(stem):
             self.suspects[file] = match[2].lower()
-        elif match := _BEFORE.fullmatch(file.stem):
+        elif match := _BEFORE.fullmatch(stem):
             self.suspects[file] = match[1].lower()
-        for key in _keys(file, top):
-            self.by_name[key].append(file)
-        self.by_place[_place(file, top)].append(file)
+        for name in _names_of_image(stem):
+            self.by_name[place, name].append(file)
+        self.by_place[place].append(file)
 
     def owners_of(self, mask: Path) -> list[Path]:
         """The images that a file is the mask of: one, or several in one folder that differ in their ending alone."""
-        in_folder, place = self.suspects[mask] == "folder", _place(mask, self.top_of[mask])
+        in_folder, place = self.suspects[mask] == "folder", self.place_of[mask]
+        named = []
         for name in _names_of_owner(mask.stem, in_folder=in_folder):
-            found = [file for file in self.by_name.get((place, name), ()) if file != mask]
-            owners = [file for file in found if file not in self.suspects] or found
-            if not in_folder:  # a mark in the name points at the file beside it
-                owners = [file for file in owners if file.parent == mask.parent]
-            if owners:
-                return owners if len({owner.parent for owner in owners}) == 1 else []
-        alone = self.by_place.get(place, ()) if in_folder and len(place) > 1 else ()
+            found = self.by_name.get((place, name), [])
+            # A mark in the name points at the file beside it.
+            named.append([file for file in found if file != mask and (in_folder or file.parent == mask.parent)])
+        plain = ([file for file in found if file not in self.suspects] for found in named)
+        marked = ([file for file in found if file in self.suspects and not self.owners_of(file)] for found in named)
+        owners = next(filter(None, chain(plain, marked)), [])
+        if owners:
+            return owners if len({owner.parent for owner in owners}) == 1 else []
+        alone = self.by_place.get(place, []) if in_folder and len(place) > 1 else []
         return list(alone) if len(alone) == 1 and is_image_folder(alone[0].parent.name) else []
 
 
-def _place(file: Path, top: Path) -> _Place:
-    """Where a file is, folders that say images or masks left out, so that the two meet."""
-    parts = file.relative_to(top).parts[:-1]
+@lru_cache(maxsize=4096)
+def _place(folder: Path, top: Path) -> _Place:
+    """Where files of a folder are, parts that say images or masks left out, so that the two meet."""
+    parts = folder.relative_to(top).parts
     return (top, *(part for part in parts if not is_mask_folder(part) and not is_image_folder(part)))
 
 
-def _keys(file: Path, top: Path) -> Iterator[tuple[_Place, str]]:
-    """An image's place and the names by which masks may call it."""
-    place = _place(file, top)
-    yield place, file.stem
+@lru_cache(maxsize=4096)
+def _speaks_of_masks(folder: Path, top: Path) -> bool:
+    return any(is_mask_folder(part) for part in folder.relative_to(top).parts)
+
+
+def _names_of_image(stem: str) -> Iterator[str]:
+    """The names by which masks may call an image."""
+    yield stem
     for pattern in (_IMAGE_AFTER, _IMAGE_BEFORE):
-        if match := pattern.fullmatch(file.stem):
-            yield place, match[1]
+        if match := pattern.fullmatch(stem):
+            yield match[1]
 
 
 def _names_of_owner(stem: str, *, in_folder: bool) -> Iterator[str]:

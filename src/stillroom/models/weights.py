@@ -106,7 +106,9 @@ def find_weights(path: Path, name: str) -> Path:
         if (path / candidate).is_file():
             return path / candidate
     if name == architecture:
-        tagged = [file for suffix in SUFFIXES for file in sorted(path.glob(f"{architecture}.*{suffix}"))]
+        tagged = [
+            file for suffix in SUFFIXES for file in sorted(path.glob(f"{architecture}.*{suffix}")) if file.is_file()
+        ]
         if len(tagged) > 1:
             found = ", ".join(file.name for file in tagged)
             raise UsageError(f"{path} holds several weights for {name}: {found}. Give the one you mean.")

@@ -164,6 +164,7 @@ def test_masks_are_no_class(lay, names, message):
         (("mask/1.png", "unmasked/1.png"), AUTO),
         (("mask/1.png", "bare/1.png"), DataSettings(classes=("bare", "mask"))),
         (("seg/s1.png", "band/b1.png", "lymph/l1.png"), AUTO),
+        (("photo/p1.png", "mask/m1.png", "live/l1.png"), AUTO),
         (("mask/1.png", "tube/1.png", "bare/2.png"), DataSettings(merge=("mask=tube",))),
     ],
 )

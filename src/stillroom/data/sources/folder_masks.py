@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillroom.data.companions import Companions, is_image_folder, is_mask_folder, named_like_masks_of, pairing
+from stillroom.data.companions import Companions, is_image_class, is_mask_folder, named_like_masks_of, pairing
 from stillroom.errors import UsageError
 from stillroom.files.walk import look_into
 from stillroom.settings.sections import DataSettings
@@ -18,8 +18,8 @@ def refuse_mask_classes(
     """Refuse a folder of masks in the place of a class: ``train/img`` and ``train/mask`` are no two classes.
 
     A class may well be called ``mask``. It is one where the settings name it, where the other folders' names speak of masks
-    too (``no_mask``), and where fewer than half of its files are named as an image of theirs is, unless their folder's name
-    says that it holds the images.
+    too (``no_mask``), and where fewer than half of its files are named as an image of theirs is, unless these are called
+    ``images`` or the like.
 
     Args:
         root: the source.
@@ -41,16 +41,16 @@ def refuse_mask_classes(
         }
         if not any(named_like_masks_of(folder.name, other.name) for other in others):
             continue
-        pictures = [other for other in others if is_image_folder(other.name)]
-        if not pictures and pairing(folder, images_of[folder], others) < _HALF:
+        plain = all(is_image_class(other.name) for other in others)
+        if not plain and pairing(folder, images_of[folder], others) < _HALF:
             continue
-        raise UsageError(_refusal(root, folder, pictures or list(others)))
+        raise UsageError(_refusal(root, folder, list(others)))
 
 
 def _refusal(root: Path, masks: Path, images: list[Path]) -> str:
     names = " and ".join(path.relative_to(root).as_posix() for path in (*images[:3], masks))
     inner = [path.name for path in look_into(images[0]).folders] if len(images) == 1 else []
-    if inner and is_image_folder(images[0].name):
+    if inner and is_image_class(images[0].name):
         advice = (
             f"If the folders inside {images[0].name} are the classes, pass {images[0]}, or put the masks where they are"
         )
