@@ -324,9 +324,9 @@ def test_predict_says_what_it_passes_over(stillroom, finished, picture_folder, t
             (tmp_path / name).write_bytes((picture_folder / "left" / "000.png").read_bytes())
     answer = stillroom("predict", finished, tmp_path, "--json")
     assert [Path(found["path"]).name for found in json.loads(answer.out)] == ["000.png", "pipe.png"]
-    assert f"Masks of images in {tmp_path} are left out: 1." in answer.error
-    assert "are not read: .dcm." in answer.error
-    assert "it is a named pipe, not a file" in answer.error
+    assert f"Masks of images in {tmp_path} are left out: 1." in answer.err
+    assert "are not read: .dcm." in answer.err
+    assert "it is a named pipe, not a file" in answer.err
 
 
 def test_predict_of_nothing(stillroom, refuse, finished, picture_folder, tmp_path):
