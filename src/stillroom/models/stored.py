@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,13 @@ INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 """Such files' usual names."""
 
 _WRAPPERS = ("state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before every name."""
+_POINTER = b"version https://git-lfs."
+"""How a file begins that Git LFS left in place of a large one."""
+_REFUSED = re.compile(r"(?:GLOBAL|class|global|function)\s+`?([A-Za-z_][\w.]*\.[\w.]+)")
+"""Where torch's refusal of a pickle names what it would have called."""
+_SAVE = "Save it as .safetensors, or with torch.save(model.state_dict(), ...)."
 _AT_ONCE = 2**28
 """Bytes that are copied before the files are let go: the pages that were read of them count as memory until then."""
 
@@ -70,7 +78,7 @@ def stated_normalisation(file: Path) -> Normalisation | None:
 def mapped(file: Path) -> dict[str, Tensor]:
     """A file's tensors by name, as it has them. Nothing is read but where they are (all of an old pickle is).
 
-    Wrappers (``state_dict``, ``model``) and the prefix ``module.`` are taken off. Pickles hold weights only.
+    Wrappers (``state_dict``, ``model``) and prefixes (``module.``, ``_orig_mod.``) are taken off. Of a pickle no code is run.
 
     Raises:
         UsageError: the file is damaged or holds something else than tensors.
@@ -82,8 +90,8 @@ def mapped(file: Path) -> dict[str, Tensor]:
         if twice is not None:
             raise UsageError(f"{part} holds {twice}, and so does another file of {file}.")
         found |= tensors
-    if all(name.startswith("module.") for name in found):
-        return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    while prefix := next((text for text in _PREFIXES if all(name.startswith(text) for name in found)), None):
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     return found
 
 
@@ -103,11 +111,22 @@ def copy_into(target: Mapping[str, Tensor], state: dict[str, Tensor], file: Path
     stored.clear()
     with torch.no_grad():
         for name in list(made):
-            target[name].copy_(made.pop(name))
+            _copy(target[name], made.pop(name), name, file)
         for group in _groups(target, plain):
             opened = mapped(file)
             for name in group:
-                target[name].copy_(opened[plain[name]])
+                _copy(target[name], opened[plain[name]], name, file)
+
+
+def _copy(target: Tensor, values: Tensor, name: str, file: Path) -> None:
+    """Raises UsageError where the values are no numbers and those that they replace are: it is the file that is damaged."""
+    odd = values.is_floating_point() and not bool(torch.isfinite(values).all())
+    if odd and torch.isfinite(target).all():
+        raise UsageError(
+            f"{file} cannot be used: {name} holds values that are not finite numbers. The file is damaged, or the training "
+            "that made it diverged; get it again."
+        )
+    target.copy_(values)
 
 
 def _groups(target: Mapping[str, Tensor], names: Mapping[str, str]) -> Iterator[list[str]]:
@@ -128,6 +147,12 @@ def _can_map(file: Path) -> bool:
 
 def _tensors(file: Path) -> dict[str, Tensor]:
     with _said_of(file):
+        with file.open("rb") as opened:
+            start = opened.read(len(_POINTER))
+        if not start:
+            raise UsageError("the file is empty.")
+        if start == _POINTER:
+            raise UsageError("this is a pointer of Git LFS, not the weights: `git lfs pull` fetches them.")
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as handle:
                 content: Any = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
@@ -138,12 +163,31 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UsageError(
-            f"{file} is not a file of weights: it holds something else than tensors by name. "
-            "Save it as .safetensors, or with torch.save(model.state_dict(), ...)."
-        )
-    return content
+    tensors = content if isinstance(content, dict) else {}
+    if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
+        raise UsageError(f"{file} is not a file of weights: it holds something else than tensors by name. {_SAVE}")
+    odd = next((name for name, tensor in tensors.items() if not _is_plain(tensor)), None)
+    if odd is not None:
+        raise UsageError(f"{file} is not a file of weights for a network here: {odd} is {_kind(tensors[odd])}. {_SAVE}")
+    return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    dense = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+    return dense and not tensor.is_complex()
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.layout != torch.strided:
+        return "a sparse tensor"
+    if tensor.is_quantized:
+        return "a quantised tensor"
+    return "a tensor of complex numbers" if tensor.is_complex() else "a tensor without values"
+
+
+def _is_pickle(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(1) == pickle.PROTO
 
 
 @contextmanager
@@ -153,10 +197,17 @@ def _said_of(file: Path) -> Iterator[None]:
         yield
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        raise UsageError(
-            f"{file} is not a file of weights, or it is damaged ({str(error).splitlines()[0]}). "
-            "Save it as .safetensors, or with torch.save(model.state_dict(), ...)."
-        ) from error
+    except PermissionError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    except Exception as error:  # a damaged pickle can make torch raise anything
+        refused = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error)
+        named = _REFUSED.search(str(error)) if refused else None
+        if named or (refused and _is_pickle(file)):
+            raise UsageError(
+                f"{file} holds more than weights: opening it would run code{f' ({named[1]})' if named else ''}, and that code "
+                "was not run. Save its weights alone, as .safetensors or with torch.save(checkpoint['state_dict'], ...)."
+            ) from None
+        reason = "no pickle" if refused else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"{file} is not a file of weights, or it is damaged ({reason}). {_SAVE}") from error
