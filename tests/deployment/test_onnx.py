@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -130,6 +131,20 @@ def test_same_weights_give_the_same_bytes_in_another_process_and_another_file(to
     assert other.read_bytes() == path.read_bytes()
     assert (done.stdout, done.stderr) == ("", "")
     assert [file.name for file in other.parent.iterdir()] == ["renamed.onnx"]
+
+
+def test_the_file_states_the_lowest_version_that_holds_it_and_answers_alike(toy, tmp_path):
+    path = toy[1]
+    model = onnx.load(path)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 18)  # as by onnx's own table of versions
+    onnx.checker.check_model(model, full_check=True)
+    model.ir_version = 10
+    found = []
+    for content in (path.read_bytes(), model.SerializeToString()):
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        found.append(session.run(None, {"images": images(3)}))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_file_names_no_path_and_no_source_line_of_the_machine_that_wrote_it(toy):

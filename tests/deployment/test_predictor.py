@@ -4,7 +4,9 @@ The model here is made by hand in ONNX, so that its right answers are known with
 in the mean of each channel.
 """
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,8 +24,9 @@ from stillroom.data.geometry import fit_image
 from stillroom.data.store import build_store
 from stillroom.data.table import Table
 from stillroom.deployment.metadata import ModelMetadata
-from stillroom.deployment.predictor import Prediction, Predictor, prediction_table
-from stillroom.errors import UsageError
+from stillroom.deployment.prediction_table import prediction_table
+from stillroom.deployment.predictor import Prediction, Predictor
+from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule
 from stillroom.files.own_digest import KEY, with_own_digest
@@ -549,7 +552,8 @@ def test_predicting_imports_neither_torch_nor_pandas_nor_sklearn(tmp_path):
     script = (
         "import sys\n"
         "import stillroom\n"
-        "from stillroom.deployment.predictor import Predictor, prediction_table\n"
+        "from stillroom.deployment.prediction_table import prediction_table\n"
+        "from stillroom.deployment.predictor import Predictor\n"
         "import stillroom.deployment.edge_maps\n"
         "assert 'onnxruntime' not in sys.modules\n"
         f"predictions = Predictor.load({str(tmp_path)!r}).predict([{str(tmp_path / 'a.png')!r}])\n"
@@ -574,3 +578,54 @@ def test_table_shows_the_decision_first_errors_as_they_are_and_synthetic_models_
     assert lines[2].split() == ["a", "25.0%", "█" * 8]
     assert lines[3].split() == ["image", "2", "the", "file", "[is]", "empty"]
     assert "synthetic" in lines[4]
+
+
+def test_a_predictor_is_sent_to_another_process_with_all_of_its_model(tmp_path):
+    path = write_model(tmp_path / "student.onnx")
+    images = [np.full((9, 9), grey, np.uint8) for grey in (3, 120, 240)]
+    predictor = Predictor.load(path)
+    expected = predictor.predict(images)
+    sent = pickle.dumps(predictor)
+    copied = copy.deepcopy(predictor)
+    path.unlink()  # as on a machine that does not have it
+    again = pickle.loads(pickle.dumps(pickle.loads(sent)))
+    assert expected == again.predict(images) == copied.predict(images)
+    assert again.metadata == predictor.metadata
+    with pytest.raises(UsageError, match="not the file any more that was opened"):
+        pickle.dumps(predictor)
+
+
+def test_what_the_runtime_cannot_answer_is_one_line_and_what_is_no_number_is_set_aside(tmp_path):
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx"))
+    images = [np.full((9, 9), grey, np.uint8) for grey in (3, 120, 240)]
+    session = predictor._session
+
+    class Odd:
+        def __init__(self, change):
+            self.change = change
+
+        def run(self, names, given):
+            return self.change(session.run(names, given))
+
+    def fail(found):
+        raise ValueError("Non-zero status code\nand pages of more")
+
+    def spoil(found):
+        found[0][1] = np.nan
+        return found
+
+    for change, said in (
+        (fail, "cannot answer: Non-zero status code. Export"),
+        (lambda f: [v[:, :1] for v in f], "of shape"),
+    ):
+        predictor._session = Odd(change)
+        with pytest.raises(RunError, match=said) as caught:
+            predictor.predict(images)
+        assert "student.onnx" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    predictor._session = Odd(spoil)
+    good, spoilt, other = predictor.predict(images)
+    assert spoilt.error == "the model's answer to it is not a finite number"
+    assert good.error is other.error is None
+    with pytest.raises(RunError, match="not finite"):
+        predictor.logits(np.stack([predictor.prepare(np.zeros((9, 9), np.uint8))] * 2))

@@ -1,6 +1,10 @@
 """Nothing half-written is left behind."""
 
 import errno
+import os
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +64,18 @@ def test_a_kill_before_the_file_takes_its_name_leaves_the_old_one_whole(tmp_path
     assert digests.state_of(path) == "whole"
     write_json(path, {"x": 3})
     assert digests.state_of(path) == "whole"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are those of POSIX")
+def test_a_file_has_the_mode_that_umask_gives_whoever_wrote_it(tmp_path):
+    def privately(target):  # as safetensors does
+        handle, name = tempfile.mkstemp(dir=target.parent)
+        os.close(handle)
+        Path(name).replace(target)
+
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "weights", privately)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o640

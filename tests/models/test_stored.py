@@ -1,9 +1,11 @@
 """Large networks are filled from files without a second copy of what stands in them."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -145,3 +147,57 @@ def test_a_network_takes_no_more_memory_than_its_weights_and_a_part_of_the_file(
     extra, weights = map(float, told.split())
     assert weights == pytest.approx(327 if precision == "32" else 164, abs=1)
     assert extra < weights + 290  # a group of 256 MiB
+
+
+class _Code:
+    def __reduce__(self):
+        return os.system, ("echo it ran",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "pointer of Git LFS.*git lfs pull",
+        ),
+        (b"<!DOCTYPE html>", "not a file of weights, or it is damaged"),
+        ({1: torch.ones(2)}, "something else than tensors by name"),
+        ({"a": torch.eye(3).to_sparse()}, "a is a sparse tensor"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "a is a tensor of complex numbers"),
+        ({"a": torch.ones(2, device="meta")}, "a is a tensor without values"),
+        ({"a": torch.ones(2), "b": _Code()}, r"would run code \(\w+.system\), and that code was not run"),
+        ({"state_dict": {"a": torch.ones(2)}, "args": argparse.Namespace(out=Path("x"))}, "would run code .*Path"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_every_odd_file_is_named_and_no_code_is_run(tmp_path, capfd, content, said):
+    file = tmp_path / "odd.pth"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(UsageError, match=said) as caught:
+        mapped(file)
+    assert str(file) in str(caught.value)
+    assert not {"\n", "\x1b"} & set(str(caught.value))
+    assert "weights_only" not in str(caught.value)
+    assert "it ran" not in capfd.readouterr().out
+
+
+def test_wrappers_of_training_are_taken_off(published, tmp_path):
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+        torch.save({f"{prefix}{name}": tensor for name, tensor in published.items()}, tmp_path / "a.pth")
+        assert mapped(tmp_path / "a.pth").keys() == published.keys()
+    torch.save({"state_dict": published, "epoch": 3, "args": argparse.Namespace(lr=1e-3)}, tmp_path / "a.pth")
+    assert mapped(tmp_path / "a.pth").keys() == published.keys()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_blamed_on_the_file(published, tmp_path, suffix, bad):
+    state = {name: tensor.clone() for name, tensor in published.items()}
+    state["blocks.0.attn.qkv.weight"].view(-1)[5] = bad
+    file = tmp_path / f"{NAME}.{suffix}"
+    save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
+    with pytest.raises(UsageError, match=r"blocks.0.attn.qkv.weight holds values that are not finite") as caught:
+        load_weights(fresh(), file, NAME)
+    assert str(file) in str(caught.value)

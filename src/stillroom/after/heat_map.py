@@ -168,6 +168,8 @@ def _explained(predictor: Predictor, draw: Draw, path: Path, of: str | None, pla
     except (UnreadableImage, UsageError) as error:
         return Explanation(Prediction(path, error=str(error)))
     prediction = replace(predictor.answers(prepared[None], [path])[0], note=predictor.note_on(image))
+    if prediction.error is not None:
+        return Explanation(prediction)
     name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
     square = draw(prepared, predictor.classes.index(name))
     heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)

@@ -135,7 +135,8 @@ def predict(
         json: print JSON alone.
     """
     from stillroom.cli import console
-    from stillroom.deployment.predictor import Predictor, prediction_table
+    from stillroom.deployment.prediction_table import prediction_table
+    from stillroom.deployment.predictor import Predictor
 
     predictor = Predictor.load(run)
     found = predictor.predict(images)

@@ -68,6 +68,7 @@ def export_onnx(
             f"ONNX export of {metadata.name} failed: {_root_reason(error)}. Choose another student."
         ) from error
     _strip(model)
+    model.ir_version = _lowest_ir_version(model)
     for key, value in metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
     content = with_own_digest(model.SerializeToString(deterministic=True))
@@ -110,7 +111,9 @@ def check_parity(
     differences = dict.fromkeys(expected, 0.0)
     equal = np.ones(len(images), dtype=bool)
     for batch in PARITY_BATCHES:
-        parts = [predictor.ask(images[start : start + batch], *expected) for start in range(0, len(images), batch)]
+        parts = [
+            predictor.outputs(images[start : start + batch], list(expected)) for start in range(0, len(images), batch)
+        ]
         found = {name: np.concatenate([part[name] for part in parts]) for name in expected}
         for name, values in found.items():
             # np.maximum, unlike max(), hands on a NaN.
@@ -248,6 +251,13 @@ def _torch_answers(
     if density is not None:
         found["distance"] = density.distances(torch.cat(pooled).numpy())
     return found
+
+
+def _lowest_ir_version(model: ModelProto) -> int:
+    """The lowest version of the file's form that holds it: older runtimes refuse a higher one."""
+    from onnx.helper import find_min_ir_version_for
+
+    return max(find_min_ir_version_for(model.opset_import, ignore_unknown=True), 8 if model.functions else 3)
 
 
 def _strip(model: ModelProto) -> None:

@@ -14,17 +14,16 @@ from stillroom.data.geometry import as_stored, brighter
 from stillroom.data.listing import list_pictures
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.metadata import ModelMetadata
-from stillroom.errors import UsageError
+from stillroom.deployment.session import Opened, first_line, open_session, require_fit, stamp_of
+from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule, energy
 from stillroom.files.digests import require_whole
 from stillroom.files.own_digest import own_state
-from stillroom.shown import shown
 from stillroom.task import Task
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-    from rich.table import Table
 
 MODEL_FILE = "student.onnx"
 """Name of the exported model in a run's folder."""
@@ -32,8 +31,7 @@ MODEL_FILE = "student.onnx"
 Source = Path | str | np.ndarray
 """An image file, a folder of them, or a decoded image."""
 
-_BAR = 30  # characters of a bar at probability 1
-
+_REMEDY = "Export it again with `stillroom export RUN`."
 
 FOREIGN = "not this kind of image"
 """What is answered of an image that the model was not made for."""
@@ -101,15 +99,17 @@ class Prediction:
 class Predictor:
     """An exported model, ready to answer. Made by :meth:`load`; the same on every machine with a CPU.
 
+    It can be pickled and copied, with all of the model, and so be sent to other processes and machines.
+
     Attributes:
         metadata: all that the file says about itself.
         conformal: its rule for sets of classes, or None.
         foreign: its rule for foreign images, or None.
     """
 
-    def __init__(self, session: InferenceSession, metadata: ModelMetadata) -> None:
+    def __init__(self, session: InferenceSession, metadata: ModelMetadata, opened: Opened) -> None:
         self.metadata = metadata
-        self._session = session
+        self._session, self._opened = session, opened
         self.conformal = ConformalRule.from_dict(metadata.conformal) if metadata.conformal else None
         self.foreign = ForeignRule.from_dict(metadata.foreign) if metadata.foreign else None
 
@@ -138,23 +138,22 @@ class Predictor:
         if own_state(path) == "damaged":
             raise UsageError(f"{path} was changed or damaged after it was exported: {remedy}.")
         require_whole(path, remedy)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: warnings are about the graph and help nobody who predicts
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's own exception types have no public base
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"{path} is not an ONNX model that can be opened: {reason}") from error
+        opened = Opened(path, threads, stamp_of(path))
+        session = open_session(path, opened)
         try:
             properties = session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError:
             raise UsageError(f"{path} carries damaged Stillroom metadata (no text): {remedy}.") from None
         metadata = ModelMetadata.from_properties(properties, str(path))
-        _require_fit(session, metadata, path)
-        return cls(session, metadata)
+        require_fit(session, metadata, path)
+        return cls(session, metadata, opened)
+
+    def __getstate__(self) -> tuple[ModelMetadata, Opened]:
+        return self.metadata, replace(self._opened, content=self._opened.read())
+
+    def __setstate__(self, state: tuple[ModelMetadata, Opened]) -> None:
+        metadata, opened = state
+        self.__init__(open_session(opened.read(), opened), metadata, opened)  # type: ignore[misc]
 
     @property
     def task(self) -> Task:
@@ -192,9 +191,28 @@ class Predictor:
         Args:
             batch: ``[N, C, S, S]`` float32 in [0, 1].
             names: of ``logits``, ``probabilities``, and, where the file has them, ``map`` and ``distance``.
+
+        Raises:
+            RunError: the runtime fails on the graph, or what it answers is not a finite answer to each image.
         """
+        found = self.outputs(batch, names)
+        if not all(np.isfinite(values).all() for values in found.values()):
+            raise RunError(f"{self._opened.path} answers with values that are not finite numbers. {_REMEDY}")
+        return found
+
+    def outputs(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """As :meth:`ask`, with values that may not be finite."""
         images = np.ascontiguousarray(batch, dtype=np.float32)
-        return dict(zip(names, self._session.run(list(names), {"images": images}), strict=True))
+        try:
+            found = dict(zip(names, self._session.run(list(names), {"images": images}), strict=True))
+        except Exception as error:  # the runtime's own exception types have no public base
+            raise RunError(f"{self._opened.path} cannot answer: {first_line(error)}. {_REMEDY}") from error
+        for name, values in found.items():
+            wanted = (len(images), len(self.classes)) if name in ("logits", "probabilities") else (len(images),)
+            if values.shape[: len(wanted)] != wanted:
+                shapes = f"to {len(images)} images it has {name} of shape {list(values.shape)}"
+                raise RunError(f"{self._opened.path} does not answer as it should: {shapes}. {_REMEDY}")
+        return found
 
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``[N, C, S, S]`` float32 in [0, 1] to ``(logits, probabilities)``, ``[N, K]`` float32 each."""
@@ -291,7 +309,9 @@ class Predictor:
             paths: ``[N]`` the files they come from, or None.
         """
         names = ["logits", "probabilities", *(["distance"] if self.foreign else [])]
-        found = self.ask(batch, *names)
+        found = self.outputs(batch, names)
+        sound = np.all([np.isfinite(values).reshape(len(batch), -1).all(axis=1) for values in found.values()], axis=0)
+        found = {name: np.nan_to_num(values) for name, values in found.items()}
         logits, probabilities = found["logits"], found["probabilities"]
         decided = self.task.one_hot(self.task.decide(probabilities)).astype(bool)
         scores = None
@@ -300,6 +320,9 @@ class Predictor:
         sets = self.conformal.sets(self.task, logits) if self.conformal else None
         predictions = []
         for row, path in enumerate(paths):
+            if not sound[row]:
+                predictions.append(Prediction(path, error="the model's answer to it is not a finite number"))
+                continue
             possible, unsure = None, np.zeros(len(self.classes), dtype=bool)
             if sets is not None:
                 possible = sets[row] if self.task.exclusive else sets[row, :, 1]
@@ -320,66 +343,6 @@ class Predictor:
 
     def _named(self, chosen: np.ndarray) -> tuple[str, ...]:
         return tuple(name for name, on in zip(self.classes, chosen, strict=True) if on)
-
-
-def _require_fit(session: InferenceSession, metadata: ModelMetadata, path: Path) -> None:
-    """Raises UsageError where the metadata speak of another graph."""
-    shapes = {output.name: output.shape for output in session.get_outputs()}
-    wanted = [
-        "logits",
-        "probabilities",
-        *(["map"] if metadata.layer else []),
-        *(["distance"] if metadata.foreign else []),
-    ]
-    images = next((entry.shape for entry in session.get_inputs() if entry.name == "images"), None)
-    _, channels, height, width = images if images and len(images) == 4 else (None,) * 4
-    absent = [name for name in wanted if name not in shapes]
-    classes = shapes.get("logits", [None])[-1]
-    reason = ""
-    if absent:
-        reason = f"it has no output {absent[0]}, which its metadata speak of"
-    elif isinstance(channels, int) and channels != metadata.channels:
-        reason = f"it says {metadata.channels} channels, and its graph takes {channels}"
-    elif isinstance(height, int) and (height, width) != (metadata.size, metadata.size):
-        reason = f"it says size {metadata.size}, and its graph takes images of {height} x {width}"
-    elif isinstance(classes, int) and classes != len(metadata.task.classes):
-        reason = f"it says {len(metadata.task.classes)} classes, and its graph answers {classes}"
-    if reason:
-        raise UsageError(
-            f"{path} carries damaged Stillroom metadata ({reason}). Export it again with `stillroom export RUN`."
-        )
-
-
-def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = False, top: int = 5) -> Table:
-    """A table for the terminal: per image its most probable classes with bars, those decided for in bold.
-
-    Args:
-        predictions: from :meth:`Predictor.predict`.
-        synthetic: say that the model was trained on synthetic images (:attr:`Predictor.synthetic`).
-        top: classes shown per image.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    caption = "Trained on synthetic images: for trying out only." if synthetic else None
-    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for heading in ("image", "answer", "class", "probability", ""):
-        table.add_column(heading, justify="right" if heading == "probability" else "left")
-    for number, prediction in enumerate(predictions, start=1):
-        image = Text(f"image {number}" if prediction.path is None else shown(prediction.path))
-        if prediction.error is not None:
-            table.add_row(image, Text(shown(prediction.error), style="red"))
-            continue
-        answer = Text(shown(prediction.answer or ""), "yellow" if prediction.foreign else "bold")
-        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[: 1 if prediction.foreign else top]
-        for name, probability in ranked:
-            style = "bold" if name in prediction.decision and not prediction.foreign else "dim"
-            bar = "█" * round(_BAR * probability)
-            table.add_row(image, answer, Text(shown(name), style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
-            image, answer = Text(), Text()
-        if prediction.note:
-            table.add_row(Text(), Text(prediction.note, style="yellow"))
-    return table
 
 
 def expand(images: Source | Iterable[Source]) -> Iterator[Path | np.ndarray]:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +36,13 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, digest: boo
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = (
+            temporary.stat().st_mode
+        )  # what the umask gives: some writers make files of their own that nobody else may read
         write(temporary)
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(stat.S_IMODE(mode))
         sync_file(temporary)
         if digest:
             record(path, temporary)

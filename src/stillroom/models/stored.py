@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from stillroom.errors import UsageError
@@ -205,9 +205,10 @@ def _said_of(file: Path) -> Iterator[None]:
         refused = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error)
         named = _REFUSED.search(str(error)) if refused else None
         if named or (refused and _is_pickle(file)):
+            code = f"code ({named[1]})" if named else "code"
             raise UsageError(
-                f"{file} holds more than weights: opening it would run code{f' ({named[1]})' if named else ''}, and that code "
-                "was not run. Save its weights alone, as .safetensors or with torch.save(checkpoint['state_dict'], ...)."
+                f"{file} holds more than weights: opening it would run {code}, and that code was not run. "
+                "Save its weights alone, as .safetensors or with torch.save(checkpoint['state_dict'], ...)."
             ) from None
         reason = "no pickle" if refused else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(f"{file} is not a file of weights, or it is damaged ({reason}). {_SAVE}") from error

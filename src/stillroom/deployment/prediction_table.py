@@ -1,0 +1,42 @@
+"""Predictions for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from stillroom.deployment.predictor import Prediction
+from stillroom.shown import shown
+
+_BAR = 30  # characters of a bar at probability 1
+
+
+def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = False, top: int = 5) -> Table:
+    """A table for the terminal: per image its most probable classes with bars, those decided for in bold.
+
+    Args:
+        predictions: from :meth:`Predictor.predict`.
+        synthetic: say that the model was trained on synthetic images (:attr:`Predictor.synthetic`).
+        top: classes shown per image.
+    """
+    caption = "Trained on synthetic images: for trying out only." if synthetic else None
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for heading in ("image", "answer", "class", "probability", ""):
+        table.add_column(heading, justify="right" if heading == "probability" else "left")
+    for number, prediction in enumerate(predictions, start=1):
+        image = Text(f"image {number}" if prediction.path is None else shown(prediction.path))
+        if prediction.error is not None:
+            table.add_row(image, Text(shown(prediction.error), style="red"))
+            continue
+        answer = Text(shown(prediction.answer or ""), "yellow" if prediction.foreign else "bold")
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[: 1 if prediction.foreign else top]
+        for name, probability in ranked:
+            style = "bold" if name in prediction.decision and not prediction.foreign else "dim"
+            bar = "█" * round(_BAR * probability)
+            table.add_row(image, answer, Text(shown(name), style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
+            image, answer = Text(), Text()
+        if prediction.note:
+            table.add_row(Text(), Text(prediction.note, style="yellow"))
+    return table
