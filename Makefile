@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test quick lint types format docs prove check clean
+.PHONY: help install demo test quick lint types format docs prove wheel check clean
 
 help: ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -53,6 +53,11 @@ prove: install ## simulate intervals, kill runs and damage files (most of an hou
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/kills.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/flips.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/damage.py
+
+wheel: install ## build the wheel, install it away from the checkout, and try it
+	rm -rf build/wheel
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/try_wheel.py build/wheel/*.whl
 
 check: lint types test ## all that a change must pass
 

@@ -174,7 +174,7 @@ def test_wrong_commands_and_no_source(refuse):
         ("source: x\nepochs: 3", "no setting 'epochs'"),
         ("source: x\ntraining: {epohs: 3}", "training: there is no setting 'epohs'. Did you mean epochs"),
         ("source: x\ntraining: 5", "training must hold settings by name, got 5"),
-        ("source: x\ntraining: {epochs: soon}", "training: epochs: Input should be a valid integer"),
+        ("source: x\ntraining: {epochs: soon}", "training: epochs: must be a whole number"),
         ("source: x\ntraining: {epochs: 0}", "epochs must be at least 1, got 0"),
         ("source: x\nrecipe: {name: medalmighty, beta: 1}", "recipe medalmighty: there is no setting 'beta'"),
         ("source: x\nrecipe: {name: magic}", "There is no recipe 'magic'"),
@@ -343,7 +343,8 @@ def test_explain_writes_a_picture_and_a_map_of_the_images_own_size(stillroom, fi
     Image.new("L", (51, 23), 90).save(tmp_path / "scan.png")
     (tmp_path / "note.png").write_text("no image")
     answer = stillroom("explain", finished, tmp_path / "note.png", tmp_path / "scan.png", "--of", "left", "--json")
-    assert answer.code == 0
+    assert answer.code == 3
+    assert answer.error.startswith("1 of 2 images could not be read")
     bad, good = json.loads(answer.out)
     assert "no PNG" in bad["error"]
     assert bad["picture"] is bad["array"] is bad["class"] is None
@@ -419,7 +420,9 @@ def test_explain_refuses_what_cannot_be_explained(stillroom, refuse, finished, p
     assert answer.code == 2
     assert answer.error.startswith(f"None of the images could be read. {tmp_path / 'note.png'}: ")
     assert "not faithful" not in answer.out  # of no map nothing is said
-    assert "is a file: name a folder" in refuse("explain", finished, image, "--out", tmp_path / "note.png")
+    assert "note.png is a file. Choose another --out." in refuse(
+        "explain", finished, image, "--out", tmp_path / "note.png"
+    )
 
 
 def test_evaluate_on_nothing_foreign_images_and_corruptions(stillroom, refuse, finished, picture_folder, tmp_path):

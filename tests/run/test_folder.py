@@ -1,8 +1,9 @@
 """The run folder: what makes one, what it refuses, and that damage is named and not stumbled over."""
 
+import errno
 import hashlib
 import json
-import os
+import tempfile
 
 import pytest
 
@@ -58,8 +59,12 @@ def test_places_that_cannot_hold_a_folder(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"file is a file\. Choose another --out"):
         require_vacant(tmp_path / "file" / "run")
-    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write anywhere
-    with pytest.raises(UsageError, match=r"cannot be written to\. Choose another --out"):
+
+    def refused(dir):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)  # root may write anywhere
+    with pytest.raises(UsageError, match=r"Permission denied\. Choose another --out"):
         require_vacant(tmp_path / "run")
 
 

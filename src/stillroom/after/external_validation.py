@@ -23,6 +23,7 @@ from stillroom.evaluation.metrics import score
 from stillroom.evaluation.ood import energy, refusal_report
 from stillroom.files.atomic import write_json
 from stillroom.files.cache import fingerprint
+from stillroom.files.places import require_folder_place
 from stillroom.progress import progress
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
@@ -69,6 +70,7 @@ def evaluate(
 
 def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, show_progress: bool) -> dict[str, Any]:
     predictor = run.predictor()
+    require_folder_place(run.path / "evaluations", "Copy the run to where you may write.")
     task = predictor.task
     data = _as_the_run_reads(given, run.settings.data)
     data = replace(data, size=predictor.size, positive="")  # the size picks MedMNIST's file

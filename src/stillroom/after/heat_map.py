@@ -26,6 +26,7 @@ from stillroom.errors import UsageError, nearest
 from stillroom.explanation.overlay import overlay
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import fingerprint
+from stillroom.files.places import require_folder_place
 from stillroom.progress import progress
 from stillroom.run.claims import alone_where
 from stillroom.run.folder import Run
@@ -114,8 +115,7 @@ def explain(
             f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam."
         )
     folder = Path(out) if out else (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: name a folder for the pictures.")
+    require_folder_place(folder)
     paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
     if method in _AT_THE_EDGE:
         draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stillroom.bench.grid import Cell, read_grid
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files.atomic import write_atomically
+from stillroom.files.places import require_folder_place
 from stillroom.settings.whole import to_dict
 
 if TYPE_CHECKING:
@@ -203,6 +204,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _check_folder(out: Path) -> None:
+    require_folder_place(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "grid.yaml").exists())):
         raise UsageError(f"{out} exists already and holds no bench: choose another --out.")
 

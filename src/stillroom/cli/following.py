@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from stillroom.errors import UsageError
+from stillroom.files.places import require_file_place
 from stillroom.files.reading import read_yaml
 from stillroom.planning.plan_file import read_plan
 from stillroom.planning.sheet import Limits, Plan, fixed_names, trainings_of
@@ -102,6 +103,7 @@ def names_in(file: Path) -> set[str]:
 
 def refuse_where_taken(file: Path) -> None:
     """Raises UsageError where a plan cannot be written to ``file``."""
+    require_file_place(file)
     if file.exists():
         raise UsageError(f"{file} exists already: choose another --out, or remove it.")
     if not file.absolute().parent.is_dir():

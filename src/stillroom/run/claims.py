@@ -22,6 +22,7 @@ from stillroom.errors import StorageError, UsageError
 from stillroom.files.atomic import sync_folder
 from stillroom.files.digests import LEDGER
 from stillroom.files.locks import Busy, Lock, take
+from stillroom.files.places import require_folder_place
 
 SETTINGS, MANIFEST, LOCK = "settings.yaml", "manifest.json", ".lock"
 _MAKING = ".making"
@@ -39,12 +40,9 @@ def is_run(path: Path) -> bool:
 
 def require_vacant(path: Path) -> None:
     """Raises UsageError where no run folder can be made: something stands there, or the place cannot be written to."""
-    if path.exists() and (not path.is_dir() or not _is_empty(path)):
+    if os.path.lexists(path) and (not path.is_dir() or not _is_empty(path)):
         _refuse_taken(path)
-    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        reason = "cannot be written to" if place.is_dir() else "is a file"
-        raise UsageError(f"No run folder can be made at {path}: {place} {reason}. Choose another --out.")
+    require_folder_place(path)
 
 
 def numbered(base: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
 from stillroom.files.digests import record, stands
 from stillroom.files.own_digest import own_state
+from stillroom.files.places import require_file_place
 from stillroom.models.network import Network
 from stillroom.run.begun_with import same_data
 from stillroom.run.claims import alone_where
@@ -138,10 +139,11 @@ def export_student(
         source: where its images are now, if they were moved.
 
     Raises:
-        UsageError: the run has not finished, or its data are not there any more.
+        UsageError: nothing can be written there, the run has not finished, or its data are not there any more.
         RunError: the data changed since, or the file does not agree with torch.
     """
     path = out or run.path / MODEL_FILE
+    require_file_place(path)
     with alone_where(path.parent if source is None else run.path):  # which notes the new place
         return _exported_again(run, path, source)
 
