@@ -16,10 +16,11 @@ import zipfile
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src"
-RUN = (
-    "distill phantoms:60 --recipe baseline --no-plan --student test_resnet --size 32 --epochs 1 --batch-size 16 --resamples 100 "
-    "--no-latency --explain 0 --no-rivals --device cpu --out run"
-).split()
+_RUN = """
+    distill phantoms:60 --recipe baseline --no-plan --student test_resnet --size 32 --epochs 1 --batch-size 16 --resamples 100
+    --no-latency --explain 0 --no-rivals --device cpu --out run
+"""
+RUN = _RUN.split()
 
 
 def missing(wheel: Path) -> list[str]:
