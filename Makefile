@@ -48,11 +48,11 @@ format: install ## apply the style
 docs: install ## write docs/reference.md anew from the code
 	$(BIN)/python docs/make_reference.py
 
-prove: install ## simulate intervals, kill runs and damage files (most of an hour; what was stopped goes on)
+prove: install ## simulate intervals, kill runs and change what users give (most of an hour; what was stopped goes on)
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/luck.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/kills.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/flips.py
-	OMP_NUM_THREADS=1 $(BIN)/python proofs/damage.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/mutated.py
 
 wheel: install ## build the wheel, install it away from the checkout, and try it
 	rm -rf build/wheel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -62,6 +63,13 @@ def test_an_error_of_any_kind_is_one_line_that_names_the_log(ending, tmp_path, e
     assert "Traceback (most recent call last)" in text
     assert "audit somewhere" in text
     assert type(error).__name__ in text
+
+
+def test_a_name_of_any_length_is_a_short_line(ending):
+    code, line = ending(OSError(errno.ENAMETOOLONG, "File name too long", "a" * 5000), "predict", "a" * 5000)
+    assert code == 2
+    assert "no file has so long a name" in line
+    assert len(line) < 1500
 
 
 def test_the_log_stands_in_the_run_that_was_named(ending, tmp_path):

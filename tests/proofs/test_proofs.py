@@ -48,7 +48,7 @@ def test_a_stopped_proof_goes_on_with_the_next_case(proof, tmp_path):
 
 
 def test_every_sort_of_damage_changes_a_file_and_is_fixed_by_its_seed(proof):
-    damaged, content = proof("damage").damaged, bytes(range(256)) * 4
+    damaged, content = proof("mutations").damaged, bytes(range(256)) * 4
     sorts = set()
     for number in range(60):
         how, changed = damaged(content, np.random.default_rng(number))
@@ -58,33 +58,32 @@ def test_every_sort_of_damage_changes_a_file_and_is_fixed_by_its_seed(proof):
     assert sorts == {"flip", "cut", "zero", "take out", "double", "noise", "empty"}
 
 
-def test_a_traceback_a_crash_and_a_silent_failure_are_bad_answers(proof):
-    verdict = proof("damage").verdict
-    assert verdict(0, "") == verdict(2, "x.png cannot be read") == verdict(1, "The run failed") == ""
-    assert verdict(-11, "Segmentation fault") == "exit code -11"
-    assert verdict(1, "Traceback (most recent call last):\n ...") == "a traceback"
-    assert verdict(2, " \n") == "exit code 2 without a word"
+def test_more_than_a_line_a_traceback_and_a_wrong_exit_code_are_bad_answers(proof):
+    verdict = proof("mutated").verdict
+    assert verdict(0, "healthy", "a note") == verdict(2, "", "error: x.png cannot be read\n") == ""
+    assert verdict(1, "", "a note\nerror: The run failed\n") == ""
+    for code, err in (
+        (None, ""),
+        (-11, "Segmentation fault"),
+        (1, "Traceback (most recent call last):\n ..."),
+        (2, " \n"),
+        (0, "error: x\n"),
+        (2, "error: x\nerror: y\n"),
+        (2, "error: \x1b[31m\n"),
+        (1, "error: Something went wrong that Stillroom has no words for: KeyError: 'a'.\n"),
+    ):
+        assert verdict(code, "", err), (code, err)
 
 
-def test_a_flipped_bit_of_any_file_of_a_run_is_noticed(proof, tiny_run, tmp_path):
-    """A sample of what `make prove` does at length; that a store, a bank and so on are made again, tests of theirs say."""
-    flips, run = proof("flips"), shutil.copytree(tiny_run.path, tmp_path / "run")
-    assert set(flips.OPENED) <= {path.relative_to(run).as_posix() for path in run.rglob("*")}
-    for number, (name, opener) in enumerate(flips.OPENED.items()):
-        whole = (run / name).read_bytes()
-        flips.flip(run / name, np.random.default_rng(number))
-        assert (
-            sum(bin(one ^ other).count("1") for one, other in zip(whole, (run / name).read_bytes(), strict=True)) == 1
-        )
-        assert flips.unnoticed(flips.said_by(opener, run / name), run / name) == "", name
-        (run / name).write_bytes(whole)
-
-
-def test_a_flip_that_nobody_speaks_of_fails_the_proof(proof, tmp_path):
-    flips, file = proof("flips"), tmp_path / "metrics.json"
-    assert flips.unnoticed(flips.said_by(lambda file: None, file), file) == "opened without a word"
-    assert flips.unnoticed("something else is wrong", file) == "the file is not named: something else is wrong"
-    assert flips.unnoticed("a note\nmetrics.json was changed", file) == ""
+def test_what_is_changed_in_what_users_give_is_answered_in_one_line(proof, tiny_run, tmp_path):
+    mutated = proof("mutated")
+    (tmp_path / "work").mkdir()
+    mutated.prepare(tmp_path / "work", tiny_run.path)
+    kinds = list(mutated.KINDS)
+    for number in range(42):
+        rng = np.random.default_rng([7, number])
+        case = mutated.carried_out(tmp_path / "work", tmp_path / "place", rng, kinds[number % len(kinds)])
+        assert not case["failed"], case
 
 
 @pytest.mark.slow

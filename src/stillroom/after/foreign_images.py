@@ -21,6 +21,7 @@ from stillroom.errors import UsageError
 from stillroom.evaluation.ood import energy, foreign_report
 from stillroom.files.atomic import write_json
 from stillroom.files.digests import require_whole
+from stillroom.files.frames import read_arrays
 from stillroom.progress import progress
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import FOREIGN_SCORES, Run
@@ -90,8 +91,8 @@ def _evaluated(
     ask()
     if not found:
         raise UsageError(f"None of the images of {source} could be read: {quarantined[0]['reason'].rstrip('.')}.")
-    with np.load(run.path / FOREIGN_SCORES, allow_pickle=False) as file:
-        inside, patients = (file["energy"], file["distance"]), file["patients"]
+    kept = read_arrays(run.path / FOREIGN_SCORES, "energy", "distance", "patients")
+    inside, patients = (kept["energy"], kept["distance"]), kept["patients"]
     report = foreign_report(
         predictor.foreign,
         inside,

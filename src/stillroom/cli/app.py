@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -234,6 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
         _let_go_of_output()
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            console.fail(f"{error.filename}: no file has so long a name.")
+            sys.exit(2)
         console.fail(_with_notes(unforeseen(error, arguments), error))
         try:
             sys.stdout.flush()

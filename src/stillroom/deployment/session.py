@@ -55,7 +55,7 @@ def open_session(model: Path | bytes, opened: Opened) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = opened.threads
-    options.log_severity_level = 3  # errors only: warnings are about the graph and help nobody who predicts
+    options.log_severity_level = 4  # what fails is raised; lines of its own, with escape codes, help nobody
     given = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])

@@ -16,7 +16,7 @@ import numpy as np
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.roles import CONTROL, MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER
 from stillroom.files.digests import read_lines, require_whole, say_if_changed
-from stillroom.files.frames import read_frame
+from stillroom.files.frames import read_arrays, read_frame
 from stillroom.progress import remark
 from stillroom.report.numbers import Estimate, estimate
 from stillroom.task import Task, from_description
@@ -272,8 +272,7 @@ def _arrays(path: Path, predictions: Predictions | None) -> dict[str, np.ndarray
     if predictions is None or not path.is_file():
         return {}
     require_whole(path)
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_arrays(path)
     index = arrays.get("index", np.zeros(0, dtype=np.int64))
     if len(index) and int(index.max()) >= len(predictions.ids):
         raise RunError(

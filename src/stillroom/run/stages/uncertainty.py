@@ -25,6 +25,7 @@ from stillroom.evaluation.ood import (
 )
 from stillroom.files.atomic import write_arrays
 from stillroom.files.digests import require_whole
+from stillroom.files.frames import read_arrays
 from stillroom.models.network import Network
 from stillroom.run.folder import FOREIGN_SCORES
 from stillroom.run.stage import Evidence, Stage
@@ -175,10 +176,8 @@ def density_arrays(density: FeatureDensity) -> dict[str, np.ndarray]:
 def read_density(path: Path) -> FeatureDensity:
     """The density that a run left. Raises UsageError where it is damaged."""
     require_whole(path)
-    with np.load(path, allow_pickle=False) as file:
-        return FeatureDensity(
-            file["centres"], file["directions"], file["precisions"], float(file["residual_precision"])
-        )
+    file = read_arrays(path, "centres", "directions", "precisions", "residual_precision")
+    return FeatureDensity(file["centres"], file["directions"], file["precisions"], float(file["residual_precision"]))
 
 
 def _pooled(bench: Workbench, student: Exported, rows: np.ndarray) -> np.ndarray:
