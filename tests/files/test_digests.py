@@ -10,6 +10,7 @@ import pytest
 
 from stillroom.errors import UsageError
 from stillroom.files import digests
+from stillroom.files.digests import LEDGER, begin_ledger, mend_ledger, record
 from stillroom.progress import remark
 
 
@@ -198,3 +199,22 @@ def test_a_sealed_folder_lacks_no_file_and_has_no_other(tmp_path):
     (tmp_path / "more.npy").unlink()
     (tmp_path / "meta.json").unlink()
     assert digests.damage_in(tmp_path) == "meta.json"
+
+
+def test_half_a_line_of_a_kill_is_taken_from_the_ledger_and_nothing_else_is(tmp_path):
+    begin_ledger(tmp_path)
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(name)
+        record(tmp_path / name)
+    ledger = tmp_path / LEDGER
+    whole = ledger.read_bytes()
+    first = whole.index(b"\n") + 1
+    for end in (first + 1, first + 40, len(whole) - 2):
+        ledger.write_bytes(whole[:end])
+        mend_ledger(tmp_path)
+        assert ledger.read_bytes() == whole[:first]
+    for left in (whole, whole[:-1], whole[:-1] + b"!"):  # the last line's end was changed, not cut
+        ledger.write_bytes(left)
+        mend_ledger(tmp_path)
+        assert ledger.read_bytes() == left
+    mend_ledger(tmp_path / "nowhere")

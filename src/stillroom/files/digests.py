@@ -167,6 +167,23 @@ def ledger_above(path: Path) -> Path | None:
     return next((ledger for folder in path.absolute().parents if (ledger := folder / LEDGER).is_file()), None)
 
 
+def mend_ledger(folder: Path) -> None:
+    """Take away the half of a line that a kill may have left at the ledger's end. Call it where nobody else writes.
+
+    What the line told of never took its name. An end that is longer than a line was damaged otherwise, and stays.
+    """
+    ledger = folder / LEDGER
+    if not ledger.is_file():
+        return
+    with ledger.open("rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        tail = content[end:]
+        if tail and _entry(tail, True) is None and not _BEYOND.search(tail):
+            file.truncate(end)
+            os.fsync(file.fileno())
+
+
 def record(path: Path, content: Path | None = None) -> None:
     """Note in the ledger above, if there is one, what ``path`` holds from now on; on the disk when this returns.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from stillroom.errors import StorageError, UsageError
 from stillroom.files.atomic import sync_folder
-from stillroom.files.digests import LEDGER
+from stillroom.files.digests import LEDGER, mend_ledger
 from stillroom.files.locks import Busy, Lock, take
 from stillroom.files.places import require_folder_place
 
@@ -61,6 +61,7 @@ def alone_in(path: Path) -> Iterator[None]:
     lock = _taken(path / LOCK, path)
     try:
         sweep(path.rglob(".*.tmp"))
+        mend_ledger(path)
         yield
     finally:
         lock.release()
