@@ -11,9 +11,10 @@ import threading
 import pytest
 
 from stillroom import DataSettings, RunError, Settings, TrainingSettings, UsageError
+from stillroom.files.atomic import sweep
 from stillroom.files.locks import take
 from stillroom.run import claims
-from stillroom.run.claims import alone_in, alone_where, claimed, numbered, require_vacant, sweep
+from stillroom.run.claims import alone_in, alone_where, claimed, numbered, require_vacant
 from stillroom.run.folder import Run
 
 SETTINGS = Settings("phantoms:50", data=DataSettings(classes=("a", "b")), training=TrainingSettings(lr=1e-5), seed=3)

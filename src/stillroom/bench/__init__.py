@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.bench.grid import Cell, read_grid
 from stillroom.errors import StillroomError, UsageError
-from stillroom.files.atomic import write_atomically
+from stillroom.files.atomic import sweep, write_atomically
 from stillroom.files.places import require_folder_place
 from stillroom.settings.whole import to_dict
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 """A run folder that holds it is finished."""
-_LEFT_S = 3600.0
-"""A temporary file that is older was left by a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,11 @@ def run_bench(
     """
     from stillroom.bench.engines import make_place, reason_of, run_jobs
     from stillroom.progress import progress
-    from stillroom.run.claims import sweep
 
     file, out = Path(file), Path(out).absolute()
     cells = read_grid(file)
     _check_folder(out)
-    sweep(chain(out.glob(".*.tmp"), (out / "cells").glob(".*.tmp")), untouched_s=_LEFT_S)
+    sweep(chain(out.glob(".*.tmp"), (out / "cells").glob(".*.tmp")))
     state = _State(file, out, cells)
     damaged = state.look(show_progress)
     todo = [cell for cell in _in_running_order(cells) if cell.id not in state.finished]

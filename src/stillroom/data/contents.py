@@ -20,7 +20,7 @@ from typing import Any
 
 from stillroom.data.table import Table
 from stillroom.errors import StorageError
-from stillroom.files.atomic import write_atomically
+from stillroom.files.atomic import sweep, write_atomically
 from stillroom.files.cache import cache_root, fingerprint
 from stillroom.files.digests import sha256_of
 from stillroom.progress import progress
@@ -81,6 +81,7 @@ def file_digests(files: Sequence[Path], *, cache: Path | None = None, show_progr
     if news:
         text = json.dumps({"files": kept | news})
         with suppress(StorageError):  # a shortcut less; whatever needs the disk more says so
+            sweep(index.parent.glob(".*.tmp"))
             write_atomically(index, lambda target: target.write_text(text, encoding="utf-8"))
     return found
 

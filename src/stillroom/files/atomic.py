@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ import numpy as np
 
 from stillroom.errors import StorageError
 from stillroom.files.digests import record
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+"""Names of files that :func:`write_atomically` has not renamed yet; the number is its process."""
 
 _FULL = 1 << 16
 """With fewer bytes free than this, a write failed because the disk is full."""
@@ -56,6 +61,20 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, digest: boo
     finally:
         with suppress(OSError):
             temporary.unlink()  # also after Ctrl-C
+
+
+def sweep(files: Iterable[Path], *, untouched_s: float = 3600.0) -> None:
+    """Remove what killed writes left behind, of these files.
+
+    Args:
+        files: others among them are left alone.
+        untouched_s: for how long nobody has touched what is removed: a write at work does so all the time. 0 where no other
+            process can be writing.
+    """
+    for file in files:
+        with suppress(OSError):  # another process has swept it, or may not be written to
+            if TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime >= untouched_s:
+                file.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

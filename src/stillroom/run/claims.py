@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shlex
 import shutil
 import time
@@ -19,7 +18,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from stillroom.errors import StorageError, UsageError
-from stillroom.files.atomic import sync_folder
+from stillroom.files.atomic import TEMPORARY, sweep, sync_folder
 from stillroom.files.digests import LEDGER, mend_ledger
 from stillroom.files.locks import Busy, Lock, take
 from stillroom.files.places import require_folder_place
@@ -28,7 +27,6 @@ SETTINGS, MANIFEST, LOCK = "settings.yaml", "manifest.json", ".lock"
 _MAKING = ".making"
 _BEFORE_THE_MANIFEST = {LOCK, LEDGER, SETTINGS, "plan.yaml"}
 """What may stand in a folder that was there already, where a run was being made in it as the process was killed."""
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _PATIENCE_S = 0.5
 """Whoever sweeps a folder that was left holds its lock for a moment."""
 
@@ -60,7 +58,7 @@ def alone_in(path: Path) -> Iterator[None]:
     """
     lock = _taken(path / LOCK, path)
     try:
-        sweep(path.rglob(".*.tmp"))
+        sweep(path.rglob(".*.tmp"), untouched_s=0.0)
         mend_ledger(path)
         yield
     finally:
@@ -174,20 +172,6 @@ def _first_free(places: Iterable[Path]) -> Claim:
     raise UsageError("None of the places for a run folder is free. Choose one by --out.")
 
 
-def sweep(files: Iterable[Path], *, untouched_s: float = 0.0) -> None:
-    """Remove what killed writes left behind, of these files.
-
-    Args:
-        files: others among them are left alone.
-        untouched_s: for how long nobody has touched what is removed, where other processes may be writing. A write at work
-            does so all the time.
-    """
-    for file in files:
-        with suppress(FileNotFoundError):
-            if _TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime >= untouched_s:
-                file.unlink()
-
-
 class _InUse(UsageError):
     """Another process is at work there."""
 
@@ -220,7 +204,7 @@ def _refuse_taken(path: Path) -> None:
 
 def _is_empty(folder: Path) -> bool:
     """Whether nothing stands there, or what a killed process left of a run that it was making there."""
-    names = {entry.name for entry in folder.iterdir() if not _TEMPORARY.fullmatch(entry.name)}
+    names = {entry.name for entry in folder.iterdir() if not TEMPORARY.fullmatch(entry.name)}
     return not names or (LOCK in names and names <= _BEFORE_THE_MANIFEST)
 
 

@@ -21,7 +21,7 @@ from stillroom.planning.sheet import Plan
 from stillroom.progress import journey
 from stillroom.run import repeats, selection
 from stillroom.run.begun_with import facts_of_store, same_data, write_images
-from stillroom.run.claims import alone_in, claimed, numbered, require_vacant
+from stillroom.run.claims import LOCK, alone_in, claimed, numbered, require_vacant
 from stillroom.run.folder import Run
 from stillroom.run.forecast import foreseen, stage_of
 from stillroom.run.preparing import check_settings, data_set
@@ -105,7 +105,7 @@ def resume(
         RunError: the data changed since the run began; the message says which.
     """
     run = Run.open(path)
-    if run.finished:
+    if run.finished and not (run.path / LOCK).exists():
         return run
     with alone_in(run.path):
         if run.finished:  # by the process that was at work until now
