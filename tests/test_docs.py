@@ -328,7 +328,7 @@ def test_only_the_numpy_part_of_explanation_is_used_where_torch_is_not(part):
 
 def test_files_that_the_pages_name_exist():
     package = ROOT / "src/stillroom"
-    for page in (DOCS / "architecture.md", DOCS / "recipes.md", ROOT / "CONTRIBUTING.md"):
+    for page in (DOCS / "architecture.md", DOCS / "recipes.md", DOCS / "reliability.md", ROOT / "CONTRIBUTING.md"):
         for name in re.findall(r"`((?:src/|tests/|docs/)?[\w/]+(?:\.py|/))`", page.read_text("utf-8")):
             written_by_runs = name.strip("/") in {"student", "teacher", "control", "evaluations"}
             assert written_by_runs or (ROOT / name).exists() or (package / name).exists(), f"{page.name}: {name}"
