@@ -210,6 +210,20 @@ def test_divergence_is_said_in_one_line(toy, tmp_path):
         train(toy(), tmp_path, objective=Broken())
 
 
+def test_divergence_that_only_validation_shows_is_said_in_one_line(toy, tmp_path):
+    class Late(Objective):
+        def forward(self, step):
+            return {"label": step.student.logits.sum() * 0}
+
+        def after_step(self, network, progress):
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.fill_(float("inf") if progress == 1 else 1)
+
+    with pytest.raises(RunError, match=r"student's answers to validation images .* after epoch \d+: .* --lr"):
+        train(toy(), tmp_path, objective=Late())
+
+
 def test_a_full_disk_is_said_in_one_line(toy, tmp_path, monkeypatch):
     import errno
 

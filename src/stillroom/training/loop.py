@@ -169,7 +169,7 @@ def fit(
             looked = _is_look(done.epoch, epochs, settings.patience)
             found = None
             if looked and not objective.label_free:
-                found = _look(student, data, done)
+                found = _look(student, data, done, role)
             line = {
                 "role": role,
                 "epoch": done.epoch,
@@ -201,10 +201,19 @@ def fit(
     return student.eval()
 
 
-def _look(student: Network, data: TrainingData, done: _Progress) -> dict[str, Any]:
-    """Ask validation how the network does, and note it. Returns the log's ``val``."""
+def _look(student: Network, data: TrainingData, done: _Progress, role: str) -> dict[str, Any]:
+    """Ask validation how the network does, and note it. Returns the log's ``val``.
+
+    Raises:
+        RunError: what it answers is no number, though its loss was one: the training diverged.
+    """
     task, targets = data.task, data.targets[data.val]
     logits = run_over(student, data.images, data.val)
+    if not np.isfinite(logits).all():
+        raise RunError(
+            f"The {role}'s answers to validation images are not finite numbers after epoch {done.epoch}: training diverged. "
+            "Lower --lr, or use --precision 32."
+        )
     done.losses = calibrated_losses(task, logits, targets)
     if done.best_losses is None or done.losses.mean() < done.best_losses.mean():
         done.best_epoch, done.best_losses = done.epoch, done.losses
