@@ -148,3 +148,14 @@ def test_tables_that_cannot_be_used(pictures, text, settings, words):
     (pictures / "labels.csv").write_text(text)
     message = error(pictures / "labels.csv", DataSettings(**settings))
     assert all(word in message for word in words), message
+
+
+def test_a_class_whose_files_are_all_set_aside_is_named_with_their_number_and_why(load, pictures):
+    folder = sorted(path for path in pictures.iterdir() if path.is_dir())[0]
+    files = sorted(folder.rglob("*.png"))
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(UsageError) as caught:
+        load(pictures)
+    assert f"{folder.name!r} that can be used: {len(files)} were set aside; the first, " in str(caught.value)
+    assert "empty" in str(caught.value)

@@ -41,7 +41,31 @@ def test_look_is_what_a_reader_goes_by(twin):
 
 
 @pytest.mark.parametrize(
-    "cell", ["", " ", "nan", "NaN", "NA", "n/a", "<NA>", "None", "NULL", "-", "?", " \u00a0", "\u200b", "#N/A"]
+    "cell",
+    [
+        "",
+        " ",
+        "nan",
+        "NaN",
+        "NA",
+        "n/a",
+        "<NA>",
+        "None",
+        "NULL",
+        "-",
+        "?",
+        " \u00a0",
+        "\u200b",
+        "#N/A",
+        "(blank)",
+        "n/d",
+        "TBD",
+        "Unbekannt",
+        "N.A.",
+        "k.A.",
+        "unk",
+        "nil",
+    ],
 )
 def test_missing_however_it_is_written(cell):
     assert is_missing(cell)
@@ -60,7 +84,8 @@ def test_pandas_agrees_on_what_is_missing():
     numbers = {name for name in STR_NA_VALUES if "1.#" in name or " " in name}  # of an old C library
     assert {name.lower() for name in STR_NA_VALUES - numbers} <= MISSING
     assert EMPTY < MISSING
-    assert PERHAPS_A_CLASS < MISSING
+    assert PERHAPS_A_CLASS - {"nd"} < MISSING
+    assert not is_missing("ND")  # initials of a patient; in a column of labels it is doubted
 
 
 @pytest.mark.parametrize(

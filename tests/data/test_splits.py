@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -213,6 +215,11 @@ def test_class_without_training_image_is_an_error():
 def test_too_few_to_cut_is_an_error():
     with pytest.raises(UsageError, match="too few images or patients to cut a test split"):
         cut(make([0, 1] * 20, patients=["one"] * 40))
+    table = replace(make([0, 1] * 20, patients=["one", "two"] * 20), patient_column="who")
+    with pytest.raises(UsageError, match=r"The column 'who' makes 2 patients of them: .*`--patient-column none`"):
+        cut(table)
+    with pytest.raises(UsageError, match="Near duplicates, which stay together, make 1 of them"):
+        cut(table, groups=np.zeros(40, np.int64))
     with pytest.raises(UsageError, match="too few"):
         cut(make([0, 0, 1, 1]))
 

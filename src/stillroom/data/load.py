@@ -146,6 +146,7 @@ def prepare(
     store, table, quarantined = build_store(
         table, size=settings.size, fit=settings.fit, cache=cache, progress=show_progress
     )
+    _require_usable(origin, table, quarantined, ("train", "") if fold is None else ("", *SPLITS))
     pairs = find_duplicates(store)
     groups = duplicate_groups(pairs, len(table)) if settings.group_duplicates else None
     if fold is None:
@@ -156,6 +157,23 @@ def prepare(
     if settings.drop_leaks:
         return Dataset(*_without_leaks(table, store, quarantined, pairs), origin)
     return Dataset(table, store, audit_data(table, store, quarantined, pairs), origin)
+
+
+def _require_usable(origin: Table, table: Table, quarantined: list[Quarantined], training: tuple[str, ...]) -> None:
+    """Refuse a class whose images in the splits to train on were all set aside, with how many and why the first was.
+
+    Raises:
+        UsageError: names the class.
+    """
+    had, left = (of.task.one_hot(of.targets[np.isin(of.splits, training)]).sum(axis=0) for of in (origin, table))
+    reasons = {one.id: one.reason for one in quarantined}
+    for k in np.flatnonzero((had > 0) & (left == 0)):
+        members = origin.ids[(origin.task.one_hot(origin.targets)[:, k] > 0) & np.isin(origin.splits, training)]
+        first = next((f"; the first, {name}: {reasons[name]}" for name in members.tolist() if name in reasons), "")
+        raise UsageError(
+            f"{table.name} has no training image of {table.task.classes[k]!r} that can be used: {int(had[k]):,} were set "
+            f"aside{first}. Mend the files, or leave the class out."
+        )
 
 
 def _without_leaks(

@@ -8,14 +8,47 @@ import unicodedata
 EMPTY = frozenset(("", "nan", "-nan", "null", "none", "<na>", "nat"))
 """Empty cells as programs write them, in lower case."""
 
-_SAID = ("na", "n/a", "n.a.", "#n/a", "#na", "not available", "not applicable", "missing", "unknown")
+_SAID = (
+    *(
+        "na",
+        "n/a",
+        "n.a.",
+        "n.a",
+        "#n/a",
+        "#na",
+        "n/d",
+        "n.d.",
+        "k.a.",
+        "k. a.",
+        "nil",
+        "tbd",
+        "unk",
+        "unknown",
+        "missing",
+    ),
+    *(
+        "(blank)",
+        "(null)",
+        "(none)",
+        "(empty)",
+        "empty",
+        "not available",
+        "not applicable",
+        "not known",
+        "not recorded",
+    ),
+    *("not reported", "to be determined", "unbekannt", "inconnu", "desconocido"),
+)
 _MARKS = ("-", "--", "---", "\u2013", "\u2014", "?", "??", "???", ".", "..", "...", "\u2026", "/", "\\", "*", "_")
 _FAULTS = ("#ref!", "#value!", "#name?", "#num!", "#div/0!", "#null!")
 MISSING = EMPTY.union(_SAID, _MARKS, _FAULTS)
 """Cells that say nothing, in lower case: those of programs, of people, and of spreadsheets' broken formulas."""
 
-PERHAPS_A_CLASS = frozenset(("none", "missing", "unknown"))
-"""Of :data:`MISSING`, the words that may be an honest class: a lesion of grade none, a type unknown."""
+PERHAPS_A_CLASS = frozenset(
+    ("none", "missing", "unknown", "unk", "nil", "empty", "not known", "unbekannt", "inconnu", "desconocido", "nd")
+)
+"""Words that may be an honest class: a lesion of grade none, a type unknown. They are :data:`MISSING` elsewhere, but ``nd``:
+initials, which would be lost to a column of patients."""
 
 _UNSEEN = dict.fromkeys(
     (0x00AD, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF)

@@ -65,6 +65,7 @@ def assign_splits(
             raise UsageError(
                 f"{table.name} has too few images or patients to cut a {split} split from its "
                 f"{(splits == 'train').sum()} training images; add some of other patients."
+                f"{_what_joins(table, groups, splits == 'train')}"
             )
         splits[rows[chosen]] = split
     cut = " and ".join(f"{split} ({fraction:.0%})" for split, fraction in missing)
@@ -149,6 +150,27 @@ def _components(table: Table, groups: np.ndarray | None) -> np.ndarray:
     edges = (np.concatenate(sources), np.concatenate(targets))
     graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(size, size))
     return connected_components(graph, directed=False)[1][:n]
+
+
+def _what_joins(table: Table, groups: np.ndarray | None, inside: np.ndarray) -> str:
+    """What leaves so few groups to cut: the patients, or near duplicates, whichever are fewer; nothing where neither."""
+    lone = replace(table, patients=None)
+    by_patient = len(np.unique(_components(table, None)[inside]))
+    by_likeness = len(np.unique(_components(lone, groups)[inside]))
+    fewest = min(by_patient, by_likeness)
+    if fewest == inside.sum():
+        return ""
+    if by_likeness < by_patient:
+        return (
+            f" Near duplicates, which stay together, make {fewest} of them; set group_duplicates to false where the images "
+            "only look alike."
+        )
+    if not table.patient_column:
+        return f" They are of {fewest} patients."
+    return (
+        f" The column {table.patient_column!r} makes {fewest} patients of them: give another by --patient-column, or "
+        "`--patient-column none` where it holds no patients."
+    )
 
 
 def _settle_blank_rows(splits: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -77,6 +77,7 @@ class Table:
         rows: ``[N]`` int64, the reader's index of each row.
         reader: reads pixels and masks.
         patients: ``[N]`` str patient (group) ids; ``""`` where unknown for a row. None when the source has none at all.
+        patient_column: the column of a table that gave them; ``""`` for other sources.
         synthetic: True for phantoms: every page that shows them must say so.
         has_masks: whether the reader may return a lesion mask for some row.
         changes: the source's classes that were joined to others or dropped.
@@ -92,6 +93,7 @@ class Table:
     rows: np.ndarray
     reader: ImageReader
     patients: np.ndarray | None = None
+    patient_column: str = ""
     synthetic: bool = False
     has_masks: bool = False
     changes: tuple[Change, ...] = ()

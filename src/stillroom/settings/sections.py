@@ -35,11 +35,16 @@ class DataSettings:
         drop_class: classes whose images are left out. With several labels per image the label is taken off, and only images
             that have no other are left out.
         merge: classes to join, each as `old=new`: images of class `old` count as `new`, which may be new or there already.
-        path_column: column of a table that holds the image path, relative to the table's folder or absolute.
-        label_column: column that holds the label; several labels are joined by `;` or `|`.
-        patient_column: column that holds the patient (group) id, used where the table has it; `none` uses none.
-        split_column: column that holds train, val or test, used where the table has it; `none` uses none.
-        mask_column: column that holds the lesion mask's path, used where the table has it; `none` uses none.
+        path_column: column of a table that holds the image path, relative to the table's folder or absolute. Where it
+            is missing, one of a like name whose files exist is used, such as `filename`.
+        label_column: column that holds the label; several labels are joined by `;` or `|`. Where it is missing, one of a
+            like name is used, such as `diagnosis`.
+        patient_column: column that holds the patient (group) id, used where the table has it. A column of a like name, such
+            as `subject_id`, is used where it has three values or more, or pointed at; `none` uses none.
+        split_column: column that holds train, val or test, used where the table has it. A column of a like name, such as
+            `subset`, is used, one of any name that holds such words is pointed at; `none` uses none.
+        mask_column: column that holds the lesion mask's path, used where the table has it, or one of a like name whose files
+            exist; `none` uses none.
         val_fraction: share of the training images put aside for validation where the source has no validation split.
         test_fraction: share of all images put aside for the test where the source has no test split.
         group_duplicates: keep near-identical images on one side when Stillroom makes the split.

@@ -98,6 +98,35 @@ def test_patients_are_not_used_where_the_user_says_none(read):
     assert read({"none": patient}, patient_column="none").patients[2] == "P1"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "patient_id_2",
+        "PatientID_anon",
+        "mrn hash",
+        "record_id",
+        "nhs_number",
+        "USUBJID",
+        "id_paciente",
+        "患者ID",
+        "wsi",
+    ],
+)
+def test_names_that_hold_one_for_patients_are_pointed_at_where_they_repeat(read, name):
+    table = read({name: patient})
+    assert table.patients is None
+    assert f"{name!r}: --patient-column" in said(table)["columns_not_used"]
+    assert not read({name: lambda row: row}).findings  # one to an image
+
+
+def test_a_guessed_column_of_one_or_two_values_is_no_column_of_patients(read):
+    for name, count in (("patient_id", 1), ("subject", 2)):
+        table = read({name: lambda row, count=count: row % count})
+        assert table.patients is None
+        assert f"{name!r} has {count} value" in said(table)["columns_not_used"]
+    assert set(read({"patient": lambda row: row % 2}).patients) == {"0", "1"}  # the name itself is believed
+
+
 def test_the_right_name_goes_first_and_others_are_pointed_at(read):
     table = read({"patient": patient, "subject_id": lambda row: row // 3, "pid": patient})
     assert table.patients[2] == "P1"
@@ -117,14 +146,33 @@ def test_slips_are_pointed_at(read, name):
 
 
 def test_a_patient_is_one_whether_written_as_a_whole_number_or_not(read):
-    table = read({"patient_id": lambda row: ["12", "12.0", "", "nan", "NA", "7.0"][row % 6]})
+    table = read({"patient_id": lambda row: ["12", "12.0", "", "nan", "NA", "7.0", "8", "8"][row % 8]})
     assert table.patients.tolist()[:6] == ["12", "12", "", "", "", "7"]
 
 
 def test_columns_about_patients_are_no_ids(read):
     assert not read(
-        {"patient_age": lambda row: row, "Patient Sex": lambda row: "MF"[row % 2], "inpatient": split}
+        {
+            "patient_age": lambda row: row % 9,
+            "Patient position": lambda row: row % 4,
+            "mRNA": patient,
+            "Patient Sex": lambda row: "MF"[row % 2],
+            "inpatient": lambda row: row % 5,
+        }
     ).findings
+
+
+def test_ids_that_differ_in_leading_zeros_are_pointed_at(read):
+    text = said(read({"patient": lambda row: ["007", "7", "7.0", "1", "10", "100"][row % 6]}))["patients_look_alike"]
+    assert "leading zeros" in text
+    assert "'007' and '7'. Write" in text
+
+
+@pytest.mark.parametrize("name", ["-1", "0", "999"])
+def test_a_patient_with_far_more_images_than_any_other_is_doubted(read, name):
+    text = said(read({"patient": lambda row: name if row % 2 else f"P{row // 4}"}))["patient_perhaps_missing"]
+    assert f"The patient '{name}' has 12 images, and no other more than 2." in text
+    assert "patient_perhaps_missing" not in said(read({"patient": lambda row: name if row % 3 else "P"}))
 
 
 # -- splits -------------------------------------------------------------------------------------------------------
@@ -133,6 +181,16 @@ def test_splits_by_nearly_the_right_name(read, name):
     table = read({name: lambda row: ["Training", "dev", "eval", ""][row % 4]})
     assert table.splits.tolist()[:4] == ["train", "val", "test", ""]
     assert repr(name) in said(table)["columns_by_name"]
+
+
+@pytest.mark.parametrize("name", ["dataset_split", "cohort", "train_val", "Aufteilung", "split (official)"])
+def test_splits_by_any_other_name_are_pointed_at_by_their_cells(read, name):
+    table = read({name: split})
+    assert set(table.splits) == {""}
+    assert f"{name!r}: --split-column" in said(table)["columns_not_used"]
+    assert not read({name: lambda row: "test"}).findings  # one word tells nothing apart
+    assert not read({name: lambda row: split(row) if row % 2 else "other"}).findings
+    assert not read({name: split, "split": split}).findings
 
 
 def test_folds_are_pointed_at(read):

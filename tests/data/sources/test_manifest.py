@@ -197,6 +197,14 @@ def test_images_whose_masks_are_missing_are_counted_by_class(write):
     assert "every image of 'a'" in error(write(text.replace("a,masks/0.png", "a,masks/gone.png")))
 
 
+def test_what_is_there_but_no_file_is_left_to_the_reader_and_endings_are_hinted_at(write, folder):
+    (folder / "images" / "in").mkdir()
+    text = rows(*"ababab") + "images/in,a\nimages/7,b\n"
+    (finding,) = read_manifest(write(text), AUTO).findings
+    assert finding.text.startswith("1 of 8 files in the column 'path' do not exist")
+    assert re.search(r"images/7 \(there is .*images/7.png: names need their endings\)\.$", finding.text)
+
+
 def test_words_that_mean_one_split_are_told(write):
     words = ["train", "Train", "val", "dev", "holdout", "test"]
     table = read_manifest(
@@ -356,6 +364,7 @@ P = "path,label,patient,split,mask"
         (rows("a", "a"), {"classes": ("a", "b")}, "no image of 'b'"),
         (rows("a", "a"), {}, "has only one class, 'a'"),
         (rows("", ""), {"task": "multilabel"}, "has no class"),
+        (rows("fi", "\ufb01"), {}, "which look alike"),
         (rows("Benign", "benign"), {}, "'Benign' and 'benign', which differ only in case"),
         (rows("a,train", "b,train", "c,test", header="path,label,split"), {}, "'c' in its test split but not among"),
         (rows("a;b,train", "c;a,val", header="path,label,split"), {}, "'c' in its val split but not among"),

@@ -14,6 +14,14 @@ Role = Literal["path", "label", "patient", "group", "split", "mask", "reader", "
 _WHO = "patient patients pat pt subject subjects subj participant person individual proband donor animal"
 _WHAT = """case study studyinstance exam examination accession encounter visit admission group cluster lesion tumor tumour
     nodule specimen sample biopsy slide video clip sequence series seriesinstance eye"""
+_PERHAPS_WHO = "child mouse rat dog mother family user owner member volunteer block core biospecimen wsi"
+_OTHER_IDS = """volunteer volunteers owner biospecimen wsi sub subno rid eid usubjid hospitalnumber hospitalno hospitalnr
+    nhsnumber nhsno recordid recordno recordnumber folder foldername directory dir imggroup imagegroup"""
+_ABROAD = """patientennummer patientnummer patientenid idpaciente pacienteid paciente idpatient numeropatient numpatient
+    identifiantpatient nrpatient paziente idpaziente pazienteid pacient probandennummer fallnummer
+    患者id 患者番号 患者编号 病人id 病人编号 受试者编号 пациент идпациента 환자id 환자번호"""
+_ABOUT = """age sex gender position race ethnic weight height size birth dob date year bmi type status orient history count
+    smok comment note diagnos group class label finding country site inpatient outpatient"""
 _ENDS = "id ids no nr num number code key uid uuid name identifier pseudonym hash index idx"
 _OFTEN_ELSE = "set sets setname dataset phase stage usage mode purpose group valid"
 _WRITTEN = {
@@ -40,9 +48,10 @@ def _with_ends(words: str) -> set[str]:
     return {word + end for word in words.split() for end in ("", *_ENDS.split())}
 
 
+_NAMES_PERHAPS = _with_ends(_PERHAPS_WHO) - {*_PERHAPS_WHO.split()} | {*_OTHER_IDS.split(), *_ABROAD.split()}
 _NAMES = {role: set(words.split()) for role, words in _WRITTEN.items()}
 _NAMES["patient"] = _with_ends(_WHO) | {"pid", "mrn", "empi", "medicalrecordnumber"}
-_NAMES["group"] = _with_ends(_WHAT) | {"id", "ids", "uid", "identifier", "name"}
+_NAMES["group"] = _with_ends(_WHAT) | {"id", "ids", "uid", "identifier", "name", "cases"}
 
 
 def plain_name(column: str) -> str:
@@ -70,6 +79,23 @@ def nearly_like(columns: Iterable[str], role: Literal["patient", "split"]) -> li
         slip = any(_is_slip(name, known) for known in (role, f"{role}id"))
         longer = role == "patient" and re.search(f"(patient|subject)({_ENDS.replace(' ', '|')})$", name)
         if slip or longer:
+            found.append(column)
+    return found
+
+
+def perhaps_patients(columns: Iterable[str]) -> list[str]:
+    """The columns that may hold ids of patients, by names that contain one or stand for one in other registers and languages.
+
+    Their cells must tell; what is known about patients, such as their age, is not among them.
+    """
+    found = []
+    for column in columns:
+        name = plain_name(column)
+        within = re.search("patient|subject|participant|mrn(?!a)|empi(?!r)", name)
+        about = re.search("|".join(_ABOUT.split()), name.replace("image", ""))
+        if not any(name in names for names in _NAMES.values()) and (
+            name in _NAMES_PERHAPS or re.fullmatch(r"brats\d*id", name) or (within and not about)
+        ):
             found.append(column)
     return found
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stillroom.data.sources.column_names import hardly_else, named_like, nearly_like
+from stillroom.data.sources.column_names import hardly_else, named_like, nearly_like, perhaps_patients
 from stillroom.data.sources.conventions import split_of_cell
-from stillroom.data.sources.paths import Finder, is_file
+from stillroom.data.sources.paths import Finder, ending_hint, is_file
 from stillroom.data.sources.sheet import Sheet
 from stillroom.data.spelling import filled, plain_integer
 from stillroom.data.table import Finding
@@ -18,6 +18,10 @@ from stillroom.settings.sections import DataSettings
 
 GROUPS = 10
 """A column that may be patients by its name, such as a study's or a lesion's id, is taken for them from so many values on."""
+FEWEST = 3
+"""A column whose name is only like that for patients is not taken for them by itself below so many values."""
+SPLIT_SHARE = 0.9
+"""A column of any name is pointed at as a split where so large a share of its filled cells are words for one."""
 NO = "none"
 """What the user gives in the place of a column's name to have none used."""
 
@@ -145,9 +149,8 @@ def _paths(sheet: Sheet, free: list[str], find: Finder) -> _Near:
         if 2 * len(lost) < len(paths):
             able[name] = paths
         elif paths:
-            remarks.append(
-                f"{name!r} would do by its name, but {len(lost)} of its files do not exist, such as {lost[0]}"
-            )
+            such = f"{lost[0]}{ending_hint(lost[0])}"
+            remarks.append(f"{name!r} would do by its name, but {len(lost)} of its files do not exist, such as {such}")
     return _Near(able, tuple(remarks))
 
 
@@ -185,27 +188,54 @@ def _splits(sheet: Sheet, free: list[str], _: Finder) -> _Near:
             remarks.append(
                 f"{name!r} holds {some}: write train, val and test there and give --split-column {_quoted(name)}"
             )
-    remarks += [f"{name!r}: --split-column {_quoted(name)} uses it" for name in nearly_like(free, "split")]
+    near = nearly_like(free, "split")
+    near += [name for name in free if name not in (*able, *near) and _holds_splits(sheet, name)]
+    remarks += [f"{name!r}: --split-column {_quoted(name)} uses it" for name in near]
     return _Near(able, tuple(remarks))
 
 
 def _patients(sheet: Sheet, free: list[str], _: Finder) -> _Near:
     meant = {name: _ids(sheet.cells(name)) for name in named_like(free, "patient")}
-    able = {name: _parts(ids) for name, ids in meant.items() if any(ids)}
-    remarks = [f"{name!r} (empty)" for name in meant if name not in able]
-    remarks += [f"{name!r}: --patient-column {_quoted(name)} uses it" for name in nearly_like(free, "patient")]
+    able = {name: _parts(ids) for name, ids in meant.items() if len({*filter(None, ids)}) >= FEWEST}
+    remarks = [_too_few(name, len({*filter(None, meant[name])})) for name in meant if name not in able]
+    near = nearly_like(free, "patient")
+    near += [name for name in perhaps_patients(free) if name not in near and _repeats(_ids(sheet.cells(name)))]
+    remarks += [f"{name!r}: --patient-column {_quoted(name)} uses it" for name in near]
     if able:
         return _Near(able, tuple(remarks))
     for name in named_like(free, "group"):
         ids = _ids(sheet.cells(name))
         counts = Counter(filter(None, ids))
-        if counts.total() == len(counts) or len(counts) < 3:
+        if not _repeats(ids):
             continue  # one to an image, or two sides of something: no patients
         if len(counts) >= GROUPS:
             able[name] = _parts(ids)
         else:
             remarks.append(f"{name!r}: --patient-column {_quoted(name)} takes its {len(counts)} values for patients")
     return _Near(able, tuple(remarks))
+
+
+def _too_few(name: str, values: int) -> str:
+    if not values:
+        return f"{name!r} (empty)"
+    return f"{name!r} has {values} value{'s' * (values > 1)} only: --patient-column {_quoted(name)} takes them for patients"
+
+
+def _repeats(ids: Sequence[str]) -> bool:
+    counts = Counter(filter(None, ids))
+    return FEWEST <= len(counts) < counts.total()
+
+
+def _holds_splits(sheet: Sheet, name: str) -> bool:
+    """Whether nearly all filled cells are words for a split, of two kinds or more. No column twice in the header."""
+    if sheet.columns.count(name) > 1:
+        return False
+    counts, kinds = Counter(sheet.cells(name)), Counter[str | None]()
+    for cell, count in counts.items():
+        if filled(cell):
+            kinds[split_of_cell(filled(cell))] += count
+    known = kinds.total() - kinds[None]
+    return sum(map(bool, kinds)) > 1 and known >= SPLIT_SHARE * kinds.total()
 
 
 def _ids(cells: Sequence[str]) -> list[str]:

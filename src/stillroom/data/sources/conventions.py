@@ -104,7 +104,7 @@ def order_classes(
     for name in names:
         twin = by_look.setdefault(look(name), name)
         if twin != name:
-            how = "differ only in case" if twin.casefold() == name.casefold() else "look alike"
+            how = "differ only in case" if twin.lower() == name.lower() else "look alike"
             raise UsageError(
                 f"{where} has the classes {twin!r} and {name!r}, which {how}; "
                 "write them alike, or name all classes in the settings if they are meant."

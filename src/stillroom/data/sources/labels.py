@@ -35,8 +35,8 @@ def read_labels(sheet: Sheet, column: str, settings: DataSettings) -> Labels:
 
     A cell that says nothing (:data:`~stillroom.data.spelling.MISSING`) is no class: with one label an image it is refused,
     with several an empty one, as programs write it, means no finding and the rest is refused. Two exceptions keep an honest
-    class of such a name: what the settings name is a class, and so are ``none``, ``unknown`` and ``missing``, with a warning;
-    but ``none`` with several labels an image is no finding.
+    class of such a name: what the settings name is a class, and so are words such as ``none`` and ``unknown``
+    (:data:`~stillroom.data.spelling.PERHAPS_A_CLASS`), with a warning; but ``none`` with several labels an image is none.
 
     Raises:
         UsageError: rows have no label: says how many and which is first.
@@ -54,11 +54,11 @@ def read_labels(sheet: Sheet, column: str, settings: DataSettings) -> Labels:
             none[cell] += 1
             parts = []
         for part in parts:
-            if not is_missing(part) or tidy(part) in classes:
+            if tidy(part) in classes:
                 continue
             if tidy(part).lower() in PERHAPS_A_CLASS:
                 doubtful[part] += 1
-            else:
+            elif is_missing(part):
                 without.setdefault(place, part)
         labels.append(parts)
     if without:

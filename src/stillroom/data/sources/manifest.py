@@ -22,14 +22,17 @@ from stillroom.data.sources.conventions import (
     whose,
 )
 from stillroom.data.sources.labels import read_labels
-from stillroom.data.sources.paths import Finder, file_finder, is_file
+from stillroom.data.sources.paths import Finder, ending_hint, file_finder
 from stillroom.data.sources.relabelling import refuse_positive, relabel
-from stillroom.data.sources.sheet import Sheet, read_sheet
+from stillroom.data.sources.sheet import BINARY, Sheet, read_sheet
 from stillroom.data.spelling import filled, is_missing, look, plain_integer
 from stillroom.data.table import SPLITS, Change, Finding, Table
 from stillroom.errors import UsageError
 from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiLabel, Task
+
+MANY, MANY_TIMES = 10, 5
+"""From so many images on, and so many times those of the next, one patient's id is doubted."""
 
 _JOINTS = re.compile(r"[;|]")
 
@@ -66,7 +69,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
     masks = _masks(sheet, columns.mask, find) if columns.mask else ()
     patients = [plain_integer(filled(cell)) for cell in sheet.cells(columns.patient)] if columns.patient else []
     splits, joined = _splits(sheet, columns.split)
-    findings += [*joined, *_alike(patients)]
+    findings += [*joined, *_alike(patients), *_crowded(patients)]
     for column, files in ((columns.path, [(path,) for path in paths]), (columns.mask or "", masks)):
         findings += _missing_files(sheet, column, files, task, targets, training)
     if training:
@@ -81,6 +84,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         rows=np.arange(len(paths)),
         reader=FileReader(paths, masks if any(masks) else ()),
         patients=np.array(patients) if any(patients) else None,
+        patient_column=columns.patient or "",
         has_masks=any(masks),
         changes=changes,
         findings=tuple(findings),
@@ -96,6 +100,12 @@ def _image_paths(sheet: Sheet, column: str, find: Finder) -> tuple[Path, ...]:
         said = f"holds {place!r}, which names no file" if place else "is empty"
         count = f", as in {len(empty) - 1:,} more of {len(places):,} rows" if len(empty) > 1 else ""
         raise UsageError(f"{sheet.path}, row {number}: the column {column!r} {said}{count}.")
+    if BINARY in places:
+        number = sheet.numbers[places.index(BINARY)]
+        raise UsageError(
+            f"{sheet.path}, row {number}: the column {column!r} holds binary data, where paths are text in UTF-8; save the "
+            "images as files and their paths as text."
+        )
     first_at: dict[Path, int] = {}
     for place, number in zip(places, sheet.numbers, strict=True):
         path = find(place)
@@ -132,22 +142,23 @@ def _missing_files(
     Raises:
         UsageError: more than half of the files, or all images of a class that is to be learned.
     """
-    lost = [[path for path in row if not is_file(path)] for row in files]
+    # What is there but no file, such as a folder, is left to the reader, which says of each what it is.
+    lost = [[path for path in row if not os.path.exists(path)] for row in files]  # noqa: PTH110  (names no file can have)
     missing = [path for row in lost for path in row]
     if not missing:
         return []
     labels, rows = task.one_hot(targets).astype(np.int64), np.array(list(map(bool, lost)))
     gone, of = labels[rows].sum(axis=0).tolist(), labels.sum(axis=0).tolist()
-    count = sum(map(len, files))
+    count, first = sum(map(len, files)), f"{missing[0]}{ending_hint(missing[0])}"
     text = f"{len(missing):,} of {count:,} files in the column {column!r} do not exist"
     whole = [repr(name) for name, some, every in zip(task.classes, gone, of, strict=True) if some and some == every]
     if 2 * len(missing) > count or (whole and training):
         among = f", among them every image of {', '.join(whole)}" if whole else ""
         raise UsageError(
-            f"{sheet.path}: {text}{among}; the first is {missing[0]}. Relative paths start at the table's folder."
+            f"{sheet.path}: {text}{among}; the first is {first}. Relative paths start at the table's folder."
         )
     by_class = ", ".join(f"{name} {some:,}" for name, some in zip(task.classes, gone, strict=True) if some)
-    text += f", so that images are left out ({by_class or 'none with a label'}); the first is {missing[0]}."
+    text += f", so that images are left out ({by_class or 'none with a label'}); the first is {first}."
     return [Finding("warning", "files_missing", text)]
 
 
@@ -209,15 +220,29 @@ def _splits(sheet: Sheet, column: str | None) -> tuple[np.ndarray, list[Finding]
 def _alike(patients: list[str]) -> list[Finding]:
     """A warning of patients who may be one, written in two ways."""
     first: dict[str, str] = {}
-    twins = [(before, one) for one in dict.fromkeys(patients) if (before := first.setdefault(look(one), one)) != one]
+    plain = {one: re.sub(r"(?<![0-9.])0+(?=[0-9])", "", look(one)) for one in dict.fromkeys(patients)}
+    twins = [(before, one) for one, key in plain.items() if (before := first.setdefault(key, one)) != one]
     if not twins:
         return []
     more = f", and {len(twins) - 1:,} pairs more" if len(twins) > 1 else ""
     text = (
-        "Patient ids that differ only in case or look alike count as different patients: "
+        "Patient ids that differ only in case or leading zeros, or look alike, count as different patients: "
         f"{twins[0][0]!r} and {twins[0][1]!r}{more}. Write them alike where they are one."
     )
     return [Finding("warning", "patients_look_alike", text)]
+
+
+def _crowded(patients: list[str]) -> list[Finding]:
+    """A warning of an id that may say that the patient is not known, by the many images it has."""
+    counts = Counter(filter(None, patients)).most_common(2)
+    if len(counts) < 2 or counts[0][1] < max(MANY, MANY_TIMES * counts[1][1]):
+        return []
+    (name, images), (_, next_most) = counts
+    text = (
+        f"The patient {name!r} has {images:,} images, and no other more than {next_most:,}. If it says that the patient is "
+        "not known, leave these cells empty: they count as one patient now."
+    )
+    return [Finding("warning", "patient_perhaps_missing", text)]
 
 
 def _counts(words: Counter[str]) -> str:

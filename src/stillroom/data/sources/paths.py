@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # os.path answers False for a name that no file can have, where pathlib raises.
-# ruff: noqa: PTH100, PTH110, PTH113, PTH118, PTH208
+# ruff: noqa: PTH100, PTH110, PTH113, PTH118, PTH122, PTH208
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -53,6 +53,15 @@ def file_finder(folder: Path) -> Finder:
         return Path(actual(named) or named)
 
     return find
+
+
+def ending_hint(path: Path) -> str:
+    """Of a path that leads nowhere: the file beside it that has the same name and an ending, in brackets; or nothing."""
+    try:
+        names = [name for name in sorted(os.listdir(path.parent)) if os.path.splitext(name)[0] == path.name]
+    except (OSError, ValueError):
+        return ""
+    return f" (there is {path.parent / names[0]}: names need their endings)" if names else ""
 
 
 def is_file(path: Path) -> bool:

@@ -13,6 +13,9 @@ from stillroom.data.spelling import filled, tidy
 from stillroom.errors import UsageError, nearest
 from stillroom.files.walk import why_no_file
 
+BINARY = "(binary data)"
+"""Stands in cells of a Parquet file that hold bytes which are no text in UTF-8."""
+
 _DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -150,4 +153,9 @@ def _as_text(value: Any) -> str:
         return ""
     if isinstance(value, (list, tuple)):
         return ";".join(map(_as_text, value))
+    if isinstance(value, bytes):  # some programs write text so
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return BINARY
     return str(value)
