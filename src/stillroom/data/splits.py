@@ -162,7 +162,7 @@ def _what_joins(table: Table, groups: np.ndarray | None, inside: np.ndarray) -> 
         return ""
     if by_likeness < by_patient:
         return (
-            f" Near duplicates, which stay together, make {fewest} of them; set group_duplicates to false where the images "
+            f" Near duplicates, which stay together, make {fewest} of them; `--no-group-duplicates` where the images "
             "only look alike."
         )
     if not table.patient_column:
