@@ -218,7 +218,7 @@ def test_too_few_to_cut_is_an_error():
     table = replace(make([0, 1] * 20, patients=["one", "two"] * 20), patient_column="who")
     with pytest.raises(UsageError, match=r"The column 'who' makes 2 patients of them: .*`--patient-column none`"):
         cut(table)
-    with pytest.raises(UsageError, match="Near duplicates, which stay together, make 1 of them"):
+    with pytest.raises(UsageError, match="Near duplicates, which stay together, make 1 group of them"):
         cut(table, groups=np.zeros(40, np.int64))
     with pytest.raises(UsageError, match="too few"):
         cut(make([0, 0, 1, 1]))

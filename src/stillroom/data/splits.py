@@ -162,8 +162,8 @@ def _what_joins(table: Table, groups: np.ndarray | None, inside: np.ndarray) -> 
         return ""
     if by_likeness < by_patient:
         return (
-            f" Near duplicates, which stay together, make {fewest} of them; `--no-group-duplicates` where the images "
-            "only look alike."
+            f" Near duplicates, which stay together, make {fewest} group{'s' * (fewest > 1)} of them: use "
+            "`--no-group-duplicates` if they only look alike."
         )
     if not table.patient_column:
         return f" They are of {fewest} patients."

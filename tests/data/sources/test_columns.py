@@ -203,6 +203,12 @@ def test_folds_are_pointed_at(read):
     assert "--split-column fold" in text
 
 
+@pytest.mark.parametrize("name", ["fold_1", "kfold split", "Split (5 parts)"])
+def test_folds_by_longer_names_are_pointed_at_where_they_are_few_numbers(read, name):
+    assert f"{name!r} holds 0, 1, 2, 3, 4" in said(read({name: lambda row: row % 5}))["columns_not_used"]
+    assert not read({name: lambda row: f"{row / 7:.3f}", "manifold": lambda row: row % 5}).findings
+
+
 @pytest.mark.parametrize("name", ["phase", "stage", "set", "mode"])
 def test_a_name_that_often_means_something_else_is_told_by_its_cells(read, name):
     assert not read({name: lambda row: ["arterial", "venous"][row % 2]}).findings

@@ -83,6 +83,12 @@ def nearly_like(columns: Iterable[str], role: Literal["patient", "split"]) -> li
     return found
 
 
+def perhaps_folds(columns: Iterable[str]) -> list[str]:
+    """The columns that may hold numbers of folds, by a word of their names: ``fold_1``, ``kfold split``."""
+    word = re.compile(r"(?<![^\W_])(split|k?folds?|partition)[0-9]*(?![^\W_])")
+    return [name for name in columns if word.search(tidy(name).casefold())]
+
+
 def perhaps_patients(columns: Iterable[str]) -> list[str]:
     """The columns that may hold ids of patients, by names that contain one or stand for one in other registers and languages.
 

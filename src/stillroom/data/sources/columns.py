@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stillroom.data.sources.column_names import hardly_else, named_like, nearly_like, perhaps_patients
+from stillroom.data.sources.column_names import hardly_else, named_like, nearly_like, perhaps_folds, perhaps_patients
 from stillroom.data.sources.conventions import split_of_cell
 from stillroom.data.sources.paths import Finder, ending_hint, is_file
 from stillroom.data.sources.sheet import Sheet
@@ -178,7 +178,8 @@ def _labels(sheet: Sheet, free: list[str], _: Finder) -> _Near:
 
 def _splits(sheet: Sheet, free: list[str], _: Finder) -> _Near:
     able, remarks = {}, []
-    for name in named_like(free, "split"):
+    named = named_like(free, "split")
+    for name in [*named, *(name for name in perhaps_folds(free) if name not in named and _holds_folds(sheet, name))]:
         words = Counter(filter(None, map(filled, sheet.cells(name))))
         known = sum(count for word, count in words.items() if split_of_cell(word))
         if known and 2 * known >= words.total():
@@ -236,6 +237,12 @@ def _holds_splits(sheet: Sheet, name: str) -> bool:
             kinds[split_of_cell(filled(cell))] += count
     known = kinds.total() - kinds[None]
     return sum(map(bool, kinds)) > 1 and known >= SPLIT_SHARE * kinds.total()
+
+
+def _holds_folds(sheet: Sheet, name: str) -> bool:
+    """Whether the cells are a few whole numbers."""
+    numbers = set(filter(None, _ids(sheet.cells(name)))) if sheet.columns.count(name) == 1 else set()
+    return 1 < len(numbers) <= 20 and all(number.isdigit() for number in numbers)
 
 
 def _ids(cells: Sequence[str]) -> list[str]:
