@@ -21,6 +21,23 @@ def test_masks_are_no_pictures_and_are_told(folder):
     assert len(list_images(folder)) == 5
 
 
+def test_masks_in_doubt_are_named(tmp_path):
+    for name in ("1/image.png", "1/mask.png", "2/mask.png", "3/image.png", "3/image_roi.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "2" / "t1.png").touch()
+    (tmp_path / "2" / "t2.png").touch()
+    pictures, notes = list_pictures(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in pictures] == [
+        *("1/image.png", "2/t1.png", "2/t2.png", "3/image.png", "3/image_roi.png")
+    ]
+    assert notes == [
+        f"Masks of images in {tmp_path} are left out: 1.",
+        f"Masks without their image in {tmp_path} are left out: 2/mask.png.",
+        f"Files in {tmp_path} that may be masks by their names are taken for images: 3/image_roi.png.",
+    ]
+
+
 def test_what_may_be_an_image_and_is_not_read_is_told(folder):
     for name in ("a_mask.png", "sub/masks/b.png"):
         (folder / name).unlink()

@@ -31,6 +31,7 @@ def below(folder, paths):
         *("@eaDir", "@tmp", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "~snapshot"),
         *("$RECYCLE.BIN", "System Volume Information", "FOUND.000", "Thumbs.db", "desktop.ini", "~$notes.docx"),
         *("__MACOSX", ".Trashes", ".AppleDouble", ".DS_Store", "._scan.png", ".Spotlight-V100"),
+        *("Thumbs", "thumbnails", "_vti_cnf", "CVS", "node_modules"),
         *("lost+found", ".git", ".ipynb_checkpoints", "__pycache__", "SYNOPHOTO_THUMB_XL.jpg", ".@__thumb"),
     ],
 )
@@ -39,7 +40,22 @@ def test_what_systems_leave_behind(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["recycle", "found", "tmp", "snapshot", "thumbs", "@home", "#1", "a.b", "lost", "normal"]
+    "name",
+    [
+        "recycle",
+        "found",
+        "tmp",
+        "snapshot",
+        "thumbs",
+        "cvs",
+        "Thumbnails",
+        "my_CVS",
+        "@home",
+        "#1",
+        "a.b",
+        "lost",
+        "normal",
+    ],
 )
 def test_names_that_a_class_may_have(name):
     assert not is_left_behind(name)

@@ -38,15 +38,25 @@ def list_images(folder: Path) -> list[Path]:
 def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
     """The images under ``folder`` as :func:`list_images` gives them without the masks of others, and what was left out.
 
-    The latter is a line each of the masks and of files that may be images but are not read; none where there are none.
+    The latter is a line each of the masks, of files that may be masks, and of files that may be images but are not read; none
+    where there are none.
 
     Raises:
         UsageError: see :func:`list_images`.
     """
     files = walk(folder).files
     images = images_among(files)
-    masks = find_masks({folder: images}).files
-    notes = [f"Masks of images in {folder} are left out: {len(masks):,}."] if masks else []
+    found = find_masks({folder: images})
+    masks = found.files | {*found.lone}
+    notes = [f"Masks of images in {folder} are left out: {len(found.files):,}."] if found.files else []
+    for files_told, text in (
+        (found.lone, "Masks without their image in {} are left out"),
+        ((*found.unclear, *found.doubtful), "Files in {} that may be masks by their names are taken for images"),
+    ):
+        if files_told:
+            names = [file.relative_to(folder).as_posix() for file in files_told[:3]]
+            more = f" and {len(files_told) - 3:,} more" if len(files_told) > 3 else ""
+            notes.append(f"{text.format(folder)}: {', '.join(names)}{more}.")
     if endings := [ending for ending in endings_in(files) if ending not in BESIDE]:
         notes.append(f"Some files in {folder} are passed over, for such are not read: {', '.join(endings[:5])}.")
     return [image for image in images if image not in masks], notes

@@ -32,6 +32,9 @@ LEFT_BEHIND = (
 Names with a leading dot go without saying: ``.git``, ``.ipynb_checkpoints``, ``.Trashes``, ``.@__thumb``, ``._scan.png``...
 """
 
+AS_WRITTEN = frozenset({"Thumbs", "thumbnails", "_vti_cnf", "CVS", "node_modules"})
+"""Folders of programs by their whole names in the case that these write: a class may be called ``thumbs`` or ``cvs``."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -51,9 +54,9 @@ class Listing:
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder of this name is a system's or a program's: hidden, or among :data:`LEFT_BEHIND`."""
+    """Whether a file or folder of this name is a system's or a program's: hidden, or in one of the two lists above."""
     lower = name.lower()
-    return name.startswith(".") or any(fnmatchcase(lower, pattern) for pattern in LEFT_BEHIND)
+    return name.startswith(".") or name in AS_WRITTEN or any(fnmatchcase(lower, pattern) for pattern in LEFT_BEHIND)
 
 
 def look_into(folder: Path) -> Listing:

@@ -144,6 +144,12 @@ def test_masks_known_by_name_are_told(lay):
         ),
         (("ill/1.png", "well/2.png", "masks/1.png", "masks/2_mask.png"), "ill and well and masks in .*not classes"),
         (("ill/1.png", "ill_masks/1.png", "well/2.png"), "ill and well and ill_masks"),
+        (("ill/1.png", "well/1.png", "masks/ill/1.png", "masks/well/1.png"), "ill and well and masks in .*not classes"),
+        (("val/ill/1.png", "val/well/1.png", "val/masks/ill/1.png"), "val/ill and val/well and val/masks in"),
+        (("ill/a.png", "well/b.png", "masks/ill/MASK1.png"), "ill and well and masks in .*not classes"),
+        (("ill/1.png", "mask_ill/1.png", "well/2.png"), "ill and well and mask_ill"),
+        (("ill/7/t1.png", "ill/7/t2.png", "ill/7/seg.png", "well/1.png"), "ill/7/seg.png is named like a lesion mask"),
+        (("img/1.png", "msk/1.png"), "img and msk in .*not classes"),
         (("mask/1.png", "bare/1.png"), "If mask is a class, name all classes by --classes"),
         (
             ("a/images/1.png", "a/masks/1.png", "a/masks/2.png", "b/1.png"),
@@ -177,8 +183,29 @@ def test_a_class_may_be_called_mask(lay, names, settings):
 def test_images_named_like_masks_are_told(lay):
     table = read_folder(lay("on/with_mask_1.jpg", "on/with_mask_2.jpg", "off/1.png"), AUTO)
     assert len(table) == 3
+    assert [finding.level for finding in table.findings] == ["warning"]
     assert "2 files are named like masks" in notes(table)["named_like_masks"]
     assert "on/with_mask_1.jpg" in notes(table)["named_like_masks"]
+
+
+def test_a_single_name_does_not_refuse_a_set(lay):
+    names = [*(f"{kind}/{number}.png" for kind in ("bare", "worn") for number in range(8)), "worn/face_mask.png"]
+    table = read_folder(lay(*names), AUTO)
+    assert sorted(table.ids) == sorted(names)
+    assert "worn/face_mask.png" in notes(table)["named_like_masks"]
+
+
+def test_what_is_called_after_an_image_or_a_class_is_told(lay):
+    root = lay("ill/1.png", "ill/1_roi.png", "well/1.png", "well/2.png", "well_annotated/1.png", "msk/1.png")
+    table = read_folder(root, AUTO)
+    assert {finding.code: finding.level for finding in table.findings} == {
+        "called_after_images": "warning",
+        "class_named_after": "warning",
+    }
+    assert "ill/1_roi.png" in notes(table)["called_after_images"]
+    assert "pass --drop-class well_annotated" in notes(table)["class_named_after"]
+    named = read_folder(root, DataSettings(classes=("ill", "well", "well_annotated", "msk")))
+    assert list(notes(named)) == ["called_after_images"]
 
 
 def test_masks_beside_the_classes_may_be_dropped_by_name(lay):

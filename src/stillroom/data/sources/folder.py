@@ -10,7 +10,7 @@ from stillroom.data.companions import find_masks, is_mask_folder
 from stillroom.data.files import FileReader
 from stillroom.data.listing import IMAGE_EXTENSIONS, endings_in, images_among
 from stillroom.data.sources.conventions import check_training_classes, exclusive_task, one_spelling, parse_split
-from stillroom.data.sources.folder_masks import refuse_lone_masks, refuse_mask_classes
+from stillroom.data.sources.folder_masks import doubt_mask_classes, refuse_lone_masks, refuse_mask_classes
 from stillroom.data.sources.folder_notes import notes_on_files, notes_on_masks, some
 from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
@@ -82,7 +82,12 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
         reader=FileReader(paths, masks if has_masks else ()),
         has_masks=has_masks,
         changes=wanted.changes,
-        findings=(*findings, *notes_on_masks(root, found), *notes_on_files(root, upper, inside)),
+        findings=(
+            *findings,
+            *doubt_mask_classes(pairs, images_of, settings),
+            *notes_on_masks(root, found),
+            *notes_on_files(root, upper, inside),
+        ),
     )
     if training:
         check_training_classes(task, table.targets, table.splits, where)

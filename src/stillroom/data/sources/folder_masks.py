@@ -1,10 +1,18 @@
-"""Masks that a folder source refuses: whole folders in the place of a class, and single files without their image."""
+"""Masks that a folder source refuses or doubts: folders in the place of a class, and files without their image."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from stillroom.data.companions import Companions, is_image_class, is_mask_folder, named_like_masks_of, pairing
+from stillroom.data.companions import (
+    Companions,
+    is_image_class,
+    is_mask_folder,
+    named_after,
+    named_like_masks_of,
+    pairing,
+)
+from stillroom.data.table import Finding
 from stillroom.errors import UsageError
 from stillroom.files.walk import look_into
 from stillroom.settings.sections import DataSettings
@@ -19,7 +27,7 @@ def refuse_mask_classes(
 
     A class may well be called ``mask``. It is one where the settings name it, where the other folders' names speak of masks
     too (``no_mask``), and where fewer than half of its files are named as an image of theirs is, unless these are called
-    ``images`` or the like.
+    ``images`` or the like, or folders inside it are called as the classes are.
 
     Args:
         root: the source.
@@ -42,9 +50,33 @@ def refuse_mask_classes(
         if not any(named_like_masks_of(folder.name, other.name) for other in others):
             continue
         plain = all(is_image_class(other.name) for other in others)
-        if not plain and pairing(folder, images_of[folder], others) < _HALF:
+        mirrored = {other.name for other in others} & {inner.name for inner in look_into(folder).folders}
+        if not plain and not mirrored and pairing(folder, images_of[folder], others) < _HALF:
             continue
         raise UsageError(_refusal(root, folder, list(others)))
+
+
+def doubt_mask_classes(
+    pairs: list[tuple[str, Path]], images_of: dict[Path, list[Path]], settings: DataSettings
+) -> list[Finding]:
+    """A warning of each class that is called after another and has its files' names: ``benign_annotated`` of ``benign``."""
+    named = {*settings.classes, *settings.drop_class, *settings.merges}
+    doubts = {}
+    for split, folder in pairs:
+        for side, other in pairs:
+            if side != split or other == folder or folder.name in named or not named_after(folder.name, other.name):
+                continue
+            if pairing(folder, images_of[folder], {other: images_of[other]}) >= _HALF:
+                doubts[folder.name] = other.name
+    return [
+        Finding(
+            "warning",
+            "class_named_after",
+            f"The files of {name} are called as those of {other} are, and {name} is taken for a class: if it holds masks or "
+            f"drawings of the same images, pass --drop-class {name}.",
+        )
+        for name, other in doubts.items()
+    ]
 
 
 def _refusal(root: Path, masks: Path, images: list[Path]) -> str:
@@ -75,5 +107,5 @@ def refuse_lone_masks(found: Companions) -> None:
     more = f" ({len(found.lone) - 1:,} more are like it)" if len(found.lone) > 1 else ""
     raise UsageError(
         f"{first} is named like a lesion mask, or lies in a folder of masks, but there is no image that it belongs to{more}: "
-        "add the image, remove the mask, or rename it if it is an image."
+        "name it as its image is named, add the image, remove the mask, or rename it if it is an image."
     )

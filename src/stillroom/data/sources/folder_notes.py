@@ -29,12 +29,19 @@ def notes_on_masks(root: Path, found: Companions) -> list[Finding]:
         )
         notes.append(Finding("note", "masks_taken", text))
     if found.unclear:
-        first = found.unclear[0].relative_to(root).as_posix()
+        names = [file.relative_to(root).as_posix() for file in found.unclear]
         text = (
-            f"{counted(len(found.unclear), 'file is', 'files are')} named like masks, or in folders named so, such as"
-            f" {first}, and taken for images: no image goes with them."
+            f"{counted(len(names), 'file is', 'files are')} named like masks, or in folders named so and taken for images:"
+            f" no image goes with {some(names, 3)}. If they are masks, name them as their images."
         )
-        notes.append(Finding("note", "named_like_masks", text))
+        notes.append(Finding("warning", "named_like_masks", text))
+    if found.doubtful:
+        names = [file.relative_to(root).as_posix() for file in found.doubtful]
+        text = (
+            f"{counted(len(names), 'file is', 'files are')} called after another image, as masks, drawings or crops may be,"
+            f" and taken for images: {some(names, 3)}. If they are masks, call them _mask or put them into masks."
+        )
+        notes.append(Finding("warning", "called_after_images", text))
     return notes
 
 
