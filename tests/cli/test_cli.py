@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -482,6 +483,32 @@ def test_export_once_more(stillroom, finished, tmp_path):
     assert answer.code == 0
     assert answer.out.startswith(f"{tmp_path}/again.onnx: ")
     assert (tmp_path / "again.onnx").stat().st_size > 0
+    assert stillroom("export", finished, "--out", tmp_path / "again.onnx").code == 0  # one of ours is replaced
+
+
+@pytest.mark.parametrize("name", ["settings.yaml", "predictions.parquet", "labels.csv"])
+def test_export_replaces_nothing_but_exported_files(refuse, finished, tmp_path, name):
+    there = finished / name if (finished / name).exists() else tmp_path / name
+    if not there.exists():
+        there.write_text("path,label\n", encoding="utf-8")
+    before = there.read_bytes()
+    assert "is no exported model: it is not overwritten" in refuse("export", finished, "--out", there)
+    assert there.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", ["1.5", "1.5e0", "1e1", "1_0", "nan", "\u0663"])
+def test_what_counts_is_written_in_digits(refuse, number):
+    assert "--epochs must be a whole number, written in digits" in refuse("distill", "phantoms", "--epochs", number)
+    assert "--epochs must be a whole number, written in digits" in refuse("distill", "phantoms", f"--epochs={number}")
+
+
+def test_a_closed_output_is_no_failure(finished, picture_folder):
+    image = next(picture_folder.rglob("*.png"))
+    command = (
+        f"{shlex.quote(sys.executable)} -m stillroom predict {shlex.quote(str(finished))} {shlex.quote(str(image))} >&-"
+    )
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -58,3 +59,10 @@ def test_a_disk_that_cannot_be_written_to_is_named():
     for require in (require_file_place, require_folder_place):
         with pytest.raises(UsageError, match=r"/proc: .*Choose another --out"):
             require(Path("/proc/stillroom/x"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_no_file_takes_the_place_of_a_pipe_or_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe: it is no ordinary file"):
+        require_file_place(tmp_path / "pipe")

@@ -162,6 +162,7 @@ class _Code:
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
             "pointer of Git LFS.*git lfs pull",
         ),
+        (bytes(1000), r"or it is damaged \(no archive of weights\)"),
         (b"<!DOCTYPE html>", "not a file of weights, or it is damaged"),
         ({1: torch.ones(2)}, "something else than tensors by name"),
         ({"a": torch.eye(3).to_sparse()}, "a is a sparse tensor"),

@@ -280,16 +280,27 @@ def _recipe_and_preset(arguments: list[str]) -> tuple[type[Recipe], Settings | N
 
 
 def _refuse_parts_of_one(app: App, arguments: list[str]) -> None:
-    """What counts is whole: the parser would round ``--epochs 1.5``."""
-    if len(arguments) < 2 or not any(re.search(r"\d*\.\d*$", token) for token in arguments):
+    """What counts is written in digits: the parser would round ``--epochs 1.5`` and ``--epochs 1.5e0``."""
+    if len(arguments) < 2 or not any(_is_other_number(token.rpartition("=")[2]) for token in arguments):
         return
     with suppress(KeyError):  # no verb of ours, which the parser will say
         for argument in app[arguments[0]].assemble_argument_collection():
             if int in (argument.hint, *get_args(argument.hint)):
                 for name in argument.names:
                     for value in _values_of(name, arguments):
-                        if re.fullmatch(r"[+-]?\d*\.\d*", value):
-                            raise UsageError(f"{name} must be a whole number, got {value}.")
+                        if _is_other_number(value):
+                            raise UsageError(f"{name} must be a whole number, written in digits, got {value}.")
+
+
+def _is_other_number(text: str) -> bool:
+    """Whether a text is a number, but not a whole one in plain digits."""
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _flags_on(arguments: list[str]) -> frozenset[str]:

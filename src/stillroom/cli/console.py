@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import shlex
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -22,7 +24,6 @@ from stillroom.shown import shown, shown_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from stillroom.after.doctor import Check
     from stillroom.after.heat_map import Explanation
@@ -88,6 +89,9 @@ def fail(text: str) -> None:
 def show_what_can_be_shown() -> None:
     """Let both outputs write what their encoding lacks as near as it comes: ``#`` for a bar, ``?`` for the rest."""
     codecs.register_error("stillroom.nearest", _nearest)
+    # A closed output, as of a service or `>&-`: what is said there goes nowhere.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="stillroom.nearest")

@@ -24,6 +24,9 @@ _SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
 _SEAL_BYTES = 73
 _BLOCK = 1 << 20
 
+_EXPORTED = b"stillroom.format"
+"""A property that every exported file has."""
+
 _VALUE = re.compile('"[0-9a-f]{64}"')
 _PLACE = re.compile(re.escape(KEY.encode()) + rb'\x12\x42"([0-9a-f]{64})"')  # field 2 of an entry, 66 bytes long
 
@@ -48,6 +51,14 @@ def own_state(path: Path) -> State:
         start, stop, stated = places[-1]
         with memoryview(content) as view:
             return "whole" if _without(view, start, stop) == stated else "damaged"
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file is one that Stillroom exported, of any version, whole or not."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_EXPORTED) >= 0
 
 
 def states_digest(properties: Mapping[str, str]) -> bool:

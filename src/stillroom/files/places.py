@@ -41,6 +41,8 @@ def _reason(path: Path, folder: bool) -> str:
     there = os.path.lexists(path)
     if there and path.is_dir() != folder:
         return f"{path} is a file" if folder else f"{path} is a folder: name a file"
+    if there and not folder and not path.is_file():
+        return "it is no ordinary file"  # a device or pipe, which a file would take the place of
     inside = path if there and folder else path.absolute().parent
     place = next(above for above in (inside, *inside.absolute().parents) if os.path.lexists(above))
     longest = max(len(os.fsencode(part)) for part in ("", *path.absolute().relative_to(place.absolute()).parts))

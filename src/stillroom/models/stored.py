@@ -210,5 +210,12 @@ def _said_of(file: Path) -> Iterator[None]:
                 f"{file} holds more than weights: opening it would run {code}, and that code was not run. "
                 "Save its weights alone, as .safetensors or with torch.save(checkpoint['state_dict'], ...)."
             ) from None
-        reason = "no pickle" if refused else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        of_torch = any(
+            words in str(error) for words in ("weights_only", "internal")
+        )  # advice to run it, or inner workings
+        reason = (
+            "no archive of weights"
+            if of_torch
+            else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        )
         raise UsageError(f"{file} is not a file of weights, or it is damaged ({reason}). {_SAVE}") from error

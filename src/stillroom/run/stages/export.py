@@ -14,12 +14,13 @@ from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import MODEL_FILE
 from stillroom.distillation.teachers import Panel
+from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.ood import FeatureDensity
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
 from stillroom.files.digests import record, stands
-from stillroom.files.own_digest import own_state
+from stillroom.files.own_digest import is_exported, own_state
 from stillroom.files.places import require_file_place
 from stillroom.models.network import Network
 from stillroom.run.begun_with import same_data
@@ -139,11 +140,16 @@ def export_student(
         source: where its images are now, if they were moved.
 
     Raises:
-        UsageError: nothing can be written there, the run has not finished, or its data are not there any more.
+        UsageError: nothing can be written there, something else than an exported model stands there, the run has not
+            finished, or its data are not there any more.
         RunError: the data changed since, or the file does not agree with torch.
     """
     path = out or run.path / MODEL_FILE
     require_file_place(path)
+    if out is not None and out.exists() and out.stat().st_size and not is_exported(out):
+        raise UsageError(
+            f"{out} is there already and is no exported model: it is not overwritten. Choose another --out."
+        )
     with alone_where(path.parent if source is None else run.path):  # which notes the new place
         return _exported_again(run, path, source)
 
