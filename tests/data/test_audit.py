@@ -196,10 +196,57 @@ def test_a_mark_on_every_film_that_darkens_them_all_is_told(audit, scene):
     marked = [film.copy() for film in films]
     for film in marked:
         film[2:5, 2:5] = 65535
-    text = {one.code: one.text for one in audit(marked).warnings}["dark_images"]
-    assert "lies in the lowest 7% of the range up to white (65535)" in text
+    text = {one.code: one.text for one in audit(marked).warnings}["low_contrast"]
+    assert "of the range from black (0) to white (65535)" in text
+    assert "Copies of images and borders pixel for pixel" in text
     for light in (films, [film * 16 for film in films], [(film // 16).astype(np.uint8) for film in films]):
-        assert "dark_images" not in codes(audit(light, stamp=light[0].max()))
+        assert "low_contrast" not in codes(audit(light, stamp=light[0].max()))
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(6, 32768), (2, 32768), (-12, 65535), (1, 0)])
+def test_contrast_that_is_lost_anywhere_in_the_range_is_told(audit, scene, factor, offset):
+    """CT with an offset; twelve bits inverted in sixteen. Such images are not blank, and 10 bits from 0 are well shown."""
+    films = [(scene(seed, 24, 24)[..., 0].astype(int) * factor + offset).astype(np.uint16) for seed in range(6)]
+    found = audit(films, size=16)
+    assert found.blank == ()
+    assert ("low_contrast" in codes(found)) == bool(offset)
+
+
+def test_a_mark_on_a_quarter_of_the_films_that_darkens_the_rest_is_told(audit, scene):
+    films = [scene(seed, 24, 24)[..., 0].astype(np.uint16) * 12 for seed in range(8)]
+    for film in films[::4]:
+        film[:5, :5] = 65535
+    assert "low_contrast" in codes(audit(films, size=16))
+
+
+def test_films_without_contrast_are_no_copies_of_one_another(audit, scene):
+    films = [scene(seed, 24, 24)[..., 0].astype(np.uint16) * 12 for seed in range(8)]
+    for film in films:
+        film[:, 0] = 65535
+    found = audit([*films, films[0]], targets=[0] * 9, splits=["train"] * 9)
+    assert found.within_split_duplicates["train"] == {"exact": 1, "near": 0}
+
+
+def test_images_of_hardly_any_levels_and_black_backgrounds(audit, scene):
+    flat = [scene(seed, 24, 24)[..., 0] // 40 for seed in range(4)]
+    assert "Save them in the whole range" in {one.code: one.text for one in audit(flat).warnings}["low_contrast"]
+    cells = [np.pad(scene(seed, 16, 16)[..., 0], 40) for seed in range(4)]  # 97 of 100 pixels are black
+    assert "low_contrast" not in codes(audit(cells))
+
+
+def test_a_set_that_is_wholly_blank_is_not_told_to_leave_them_out(audit):
+    found = audit([np.full((8, 8), 90 + seed, np.uint8) for seed in range(4)])
+    text = {one.code: one.text for one in found.warnings}["all_blank"]
+    assert text.startswith("All 4 images are blank")
+    assert not {"blank_images", "low_contrast"} & set(codes(found))
+
+
+@pytest.mark.parametrize(("least", "blank"), [(2, True), (3, False)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_blank_is_two_counts_whatever_the_bits(audit, scene, dtype, least, blank):
+    page = np.full((8, 8), 100, dtype)
+    page[4:] += least
+    assert (audit([page, scene(0)[..., 0].astype(dtype)], stamp=dtype).blank == ("image0.png",)) == blank
 
 
 def test_white_that_no_image_is_left_to_say(make_table, scene, tmp_path):
@@ -216,6 +263,14 @@ def test_scaled_masks_are_told(audit, scene):
     found = audit([scene(seed, 24, 24) for seed in range(3)], masks=masks)
     text = {one.code: one.text for one in found.warnings}["scaled_masks"]
     assert text.startswith("1 lesion mask (image0.png)")
+
+
+def test_masks_that_mark_nothing_or_everything_are_counted(audit, scene):
+    half = np.arange(24) < 12
+    masks = [np.zeros((24, 24), bool), np.ones((24, 24), bool), np.zeros((24, 24), bool), half & np.ones((24, 1), bool)]
+    texts = [one.text for one in audit([scene(seed, 24, 24) for seed in range(4)], masks=masks).warnings]
+    assert any(text.startswith("2 lesion masks of 4 (image0.png, image2.png) are all black") for text in texts)
+    assert any(text.startswith("1 lesion mask of 4 (image1.png) is wholly white") for text in texts)
 
 
 def test_an_older_audit_is_read(audit, scene):

@@ -95,6 +95,15 @@ def test_twelve_bits_keep_their_values(tmp_path):
     assert "(grey, 12-bit unsigned, big-endian)" in reason(write(tmp_path / "a.tif", values, 12, 1, ">"))
 
 
+@pytest.mark.parametrize(("declared", "black"), [(4095, 4095), (3000, 4095), (1023, 65535), (0, 65535), (65535, 65535)])
+def test_white_at_0_is_black_at_the_greatest_value_declared(tmp_path, declared, black):
+    """Twelve bits kept in sixteen. One that holds more than it declares is believed of no such thing."""
+    stored = RNG.integers(0, 3000, (12, 9), dtype=np.uint16)
+    path = write(tmp_path / "a.tif", stored, 16, 0, t280=(0,), t281=(declared,))
+    np.testing.assert_array_equal(read(path), black - stored)
+    np.testing.assert_array_equal(read(write(tmp_path / "b.tif", stored, 16, 1, t281=(declared,))), stored)
+
+
 @ORDERS
 @pytest.mark.parametrize("compression", [1, 8])
 def test_signed_samples_are_read_where_they_say_which_is_black(tmp_path, order, compression):

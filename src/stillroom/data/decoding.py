@@ -33,6 +33,7 @@ from stillroom.progress import progress
 
 THUMBNAIL = 32
 _CHUNK = 256
+_ALIKE = 2  # what pixels of a blank image may differ by
 
 
 class _Facts(NamedTuple):
@@ -48,6 +49,7 @@ class _Facts(NamedTuple):
     white: int
     above: tuple[int, ...]  # how many pixels are brighter than each of WHITES
     scaled_mask: bool
+    flat_mask: int
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def _decode(table: Table, row: int, form: Form, clip: int = WHITES[-1]) -> _Deco
             white=white_of(image),
             above=above,
             scaled_mask=given is not None and given.shape != (height, width),
+            flat_mask=0 if mask is None else 1 if not mask.any() else 2 if mask.all() else 0,
         ),
     )
 
@@ -126,12 +129,11 @@ def _mask_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _is_blank(image: np.ndarray, thumbnail: np.ndarray) -> bool:
-    """Every pixel alike but for a hundredth of the range, as a compressed blank page has it."""
-    least = white_of(image) // 100
-    if int(thumbnail.max()) - int(thumbnail.min()) > 2 * least:  # seldom otherwise, and the whole image takes its time
+    """Every pixel alike but for two counts, as JPEG leaves a blank page. Of 16 bits no more: CT uses a few hundred."""
+    if int(thumbnail.max()) - int(thumbnail.min()) > 2 * _ALIKE:  # seldom otherwise, and the whole image takes its time
         return False
     flat = image.reshape(-1, image.shape[2] if image.ndim == 3 else 1)
-    return bool((flat.max(axis=0) - flat.min(axis=0)).max() <= least)
+    return bool((flat.max(axis=0) - flat.min(axis=0)).max() <= _ALIKE)
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
@@ -265,6 +267,7 @@ def decode_all(table: Table, form: Form, folder: Path, name: str, show: bool) ->
         whites=np.array([fact.white for fact in facts]),
         clipped=np.array(clipped),
         scaled_masks=np.array([fact.scaled_mask for fact in facts]),
+        flat_masks=np.array([fact.flat_mask for fact in facts], np.int8),
     )
     masked = any(fact.mask_digest for fact in facts)
     arrays = {part: stack.describe() for part, stack in stacks.items() if part != "masks" or masked}

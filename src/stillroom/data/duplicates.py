@@ -15,6 +15,7 @@ from itertools import combinations, pairwise, product
 
 import numpy as np
 
+from stillroom.data.contrast import squeezed
 from stillroom.data.store import THUMBNAIL, Store
 
 SIMILAR = 0.975
@@ -65,20 +66,24 @@ def find_duplicates(store: Store) -> DuplicatePairs:
 
     Each image is compared with its 8 nearest neighbours in a projection to 10 dimensions (a k-d tree, so that time grows
     little faster than the number of images), and all images of a group of up to 40 with one another. 100,000 images
-    take about half a minute on two cores, and 2 kB of memory each. Of larger groups not every pair is listed.
+    take about half a minute on two cores, and 2 kB of memory each. Of larger groups not every pair is listed. Images that
+    show next to no contrast all look alike: of those exact pairs are found alone.
     """
-    return find_pairs(store.digests, np.asarray(store.thumbnails))
+    return find_pairs(store.digests, np.asarray(store.thumbnails), near=squeezed(store) is None)
 
 
-def find_pairs(digests: np.ndarray, thumbnails: np.ndarray) -> DuplicatePairs:
-    """:func:`find_duplicates` for images of several stores: their digests ``[N]`` and thumbnails ``[N, 32, 32]`` joined."""
+def find_pairs(digests: np.ndarray, thumbnails: np.ndarray, *, near: bool = True) -> DuplicatePairs:
+    """:func:`find_duplicates` for images of several stores: their digests ``[N]`` and thumbnails ``[N, 32, 32]`` joined.
+
+    Without ``near`` only exact pairs.
+    """
     members = _by_digest(digests)
     representatives = np.array([rows[0] for rows in members], dtype=np.int64)
     found: dict[tuple[int, int], tuple[bool, float]] = {}
     for rows in members:
         for pair in _linked(rows):
             found[pair] = (True, 1.0)
-    for one, two, similarity in _near_pairs(thumbnails[representatives]):
+    for one, two, similarity in _near_pairs(thumbnails[representatives]) if near else ():
         for a, b in product(members[one][:_SMALL_GROUP], members[two][:_SMALL_GROUP]):
             found[min(a, b), max(a, b)] = (False, similarity)
     pairs = sorted(found)

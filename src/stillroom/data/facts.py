@@ -13,11 +13,12 @@ class ImageFacts:
     """``N`` rows, one per image, at native size.
 
     Attributes:
-        blank: ``[N]`` bool, every pixel alike, to within a hundredth of the range.
+        blank: ``[N]`` bool, every pixel alike, or all within 2 of one another whatever the bits.
         colour: ``[N]`` bool; a grey image saved as RGB is grey.
         whites: ``[N]`` int64, the image's own white: 255 of 8 bits, else see :func:`~stillroom.data.geometry.white_of`.
         clipped: ``[N]`` int64, how many of its pixels were brighter than the store's white and are shown as white.
         scaled_masks: ``[N]`` bool, whether the lesion mask was given at another size and resized to the image's.
+        flat_masks: ``[N]`` int8, 1 where the lesion mask is all black, 2 where it is wholly white, else 0.
     """
 
     blank: np.ndarray
@@ -25,6 +26,7 @@ class ImageFacts:
     whites: np.ndarray
     clipped: np.ndarray
     scaled_masks: np.ndarray
+    flat_masks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.blank)

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stillroom.data.contrast import squeezed
 from stillroom.data.shortcuts import Shortcut
 from stillroom.data.store import Store
 from stillroom.data.table import Change, Finding, Table
 
 _FEW = 0.05  # of the images
 _DARK = 15  # 12 bits in 16
-_ALL_BUT = 0.99  # of the pixels
+_UNJUDGED = "Only copies that are equal pixel for pixel can be found so, and no borders."
 _LUCK = 0.01
 
 
@@ -136,7 +137,7 @@ def on_pixels(table: Table, store: Store, sizes: dict[str, Any]) -> list[Finding
 
 
 def _on_white(table: Table, store: Store) -> list[Finding]:
-    """Few pixels that are brighter than all others, and few images."""
+    """Few pixels that are brighter than all others, few such images, and images that use next to none of the range."""
     found = []
     if len(bright := np.flatnonzero(store.facts.clipped)):
         pixels, images = int(store.facts.clipped.sum()), counted(len(bright), "image")
@@ -146,36 +147,54 @@ def _on_white(table: Table, store: Store) -> list[Finding]:
             " or marks; a mark of one class is a shortcut."
         )
         found.append(Finding("warning", "hot_pixels", text))
-    whites = store.facts.whites
+    whites, used = store.facts.whites, squeezed(store)
     high, low = np.flatnonzero(whites == store.white), whites[whites < store.white].max(initial=0)
     few = 0 < len(high) <= max(1, _FEW * len(store)) and 2 * len(high) < len(store)
-    if few and low > 255 and low * _DARK <= store.white:
+    told = few and low > 255 and low * _DARK <= store.white
+    if told:
         images, others = counted(len(high), "image"), len(store) - len(high)
         text = (
             f"White is {store.white:g} for {images} alone ({_names(table.ids[high].tolist())}): the other {others:,} hold"
             f" nothing above {low} and are shown in the lowest {low / store.white:.0%} of the range. Check that values mean"
-            " the same in all."
+            f" the same in all.{f' {_UNJUDGED}' if used else ''}"
         )
         found.append(Finding("warning", "white_of_few", text))
-    dark = float((store.thumbnails <= 255 // _DARK).mean())
-    if not few and store.white > 255 and dark > _ALL_BUT:
+    if used and not told:
+        span = (used[1] - used[0]) / store.white
         text = (
-            f"{dark:.1%} of what the images show lies in the lowest {1 / _DARK:.0%} of the range up to white"
-            f" ({store.white:g}): a mark or frame that is brighter than the images may say what white is. Cut it out, or save"
-            " the images in the range that they use."
+            f"The images show next to no contrast: nearly all of what they show lies between about {used[0]:.0f} and"
+            f" {used[1]:.0f}, {span:.1%} of the range from black (0) to white ({store.white:g}). {_causes(store)} {_UNJUDGED}"
         )
-        found.append(Finding("warning", "dark_images", text))
+        found.append(Finding("warning", "low_contrast", text))
     return found
 
 
-def _on_masks(table: Table, store: Store) -> list[Finding]:
-    if not len(scaled := np.flatnonzero(store.facts.scaled_masks)):
-        return []
-    text = (
-        f"{counted(len(scaled), 'lesion mask')} ({_names(table.ids[scaled].tolist())}) {_are(len(scaled))} of another size"
-        f" than the image, in the same proportion, and {_are(len(scaled))} resized to it."
+def _causes(store: Store) -> str:
+    if store.white == 255:
+        return "Save them in the whole range from 0 to 255."
+    return (
+        "A mark or frame that is brighter than the images, an offset as of CT, or a TIFF in which 0 is white and that does"
+        " not declare its greatest value (MaxSampleValue) leaves them no more: cut marks out, and save the images with what they"
+        " show spread from 0 to white."
     )
-    return [Finding("note", "scaled_masks", text)]
+
+
+def _on_masks(table: Table, store: Store) -> list[Finding]:
+    found = []
+    if len(scaled := np.flatnonzero(store.facts.scaled_masks)):
+        text = (
+            f"{counted(len(scaled), 'lesion mask')} ({_names(table.ids[scaled].tolist())}) {_are(len(scaled))} of another"
+            f" size than the image, in the same proportion, and {_are(len(scaled))} resized to it."
+        )
+        found.append(Finding("note", "scaled_masks", text))
+    for flat, what in ((1, "all black: no lesion is marked"), (2, "wholly white: the whole image is marked as lesion")):
+        if len(rows := np.flatnonzero(store.facts.flat_masks == flat)):
+            text = (
+                f"{counted(len(rows), 'lesion mask')} of {int(store.has_mask.sum()):,}"
+                f" ({_names(table.ids[rows].tolist())}) {_are(len(rows))} {what}."
+            )
+            found.append(Finding("note", "flat_masks", text))
+    return found
 
 
 def on_blank(table: Table, store: Store) -> list[Finding]:
@@ -183,14 +202,20 @@ def on_blank(table: Table, store: Store) -> list[Finding]:
     blank = store.facts.blank
     if not blank.any():
         return []
+    if blank.all():
+        text = (
+            f"All {counted(len(store), 'image')} are blank: the pixels of each are alike, to within 2. There is nothing to"
+            " learn from them. See whether they were exported as they should be."
+        )
+        return [Finding("warning", "all_blank", text)]
     from scipy.stats import hypergeom
 
     truth, names = table.task.one_hot(table.targets).astype(bool), table.task.classes
     counts, number = truth[blank].sum(axis=0), int(blank.sum())
     where = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count)
     text = (
-        f"{counted(number, 'image')} {_are(number)} blank, every pixel alike ({_names(table.ids[blank].tolist())}); by"
-        f" class: {where or 'none has a label'}. Leave them out."
+        f"{counted(number, 'image')} {_are(number)} blank, all pixels alike to within 2 counts"
+        f" ({_names(table.ids[blank].tolist())}); by class: {where or 'none has a label'}. Leave them out."
     )
     # The chance of so many in the class if the blank ones were drawn from all (Fisher's exact test, one-sided).
     luck = hypergeom.sf(counts - 1, len(table), truth.sum(axis=0), number)

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from stillroom.data.contrast import squeezed
 from stillroom.data.store import Store
 from stillroom.data.table import Table
 
@@ -23,6 +24,7 @@ sites than healthy ones, have .45 in shape and .41 in size."""
 BORDER_DISTANCE = 0.5
 """The same of borders, which have to do with what the images show."""
 
+_FEW = 0.05  # of the images
 _LUCK = 1e-4  # what chance may reach in all tests of a data set together
 _KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"} | {
     f".{kind.lower()}": kind for kind in ("PNG", "BMP", "WebP", "GIF")
@@ -90,6 +92,10 @@ class _Property:
 def _properties(table: Table, store: Store, rows: np.ndarray) -> list[_Property]:
     height, width = store.original_sizes[rows].T
     facts, thumbnails = store.facts.take(rows), np.asarray(store.thumbnails[rows])
+    # Images that use next to none of the range are all black or white border.
+    dark = ((facts.whites > 255) & (15 * facts.whites <= store.white)).mean() > _FEW
+    blind = dark or squeezed(store) is not None
+    borders = {} if blind else {"black": _border(thumbnails), "white": _border(255 - thumbnails)}
     kinds = np.array([_KINDS.get(PurePosixPath(str(name)).suffix.lower(), "") for name in table.ids[rows]])
     return [
         _Property("size", "are wider than {limit} pixels", width),
@@ -98,9 +104,9 @@ def _properties(table: Table, store: Store, rows: np.ndarray) -> list[_Property]
         _Property("depth", "hold values above {limit}", facts.whites),
         _Property("colour", "are in colour", facts.colour),
         *(_Property("file kind", f"are {kind} files", kinds == kind) for kind in np.unique(kinds) if kind),
-        _Property("black border", "have a black border of more than {limit:.0%}", _border(thumbnails), BORDER_DISTANCE),
-        _Property(
-            "white border", "have a white border of more than {limit:.0%}", _border(255 - thumbnails), BORDER_DISTANCE
+        *(
+            _Property(f"{shade} border", f"have a {shade} border of more than {{limit:.0%}}", shares, BORDER_DISTANCE)
+            for shade, shares in borders.items()
         ),
     ]
 
@@ -127,11 +133,14 @@ def _compared(values: np.ndarray, chosen: np.ndarray) -> tuple[float, float, flo
 
 
 def _border(thumbnails: np.ndarray) -> np.ndarray:
-    """``[N]`` share of each image's area outside of the smallest upright rectangle that holds all that is not black."""
+    """``[N]`` share of each image's area outside of the smallest upright rectangle that holds all that is not black.
+
+    Whole hundredths, rounded down, so that "more than" what is shown of one is true and less than all.
+    """
     shown = thumbnails > _NEAR
     areas = np.ones(len(thumbnails))
     for axis in (1, 2):
         lines: np.ndarray = np.any(shown, axis=axis)
         first, last = lines.argmax(axis=1), lines[:, ::-1].argmax(axis=1)
         areas *= np.where(lines.any(axis=1), (lines.shape[1] - first - last) / lines.shape[1], 0)
-    return 1 - areas
+    return np.floor(100 * (1 - areas) + 1e-9) / 100

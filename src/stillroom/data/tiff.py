@@ -18,9 +18,9 @@ import numpy as np
 from stillroom.data.table import UnreadableImage
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
-_DESCRIPTION, _SAMPLES, _COLOUR_MAP, _INK_SET, _EXTRA, _FORMAT = 270, 277, 320, 332, 338, 339
+_DESCRIPTION, _SAMPLES, _GREATEST, _COLOUR_MAP, _INK_SET, _EXTRA, _FORMAT = 270, 277, 281, 320, 332, 338, 339
 _SUBSAMPLING, _DEPTH = 530, 32997
-_READ = {254, 255, 256, 257, 258, 259, 262, 270, 277, 320, 332, 338, 339, 530, 32997}
+_READ = {254, 255, 256, 257, 258, 259, 262, 270, 277, 281, 320, 332, 338, 339, 530, 32997}
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {0: "grey, 0 is white", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
@@ -167,6 +167,9 @@ def for_pillow(file: BinaryIO, tiff: Tiff) -> BinaryIO:
 def as_meant(pixels: np.ndarray, tiff: Tiff) -> np.ndarray:
     """``[H, W]`` uint16 as Pillow decoded what :func:`for_pillow` gave it, with 0 for black.
 
+    Where 0 is white, black is the greatest value of as many bits as the file's MaxSampleValue needs (some write the image's
+    own maximum there, which is no black), and of its whole depth where it has none, or holds more than that.
+
     Raises UnreadableImage where signed samples are below 0, since nothing says which value is black.
     """
     if not (tiff.grey and tiff.bits in (12, 16)):
@@ -177,7 +180,10 @@ def as_meant(pixels: np.ndarray, tiff: Tiff) -> np.ndarray:
             f"the pixels reach from {low} to {high}, and nothing says which is black; choose a window, and {_ADVICE}"
         )
     if tiff.one(_PHOTOMETRIC, _BLACK_IS_ZERO) == _WHITE_IS_ZERO:
-        return (2**tiff.bits - 1 - pixels).astype(np.uint16)
+        whole = 2**tiff.bits - 1
+        declared = tiff.one(_GREATEST, whole)
+        meant = 2 ** declared.bit_length() - 1 if 0 < declared < whole else whole
+        return ((meant if int(pixels.max(initial=0)) <= meant else whole) - pixels).astype(np.uint16)
     return pixels
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.data.contrast import squeezed
 from stillroom.data.duplicates import find_pairs
 from stillroom.data.files import FileReader
 from stillroom.data.listing import list_pictures
@@ -102,6 +103,7 @@ def load_unlabelled(
     pairs = find_pairs(
         np.concatenate([store.digests[held_out], found.digests]),
         np.concatenate([np.asarray(store.thumbnails)[held_out], np.asarray(found.thumbnails)]),
+        near=squeezed(store) is None,
     )
     crossing = (pairs.first < len(held_out)) & (pairs.second >= len(held_out))
     again = pairs.second[crossing] - len(held_out)
