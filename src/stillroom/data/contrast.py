@@ -8,7 +8,7 @@ from stillroom.data.store import Store
 
 _LEAST = 255 // 15  # 12 bits shown in 16
 _CHUNK = 4096
-_DEEP_SPARED, _SPARED = 0.05, 0.005
+_DEEP_SPARED, _SPARED = 0.1, 0.005
 """Share of the pixels at either end that does not count. In deep images a mark says what white is, and may be large; in those
 of 8 bits it takes nothing from the rest, and cells on black may be few."""
 

@@ -174,8 +174,8 @@ def _causes(store: Store) -> str:
         return "Save them in the whole range from 0 to 255."
     return (
         "A mark or frame that is brighter than the images, an offset as of CT, or a TIFF in which 0 is white and that does"
-        " not declare its greatest value (MaxSampleValue) leaves them no more: cut marks out, and save the images with what they"
-        " show spread from 0 to white."
+        " not declare its greatest value (MaxSampleValue) leaves them no more: cut marks out, and save the images with"
+        " what they show spread from 0 to white."
     )
 
 
