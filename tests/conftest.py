@@ -124,6 +124,9 @@ def old_run(own_run):
     (run.path / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     model = onnx.load(run.path / "student.onnx")
     (run.path / "digests.jsonl").unlink(missing_ok=True)
+    manifest = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["digests"]
+    (run.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     new = ("layer", "hidden", "explanation", "conformal", "foreign", "sha256")
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key.removeprefix("stillroom.") not in new}
     del model.metadata_props[:]

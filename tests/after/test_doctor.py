@@ -13,6 +13,9 @@ from stillroom.after.doctor import Check, cache, examine, installation, run_fold
 from stillroom.cli.app import main
 from stillroom.errors import UsageError
 from stillroom.files.cache import publish, write_meta
+from stillroom.files.digests import record
+from stillroom.progress import remark
+from stillroom.run.folder import Run
 
 
 def wrong(checks):
@@ -141,7 +144,7 @@ def test_an_exported_file_is_checked_alone(own_run, tmp_path):
 def test_a_file_that_somebody_added_is_pointed_at(own_run):
     (own_run.path / "notes.txt").write_text("mine")
     (found,) = [check for check in run_folder(own_run.path) if check.state == "note"]
-    assert found.text == "1 files were not written by this run: notes.txt."
+    assert found.text == "1 file was not written by this run: notes.txt."
 
 
 def test_a_stopped_run_is_told_how_to_go_on(own_run):
@@ -149,6 +152,61 @@ def test_a_stopped_run_is_told_how_to_go_on(own_run):
     found = next(iter(run_folder(own_run.path)))
     assert found.state == "note"
     assert f"--resume {own_run.path}" in found.advice
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"created"', "[" * 100_000], ids=["list", "null", "cut", "deep"])
+@pytest.mark.parametrize("name", ["manifest.json", "metrics.json", "audit.json"])
+def test_what_cannot_be_read_is_one_line_and_the_rest_is_looked_at(own_run, name, content):
+    (own_run.path / name).write_text(content)
+    record(own_run.path / name)  # whoever wrote it meant it
+    found = list(run_folder(own_run.path))
+    (one,) = wrong(found)
+    assert f"{name} is damaged: it " in one.text
+    assert any("student.onnx opens and answers" in check.text for check in found)
+
+
+def test_settings_that_cannot_be_read_stop_nothing(own_run):
+    (own_run.path / "settings.yaml").write_bytes(b"\xff" + (own_run.path / "settings.yaml").read_bytes()[1:])
+    (one,) = wrong(examine_run := list(run_folder(own_run.path)))
+    assert one.text == "settings.yaml was changed or damaged after it was written."
+    assert "manifest.json" in one.advice
+    assert len(examine_run) == 3
+    record(own_run.path / "settings.yaml")
+    (one,) = wrong(run_folder(own_run.path))
+    assert "settings.yaml" in one.text
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_text("")], ids=["gone", "empty"])
+def test_a_lost_list_of_digests_is_wrong_and_said_when_the_run_is_opened(own_run, capsys, lose):
+    lose(own_run.path / "digests.jsonl")
+    (one,) = wrong(run_folder(own_run.path))
+    assert one.text.startswith("digests.jsonl is gone or was emptied")
+    remark.cache_clear()
+    Run.open(own_run.path)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{own_run.path / 'digests.jsonl'} is gone or was emptied" in said
+
+
+def test_a_run_of_before_digests_is_quiet(old_run, capsys):
+    remark.cache_clear()
+    Run.open(old_run.path)
+    assert capsys.readouterr().err == ""
+    assert any("before files had digests" in check.text for check in run_folder(old_run.path))
+
+
+def test_of_an_unfinished_run_what_is_made_again_is_a_note_and_what_is_not_is_wrong(own_run):
+    (own_run.path / "report.html").unlink()
+    for name in ("audit.json", "student.onnx"):
+        flip(own_run.path / name)
+    found = list(run_folder(own_run.path))
+    assert not wrong(found)
+    assert sum("made again when the run goes on" in check.advice for check in found) == 2
+    flip(own_run.path / "student" / "model.safetensors")  # going on refuses it
+    (own_run.path / "images.parquet").unlink()
+    first, second = wrong(run_folder(own_run.path))
+    assert first.text == "images.parquet was written and is gone."
+    assert f"rm {own_run.path}/student/model.json" in second.advice
 
 
 def test_the_worst_state_stands_on_top():

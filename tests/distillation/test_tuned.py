@@ -57,6 +57,7 @@ def test_one_flipped_bit_throws_it_away_and_the_next_is_kept(cached, tmp_path, c
 def test_one_of_before_digests_is_known_by_its_weights(cached, tmp_path, damage):
     folder = cached()
     (folder / LIST).unlink()
+    (folder / "meta.json").write_text('{"network": "name"}')
     if damage == "model.json":
         description = json.loads((folder / damage).read_text())
         (folder / damage).write_text(json.dumps(description | {"classes": 3}))

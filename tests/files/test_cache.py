@@ -55,6 +55,7 @@ def test_a_damaged_folder_is_built_anew_with_a_word(tmp_path, capsys, name):
 def test_a_folder_of_before_digests_is_taken_as_it_is(tmp_path, capsys):
     folder = publish(tmp_path / "folder", filling("first"))
     (folder / digests.LIST).unlink()
+    (folder / "meta.json").write_text('{"text": "first"}')
     publish(folder, filling("second"))
     assert (folder / "data.txt").read_text() == "first"
     assert capsys.readouterr().err == ""

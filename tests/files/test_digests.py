@@ -10,6 +10,7 @@ import pytest
 
 from stillroom.errors import UsageError
 from stillroom.files import digests
+from stillroom.files.cache import publish, write_meta
 from stillroom.files.digests import LEDGER, begin_ledger, mend_ledger, record
 from stillroom.progress import remark
 
@@ -199,6 +200,21 @@ def test_a_sealed_folder_lacks_no_file_and_has_no_other(tmp_path):
     (tmp_path / "more.npy").unlink()
     (tmp_path / "meta.json").unlink()
     assert digests.damage_in(tmp_path) == "meta.json"
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_text("")], ids=["gone", "empty"])
+def test_a_list_that_was_lost_is_damage_where_one_was_kept(tmp_path, capsys, lose):
+    def build(folder, text="first"):
+        (folder / "data").write_text(text)
+        write_meta(folder, {"n": 1})
+
+    folder = publish(tmp_path / "store", build)
+    lose(folder / digests.LIST)
+    assert digests.damage_in(folder) == digests.LIST
+    publish(folder, lambda scratch: build(scratch, "second"))
+    assert (folder / "data").read_text() == "second"
+    assert f"{folder / digests.LIST} was changed or damaged" in capsys.readouterr().err
+    assert digests.damage_in(folder) is None
 
 
 def test_half_a_line_of_a_kill_is_taken_from_the_ledger_and_nothing_else_is(tmp_path):

@@ -334,3 +334,10 @@ def test_relative_places_are_noted_as_absolute_ones(begin, pictures, tmp_path, m
     monkeypatch.chdir(tmp_path)
     same_data(run, source="there", show_progress=False)
     assert Path(run.manifest["places"]["source"]) == tmp_path / "there"
+
+
+@pytest.mark.parametrize("places", [["here"], "here", {"source": 3}])
+def test_places_that_are_none_are_named(own_run, places):
+    own_run.note(places=places)
+    with pytest.raises(UsageError, match=r"manifest\.json is damaged: `places` should hold a path by name, found "):
+        same_data(own_run)

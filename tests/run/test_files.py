@@ -56,11 +56,16 @@ def test_every_file_of_the_cache(tmp_path):
         publish(tmp_path / name, lambda folder: write_meta(folder, {"of": "it"}))
     flip(tmp_path / "banks/two/meta.json")
     (tmp_path / "stores/three/digests.json").unlink()
+    publish(tmp_path / "stores/old", lambda folder: write_meta(folder, {"of": "it"}))
+    (tmp_path / "stores/old/digests.json").unlink()
+    (tmp_path / "stores/old/meta.json").write_text('{"of": "it"}')
     (tmp_path / "banks" / ".four.building").mkdir()
     assert states(files_of_cache(tmp_path), tmp_path) == {
         "banks/one/digests.json": "whole",
         "banks/one/meta.json": "whole",
         "banks/two/digests.json": "whole",
         "banks/two/meta.json": "damaged",
+        "stores/old/meta.json": "no digest",
+        "stores/three/digests.json": "missing",
         "stores/three/meta.json": "no digest",
     }

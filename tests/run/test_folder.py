@@ -163,3 +163,10 @@ def test_json_is_whole_or_not_there(run):
     run.note(name="ü")
     assert json.loads((run.path / "manifest.json").read_text("utf-8"))["name"] == "ü"
     assert not list(run.path.glob(".*"))
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "[" * 100_000])
+def test_a_file_that_holds_no_object_is_named(run, content):
+    (run.path / "metrics.json").write_text(content)
+    with pytest.raises(UsageError, match=r"metrics\.json is damaged: it [^\n]+\.$"):
+        _ = run.metrics

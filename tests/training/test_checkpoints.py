@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stillroom.distillation.objectives.labels import LabelLoss
-from stillroom.files.own_digest import end_state
+from stillroom.files.own_digest import end_state, seal_end
 from stillroom.models.zoo import create
 from stillroom.progress import remark
 from stillroom.settings.sections import TrainingSettings
@@ -18,7 +18,8 @@ CPU = torch.device("cpu")
 
 
 def state(epoch, best=0):
-    return {"student": {"weight": torch.full((3,), float(epoch))}, "epoch": epoch, "best_epoch": best}
+    networks = {"student": {"weight": torch.full((3,), float(epoch))}, "objective": {}, "optimizer": {}}
+    return networks | {"epoch": epoch, "best_epoch": best, "waited": 0, "losses": None, "best_losses": None}
 
 
 def names(folder):
@@ -39,7 +40,7 @@ def _say_it_again():
 def test_the_last_two_are_kept_and_the_best_weights_that_they_name(tmp_path):
     kept = []
     for epoch, best in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 5)):
-        checkpoints.save(tmp_path, state(epoch, best), {"student": epoch} if best == epoch else None)
+        checkpoints.save(tmp_path, state(epoch, best), {"student": {"of": epoch}} if best == epoch else None)
         kept.append(names(tmp_path))
     assert kept == [
         ["best-1.pt", "checkpoint-1.pt"],
@@ -50,7 +51,7 @@ def test_the_last_two_are_kept_and_the_best_weights_that_they_name(tmp_path):
         ["best-5.pt", "checkpoint-5.pt", "checkpoint-6.pt"],
     ]
     assert checkpoints.newest(tmp_path, CPU)["epoch"] == 6
-    assert checkpoints.best_weights(tmp_path, 5, CPU) == {"student": 5}
+    assert checkpoints.best_weights(tmp_path, 5, CPU) == {"student": {"of": 5}}
 
 
 def test_a_damaged_one_falls_back_to_the_one_before_with_a_word(tmp_path, capsys):
@@ -70,8 +71,8 @@ def test_a_damaged_one_falls_back_to_the_one_before_with_a_word(tmp_path, capsys
 
 
 def test_a_state_whose_best_weights_are_damaged_is_none(tmp_path, capsys):
-    checkpoints.save(tmp_path, state(1, 1), {"student": 1})
-    checkpoints.save(tmp_path, state(2, 2), {"student": 2})
+    checkpoints.save(tmp_path, state(1, 1), {"student": {"of": 1}})
+    checkpoints.save(tmp_path, state(2, 2), {"student": {"of": 2}})
     flip(tmp_path / "best-2.pt", 50)
     assert checkpoints.newest(tmp_path, CPU)["epoch"] == 1
     assert f"{tmp_path / 'best-2.pt'} was changed or damaged" in capsys.readouterr().err
@@ -80,9 +81,9 @@ def test_a_state_whose_best_weights_are_damaged_is_none(tmp_path, capsys):
 
 def test_those_of_before_digests_are_gone_on_from(tmp_path, capsys):
     torch.save(state(3, 2), tmp_path / "checkpoint.pt")
-    torch.save({"student": 2}, tmp_path / "best.pt")
+    torch.save({"student": {"of": 2}}, tmp_path / "best.pt")
     assert checkpoints.newest(tmp_path, CPU)["epoch"] == 3
-    assert checkpoints.best_weights(tmp_path, 2, CPU) == {"student": 2}
+    assert checkpoints.best_weights(tmp_path, 2, CPU) == {"student": {"of": 2}}
     assert capsys.readouterr().err == ""
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 no archive")
     assert checkpoints.newest(tmp_path, CPU) is None
@@ -93,6 +94,28 @@ def test_no_code_of_a_checkpoint_is_run(tmp_path):
     checkpoints.save(tmp_path, state(1) | {"optimizer": PurePosixPath("x")}, None)
     assert end_state(tmp_path / "checkpoint-1.pt") == "whole"
     assert checkpoints.newest(tmp_path, CPU) is None
+
+
+def test_names_that_are_no_checkpoints_are_left_alone(tmp_path):
+    for name in ("checkpoint-old.pt", "checkpoint-1-copy.pt", "best-.pt", "checkpoint-²."):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "checkpoint-9.pt").mkdir()
+    before = names(tmp_path)
+    checkpoints.save(tmp_path, state(1), None)
+    assert checkpoints.newest(tmp_path, CPU)["epoch"] == 1
+    assert names(tmp_path) == sorted([*before, "checkpoint-1.pt"])
+
+
+@pytest.mark.parametrize("held", [[1, 2], {"epoch": 2}, state(2) | {"best_epoch": "x"}], ids=["list", "keys", "type"])
+def test_what_is_no_state_is_damaged(tmp_path, capsys, held):
+    checkpoints.save(tmp_path, state(1), None)
+    torch.save(held, tmp_path / "checkpoint-2.pt")
+    seal_end(tmp_path / "checkpoint-2.pt")
+    assert checkpoints.newest(tmp_path, CPU)["epoch"] == 1
+    assert "checkpoint-2.pt was changed or damaged" in capsys.readouterr().err
+    torch.save(held, tmp_path / "best-1.pt")
+    seal_end(tmp_path / "best-1.pt")
+    assert (checkpoints.best_weights(tmp_path, 1, CPU) is None) == (not isinstance(held, dict) or "student" not in held)
 
 
 @pytest.mark.parametrize("damaged", [["checkpoint-3.pt"], ["checkpoint-3.pt", "checkpoint-2.pt"]], ids=["one", "both"])

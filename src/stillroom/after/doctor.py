@@ -20,16 +20,24 @@ from typing import Any, Literal
 
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files.cache import cache_root
+from stillroom.files.digests import LEDGER
+from stillroom.files.reading import read_json
+from stillroom.run.claims import digests_lost, require_run
 from stillroom.run.files import Checked, files_of_cache, files_of_run
 
 State = Literal["well", "note", "wrong"]
 
 _PARTS = ("torch", "torchvision", "timm", "lightning_fabric", "onnxruntime", "onnx", "sklearn", "pandas", "PIL")
 """Modules whose import fails where a system library is missing or two packages do not fit."""
-MODEL_FILE = "student.onnx"
+MODEL_FILE, REPORT, IMAGES = "student.onnx", "report.html", "images.parquet"
 _SHOWN = 5
 _PASSING = re.compile(r"(^|/)checkpoints/")
 """What a run writes on its way and removes."""
+_NETWORK = re.compile(r"(^|/)model\.(json|safetensors)$")
+_LASTING = re.compile(
+    rf"(^|/)(settings\.yaml|plan\.yaml|manifest\.json|images\.parquet|[^/]+\.jsonl)$|{_NETWORK.pattern}"
+)
+"""What an unfinished run reads when it goes on. Everything else it makes again, where it is damaged."""
 _LITTLE = 2e9
 """Bytes free on a disk below which a store or bank may not fit."""
 
@@ -254,23 +262,30 @@ def run_folder(path: Path) -> Iterator[Check]:
     if path.suffix == ".onnx":
         yield _answers(str(path), path, "Copy it again from the run that exported it.")
         return
-    from stillroom.run.folder import Run
+    from stillroom.run.folder import how_to_resume
 
-    run, part = Run.open(path), str(path)
-    if not run.finished:
-        yield Check(part, "note", "The run has not finished.", run.how_to_resume)
+    part, finished = str(path), (path / REPORT).exists()
+    if not finished:
+        yield Check(part, "note", "The run has not finished.", how_to_resume(path))
     found = {checked.path.relative_to(path).as_posix(): checked for checked in files_of_run(path)}
     for name, checked in found.items():
+        text = f"{name} was changed or damaged after it was written."
         if checked.state == "damaged" and checked.remade:
-            text = f"{name} was changed or damaged after it was written."
             yield Check(
                 part, "note", text, "The run falls back to the one before when it goes on; nothing need be done."
             )
+        elif checked.state == "damaged" and not finished and not _LASTING.search(name):
+            yield Check(part, "note", text, "It is made again when the run goes on; nothing need be done.")
         elif checked.state == "damaged":
-            text = f"{name} was changed or damaged after it was written."
-            yield Check(part, "wrong", text, _remedy(path, name))
-        elif checked.state == "missing" and run.finished and not _PASSING.search(name):
-            yield Check(part, "wrong", f"{name} was written and is gone.", _remedy(path, name))
+            yield Check(part, "wrong", text, _remedy(path, name, finished))
+        elif checked.state == "missing" and _is_missed(path, name, finished):
+            yield Check(part, "wrong", f"{name} was written and is gone.", _remedy(path, name, finished))
+    damaged = {name for name, checked in found.items() if checked.state == "damaged"}
+    yield from _unreadable(path, damaged)
+    if digests_lost(path):
+        found = {}
+        text = f"{LEDGER} is gone or was emptied: whether files of this run were changed cannot be told."
+        yield Check(part, "wrong", text, "Put back a copy of it, if there is one.")
     states = [checked.state for checked in found.values()]
     whole, unknown = states.count("whole"), states.count("no digest")
     if whole:
@@ -280,9 +295,42 @@ def run_folder(path: Path) -> Iterator[Check]:
     elif unknown:
         names = [name for name, checked in found.items() if checked.state == "no digest"]
         few = ", ".join(names[:_SHOWN]) + (f" and {unknown - _SHOWN} more" if unknown > _SHOWN else "")
-        yield Check(part, "note", f"{unknown} files were not written by this run: {few}.")
-    if (path / MODEL_FILE).is_file():
-        yield _answers(part, path / MODEL_FILE, _remedy(path, MODEL_FILE))
+        were = "file was" if unknown == 1 else "files were"
+        yield Check(part, "note", f"{unknown} {were} not written by this run: {few}.")
+    if (path / MODEL_FILE).is_file() and (finished or MODEL_FILE not in damaged):
+        yield _answers(part, path / MODEL_FILE, _remedy(path, MODEL_FILE, finished))
+
+
+def _is_missed(run: Path, name: str, finished: bool) -> bool:
+    """Whether a file that the ledger names should be there. A kill may have come between its line and its name."""
+    if finished:
+        return not _PASSING.search(name)
+    # The manifest tells of the data once images.parquet stands.
+    return name == IMAGES and "data_fingerprint" in _values(run / "manifest.json")
+
+
+def _unreadable(run: Path, told: set[str]) -> Iterator[Check]:
+    """Those of the files that people and every verb read which cannot be read, but for those told of already."""
+    from stillroom.settings.whole import read_settings
+
+    readers = {
+        "settings.yaml": read_settings,
+        **dict.fromkeys(("manifest.json", "metrics.json", "audit.json"), read_json),
+    }
+    for name, read in readers.items():
+        if name in told or not (run / name).exists():
+            continue
+        try:
+            read(run / name)
+        except UsageError as error:
+            yield Check(str(run), "wrong", str(error), _remedy(run, name))
+
+
+def _values(file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file)
+    except (UsageError, FileNotFoundError):
+        return {}
 
 
 def _answers(part: str, file: Path, remedy: str) -> Check:
@@ -304,19 +352,22 @@ def _answers(part: str, file: Path, remedy: str) -> Check:
     return Check(part, "well", f"{file.name} opens and answers ({len(answer.probabilities)} classes, {side} px).")
 
 
-def _remedy(run: Path, name: str) -> str:
+def _remedy(run: Path, name: str, finished: bool = True) -> str:
     if name == MODEL_FILE:
         return f"Export it again: `stillroom export {shlex.quote(str(run))}`."
+    if name == "settings.yaml":
+        return "Put back a copy of it: manifest.json holds the same, under `settings`."
+    if _NETWORK.search(name) and not finished:
+        description = shlex.quote(str((run / name).with_name("model.json")))
+        return f"Put back a copy of it, or `rm {description}` and go on: that network is trained again."
     return "Put back a copy of it, or make the run again: `stillroom distill --settings " + (
         f"{shlex.quote(str(run / 'settings.yaml'))}`."
     )
 
 
 def _require_run(path: Path) -> None:
-    from stillroom.run.folder import Run
-
     if path.suffix != ".onnx" or path.is_dir():
-        Run.open(path)
+        require_run(path)
     elif not path.is_file():
         raise UsageError(f"There is no file {path}.")
 

@@ -21,10 +21,10 @@ import numpy as np
 from stillroom.errors import StorageError
 from stillroom.files import digests
 from stillroom.files.atomic import sync_file, sync_folder
+from stillroom.files.digests import KEPT, META
 from stillroom.files.locks import Busy, Lock, take_folder
 from stillroom.progress import remark
 
-META = "meta.json"
 _ABANDONED_AFTER = 24 * 3600.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
@@ -54,8 +54,11 @@ def fingerprint(*parts: Any) -> str:
 
 
 def write_meta(folder: Path, meta: dict[str, Any]) -> None:
-    """Write the folder's ``meta.json``, the file that makes it complete. Call it last."""
-    (folder / META).write_text(json.dumps(meta, indent=1, default=_plain), encoding="utf-8")
+    """Write the folder's ``meta.json``, the file that makes it complete. Call it last.
+
+    It notes that the folder holds digests, which :func:`publish` adds; :func:`read_meta` leaves that note out.
+    """
+    (folder / META).write_text(json.dumps(meta | {KEPT: True}, indent=1, default=_plain), encoding="utf-8")
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
@@ -64,7 +67,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return meta if isinstance(meta, dict) else None
+    return {key: value for key, value in meta.items() if key != KEPT} if isinstance(meta, dict) else None
 
 
 def is_complete(folder: Path) -> bool:

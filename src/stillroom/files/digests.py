@@ -3,7 +3,7 @@
 A folder of the cache appears whole, and holds ``digests.json``: each file's digest and length. A run folder grows, and holds
 ``digests.jsonl``: a line is added, and on the disk, before a file takes its name, so that a kill between the two leaves the
 old file known as well. A file is whole where any line for its name has its digest. Where neither stands (folders of before),
-nothing is known, and nothing is said.
+nothing is known, and nothing is said; meta.json and manifest.json note that digests are kept, so that a lost list is missed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillroom.errors import UsageError
+from stillroom.files.reading import read_json
 from stillroom.progress import remark
 
 LEDGER = "digests.jsonl"
@@ -26,6 +27,12 @@ LEDGER = "digests.jsonl"
 
 LIST = "digests.json"
 """In a folder of the cache: what every other file in it is known by."""
+
+META = "meta.json"
+"""In a folder of the cache: what it holds."""
+
+KEPT = "digests"
+"""In meta.json and a run's manifest.json, where true: digests are kept here, so that their absence is damage."""
 
 State = Literal["whole", "damaged", "no digest", "missing"]
 """How a file stands: as it was written; otherwise; written before digests were kept, or by others; gone."""
@@ -131,10 +138,14 @@ def seal(folder: Path) -> None:
 
 
 def sealed_states(folder: Path) -> dict[str, State]:
-    """How every file of a sealed folder stands, by name; all have no digest where it was never sealed."""
+    """How every file of a sealed folder stands, by name; all have no digest where it was never sealed.
+
+    The list itself is missing where meta.json knows of one.
+    """
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if LIST not in here:
-        return dict.fromkeys(sorted(here), _UNKNOWN)
+        lost: dict[str, State] = {LIST: "missing"} if keeps_digests(folder / META) else {}
+        return dict.fromkeys(sorted(here), _UNKNOWN) | lost
     lines = read_lines(folder / LIST, checked=True)
     if lines.damaged or len(lines.entries) != 1:
         return dict.fromkeys(sorted(here), _UNKNOWN) | {LIST: _DAMAGED}
@@ -146,6 +157,14 @@ def sealed_states(folder: Path) -> dict[str, State]:
         else:
             states[name] = "whole" if sha256_of(folder / name) == known.get(name) else "damaged"
     return states
+
+
+def keeps_digests(note: Path) -> bool:
+    """Whether a meta.json or manifest.json says that digests are kept beside it. One that cannot be read says nothing."""
+    try:
+        return read_json(note).get(KEPT) is True
+    except (UsageError, FileNotFoundError):
+        return False
 
 
 def damage_in(folder: Path) -> str | None:
@@ -204,6 +223,11 @@ def record(path: Path, content: Path | None = None) -> None:
         file.write((b"" if whole else b"\n") + line + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def names_in(ledger: Path) -> set[str]:
+    """The files that a ledger names; none where it is gone."""
+    return {str(line.get("file")) for line in read_lines(ledger, checked=True).entries}
 
 
 def state_of(path: Path) -> State:
@@ -269,8 +293,7 @@ def ledger_states(folder: Path) -> Iterator[tuple[str, State]]:
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
     ledger = folder / LEDGER
-    known = {str(line.get("file")) for line in read_lines(ledger, checked=True).entries} if ledger.is_file() else set()
-    for name in sorted(here | known):
+    for name in sorted(here | names_in(ledger)):
         path = folder / name
         if path.suffix == ".jsonl" and name in here:
             yield name, _state_of_lines(path, has_ledger=ledger.is_file())

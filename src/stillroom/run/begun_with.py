@@ -17,6 +17,8 @@ from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import write_atomically
 from stillroom.files.digests import require_whole
 from stillroom.files.frames import read_frame
+from stillroom.files.reading import in_short
+from stillroom.run.claims import MANIFEST
 from stillroom.run.folder import Run
 from stillroom.run.preparing import data_set
 from stillroom.settings.whole import anchored
@@ -91,6 +93,10 @@ def same_data(
 def _at_places(run: Run, new: dict[str, str]) -> tuple[Run, dict[str, str]]:
     """The run with its data's last places in its settings, and those that are not the first."""
     settings, noted = run.settings, run.manifest.get("places", {})
+    if not isinstance(noted, dict) or not all(isinstance(place, str) for place in noted.values()):
+        raise UsageError(
+            f"{run.path / MANIFEST} is damaged: `places` should hold a path by name, found {in_short(noted)}."
+        )
     first = {
         "source": settings.source,
         "unlabelled": settings.training.unlabelled,

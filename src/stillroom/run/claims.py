@@ -19,7 +19,7 @@ from pathlib import Path
 
 from stillroom.errors import StorageError, UsageError
 from stillroom.files.atomic import TEMPORARY, sweep, sync_folder
-from stillroom.files.digests import LEDGER, mend_ledger
+from stillroom.files.digests import LEDGER, keeps_digests, mend_ledger, read_lines
 from stillroom.files.locks import Busy, Lock, take
 from stillroom.files.places import require_folder_place
 
@@ -34,6 +34,26 @@ _PATIENCE_S = 0.5
 def is_run(path: Path) -> bool:
     """Whether a run folder stands there."""
     return (path / SETTINGS).is_file() and (path / MANIFEST).is_file()
+
+
+def require_run(path: Path) -> None:
+    """Raises UsageError where no run folder stands."""
+    if not is_run(path):
+        raise UsageError(
+            f"{path} is not a run folder: it has no settings.yaml and manifest.json."
+            if path.exists()
+            else f"There is no run folder {path}."
+        )
+
+
+def digests_lost(path: Path) -> bool:
+    """Whether a run's list of digests is gone or was emptied, although its manifest says that it keeps one.
+
+    settings.yaml is the first file of every run, so that the list names it as long as it is whole.
+    """
+    lines = read_lines(path / LEDGER, checked=True)
+    named = any(line.get("file") == SETTINGS for line in lines.entries)
+    return not named and not lines.damaged and keeps_digests(path / MANIFEST)
 
 
 def require_vacant(path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillroom.files.cache import META, cache_root
-from stillroom.files.digests import LIST, State, ledger_states, sealed_states
+from stillroom.files.cache import cache_root
+from stillroom.files.digests import LIST, META, State, ledger_states, sealed_states
 from stillroom.files.own_digest import end_state, own_state
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import shutil
 import time
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import append_line, write_atomically, write_json
-from stillroom.files.digests import begin_ledger, read_lines, require_whole, say_if_changed, signed
+from stillroom.files.digests import KEPT, LEDGER, begin_ledger, read_lines, require_whole, say_if_changed, signed
 from stillroom.files.frames import read_frame
+from stillroom.files.reading import read_json
 from stillroom.planning.plan_file import FILE as PLAN_FILE
 from stillroom.planning.plan_file import read_plan, write_plan
 from stillroom.progress import enter, remark
-from stillroom.run.claims import MANIFEST, SETTINGS, Claim, claimed, is_run
+from stillroom.run.claims import MANIFEST, SETTINGS, Claim, claimed, digests_lost, require_run
 from stillroom.run.forecast import stage_of
 from stillroom.settings.whole import Settings, read_settings, to_dict
 from stillroom.task import Task, from_description
@@ -89,6 +89,7 @@ class Run:
             planned=to_dict(read_plan(run.path / PLAN_FILE).settings) if plan else None,
             versions=versions,
             durations_s={},
+            **{KEPT: True},
         )
         place.stand()
         return cls(place.path, settings)
@@ -97,11 +98,10 @@ class Run:
     def open(cls, path: Path | str) -> Run:
         """A folder that :meth:`create` made. Raises UsageError where it is not one."""
         path = Path(path)
-        if not is_run(path):
-            raise UsageError(
-                f"{path} is not a run folder: it has no settings.yaml and manifest.json."
-                if path.exists()
-                else f"There is no run folder {path}."
+        require_run(path)
+        if digests_lost(path):
+            remark(
+                f"{path / LEDGER} is gone or was emptied: whether the run's files are as they were written is not known."
             )
         say_if_changed(path / SETTINGS)
         return cls(path, read_settings(path / SETTINGS))
@@ -175,7 +175,7 @@ class Run:
     @property
     def how_to_resume(self) -> str:
         """The command that goes on with this run, in a sentence."""
-        return f"Go on with `stillroom distill --resume {shlex.quote(str(self.path))}`."
+        return how_to_resume(self.path)
 
     def part(self, name: str) -> Run:
         """A part of this run in a folder of its own, such as ``repeats/2``, with a manifest and a history of its own."""
@@ -230,10 +230,7 @@ class Run:
     def _json(self, name: str) -> dict[str, Any]:
         path = self._existing(name)
         require_whole(path)
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UsageError(f"{path} is damaged: it is not JSON.") from None
+        return read_json(path)
 
     def _existing(self, name: str) -> Path:
         path = self.path / name
@@ -241,6 +238,11 @@ class Run:
             state = "" if self.finished else f" The run has not finished. {self.how_to_resume}"
             raise UsageError(f"{path} is not there.{state}")
         return path
+
+
+def how_to_resume(path: Path) -> str:
+    """The command that goes on with the run in this folder, in a sentence."""
+    return f"Go on with `stillroom distill --resume {shlex.quote(str(path))}`."
 
 
 def _taught_by(settings: Settings) -> str | None:

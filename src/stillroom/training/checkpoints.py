@@ -8,6 +8,8 @@ the same weights. Without any it starts anew.
 from __future__ import annotations
 
 import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ State = dict[str, Any]
 """What a checkpoint holds: tensors, plain values, and dicts and lists of them; ``epoch`` and ``best_epoch`` among them."""
 
 _KEPT = 2
+_BEST = {"student": dict}
+_STATE = {"student": dict, "objective": dict, "optimizer": dict, "epoch": int, "best_epoch": int, "waited": int}
+"""What a training takes from a file, and of what type; one that lacks any of it is damaged."""
 
 
 def save(folder: Path, state: State, best: State | None) -> None:
@@ -53,7 +58,7 @@ def newest(folder: Path, device: torch.device) -> State | None:
     if (before := folder / "checkpoint.pt").is_file():  # of a Stillroom that kept one, without a digest
         found.append(before)
     for path in found:
-        state = _read(path, device, sealed=path != before)
+        state = _read(path, device, _STATE, sealed=path != before)
         if state is not None and _has_best(folder, state):
             return state
         path.unlink()
@@ -66,7 +71,7 @@ def newest(folder: Path, device: torch.device) -> State | None:
 def best_weights(folder: Path, epoch: int, device: torch.device) -> State | None:
     """The best weights, of this epoch; None where they are damaged or gone."""
     path = _best(folder, epoch)
-    return _read(path, device) if path.is_file() else _read(folder / "best.pt", device, sealed=False)
+    return _read(path, device, _BEST) if path.is_file() else _read(folder / "best.pt", device, _BEST, sealed=False)
 
 
 def _has_best(folder: Path, state: State) -> bool:
@@ -83,7 +88,9 @@ def _best(folder: Path, epoch: int) -> Path:
 
 def _numbered(folder: Path, kind: str) -> list[int]:
     """The epochs of the files of a kind, ascending."""
-    return sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{kind}-*.pt"))
+    named = re.compile(rf"{kind}-([0-9]{{1,9}})\.pt")
+    found = ((named.fullmatch(path.name), path) for path in folder.glob(f"{kind}-*.pt"))
+    return sorted(int(name[1]) for name, path in found if name and path.is_file())
 
 
 def _write(path: Path, state: State) -> None:
@@ -94,11 +101,13 @@ def _write(path: Path, state: State) -> None:
     write_atomically(path, write, digest=False)
 
 
-def _read(path: Path, device: torch.device, *, sealed: bool = True) -> State | None:
+def _read(path: Path, device: torch.device, needed: Mapping[str, type], *, sealed: bool = True) -> State | None:
     """What a file holds; None where it is damaged or gone. No pickle is run."""
     if not path.is_file() or (sealed and end_state(path) != "whole"):
         return None
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError):
         return None
+    held = isinstance(state, dict) and all(isinstance(state.get(key), kind) for key, kind in needed.items())
+    return state if held else None
