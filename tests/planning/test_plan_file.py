@@ -84,7 +84,7 @@ def test_flags_are_known_by_their_settings_names():
         ("source: x\nchoices: {data.sise: 64}", "choices: there is no setting 'data.sise'. Did you mean data.size"),
         ("source: x\nchoices: {size: 64}", "choices: there is no setting 'size'"),
         ("source: x\nchoices: {data.size: {why: so}}", "data.size: a choice needs a `value`"),
-        ("source: x\nchoices: {data.size: big}", "data: size: Input should be a valid integer"),
+        ("source: x\nchoices: {data.size: big}", "data: size: must be a whole number, got 'big'"),
         ("source: x\nchoices: {data.size: 3}", "size must be at least 16, got 3"),
         ("source: x\nchoices: {recipe.name: magic}", "There is no recipe 'magic'"),
         ("source: x\nchoices: {}\nbudget: {minutes: 0}", "must be above 0 and finite, got 0"),
