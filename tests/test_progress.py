@@ -11,7 +11,7 @@ import time
 import pytest
 
 from stillroom import Baseline, EvaluationSettings, Settings
-from stillroom.progress import Journey, enter, journey, progress
+from stillroom.progress import Journey, enter, journey, progress, size_in_words
 from stillroom.run.forecast import foreseen, stage_of
 
 WORK = """
@@ -175,3 +175,10 @@ def test_repeats_are_a_stage_of_their_own():
     assert way.enter("repeats")
     assert not way.enter("student")
     assert way.current == "repeats"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (524e6, "524 MB"), (61.8e9, "61.8 GB")]
+)
+def test_sizes_are_said_in_the_unit_that_fits(count, said):
+    assert size_in_words(count) == said

@@ -100,6 +100,15 @@ def remark(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def size_in_words(count: float) -> str:
+    """A number of bytes, for people: ``524 MB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
 @contextmanager
 def progress(label: str, total: int, *, done: int = 0, enabled: bool = True) -> Iterator[Advance]:
     """Show how far ``label`` has come.

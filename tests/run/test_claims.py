@@ -147,12 +147,14 @@ def _die_at(number):
 
 
 def test_what_killed_processes_left_is_removed_and_not_what_others_are_making(tmp_path):
-    for name in (".dead.making", ".alive.making"):
+    for name in (".dead.making", ".alive.making", ".mine.making"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "settings.yaml").touch()
+    (tmp_path / ".dead.making" / ".lock").touch()
+    (tmp_path / ".killed at once.making").mkdir()
     lock = take(tmp_path / ".alive.making" / ".lock")
     run = Run.create(tmp_path / "run", SETTINGS)
-    assert names(tmp_path) == [".alive.making", "run"]
+    assert names(tmp_path) == [".alive.making", ".mine.making", "run"]  # what no process of ours locked is not ours
     lock.release()
     (run.path / "student").mkdir()
     for left in (".metrics.json.123.tmp", "student/.model.safetensors.4567.tmp", "mine.tmp", ".mine.tmp"):

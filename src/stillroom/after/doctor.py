@@ -22,6 +22,7 @@ from stillroom.errors import StillroomError, UsageError
 from stillroom.files.cache import cache_root
 from stillroom.files.digests import LEDGER
 from stillroom.files.reading import read_json
+from stillroom.progress import size_in_words
 from stillroom.run.claims import digests_lost, require_run
 from stillroom.run.files import Checked, files_of_cache, files_of_run
 
@@ -180,7 +181,9 @@ def cache() -> Iterator[Check]:
     free = shutil.disk_usage(place).free
     state: State = "note" if free < _LITTLE else "well"
     advice = "Make room, or set STILLROOM_CACHE to a folder on a larger disk." if state == "note" else ""
-    yield Check(part, state, f"{root}: {size(_bytes_in(root))}, {size(free)} free on its disk.", advice)
+    yield Check(
+        part, state, f"{root}: {size_in_words(_bytes_in(root))}, {size_in_words(free)} free on its disk.", advice
+    )
     entries: dict[Path, set[str]] = {}
     unfit: dict[Path, Checked] = {}
     for checked in files_of_cache(root):
@@ -370,15 +373,6 @@ def _require_run(path: Path) -> None:
         require_run(path)
     elif not path.is_file():
         raise UsageError(f"There is no file {path}.")
-
-
-def size(count: float) -> str:
-    """A number of bytes, for people."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from stillroom.files import digests
 from stillroom.files.atomic import sync_file, sync_folder
 from stillroom.files.digests import KEPT, META
 from stillroom.files.locks import Busy, Lock, take_folder
-from stillroom.progress import remark
+from stillroom.progress import remark, size_in_words
 
 _ABANDONED_AFTER = 24 * 3600.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
@@ -209,17 +209,9 @@ def _bytes_in(folder: Path | None) -> int:
 
 def _disk_full(folder: Path, needs: int, free: int) -> StorageError:
     return StorageError(
-        f"The disk is too full for {folder}: more than {_size(needs)} needed, {_size(free)} free. "
+        f"The disk is too full for {folder}: more than {size_in_words(needs)} needed, {size_in_words(free)} free. "
         "Make room, or set STILLROOM_CACHE to a folder on a larger disk."
     )
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _plain(value: Any) -> Any:

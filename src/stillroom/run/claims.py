@@ -236,7 +236,14 @@ def _clear(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove a hidden folder that a killed process left. The lock goes last: until then nobody else begins there."""
+    """Remove a hidden folder that a killed process left. The lock goes last: until then nobody else begins there.
+
+    One without our lock goes only if it is empty: what is in it is not ours.
+    """
+    if not (folder / LOCK).is_file():
+        with suppress(OSError):
+            folder.rmdir()
+        return
     try:
         lock = take(folder / LOCK)
     except (Busy, OSError):
