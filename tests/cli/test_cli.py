@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from stillroom.cli.app import main
+from stillroom.files.digests import begin_ledger, record
 
 QUICK = [
     *("--student", "test_resnet", "--teacher", "test_vit", "--teacher-size", "32", "--no-pretrained", "--size", "32"),
@@ -90,8 +91,11 @@ def broken(finished, tmp_path):
         manifest = json.loads((finished / "manifest.json").read_text())
         del manifest["finished"]
         contents = {"settings": (finished / "settings.yaml").read_text(), "manifest": json.dumps(manifest)} | files
-        (folder / "settings.yaml").write_text(contents["settings"])
-        (folder / "manifest.json").write_text(contents["manifest"])
+        begin_ledger(folder)
+        for name, text in contents.items():
+            file = folder / {"settings": "settings.yaml", "manifest": "manifest.json"}[name]
+            file.write_text(text)
+            record(file)
         return folder
 
     return make
