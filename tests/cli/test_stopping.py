@@ -157,6 +157,60 @@ def main():
     assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.parametrize("late", CODES)
+def test_one_that_comes_as_a_stopped_process_ends_leaves_its_exit_code(started, late):
+    body = """
+def at_exit():
+    print("ending", flush=True)
+    time.sleep(60)
+def main():
+    atexit.register(at_exit)
+    try:
+        ready()
+        time.sleep(60)
+    except stopping.Stop as stop:
+        sys.exit(stopping.exit_code(stop))
+"""
+    process = started(body)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(late)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 143
+
+
+def test_one_that_comes_after_everything_leaves_the_exit_code_of_a_stopped_process(started):
+    """Python puts the signals' own ends back before it takes its modules apart."""
+    body = """
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGTERM):
+        kill(process, number)
+last = Last()
+def main():
+    ready()
+    time.sleep(60)
+"""
+    process = started(body)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "error: Stopped.\n")
+    assert process.returncode == 130
+
+
+def test_a_stop_that_somebody_caught_is_no_exit_code(started):
+    body = """
+def main():
+    try:
+        ready()
+        time.sleep(60)
+    except stopping.Stop:
+        pass
+"""
+    process = started(body)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
 def test_handlers_are_put_back_and_other_threads_leave_them_alone():
     import threading
 

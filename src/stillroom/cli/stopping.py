@@ -5,13 +5,14 @@ Light, for it comes before everything else is imported: until then a Ctrl-C woul
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -72,26 +73,45 @@ def stoppable() -> Iterator[None]:
 
 
 def die_quietly() -> None:
-    """From now on a signal ends the process without a word: nothing is left to be said or tidied up."""
+    """From now on a signal ends the process without a word: nothing is left to be said or tidied up.
+
+    Call it as the process ends. One that ends because of a signal keeps that signal's exit code.
+    """
+    ending = sys.exception()
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        handler = signal.getsignal(number)
+        if isinstance(handler, _Handler) and isinstance(ending, SystemExit) and ending.code == 128 + handler.number:
+            handler.is_done = True
+        elif handler is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
 class _Handler:
-    """Of the signals; remembers when the first one came."""
+    """Of the signals; remembers the first one and when it came. Make it before all else that is to be done at exit."""
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.number, self.is_done = 0, False
+        atexit.register(self._end)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self.is_done:
+            os._exit(128 + self.number)
         if self.first is None:
-            self.first = now
+            self.first, self.number = now, number
             raise Stop(number)
         if now - self.first > GRACE_S:
             os.write(2, b"error: Stopped at once.\n")
             os._exit(128 + number)  # files are written whole, and locks and children end with the process
+
+    def _end(self) -> None:
+        """Last of all at exit: what Python does after it takes a while, and puts the signals' own ends back first."""
+        if self.is_done:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):  # closed, or none at all
+                    stream.flush()
+            os._exit(128 + self.number)
 
 
 def _raised_again(hook: Callable[[Any], object]) -> Callable[[Any], None]:
