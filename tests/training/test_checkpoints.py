@@ -1,6 +1,8 @@
 """The last two states are kept; one that is damaged is passed over, and the training ends with the same weights."""
 
+import copy
 import shutil
+from functools import partial
 from pathlib import PurePosixPath
 
 import pytest
@@ -116,6 +118,74 @@ def test_what_is_no_state_is_damaged(tmp_path, capsys, held):
     torch.save(held, tmp_path / "best-1.pt")
     seal_end(tmp_path / "best-1.pt")
     assert (checkpoints.best_weights(tmp_path, 1, CPU) is None) == (not isinstance(held, dict) or "student" not in held)
+
+
+def without(name, *inside):
+    def change(state):
+        for part in inside:
+            state = state[part]
+        del state[name]
+
+    return change
+
+
+def put(value, name, *inside):
+    def change(state):
+        for part in inside:
+            state = state[part]
+        state[name] = value(state[name])
+
+    return change
+
+
+FOREIGN = {
+    "losses gone": without("losses"),
+    "losses of two axes": put(lambda was: was[None], "losses"),
+    "losses no tensor": put(list, "best_losses"),
+    "a weight gone": without("backbone.fc.weight", "student"),
+    "a weight of another shape": put(lambda was: was[:1], "backbone.fc.weight", "student"),
+    "a weight too many": put(lambda was: was | {"other": torch.ones(1)}, "student"),
+    "an objective with a state": put(lambda was: {"other": torch.ones(1)}, "objective"),
+    "an optimizer without its state": without("state", "optimizer"),
+    "an optimizer without groups": without("param_groups", "optimizer"),
+    "an optimizer of other groups": put(lambda was: was[:0], "param_groups", "optimizer"),
+    "a moment of another shape": put(lambda was: was[None], "exp_avg", "optimizer", "state", 0),
+    "a moment of no weight": put(lambda was: was | {10_000: was[0]}, "state", "optimizer"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint of two looks, as the loop writes it, with what takes it up."""
+    net = create("test_resnet", classes=2, size=32, seed=0)
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.rand(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    held = state(2, 1) | {"losses": torch.ones(4), "best_losses": torch.ones(4)}
+    return held | {"student": net.state_dict(), "optimizer": optimizer.state_dict()}, net, optimizer
+
+
+@pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN)
+def test_whole_but_not_of_this_training_falls_back_as_well(tmp_path, capsys, trained, change):
+    held, net, optimizer = trained
+    other = copy.deepcopy(held)
+    change(other)
+
+    def fits(found):
+        return checkpoints.is_of(found, net.state_dict(), {}, optimizer)
+
+    checkpoints.save(tmp_path, held | {"epoch": 1}, {"student": held["student"]})
+    checkpoints.save(tmp_path, other, None)
+    assert checkpoints.newest(tmp_path, CPU, fits)["epoch"] == 1
+    assert "checkpoint-2.pt was changed or damaged" in capsys.readouterr().err
+
+
+def test_best_weights_of_another_network_are_damaged(tmp_path, capsys, trained):
+    held, net, optimizer = trained
+    checkpoints.save(tmp_path, held | {"epoch": 1}, {"student": {"other": torch.ones(1)}})
+    fits = partial(checkpoints.is_of, student=net.state_dict(), objective={}, optimizer=optimizer)
+    assert checkpoints.newest(tmp_path, CPU, fits) is None
+    assert "best-1.pt was changed or damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damaged", [["checkpoint-3.pt"], ["checkpoint-3.pt", "checkpoint-2.pt"]], ids=["one", "both"])

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stillroom.files.atomic import write_atomically
 from stillroom.files.own_digest import end_state, seal_end
@@ -52,14 +53,21 @@ def save(folder: Path, state: State, best: State | None) -> None:
         _best(folder, number).unlink()
 
 
-def newest(folder: Path, device: torch.device) -> State | None:
-    """The last state that can be gone on from; None where there is none. What is damaged is removed, which is said."""
+def newest(folder: Path, device: torch.device, fits: Callable[[State], bool] = lambda state: True) -> State | None:
+    """The last state that can be gone on from; None where there is none. What is damaged is removed, which is said.
+
+    Args:
+        folder: may be absent.
+        device: where its tensors are wanted.
+        fits: whether a state is one of this training, see :func:`is_of`; also asked of the best weights.
+    """
     found = [folder / f"checkpoint-{number}.pt" for number in reversed(_numbered(folder, "checkpoint"))]
     if (before := folder / "checkpoint.pt").is_file():  # of a Stillroom that kept one, without a digest
         found.append(before)
     for path in found:
         state = _read(path, device, _STATE, sealed=path != before)
-        if state is not None and _has_best(folder, state):
+        state = state if state is not None and fits(state) else None
+        if state is not None and _has_best(folder, state, fits):
             return state
         path.unlink()
         damaged = path if state is None else _best(folder, state["best_epoch"])
@@ -74,12 +82,49 @@ def best_weights(folder: Path, epoch: int, device: torch.device) -> State | None
     return _read(path, device, _BEST) if path.is_file() else _read(folder / "best.pt", device, _BEST, sealed=False)
 
 
-def _has_best(folder: Path, state: State) -> bool:
-    epoch = state["best_epoch"]
-    if not epoch:
+def is_of(state: State, student: State, objective: State, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a state, or best weights alone, can be taken up: the same names and shapes as what stands now.
+
+    Args:
+        state: as read from a file.
+        student: what :func:`~stillroom.models.adapters.learnt` tells of the network that it is for.
+        objective: the same of the objective.
+        optimizer: of both.
+    """
+    if not _alike(state["student"], student):
+        return False
+    if "epoch" not in state:
         return True
-    path = _best(folder, epoch)
-    return end_state(path) == "whole" if path.is_file() else (folder / "best.pt").is_file()
+    losses = [state.get(name, 0) for name in ("losses", "best_losses")]
+    told = all(value is None or (isinstance(value, Tensor) and value.ndim == 1) for value in losses)
+    return told and _alike(state["objective"], objective) and _is_of_optimizer(state["optimizer"], optimizer)
+
+
+def _alike(found: Any, wanted: State) -> bool:
+    if not isinstance(found, dict) or found.keys() != wanted.keys():
+        return False
+    pairs = ((found[name], value) for name, value in wanted.items())
+    return all(isinstance(one, Tensor) and one.shape == other.shape for one, other in pairs)
+
+
+def _is_of_optimizer(found: State, optimizer: torch.optim.Optimizer) -> bool:
+    """Its groups have the sizes of the optimizer's, and what it notes of a weight is a number or has the weight's shape."""
+    wanted = [group["params"] for group in optimizer.param_groups]
+    weights = dict(enumerate(weight for group in wanted for weight in group))
+    try:
+        sizes = [len(group["params"]) for group in found["param_groups"]]
+        noted = [(weights[number], value) for number, kept in found["state"].items() for value in kept.values()]
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return sizes == list(map(len, wanted)) and all(
+        not isinstance(value, Tensor) or value.shape in (torch.Size(()), weight.shape) for weight, value in noted
+    )
+
+
+def _has_best(folder: Path, state: State, fits: Callable[[State], bool]) -> bool:
+    epoch = state["best_epoch"]
+    best = best_weights(folder, epoch, torch.device("cpu")) if epoch else None
+    return not epoch or (best is not None and fits(best))
 
 
 def _best(folder: Path, epoch: int) -> Path:

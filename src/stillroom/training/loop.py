@@ -268,7 +268,8 @@ def _save(folder: Path, student: nn.Module, objective: nn.Module, optimizer: Any
 
 
 def _restore(folder: Path, student: nn.Module, objective: nn.Module, optimizer: Any, device: torch.device) -> _Progress:
-    state = checkpoints.newest(folder, device)
+    wanted = learnt(student), objective.state_dict()
+    state = checkpoints.newest(folder, device, lambda state: checkpoints.is_of(state, *wanted, optimizer))
     if state is None:
         return _Progress()
     take_up(student, state["student"])
