@@ -286,6 +286,15 @@ def test_a_mended_file_comes_back(make_table, build, scene):
     assert (len(store), quarantined) == (3, [])
 
 
+def test_a_reason_names_the_files_as_they_are_called_now(make_table, build, scene):
+    """A store is found by content, whatever the files were called when it was made."""
+    for name in ("before.png", "now.png"):
+        reason = f"its mask {name} cannot be read: the file is empty (0 bytes)"
+        _, _, quarantined = build(make_table([scene(0), reason, scene(2)]))
+        assert quarantined == [Quarantined("image1.png", reason)]
+    assert len(list((build.cache / "stores").iterdir())) == 1
+
+
 def test_take_copies_no_pixels_and_keeps_rows_together(make_table, build, scene):
     images = [scene(seed) for seed in range(6)]
     store, table, _ = build(make_table(images, masks=[scene(seed)[..., 0] > 80 for seed in range(6)]))

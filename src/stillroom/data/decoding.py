@@ -156,13 +156,13 @@ def pixel_digest(image: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def is_readable(table: Table, row: int, white: float | None = None) -> bool:
-    """Whether this row, found unreadable before, can be used now."""
+def why_unreadable(table: Table, row: int, white: float | None = None) -> str | None:
+    """Why this row, found unreadable before, cannot be used now; None where it can."""
     try:
         _decode(table, row, Form(1, "resize", white))
-    except UnreadableImage:
-        return False
-    return True
+    except UnreadableImage as error:
+        return str(error)
+    return None
 
 
 class _Stack:

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from stillroom.data.contents import contents_of
-from stillroom.data.decoding import THUMBNAIL, Form, decode_all, is_readable
+from stillroom.data.decoding import THUMBNAIL, Form, decode_all, why_unreadable
 from stillroom.data.facts import ImageFacts
 from stillroom.data.geometry import PREPROCESSING_VERSION, Fit
 from stillroom.data.table import Table
@@ -151,10 +151,15 @@ def build_store(
         if contents_of(table, cache=cache, show_progress=False) != contents:  # the name would tell of other bytes
             raise RunError(f"The images of {table.name} changed while they were being read: start again.")
 
+    reasons: dict[int, str | None] = {}
+
     def valid(candidate: Path) -> bool:
         opened = _open(candidate, name, len(table), size, fit)
-        # What was unreadable may have been mended without a new byte, such as a permission or a missing codec.
-        return opened is not None and not any(is_readable(table, row, white) for row, _ in opened[1])
+        reasons.clear()
+        # What was unreadable may have been mended without a new byte, such as a permission or a missing codec; and what it
+        # is called has no part in the store's name.
+        reasons.update((row, why_unreadable(table, row, white)) for row, _ in (opened or (None, []))[1])
+        return opened is not None and None not in reasons.values()
 
     least = len(table) * (size * size * (1 + table.has_masks) + THUMBNAIL * THUMBNAIL)
     publish(folder, build, valid=valid, needs=least)
@@ -163,7 +168,11 @@ def build_store(
         raise RuntimeError(f"{folder} changed while it was being opened.")
     store, unreadable = opened
     kept = np.setdiff1d(np.arange(len(table)), [row for row, _ in unreadable])
-    return store, table.take(kept), [Quarantined(str(table.ids[row]), reason) for row, reason in unreadable]
+    return (
+        store,
+        table.take(kept),
+        [Quarantined(str(table.ids[row]), reasons.get(row) or why) for row, why in unreadable],
+    )
 
 
 def at_side(
