@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 
-from stillroom.shown import shown, shown_as_json
+from stillroom.shown import shown, shown_as_json, shown_in_lines
 
 NASTY = "".join(
     map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
@@ -17,6 +17,10 @@ def test_nothing_of_unicodes_controls_is_left_and_everything_else_is() -> None:
     assert shown("\x1b[31m\n\x9b\u202e") == r"\x1b[31m\n\x9b\u202e"
     plain = "ä 図 [red] :skull: \\ \U0001f600 \u200d"
     assert shown(plain) == plain
+
+
+def test_a_page_keeps_its_lines() -> None:
+    assert shown_in_lines("a\x1b[1m\n\x07b\r\n") == "a\\x1b[1m\n\\x07b\\r\n"
 
 
 def test_json_keeps_its_values_and_its_lines() -> None:

@@ -13,6 +13,11 @@ def shown(text: object) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
+def shown_in_lines(text: str) -> str:
+    r"""A page of text with the controls that names may hold spelled out as :func:`shown` does. Its own line ends stay."""
+    return _STEERING.sub(lambda found: found[0] if found[0] == "\n" else shown(found[0]), text)
+
+
 def shown_as_json(text: str) -> str:
     r"""JSON with the controls that its texts may hold spelled ``\u009b``: the same values. Line ends between them stay."""
     return _STEERING.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stillroom.errors import RunError, UsageError
-from stillroom.report import write_report
+from stillroom.report import write_model_card, write_report
 from stillroom.report.numbers import METRICS
 from stillroom.report.templating import TEMPLATES
 from stillroom.task import MultiClass
@@ -81,6 +81,17 @@ def test_names_from_the_data_cannot_become_markup(make_run, page_of, change):
     assert text.count("</style>") == 1
     assert bad in page.words
     assert "<img src=x onerror=alert(1)>" in page.words
+
+
+def test_names_from_the_data_cannot_steer_what_shows_them(make_run):
+    run = make_run(task=MultiClass(("\x1b[2Jill", "\x07\x9b31m", "fine\u202e")), images=300, featured=16)
+    write_model_card(run)
+    write_report(run)
+    for name in ("report.html", "MODEL_CARD.md"):
+        text = (run / name).read_text(encoding="utf-8")
+        assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
+        assert r"\x1b" in text
+        assert r"\x07\x9b31m" in text
 
 
 def test_parts_may_be_missing(make_run, page_of, change):

@@ -15,6 +15,7 @@ from stillroom.bench.published import caveats, published
 from stillroom.report.numbers import METRICS
 from stillroom.report.svg import ink, render, short
 from stillroom.report.templating import TEMPLATES, environment
+from stillroom.shown import shown_in_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def page(file: Path, outcomes: Sequence[Outcome], found: Sequence[System], over_
         "verdict": tables.verdict_text,
         "synthetic": bool(drawn),
     }
-    return environment({"signed": _signed}).get_template("bench.html.j2").render(context)
+    return shown_in_lines(environment({"signed": _signed}).get_template("bench.html.j2").render(context))
 
 
 def forest(name: str, data: str, systems: Sequence[System]) -> str | None:

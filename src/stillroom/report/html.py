@@ -35,6 +35,7 @@ from stillroom.report.wording import (
     reading,
     temperature_notes,
 )
+from stillroom.shown import shown_in_lines
 
 LISTED = 200
 NO_AUDIT: dict[str, Any] = {
@@ -71,7 +72,7 @@ def write_report(run: Path) -> Path:
         RunError: a file of the run cannot be read.
     """
     record = load(run)
-    page = environment().get_template("report.html.j2").render(_context(record))
+    page = shown_in_lines(environment().get_template("report.html.j2").render(_context(record)))
     target = run / "report.html"
     write_atomically(target, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return target

@@ -32,6 +32,7 @@ from stillroom.report.wording import (
     reading,
     temperature_notes,
 )
+from stillroom.shown import shown_in_lines
 
 
 def write_model_card(run: Path) -> Path:
@@ -43,7 +44,7 @@ def write_model_card(run: Path) -> Path:
     """
     record = load(run)
     jinja = environment({"md": escape, "rows": markdown_table})
-    text = jinja.get_template("model_card.md.j2").render(_context(record))
+    text = shown_in_lines(jinja.get_template("model_card.md.j2").render(_context(record)))
     target = run / "MODEL_CARD.md"
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return target
