@@ -44,3 +44,8 @@ def test_a_text_yes_or_half_of_one_is_no_whole_number() -> None:
                 check("lr", value)
     with pytest.raises(UsageError, match=r"at most .* more than 30 digits"):
         ranges.at_least("epochs", 16**10_000, 1)
+    for value in (16**10_000, -(16**10_000)):
+        with pytest.raises(UsageError, match=r"^lr must be a number that .* more than 30 digits\.$"):
+            ranges.positive("lr", value)
+    with pytest.raises(UsageError, match=r"at least 1, got a number of more than 30 digits"):
+        ranges.at_least("epochs", -(16**10_000), 1)

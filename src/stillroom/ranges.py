@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from stillroom.errors import UsageError
 
@@ -19,7 +20,7 @@ def at_least(name: str, value: int, least: int, most: int = MOST) -> None:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise UsageError(f"{name} must be a whole number, got {value!r}.")
     if value < least:
-        raise UsageError(f"{name} must be at least {least}, got {value}.")
+        raise UsageError(f"{name} must be at least {least}, got {_in_short(value)}.")
     if value > most:
         raise UsageError(f"{name} must be at most {most}, got {_in_short(value)}.")
 
@@ -63,8 +64,12 @@ def numeric(name: str, value: object) -> None:
     """Neither a text nor yes or no."""
     if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise UsageError(f"{name} must be a number, got {value!r}.")
+    try:
+        float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise UsageError(f"{name} must be a number that can be computed with, got {_in_short(value)}.") from None
 
 
-def _in_short(value: int) -> str:
+def _in_short(value: Any) -> str:
     """Its digits, if they can be read: Python refuses to write thousands of them."""
-    return str(value) if value < 10**30 else "a number of more than 30 digits"
+    return str(value) if abs(value) < 10**30 else "a number of more than 30 digits"

@@ -86,6 +86,14 @@ def test_the_figures_of_networks_stay_whole_on_80_columns():
     assert "Latency" not in capture.get()
 
 
+def test_a_number_of_thousands_of_digits_is_told_in_short(capsys):
+    console.fail(f"epochs {'9' * 5000} is too much, and {'a1' * 32} is a digest.")
+    assert (
+        capsys.readouterr().err
+        == f"error: epochs 9999999999...(5,000 digits) is too much, and {'a1' * 32} is a digest.\n"
+    )
+
+
 def test_no_name_steers_the_terminal_or_breaks_a_table(capsys):
     name = "[red]\x1b[2Jill\n:skull:\u202e"
     plain = r"[red]\x1b[2Jill\n:skull:\u202e"

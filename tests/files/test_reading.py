@@ -49,6 +49,7 @@ def test_what_is_no_json_object_is_named(tmp_path, content, said):
         (b"a: !!python/object/apply:os.system [ls]", "not valid YAML"),
         (BOMB.encode(), "refers to itself"),
         (b"a: &a [*a]", "refers to itself"),
+        (b"seed: " + b"9" * 5000, r"is not valid YAML: it holds a number of too many digits\.$"),
     ],
 )
 def test_what_is_no_yaml_is_named(tmp_path, content, said):

@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import os
+import re
 import shlex
 import sys
 from contextlib import suppress
@@ -47,6 +48,7 @@ _IN_A_SENTENCE = (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)
 """Beside these three more columns would not fit: what they reach is said in a sentence each."""
 _UNBROKEN = 1000
 _LONGEST = 1200
+_DIGITS = re.compile("[0-9]{60,}")
 """Characters of an error: a name or value in it may have any length."""
 _UNDEFINED: dict[str, float | None] = {"value": None}
 _PLAIN: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
@@ -80,7 +82,7 @@ def say(text: str) -> None:
 def fail(text: str) -> None:
     """One line that says what was wrong, on standard error, if that can be written to."""
     with suppress(OSError):
-        text = text.strip()
+        text = _DIGITS.sub(lambda found: f"{found[0][:10]}...({len(found[0]):,} digits)", text.strip())
         text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
         line = f"[bold red]error:[/bold red] {escape(text)}"
         _Console(stderr=True, highlight=False, emoji=False).print(line, soft_wrap=True)

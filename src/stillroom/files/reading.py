@@ -37,7 +37,10 @@ def read_yaml(path: Path, what: str) -> Any:
     except UsageError:
         raise
     except Exception as error:  # PyYAML's own, and whatever a value that is none of its kind makes it raise
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300].rstrip('.')}.") from None
+        why = " ".join(str(error).split())[:300].rstrip(".")
+        if "set_int_max_str_digits" in why:  # Python's advice is for programmers
+            why = "it holds a number of too many digits"
+        raise UsageError(f"{path} is not valid YAML: {why}.") from None
     if _too_many(content):
         raise UsageError(f"{path} is not {what}: it holds far too many values, or refers to itself.")
     return content
