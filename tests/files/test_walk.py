@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,28 @@ def test_a_folder_is_walked_once_and_by_its_own_name(lay, tmp_path):
     (root / "other" / "cross").symlink_to(root / "z", target_is_directory=True)
     (root / "z" / "cross").symlink_to(root / "other", target_is_directory=True)
     assert below(root, walk(root).files) == ["far/3.png", "other/2.png", "z/1.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are no bytes there")
+def test_a_name_that_python_was_told_to_misread_is_not_blamed(tmp_path):
+    name = os.fsdecode(
+        os.fsencode(tmp_path) + "/säle".encode().replace(b"\xc3", b"\xe3")
+    )  # cut in the middle of a letter
+    Path(name).mkdir()
+    with pytest.raises(UsageError, match=r"is not valid UTF-8; rename it\.$"):
+        look_into(tmp_path)
+    Path(name).rmdir()
+    (tmp_path / "säle").mkdir()
+    look_into(tmp_path)
+    command = (
+        f"from pathlib import Path; from stillroom.files.walk import look_into; look_into(Path({str(tmp_path)!r}))"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"}
+    told = subprocess.run([sys.executable, "-c", command], env=os.environ | plain, capture_output=True, check=False)
+    said = told.stderr.decode().splitlines()[-1]
+    assert said.endswith(
+        "säle cannot be read: this Python was told to take names of files for ASCII, so set PYTHONUTF8=1."
+    )
 
 
 def test_what_cannot_be_listed_is_refused_by_name(lay, monkeypatch):

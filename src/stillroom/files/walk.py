@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -87,9 +88,29 @@ def look_into(folder: Path) -> Listing:
         try:
             str(path).encode()
         except UnicodeEncodeError:
-            raise UsageError(f"The name {str(path)!a} is not valid UTF-8; rename it.") from None
+            raise UsageError(_why_no_name(path)) from None
     found = (sorted(kind, key=lambda path: natural_key(path.name)) for kind in (folders, files, left_behind, circular))
     return Listing(*map(tuple, found))
+
+
+def _why_no_name(path: Path) -> str:
+    """Of a path that cannot be written as text."""
+    try:
+        name = os.fsencode(path).decode()
+    except ValueError:
+        return f"The name {str(path)!a} is not valid UTF-8; rename it."
+    return f"The name {name} cannot be read: {told_otherwise()}."
+
+
+def told_otherwise() -> str:
+    """What to do where this Python was told to read names of files in another encoding than UTF-8, as ``PYTHONUTF8=0`` and
+    ``LC_ALL=C`` together do; empty where it was not."""
+    encoding = sys.getfilesystemencoding().upper()
+    return (
+        ""
+        if encoding == "UTF-8"
+        else f"this Python was told to take names of files for {encoding}, so set PYTHONUTF8=1"
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -28,6 +28,7 @@ from stillroom.data.sources.sheet import BINARY, Sheet, read_sheet
 from stillroom.data.spelling import filled, is_missing, look, plain_integer
 from stillroom.data.table import SPLITS, Change, Finding, Table
 from stillroom.errors import UsageError
+from stillroom.files.walk import told_otherwise
 from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiLabel, Task
 
@@ -150,6 +151,8 @@ def _missing_files(
     labels, rows = task.one_hot(targets).astype(np.int64), np.array(list(map(bool, lost)))
     gone, of = labels[rows].sum(axis=0).tolist(), labels.sum(axis=0).tolist()
     count, first = sum(map(len, files)), f"{missing[0]}{ending_hint(missing[0])}"
+    if (told := told_otherwise()) and not str(missing[0]).isascii():
+        first += f" ({told})"
     text = f"{len(missing):,} of {count:,} files in the column {column!r} do not exist"
     whole = [repr(name) for name, some, every in zip(task.classes, gone, of, strict=True) if some and some == every]
     if 2 * len(missing) > count or (whole and training):
