@@ -1,5 +1,6 @@
 """Shared fixtures: a private cache, the real data and weights where they are, and tiny data sets made on the spot."""
 
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+gc.set_threshold(50_000, 20, 50)  # an export makes millions of objects: looking through them often takes a fifth of it
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from stillroom.deployment import onnx as exporter
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import Predictor
@@ -105,6 +106,26 @@ def test_every_task_brings_its_own_probabilities(tmp_path, task, expected):
     batch = images(4)
     np.testing.assert_allclose(predictor.probabilities(batch), expected(torch_logits(network, batch)), atol=1e-5)
     assert predictor.task == task
+
+
+def test_what_did_not_change_is_traced_once(tmp_path, monkeypatch):
+    """New notes need no new graph; another temperature does, and so do weights that were changed in place."""
+    trace, traced, network = exporter._trace, [], Toy()
+    monkeypatch.setattr(exporter, "_trace", lambda *asked: traced.append(1) or trace(*asked))
+    first = onnx.load(export(network, tmp_path / "first.onnx"))
+    noted = onnx.load(export(network, tmp_path / "noted.onnx", details={"data": "other lines"}))
+    assert len(traced) == 1
+    assert noted.graph == first.graph
+    assert len(noted.metadata_props) == len(first.metadata_props)
+    assert Predictor.load(tmp_path / "noted.onnx").metadata.details == {"data": "other lines"}
+    batch = images(3)
+    for count, temperature in ((2, 0.5), (3, 0.5)):
+        predictor = Predictor.load(export(network, tmp_path / f"{count}.onnx", temperature=temperature))
+        assert len(traced) == count
+        logits = torch_logits(network, batch)
+        np.testing.assert_allclose(predictor.probabilities(batch), torch.softmax(logits / temperature, 1), atol=1e-5)
+        with torch.no_grad():
+            network.head.weight *= 2
 
 
 def test_network_is_left_as_it_was_and_dropout_is_off_in_the_file(tmp_path):

@@ -75,7 +75,7 @@ def page(file: Path, outcomes: Sequence[Outcome], found: Sequence[System], over_
         "verdict": tables.verdict_text,
         "synthetic": bool(drawn),
     }
-    return shown_in_lines(environment({"signed": _signed}).get_template("bench.html.j2").render(context))
+    return shown_in_lines(environment(signed=_signed).get_template("bench.html.j2").render(context))
 
 
 def forest(name: str, data: str, systems: Sequence[System]) -> str | None:

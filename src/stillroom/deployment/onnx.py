@@ -8,8 +8,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -31,6 +33,9 @@ OPSET = 18
 
 PARITY_BATCHES = (1, 7, 32)
 """Batch sizes the exported file is tried with: a batch dimension frozen by the exporter shows at once."""
+
+_TRACED: WeakKeyDictionary[nn.Module, tuple[str, ModelProto]] = WeakKeyDictionary()
+"""The last graph of each network that is still held, and what it was traced of: see :func:`_graph`."""
 
 
 def export_onnx(
@@ -62,13 +67,11 @@ def export_onnx(
         RunError: the network cannot be expressed in ONNX, or the file cannot be written.
     """
     try:
-        model = _trace(network, metadata, layer, density)
+        model = _graph(network, metadata, layer, density)
     except Exception as error:
         raise RunError(
             f"ONNX export of {metadata.name} failed: {_root_reason(error)}. Choose another student."
         ) from error
-    _strip(model)
-    model.ir_version = _lowest_ir_version(model)
     for key, value in metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
     content = with_own_digest(model.SerializeToString(deterministic=True))
@@ -147,6 +150,39 @@ def require_parity(parity: dict[str, Any], path: Path) -> None:
 def _also(parity: dict[str, Any]) -> str:
     more = {"maps": parity["max_map_difference"], "distances": parity["max_distance_difference"]}
     return "".join(f", {what} by up to {value:.2g}" for what, value in more.items() if value is not None)
+
+
+def _graph(
+    network: nn.Module, metadata: ModelMetadata, layer: Layer | None, density: FeatureDensity | None
+) -> ModelProto:
+    """The graph without any notes.
+
+    A run exports its student twice, as soon as it is trained and with what its heat maps are worth, and tracing is nearly all
+    that an export costs: what did not change in between is traced once.
+    """
+    of = _traced_of(network, metadata, layer, density)
+    if network not in _TRACED or _TRACED[network][0] != of:
+        model = _trace(network, metadata, layer, density)
+        _strip(model)
+        model.ir_version = _lowest_ir_version(model)
+        _TRACED[network] = of, model
+    kept = _TRACED[network][1]
+    copied = type(kept)()
+    copied.CopyFrom(kept)
+    return copied
+
+
+def _traced_of(network: nn.Module, metadata: ModelMetadata, layer: Layer | None, density: FeatureDensity | None) -> str:
+    """Digest of all that stands in the graph: the network's parts and weights, and what is asked of it."""
+    asked = (metadata.task.describe(), metadata.temperature, metadata.size, metadata.channels, layer and layer.path)
+    digest = sha256(repr((asked, density and density.residual_precision, network)).encode())
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+    if density is not None:
+        arrays |= {name: getattr(density, name) for name in ("centres", "directions", "precisions")}
+    for name, values in arrays.items():
+        digest.update(f"{name}{values.shape}".encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def _trace(

@@ -43,7 +43,7 @@ def write_model_card(run: Path) -> Path:
         RunError: a file of the run cannot be read.
     """
     record = load(run)
-    jinja = environment({"md": escape, "rows": markdown_table})
+    jinja = environment(md=escape, rows=markdown_table)
     text = shown_in_lines(jinja.get_template("model_card.md.j2").render(_context(record)))
     target = run / "MODEL_CARD.md"
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def environment(filters: dict[str, Callable[..., str]] | None = None) -> Environment:
-    """Templates of this package with ``filters`` besides the usual ones.
+@cache
+def environment(**filters: Callable[..., str]) -> Environment:
+    """Templates of this package with ``filters`` besides the usual ones; the same filters share what was compiled.
 
     HTML is escaped; a name that a template uses and nobody gave is an error.
     """
@@ -32,7 +34,7 @@ def environment(filters: dict[str, Callable[..., str]] | None = None) -> Environ
     )
     jinja.filters |= {"count": count, "fixed": fixed, "plain": plain, "duration": duration, "when": when}
     jinja.filters["total"] = audit_total
-    jinja.filters |= filters or {}
+    jinja.filters |= filters
     jinja.tests["estimate"] = lambda value: isinstance(value, Estimate)
     return jinja
 
