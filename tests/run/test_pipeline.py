@@ -29,6 +29,10 @@ from stillroom import (
     UsageError,
     ViewSettings,
 )
+from stillroom.cli.app import main
+from stillroom.data.load import load_data
+from stillroom.run.folder import Run
+from stillroom.run.workbench import Workbench
 
 QUICK = {
     "data": DataSettings(size=32),
@@ -144,36 +148,33 @@ def test_another_set_with_a_foreign_class_is_refused(run, tmp_path):
         stillroom.evaluate(run, tmp_path, show_progress=False)
 
 
-def test_fine_tuned_teacher_and_the_second_run_shares_the_bank(picture_folder, tmp_path):
-    settings = Settings(str(picture_folder), teacher=TUNED, **QUICK)
-    run = stillroom.distill(settings, tmp_path / "a", show_progress=False)
-    assert {line["role"] for line in run.history()} == {"teacher", "student", "control"}
-    assert (run.path / "teacher" / "model.safetensors").exists()
-
-
 def test_a_fine_tuned_teacher_is_trained_once_for_all_recipes(picture_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
-    first = Settings(str(picture_folder), teacher=TUNED, **QUICK)
+    alone = dataclasses.replace(QUICK["evaluation"], control=False, rivals=False)
+    first = Settings(str(picture_folder), teacher=TUNED, **QUICK | {"evaluation": alone})
     second = dataclasses.replace(first, recipe=MedAlmighty(alpha=0.5))
     other = dataclasses.replace(first, training=dataclasses.replace(first.training, lr=1e-3))
-    runs = [stillroom.distill(s, tmp_path / str(k), show_progress=False) for k, s in enumerate((first, second, other))]
+    runs = [stillroom.distill(s, tmp_path / str(k), show_progress=False) for k, s in enumerate((first, second))]
+    runs.append(Run.create(tmp_path / "other", other))
+    Workbench(runs[-1], load_data(picture_folder, other.data, show_progress=False), show_progress=False).teacher()
     assert ["teacher_from_cache" in run.manifest for run in runs] == [False, True, False]
     weights = [(run.path / "teacher" / "model.safetensors").read_bytes() for run in runs]
     assert weights[0] == weights[1] != weights[2]
     curves = [[line for line in run.history() if line["role"] == "teacher"] for run in runs]
     assert curves[0] == curves[1]
+    assert len(curves[0]) == 2
     assert runs[0].metrics["test"]["teacher"] == runs[1].metrics["test"]["teacher"]
 
 
 def test_an_online_teacher_teaches_what_its_bank_would(picture_folder, tmp_path):
     """With as many stored views as epochs, bank and online see the same views; they differ by float16 alone."""
-    stored = Settings(str(picture_folder), teacher=FROZEN, **QUICK | {"views": ViewSettings(views=3)})
-    online = Settings(str(picture_folder), teacher=FROZEN, **QUICK | {"views": ViewSettings(views=0)})
-    first, second = (
-        stillroom.distill(settings, tmp_path / name, show_progress=False)
-        for name, settings in (("stored", stored), ("online", online))
-    )
-    starts = [run.history()[0] for run in (first, second)]
+    starts = []
+    for views in (3, 0):
+        settings = Settings(str(picture_folder), teacher=FROZEN, **QUICK | {"views": ViewSettings(views=views)})
+        run = Run.create(tmp_path / str(views), settings)
+        dataset = load_data(picture_folder, settings.data, show_progress=False)
+        settings.recipe.run(Workbench(run, dataset, show_progress=False))
+        starts.append(run.history()[0])
     assert starts[0]["role"] == "student"
     assert starts[0]["losses"]["teacher"] > 0
     for name in ("label", "teacher"):  # later epochs drift apart: training amplifies the rounding
@@ -263,45 +264,35 @@ def test_a_student_of_one_place_is_exported_without_a_map(picture_folder, tmp_pa
         stillroom.explain(run.path, [picture_folder / "left"], show_progress=False)
 
 
-def _command(folder):
-    command = [sys.executable, "-m", "stillroom", "distill", str(folder), "--size", "32", "--student", "test_resnet"]
-    command += ["--teacher", "test_resnet", "--teacher-mode", "finetune", "--no-pretrained", "--epochs", "8"]
-    return [*command, "--batch-size", "8", "--resamples", "100", "--no-latency", "--explain", "0"]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(picture_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run([*_command(picture_folder), "--out", str(folder)], check=True, capture_output=True)
-    return folder
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("role", ["teacher", "student", "control"])
-def test_a_killed_run_goes_on_to_the_same_weights(picture_folder, uninterrupted, tmp_path, role):
-    killed = tmp_path / "killed"
-    command = [*_command(picture_folder), "--out", str(killed)]
-    alone = os.environ | {"STILLROOM_CACHE": str(tmp_path / "cache")}  # or the teacher would come from there
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=alone)
-    history, deadline = killed / "history.jsonl", time.monotonic() + 120
-    while sum(f'"{role}"' in line for line in _lines(history)) < 3:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "report.html").exists()
+def test_a_run_killed_in_every_training_goes_on_to_the_same_weights(picture_folder, tmp_path, monkeypatch):
+    """Killed outright in its teacher, and then, each time by another process that went on, in its student and its control."""
+    flags = "--size 32 --student test_resnet --teacher test_resnet --teacher-mode finetune --no-pretrained --epochs 8"
+    flags += " --batch-size 8 --resamples 100 --no-latency --explain 0"
+    begin = ["distill", str(picture_folder), *flags.split(), "--out"]
+    whole, killed, roles = tmp_path / "whole", tmp_path / "killed", ("teacher", "student", "control")
+    main([*begin, str(whole)])
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))  # or the teacher would come from there
+    history, command = killed / "history.jsonl", [*begin, str(killed)]
+    for role in roles:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([sys.executable, "-m", "stillroom", *command], **quiet)
+        deadline = time.monotonic() + 120
+        while sum(f'"{role}"' in line for line in _lines(history)) < 3:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (killed / role / "model.json").exists(), f"the {role} was done before the run could be killed"
+        assert not (killed / "report.html").exists()
+        command = ["distill", "--resume", str(killed)]
 
-    subprocess.run(
-        [sys.executable, "-m", "stillroom", "distill", "--resume", str(killed)],
-        check=True,
-        capture_output=True,
-        env=alone,
-    )
-    for part in ("teacher", "student", "control"):
-        first, second = (load_file(run / part / "model.safetensors") for run in (uninterrupted, killed))
+    main(command)
+    for part in roles:
+        first, second = (load_file(run / part / "model.safetensors") for run in (whole, killed))
         assert all(np.array_equal(first[name], second[name]) for name in first), part
-    figures = [json.loads((run / "metrics.json").read_text())["test"] for run in (uninterrupted, killed)]
+    figures = [json.loads((run / "metrics.json").read_text())["test"] for run in (whole, killed)]
     assert figures[0] == figures[1]
 
 
