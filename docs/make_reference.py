@@ -48,8 +48,9 @@ FILES = {
     "plan.yaml": "Only of a run that follows a plan: every planned or given setting with its reason, the facts, and the "
     "seconds expected of each stage. `stillroom distill --plan FILE` follows it again.",
     "manifest.json": "What was run on what with what: data, task, store, seed, versions, machine, device, seconds per "
-    "stage, `passes` (images shown to student and control in all their epochs), `exported_role`, and at the end the "
-    "SHA-256 of every `.safetensors`, `.onnx` and `.parquet` file.",
+    "stage, `passes` (images shown to student and control in all their epochs), `exported_role`, "
+    "`networks` (of each the digest of its weights and how many epochs it was trained), and at the end the SHA-256 of every "
+    "`.safetensors`, `.onnx` and `.parquet` file, by which `stillroom doctor` knows runs without a list of digests.",
     "images.parquet": "What the run began with, image by image: `id`, `split` (`unlabelled` for images without labels), "
     "`label`, `patient`, and the digests of decoded `pixels` and `mask` (empty without one). A run that goes on compares its "
     "data with it.",

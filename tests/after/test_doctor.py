@@ -193,6 +193,10 @@ def test_a_run_of_before_digests_is_quiet(old_run, capsys):
     Run.open(old_run.path)
     assert capsys.readouterr().err == ""
     assert any("before files had digests" in check.text for check in run_folder(old_run.path))
+    flip(old_run.path / "student" / "model.safetensors")  # known by the manifest that it left at its end
+    assert wrong(run_folder(old_run.path))[0].text == (
+        "student/model.safetensors was changed or damaged after it was written."
+    )
 
 
 def test_of_an_unfinished_run_what_is_made_again_is_a_note_and_what_is_not_is_wrong(own_run):
@@ -202,11 +206,38 @@ def test_of_an_unfinished_run_what_is_made_again_is_a_note_and_what_is_not_is_wr
     found = list(run_folder(own_run.path))
     assert not wrong(found)
     assert sum("made again when the run goes on" in check.advice for check in found) == 2
-    flip(own_run.path / "student" / "model.safetensors")  # going on refuses it
+    flip(own_run.path / "student" / "model.safetensors")
     (own_run.path / "images.parquet").unlink()
-    first, second = wrong(run_folder(own_run.path))
-    assert first.text == "images.parquet was written and is gone."
+    found = list(run_folder(own_run.path))
+    assert sum("made again when the run goes on" in check.advice for check in found) == 3
+    assert [check.text for check in wrong(found)] == ["images.parquet was written and is gone."]
+    (own_run.path / "images.parquet").touch()
+    own_run.note(networks={})  # as of a run that noted none: going on refuses it
+    _, second = wrong(run_folder(own_run.path))
     assert f"rm {own_run.path}/student/model.json" in second.advice
+
+
+def test_lines_that_were_cut_off_the_end_of_lists_are_missed(own_run, capsys):
+    for name, kept, said in (
+        (
+            "digests.jsonl",
+            -1,
+            "digests.jsonl does not name report.html, which stands in the run: lines were cut off its end",
+        ),
+        ("history.jsonl", 1, "history.jsonl lacks epochs that were trained (student 2 to 3; control 1 to 3)"),
+        ("history.jsonl", 0, "history.jsonl lacks epochs that were trained (student 1 to 3; control 1 to 3)"),
+    ):
+        file = own_run.path / name
+        whole = file.read_text()
+        file.write_text("".join(whole.splitlines(keepends=True)[:kept]))
+        (check,) = wrong(run_folder(own_run.path))
+        assert said in check.text
+        remark.cache_clear()
+        Run.open(own_run.path)
+        assert said in capsys.readouterr().err
+        file.write_text(whole)
+    (own_run.path / "history.jsonl").unlink()
+    assert "lacks epochs" in wrong(run_folder(own_run.path))[0].text
 
 
 def test_the_worst_state_stands_on_top():

@@ -37,6 +37,14 @@ def test_a_teacher_comes_back_as_it_was(cached, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_what_it_logged_is_told_before_it_stands(cached, tmp_path):
+    """So that a process that is killed in between has both or trains it again."""
+    cached()
+    told = []
+    recall("name", tmp_path / "again", lambda history: told.append((history, (tmp_path / "again").exists())))
+    assert told == [(HISTORY, False)]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "history.json", "meta.json", LIST])
 def test_one_flipped_bit_throws_it_away_and_the_next_is_kept(cached, tmp_path, capsys, name):
     folder = cached()

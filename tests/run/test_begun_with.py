@@ -131,6 +131,28 @@ def test_a_run_goes_on_with_its_images_in_another_place_to_the_same_weights(begi
     assert (run.path / "settings.yaml").read_bytes() == settings
 
 
+def test_a_column_that_an_earlier_version_did_not_use_is_named(begin, pictures, tmp_path, monkeypatch):
+    from stillroom.data.sources import columns
+
+    table = table_of(pictures, tmp_path / "here" / "table.csv")
+    table.write_text(table.read_text().replace("patient", "PatientID"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(columns, "_patients", lambda *_: columns._Near({}, ()))
+        run = begin(table)
+    said = refusal(run)
+    assert "48 images with another patient (pictures/left/000.png: none, now p0" in said
+    assert "Columns told by their names: 'PatientID' holds the patient" in said
+    assert said.endswith("An earlier Stillroom did not use such columns. Put back what it was, or start a new run.")
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{head},subject", *(f"{row},s{number // 3}" for number, row in enumerate(rows))]))
+    with pytest.raises(UsageError, match=r"several that may be meant: 'PatientID', 'subject'") as caught:
+        same_data(run, show_progress=False)
+    assert caught.value.__notes__ == [
+        f"{run.path} goes on with the settings that it began with: start a new run by `stillroom distill --settings "
+        f"{run.path / 'settings.yaml'}` and the flag."
+    ]
+
+
 def test_a_copy_in_another_place_and_format_shares_teacher_and_answers(begin, pictures, tmp_path, monkeypatch):
     def ask(stage, evidence):
         evidence.bench.teacher()

@@ -1,5 +1,8 @@
 """How every file stands, for whoever looks after a run or a cache."""
 
+import json
+from hashlib import sha256
+
 from stillroom.files.atomic import append_line, write_json
 from stillroom.files.cache import publish, write_meta
 from stillroom.files.digests import begin_ledger, signed
@@ -44,6 +47,24 @@ def test_every_file_of_a_run(tmp_path):
         "repeats/2/student/model.json": "whole",
     }
     assert [one.path.name for one in found if one.remade] == ["checkpoint-1.pt", "checkpoint-2.pt"]
+
+
+def test_a_run_of_before_digests_is_known_by_what_its_manifest_notes_at_the_end(tmp_path):
+    for name in ("a.safetensors", "b.parquet", "c.onnx", "d.json", "e.parquet", "f.onnx"):
+        (tmp_path / name).write_bytes(name.encode())
+    known = {name: sha256(name.encode()).hexdigest() for name in ("a.safetensors", "b.parquet", "c.onnx", "f.onnx")}
+    (tmp_path / "manifest.json").write_text(json.dumps({"sha256": known}))
+    for name in ("b.parquet", "c.onnx"):  # the latter may have been exported again
+        flip(tmp_path / name)
+    assert states(files_of_run(tmp_path), tmp_path) == {
+        "a.safetensors": "whole",
+        "b.parquet": "damaged",
+        "c.onnx": "no digest",
+        "d.json": "no digest",
+        "e.parquet": "no digest",
+        "f.onnx": "whole",
+        "manifest.json": "no digest",
+    }
 
 
 def test_every_file_of_a_real_run_is_whole(tiny_run):

@@ -25,6 +25,7 @@ from stillroom.distillation.objectives.labels import LabelLoss
 from stillroom.distillation.objectives.self_logits import LogitSelfDistillation
 from stillroom.models.saving import load_network
 from stillroom.models.zoo import create
+from stillroom.progress import remark
 from stillroom.run.folder import Run
 from stillroom.run.workbench import Workbench
 
@@ -72,6 +73,42 @@ def test_a_trial_does_not_go_on_from_one_that_broke_off(bench):
     network = after.student()
     assert after.trial("tuning", network, LabelLoss(), lr=1e-3) == expected
     assert [line["epoch"] for line in after.run.history()][-3:] == [1, 2, 3]
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", ["model.safetensors", "model.json"])
+def test_a_damaged_network_of_an_unfinished_run_is_made_again_the_same(bench, capsys, damaged):
+    made = bench(training={"epochs": 1})
+    made.run.note(device="cpu")  # as a run has it before anything is trained
+
+    def trained():
+        network = made.student()
+        return made.fit("student", network, LabelLoss()).state_dict()
+
+    first, folder = trained(), made.run.path / "student"
+    noted = made.run.manifest["networks"]
+    assert noted["student"]["epochs"] == 1
+    flip(folder / damaged)
+    remark.cache_clear()
+    again = trained()
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert f"{folder / damaged} was changed or damaged after it was written: that network is made again." in (
+        capsys.readouterr().err
+    )
+    assert load_network(folder).state_dict().keys() == first.keys()
+    assert made.run.manifest["networks"] == noted
+    assert len(made.run.history()) == 1
+
+    flip(folder / damaged)
+    made.seed = 1  # on other hardware other digits, here another order
+    with pytest.raises(RunError, match=r"student was made again and is not the same bit for bit: .*Put back a copy"):
+        trained()
+    assert not (folder / "model.json").exists()
 
 
 def test_a_teacher_is_shared_only_where_all_that_made_it_is_equal(bench, monkeypatch, tmp_path):

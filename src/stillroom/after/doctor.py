@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -23,7 +24,8 @@ from stillroom.files.cache import cache_root
 from stillroom.files.digests import LEDGER
 from stillroom.files.reading import read_json
 from stillroom.progress import size_in_words
-from stillroom.run.claims import digests_lost, require_run
+from stillroom.run.claims import cut_off, digests_lost, require_run, unlisted
+from stillroom.run.epochs import in_words, lost_epochs, parts_of
 from stillroom.run.files import Checked, files_of_cache, files_of_run
 
 State = Literal["well", "note", "wrong"]
@@ -266,6 +268,7 @@ def run_folder(path: Path) -> Iterator[Check]:
         yield _answers(str(path), path, "Copy it again from the run that exported it.")
         return
     from stillroom.run.folder import how_to_resume
+    from stillroom.run.networks import made_again
 
     part, finished = str(path), (path / REPORT).exists()
     if not finished:
@@ -277,7 +280,7 @@ def run_folder(path: Path) -> Iterator[Check]:
             yield Check(
                 part, "note", text, "The run falls back to the one before when it goes on; nothing need be done."
             )
-        elif checked.state == "damaged" and not finished and not _LASTING.search(name):
+        elif checked.state == "damaged" and not finished and (not _LASTING.search(name) or made_again(checked.path)):
             yield Check(part, "note", text, "It is made again when the run goes on; nothing need be done.")
         elif checked.state == "damaged":
             yield Check(part, "wrong", text, _remedy(path, name, finished))
@@ -289,12 +292,17 @@ def run_folder(path: Path) -> Iterator[Check]:
         found = {}
         text = f"{LEDGER} is gone or was emptied: whether files of this run were changed cannot be told."
         yield Check(part, "wrong", text, "Put back a copy of it, if there is one.")
+    elif names := unlisted(path):
+        text = f"{LEDGER} {cut_off(names)}: whether they were changed cannot be told."
+        yield Check(part, "wrong", text, "Put back a copy of the list, if there is one.")
+    yield from _lost_epochs(path)
     states = [checked.state for checked in found.values()]
     whole, unknown = states.count("whole"), states.count("no digest")
     if whole:
         yield Check(part, "well", f"{whole} files are as they were written.")
-    if unknown and not whole:
-        yield Check(part, "note", "This run was made before files had digests: whether they were changed is not known.")
+    if unknown and not (path / LEDGER).exists():
+        text = f"This run was made before files had digests: whether {unknown} of them were changed is not known."
+        yield Check(part, "note", text)
     elif unknown:
         names = [name for name, checked in found.items() if checked.state == "no digest"]
         few = ", ".join(names[:_SHOWN]) + (f" and {unknown - _SHOWN} more" if unknown > _SHOWN else "")
@@ -302,6 +310,13 @@ def run_folder(path: Path) -> Iterator[Check]:
         yield Check(part, "note", f"{unknown} {were} not written by this run: {few}.")
     if (path / MODEL_FILE).is_file() and (finished or MODEL_FILE not in damaged):
         yield _answers(part, path / MODEL_FILE, _remedy(path, MODEL_FILE, finished))
+
+
+def _lost_epochs(run: Path) -> Iterator[Check]:
+    for folder in parts_of(run):
+        with suppress(UsageError):  # of a manifest that cannot be read is told already
+            if lost := lost_epochs(folder):
+                yield Check(str(run), "wrong", f"{in_words(folder, lost)}.", "Put back a copy of it, if there is one.")
 
 
 def _is_missed(run: Path, name: str, finished: bool) -> bool:

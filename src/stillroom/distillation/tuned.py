@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,17 @@ from stillroom.progress import remark
 _HISTORY = "history.json"
 
 
-def recall(name: str, folder: Path) -> list[dict[str, Any]] | None:
+History = list[dict[str, Any]]
+"""What a training logged, one entry per epoch."""
+
+
+def recall(name: str, folder: Path, tell: Callable[[History], object] = lambda history: None) -> History | None:
     """Put the teacher called ``name`` into ``folder`` as a saved network.
 
     Args:
         name: a fingerprint of all that decided its training.
         folder: made if need be.
+        tell: is given what its training logged, before the network stands in ``folder``: a kill in between loses nothing.
 
     Returns:
         What its training logged, one entry per epoch; None where it is not in the cache, and ``folder`` is left alone.
@@ -37,6 +43,7 @@ def recall(name: str, folder: Path) -> list[dict[str, Any]] | None:
         remark(f"{damaged} was changed or damaged after it was written: the teacher is thrown away and trained again.")
         shutil.rmtree(kept, ignore_errors=True)
         return None
+    tell(history)
     for file in (WEIGHTS, DESCRIPTION):  # the description last: it tells that the network is there
         write_atomically(folder / file, partial(shutil.copyfile, kept / file))
     return history

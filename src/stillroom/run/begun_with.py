@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from stillroom.files.atomic import write_atomically
 from stillroom.files.digests import require_whole
 from stillroom.files.frames import read_frame
 from stillroom.files.reading import in_short
-from stillroom.run.claims import MANIFEST
+from stillroom.run.claims import MANIFEST, SETTINGS
 from stillroom.run.folder import Run
 from stillroom.run.preparing import data_set
 from stillroom.settings.whole import anchored
@@ -79,7 +80,7 @@ def same_data(
     new = {"source": source, "unlabelled": unlabelled, "teacher_answers": teacher_answers}
     run, places = _at_places(run, {name: str(place) for name, place in new.items() if place is not None})
     begun = _begun_with(run)
-    table = open_source(run.settings.source, run.settings.student_data, seed=run.settings.seed)
+    table = _table(run)
     if begun is not None:
         table = _named_as(table, begun.id[begun.split != _UNLABELLED].tolist())
     dataset = data_set(table, run.settings, show_progress)
@@ -87,6 +88,18 @@ def same_data(
     if places:
         run.note(places=places)
     return run, dataset
+
+
+def _table(run: Run) -> Table:
+    try:
+        return open_source(run.settings.source, run.settings.student_data, seed=run.settings.seed)
+    except UsageError as error:
+        if "-column" in str(error):  # flags that nobody can give to a run that goes on
+            again = f"`stillroom distill --settings {shlex.quote(str(run.path / SETTINGS))}`"
+            error.add_note(
+                f"{run.path} goes on with the settings that it began with: start a new run by {again} and the flag."
+            )
+        raise
 
 
 # -- where the data are -------------------------------------------------------------------------------------------
@@ -201,8 +214,8 @@ def _refuse_changed(run: Run, dataset: Dataset, begun: pd.DataFrame | None) -> N
         changes = _changes(begun, _frame(dataset))
         if changes:
             raise RunError(
-                f"{settings.source} is not what {run.path} began with: {'; '.join(changes)}. Put back what it was, or start "
-                "a new run."
+                f"{settings.source} is not what {run.path} began with: {'; '.join(changes)}.{_told_by_name(dataset)} Put "
+                "back what it was, or start a new run."
             )
         form = {key: value for key, value in facts_of_store(dataset).items() if key != "fingerprint"}
         if "mask" in begun or not form.items() <= manifest.get("store", {}).items():
@@ -213,6 +226,12 @@ def _refuse_changed(run: Run, dataset: Dataset, begun: pd.DataFrame | None) -> N
     answers, began_with = settings.teacher.teacher_answers, manifest.get("answers_digest")
     if began_with and answers and digest_of(answers) != began_with:
         raise RunError(f"The answers in {answers} are not those that {run.path} began with: start a new run.")
+
+
+def _told_by_name(dataset: Dataset) -> str:
+    """Sentences on the columns that are used by their names, which the Stillroom that began the run may not have known."""
+    told = [finding.text for finding in dataset.table.findings if finding.code == "columns_by_name"]
+    return f" {' '.join(told)} An earlier Stillroom did not use such columns." if told else ""
 
 
 def _changes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:

@@ -27,7 +27,8 @@ from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.likelihood import calibrated_losses
 from stillroom.models.device import pick_device
 from stillroom.models.network import Network
-from stillroom.models.saving import load_network, save_network
+from stillroom.models.saving import load_network
+from stillroom.run import networks
 from stillroom.run.folder import Run
 from stillroom.run.sides import Sides, side_notes
 from stillroom.training.feeding import TrainingData
@@ -150,10 +151,12 @@ class Bench:
         folder = self.run.path / role
         if not objective.label_free:
             self.labels_read.update((self.data.train if rows is None else rows).tolist())
-        if (folder / "model.json").exists():
-            return load_network(folder).to(self.device).eval()
+        if networks.stands(self.run, role):
+            done = load_network(folder).to(self.device).eval()
+            networks.note(self.run, role, done)  # a teacher from the cache, or a kill came before it was
+            return done
         network = self._fitted(role, network, objective, teachers, epochs, rows, lr, class_weights, seed)
-        save_network(network, folder)
+        networks.save(self.run, role, network)
         self._forget(role)
         return network
 

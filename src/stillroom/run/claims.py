@@ -27,6 +27,11 @@ SETTINGS, MANIFEST, LOCK = "settings.yaml", "manifest.json", ".lock"
 _MAKING = ".making"
 _BEFORE_THE_MANIFEST = {LOCK, LEDGER, SETTINGS, "plan.yaml"}
 """What may stand in a folder that was there already, where a run was being made in it as the process was killed."""
+_OF_EVERY_RUN = (
+    *(SETTINGS, MANIFEST, "images.parquet", "audit.json", "metrics.json", "predictions.parquet", "student.onnx"),
+    *("features.npz", "gallery.npz", "density.npz", "foreign_scores.npz", "MODEL_CARD.md", "report.html"),
+    *(f"{role}/model.{kind}" for role in ("student", "control", "teacher") for kind in ("safetensors", "json")),
+)
 _PATIENCE_S = 0.5
 """Whoever sweeps a folder that was left holds its lock for a moment."""
 
@@ -54,6 +59,26 @@ def digests_lost(path: Path) -> bool:
     lines = read_lines(path / LEDGER, checked=True)
     named = any(line.get("file") == SETTINGS for line in lines.entries)
     return not named and not lines.damaged and keeps_digests(path / MANIFEST)
+
+
+def unlisted(path: Path) -> list[str]:
+    """Files of every run that stand in this one, and that its list of digests does not name: its end was cut off.
+
+    A line is on the disk before its file has its name, so that no kill leaves a file without one. Nothing is told of a list
+    that is gone, that a line of is damaged, or that the run never kept.
+    """
+    lines = read_lines(path / LEDGER, checked=True)
+    if lines.damaged or digests_lost(path) or not keeps_digests(path / MANIFEST):
+        return []
+    named = {line.get("file") for line in lines.entries}
+    return [name for name in _OF_EVERY_RUN if name not in named and (path / name).is_file()]
+
+
+def cut_off(names: list[str]) -> str:
+    """What :func:`unlisted` found, as the predicate of a sentence about the list."""
+    return (
+        f"does not name {', '.join(names)}, which stand{'s' * (len(names) == 1)} in the run: lines were cut off its end"
+    )
 
 
 def require_vacant(path: Path) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from stillroom.errors import UsageError
 from stillroom.files.cache import cache_root
-from stillroom.files.digests import LIST, META, State, ledger_states, sealed_states
+from stillroom.files.digests import LIST, META, State, ledger_states, sealed_states, sha256_of
 from stillroom.files.own_digest import end_state, own_state
+from stillroom.files.reading import read_json
+from stillroom.run.claims import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,11 @@ class Checked:
 
 def files_of_run(run: Path) -> list[Checked]:
     """Every file of a run folder, hidden ones left out, and those that are gone; each is read whole."""
-    found = []
+    found, before = [], _noted_at_the_end(run)
     for name, state in ledger_states(run):
         path = run / name
+        if state == "no digest" and name in before:
+            state = _by(before[name], path)
         if "checkpoints" in path.parts[len(run.parts) :] and path.suffix == ".pt":
             numbered = "-" in path.stem
             found.append(Checked(path, end_state(path) if numbered else state, remade=True))
@@ -40,6 +46,24 @@ def files_of_run(run: Path) -> list[Checked]:
         else:
             found.append(Checked(path, state, remade=False))
     return found
+
+
+def _noted_at_the_end(run: Path) -> dict[str, Any]:
+    """By name the SHA-256 that a finished run's manifest notes of networks, exported file and predictions.
+
+    The one digest of a run that was made before there was a list of them.
+    """
+    try:
+        hashes = read_json(run / MANIFEST).get("sha256")
+    except (UsageError, FileNotFoundError):
+        return {}
+    return hashes if isinstance(hashes, dict) else {}
+
+
+def _by(digest: Any, path: Path) -> State:
+    if sha256_of(path) == digest:
+        return "whole"
+    return "no digest" if path.suffix == ".onnx" else "damaged"  # an earlier Stillroom exported again without noting it
 
 
 def files_of_cache(root: Path | None = None) -> list[Checked]:

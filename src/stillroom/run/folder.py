@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import shutil
 import time
@@ -16,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import append_line, write_atomically, write_json
-from stillroom.files.digests import KEPT, LEDGER, begin_ledger, read_lines, require_whole, say_if_changed, signed
+from stillroom.files.digests import (
+    KEPT,
+    LEDGER,
+    begin_ledger,
+    read_lines,
+    require_whole,
+    say_if_changed,
+    sha256_of,
+    signed,
+)
 from stillroom.files.frames import read_frame
 from stillroom.files.reading import read_json
 from stillroom.planning.plan_file import FILE as PLAN_FILE
 from stillroom.planning.plan_file import read_plan, write_plan
 from stillroom.progress import enter, remark
-from stillroom.run.claims import MANIFEST, SETTINGS, Claim, claimed, digests_lost, require_run
+from stillroom.run.claims import MANIFEST, SETTINGS, Claim, claimed, cut_off, digests_lost, require_run, unlisted
+from stillroom.run.epochs import HISTORY, in_words, lost_epochs, parts_of
 from stillroom.run.forecast import stage_of
 from stillroom.settings.whole import Settings, read_settings, to_dict
 from stillroom.task import Task, from_description
@@ -103,8 +112,15 @@ class Run:
             remark(
                 f"{path / LEDGER} is gone or was emptied: whether the run's files are as they were written is not known."
             )
+        elif names := unlisted(path):
+            remark(f"{path / LEDGER} {cut_off(names)}: whether they are as they were written is not known.")
         say_if_changed(path / SETTINGS)
-        return cls(path, read_settings(path / SETTINGS))
+        run = cls(path, read_settings(path / SETTINGS))
+        if run.finished:  # of one that goes on, more is asked
+            for folder in parts_of(path):
+                if lost := lost_epochs(folder):
+                    remark(f"{in_words(folder, lost)}.")
+        return run
 
     # -- reading ------------------------------------------------------------------------------------------------
     @property
@@ -212,7 +228,7 @@ class Run:
         for folder in [*self.path.rglob("checkpoints")]:  # a stop may have come before their removal
             shutil.rmtree(folder, ignore_errors=True)
         hashes = {
-            str(file.relative_to(self.path).as_posix()): _sha256(file)
+            str(file.relative_to(self.path).as_posix()): sha256_of(file)
             for file in sorted(self.path.rglob("*"))
             if file.is_file() and file.suffix in {".safetensors", ".onnx", ".parquet"}
         }
@@ -225,7 +241,7 @@ class Run:
 
     @property
     def _history(self) -> Path:
-        return self.path / "history.jsonl"
+        return self.path / HISTORY
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self._existing(name)
@@ -255,8 +271,3 @@ def _taught_by(settings: Settings) -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

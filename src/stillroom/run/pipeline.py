@@ -22,6 +22,7 @@ from stillroom.progress import journey
 from stillroom.run import repeats, selection
 from stillroom.run.begun_with import facts_of_store, same_data, write_images
 from stillroom.run.claims import LOCK, alone_in, claimed, numbered, require_vacant
+from stillroom.run.epochs import require_every_epoch
 from stillroom.run.folder import Run
 from stillroom.run.forecast import foreseen, stage_of
 from stillroom.run.preparing import check_settings, data_set
@@ -111,6 +112,7 @@ def resume(
         if run.finished:  # by the process that was at work until now
             return run
         require_same_settings(run)
+        require_every_epoch(run.path)
         with _noting(run.how_to_resume):
             run, dataset = same_data(
                 run, source=source, unlabelled=unlabelled, teacher_answers=teacher_answers, show_progress=show_progress

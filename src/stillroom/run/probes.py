@@ -15,8 +15,9 @@ from stillroom.errors import UsageError
 from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
 from stillroom.models.network import Network
-from stillroom.models.saving import load_network, save_network
+from stillroom.models.saving import load_network
 from stillroom.models.weights import weights_digest
+from stillroom.run import networks
 from stillroom.run.workbench import Workbench
 from stillroom.task import Task
 
@@ -101,7 +102,7 @@ def _probe(bench: Workbench, role: str, network: Network) -> Rival | None:
             show_progress=bench.show_progress,
         )
         features = bank.at("pooled", rows, None)
-        if (folder / "model.json").exists():
+        if networks.stands(bench.run, role):
             network = load_network(folder).to(data.images.device)
         else:
             train, val, patients = data.train, data.val, bench.dataset.table.patients
@@ -111,7 +112,7 @@ def _probe(bench: Workbench, role: str, network: Network) -> Rival | None:
             classifier.load_state_dict(fitted.linear.state_dict())
             value = fitted.value if math.isfinite(fitted.value) else None  # validation may hold one class only
             bench.run.note(**{role: {"network": network.name, "chosen": fitted.chosen, "validation": value}})
-            save_network(network, folder)
+            networks.save(bench.run, role, network)
         with torch.no_grad():
             logits = network.classifier().cpu()(torch.from_numpy(features)).numpy()
     return Rival(logits, network.to(data.images.device))

@@ -17,7 +17,8 @@ from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.likelihood import FEWEST_IMAGES, calibrated_losses, standard_error
 from stillroom.evaluation.roles import CONTROL, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER, noun
 from stillroom.models.network import Network
-from stillroom.models.saving import load_network, save_network
+from stillroom.models.saving import load_network
+from stillroom.run import networks as kept
 from stillroom.run.repeats import Trained
 from stillroom.run.workbench import Workbench
 from stillroom.training.averaging import average
@@ -151,14 +152,14 @@ def megabytes(network: nn.Module) -> float:
 
 
 def _averaged(bench: Workbench, members: Sequence[nn.Module], role: str) -> Network:
-    folder = bench.run.path / "average" / role
-    if (folder / "model.json").exists():
-        return load_network(folder).to(bench.data.images.device)
+    name = f"average/{role}"
+    if kept.stands(bench.run, name):
+        return load_network(bench.run.path / name).to(bench.data.images.device)
     rows, view = bench.data.train, view_of_epoch(bench.settings.views, 0)
     taken = shuffled(rows, bench.settings.seed, 0)[:_STATISTICS_IMAGES]
     views = (bench.data.images.batch(part, view) for part in batches(taken, bench.settings.training.batch_size))
     network = average(members, views)  # type: ignore[arg-type]
-    save_network(network, folder)
+    kept.save(bench.run, name, network)
     return network
 
 

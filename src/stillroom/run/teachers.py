@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import timm
@@ -28,6 +28,7 @@ from stillroom.files.digests import stands
 from stillroom.models.adapters import adapt
 from stillroom.models.network import Network
 from stillroom.models.weights import weights_digest
+from stillroom.run import networks
 
 if TYPE_CHECKING:
     from stillroom.run.bench import Bench
@@ -105,10 +106,14 @@ def fine_tune(bench: Bench, role: str, network: Network, seed: int, class_weight
         *((("lora", chosen.teacher_lora),) if chosen.teacher_lora else ()),
     )
     folder = bench.run.path / role
-    if not (folder / "model.json").exists() and (history := recall(name, folder)):
+
+    def tell(history: list[dict[str, Any]]) -> None:
         for line in history:
             bench.run.log(line | {"role": role})
         bench.run.note(**{f"{role}_from_cache": name})
+
+    if not networks.stands(bench.run, role):
+        recall(name, folder, tell)
     if chosen.teacher_lora:
         adapt(network, chosen.teacher_lora, seed)
     network = bench.fit(

@@ -13,9 +13,10 @@ from stillroom.distillation.teachers import Teacher
 from stillroom.errors import UsageError
 from stillroom.models.answers import answer_by
 from stillroom.models.network import Network
-from stillroom.models.saving import load_network, save_network
+from stillroom.models.saving import load_network
 from stillroom.models.taps import FeatureKind
 from stillroom.models.zoo import create, resolve_size, specification
+from stillroom.run import networks
 from stillroom.run.answered import answered
 from stillroom.run.bench import Bench
 from stillroom.run.teachers import ask, fine_tune, freeze, same_as_begun
@@ -103,13 +104,13 @@ class Workbench(Bench):
         """
         folder = self.run.path / role
         self.labels_read.update(self.data.train.tolist())
-        if (folder / "model.json").exists():
+        if networks.stands(self.run, role):
             return load_network(folder).to(self.device)
         chosen = self.settings.teacher
         features = chosen.features or specification(self.settings.student.student).features
         network = self._student_network(pretrained, self.seed, features=features, feature_layers=chosen.feature_layers)
         freeze(self, role, network, frozenset())
-        save_network(network, folder)
+        networks.save(self.run, role, network)
         return network
 
     def asked(
