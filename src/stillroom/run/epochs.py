@@ -75,12 +75,11 @@ def require_every_epoch(run: Path) -> None:
     """Raises UsageError where lines are lost by which an unfinished run would count what it has shown its networks."""
     for folder in parts_of(run):
         if lost := lost_epochs(folder):
-            role = next(iter(lost))
-            places = [folder / CHECKPOINTS / role, folder / role]
+            places = [place / role for role in lost for place in (folder / CHECKPOINTS, folder)]
             remove = shlex.join(["rm", "-r", *(str(place) for place in places if place.exists())])
             raise UsageError(
                 f"{in_words(folder, lost)}: how long a control is to be trained is counted by it. Put back a copy of it, or "
-                f"`{remove}`: that network is trained again, which on a CPU gives the same."
+                f"`{remove}`: what is removed is trained again, which on a CPU gives the same."
             )
 
 
