@@ -25,18 +25,9 @@ from stillroom.run.stages.export import export_student
 
 
 @pytest.fixture(scope="module")
-def run(picture_folder, tmp_path_factory):
-    settings = Settings(
-        str(picture_folder),
-        recipe=Baseline(),
-        data=DataSettings(size=32),
-        views=ViewSettings(views=2),
-        student=StudentSettings("test_resnet"),
-        training=TrainingSettings(epochs=1, batch_size=16),
-        evaluation=EvaluationSettings(resamples=100, latency=False, refusals=0.1, explain=0),
-        device="cpu",
-    )
-    return stillroom.distill(settings, tmp_path_factory.mktemp("runs") / "first", show_progress=False)
+def run(tiny_run, tmp_path_factory):
+    """A copy of the run, into which tests write."""
+    return stillroom.Run.open(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("runs") / "first"))
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def correlation(first: Tensor | np.ndarray, second: Tensor | np.ndarray) -> floa
 # -- other libraries ----------------------------------------------------------------------------------------------
 # name, side, layer
 CNNS = [("resnet10t_050", 64, "layer3"), ("mobilenetv3_small_050", 96, "blocks.3")]
-TRANSFORMER = ("vit_tiny_patch16_224", 96, "blocks.10.norm1")
+TRANSFORMER = ("vit_tiny_patch16_224", 64, "blocks.10.norm1")
 
 
 class Normalised(nn.Module):
@@ -241,7 +241,7 @@ FAMILIES = [
     ("resnet18_28", 28, 4, 4),
     pytest.param("vgg11_bn", 64, 2, 4, marks=pytest.mark.slow),
     pytest.param("mobilevit_xxs", 64, 2, 4, marks=pytest.mark.slow),
-    pytest.param("vit_small_patch14_reg4_dinov2", 112, 8, 8, marks=pytest.mark.slow),
+    pytest.param("vit_small_patch14_reg4_dinov2", 56, 4, 4, marks=pytest.mark.slow),
     pytest.param("swin_tiny_patch4_window7_224", 64, 2, 4, marks=pytest.mark.slow),
     pytest.param("autoformerv2_tiny", 224, 7, 7, marks=pytest.mark.slow),
 ]
