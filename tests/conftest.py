@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,25 @@ def real_data():
 def real_weights():
     """The folder $STILLROOM_WEIGHTS; the test is skipped without it."""
     return lambda part="": _folder("STILLROOM_WEIGHTS", part)
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """``browse(page, *flags)`` opens a page in Chromium and gives what it prints; the test is skipped without it."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    quiet = (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
+        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
+    )  # fmt: skip
+
+    def run(page: Path, *flags: str) -> str:
+        command = [browser, *quiet, *flags, page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path).stdout
+
+    return run
 
 
 def draw(kind: int, rng: np.random.Generator, side: int = 32) -> np.ndarray:

@@ -1,8 +1,6 @@
 """The page in a real browser: no sideways scrolling on a phone, and something on it."""
 
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -11,26 +9,12 @@ from stillroom.evaluation.roles import SIMPLEST
 from stillroom.report import write_report
 from stillroom.task import MultiClass
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
-]
+pytestmark = pytest.mark.slow
 LONG = "consolidation of the left lower lobe with pleural effusion " * 2
 
 
-def browse(folder, page, *flags):
-    quiet = (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-        "--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}",
-    )  # fmt: skip
-    command = [BROWSER, *quiet, *flags, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=folder).stdout
-
-
 @pytest.mark.parametrize("width", [390, 820, 1400])
-def test_page_never_scrolls_sideways(make_run, tmp_path, width):
+def test_page_never_scrolls_sideways(make_run, browse, tmp_path, width):
     classes = (LONG, "x" * 90, *(f"class {number}" for number in range(12)))
     report = write_report(
         make_run(
@@ -53,20 +37,20 @@ def test_page_never_scrolls_sideways(make_run, tmp_path, width):
         "<script>onload = () => { const d = document.querySelector('iframe').contentDocument.documentElement;"
         "document.getElementById('w').textContent = d.scrollWidth + ' of ' + d.clientWidth; }</script>"
     )
-    found = re.search(r"(\d+) of (\d+)</p>", browse(tmp_path, frame, "--dump-dom", "--window-size=1500,1000"))
+    found = re.search(r"(\d+) of (\d+)</p>", browse(frame, "--dump-dom", "--window-size=1500,1000"))
     assert found, "the frame could not be measured"
     assert int(found[2]) == width
     assert int(found[1]) <= width
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
-def test_page_is_drawn_in_its_scheme(make_run, tmp_path, scheme):
+def test_page_is_drawn_in_its_scheme(make_run, browse, tmp_path, scheme):
     from PIL import Image
 
     report = write_report(make_run(featured=16))
     shot = tmp_path / "page.png"
     flags = (f"--screenshot={shot}", "--window-size=1200,3000", f"--blink-settings=preferredColorScheme={scheme}")
-    browse(tmp_path, report, *flags)
+    browse(report, *flags)
     pixels = np.asarray(Image.open(shot).convert("L"), dtype=float)
     assert pixels.std() > 10
     assert (np.median(pixels) > 200) == (scheme == 1)

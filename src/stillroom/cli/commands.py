@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from stillroom.cli.doctor import doctor
 from stillroom.cli.networks import models
+from stillroom.cli.readers import readers
 from stillroom.errors import PartlyDone, RunError, UsageError
 from stillroom.recipes import RECIPES, Recipe
 from stillroom.settings.methods import Method
@@ -372,5 +373,5 @@ def _as_flag(name: str, value: object) -> str:
     return f"--{flag} {value}"
 
 
-VERBS = (evaluate, predict, explain, export, audit, models, recipes, bench, demo, doctor)
+VERBS = (evaluate, predict, explain, readers, export, audit, models, recipes, bench, demo, doctor)
 """In the order of `stillroom --help`."""

@@ -28,6 +28,12 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> Image.Image:
     return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
 
 
+def veil(heat: np.ndarray) -> Image.Image:
+    """``[H, W]`` in [0, 1] as a picture with transparency that, laid over the image, shows what :func:`overlay` does."""
+    opacity = _STRONGEST * np.clip(heat, 0, 1)[..., None] * 255
+    return Image.fromarray(np.rint(np.concatenate([coloured(heat), opacity], axis=-1)).astype(np.uint8), "RGBA")
+
+
 def coloured(heat: np.ndarray) -> np.ndarray:
     """``[H, W]`` in [0, 1] to ``[H, W, 3]`` float64 in [0, 255]."""
     return np.stack([np.interp(heat, _STOPS, channel) for channel in _COLOURS.T], axis=-1)

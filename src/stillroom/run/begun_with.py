@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stillroom.data.answers import digest_of
 from stillroom.data.load import Dataset, is_named_set, open_source
-from stillroom.data.table import Table
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import write_atomically
 from stillroom.files.digests import require_whole
@@ -22,6 +17,7 @@ from stillroom.files.reading import in_short
 from stillroom.run.claims import MANIFEST, SETTINGS
 from stillroom.run.folder import Run
 from stillroom.run.preparing import data_set
+from stillroom.run.rows import named_as
 from stillroom.settings.whole import anchored
 
 if TYPE_CHECKING:
@@ -82,7 +78,7 @@ def same_data(
     begun = _begun_with(run)
     table = _table(run)
     if begun is not None:
-        table = _named_as(table, begun.id[begun.split != _UNLABELLED].tolist())
+        table = named_as(table, begun.id[begun.split != _UNLABELLED].tolist())
     dataset = data_set(table, run.settings, show_progress)
     _refuse_changed(run, dataset, begun)
     if places:
@@ -143,23 +139,6 @@ def _at_places(run: Run, new: dict[str, str]) -> tuple[Run, dict[str, str]]:
 
 def _path(place: Any) -> Path | None:
     return None if place is None else Path(place)
-
-
-def _named_as(table: Table, known: Sequence[str]) -> Table:
-    """The table with the ids that the run knows, where only the folder above all images is called otherwise by now.
-
-    So it is with a table of absolute paths. Ids decide which split a row is drawn into.
-    """
-    ids = table.ids.tolist()
-    was, now = _above(known), _above(ids)
-    renamed = [was + name.removeprefix(now) for name in ids]
-    better = len(set(known) & set(renamed)) > len(set(known) & set(ids))
-    return replace(table, ids=np.array(renamed)) if better else table
-
-
-def _above(ids: Sequence[str]) -> str:
-    folder = posixpath.commonpath([posixpath.dirname(name) for name in ids])
-    return f"{folder}/" if folder else ""
 
 
 # -- what the data are --------------------------------------------------------------------------------------------

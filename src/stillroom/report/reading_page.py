@@ -1,0 +1,52 @@
+"""The page on which readers read images: one file that opens offline, loads nothing and sends nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+from stillroom.report.templating import TEMPLATES, environment
+
+
+MAPS = {
+    True: "On test images such maps were found faithful: they show what the model uses, which need not be the right reason.",
+    False: "On test images such maps were found not faithful: do not take them for what the model uses.",
+    None: "Whether such maps show what the model uses is not known.",
+}
+"""What readers are told of heat maps, by their verdict."""
+
+
+def reading_page(study: dict[str, Any], *, title: str, faithful: bool | None, synthetic: bool) -> str:
+    """The page as HTML.
+
+    Args:
+        study: ``study`` (its id), ``design``, ``options``, ``finding`` and ``images``, each with ``image`` (its number),
+            ``half``, ``picture``, ``width``, ``height`` and ``help`` (None where the model refuses).
+        title: what the images are, in a line.
+        faithful: whether the heat maps were found to show what the model uses; None where that is not known.
+        synthetic: whether the images are phantoms.
+    """
+    script = (TEMPLATES / "reading_page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    data = json.dumps(study, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return (
+        environment()
+        .get_template("reading_page.html.j2")
+        .render(
+            {
+                "css": "".join(
+                    (TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "reading_page.css")
+                ),
+                "script": script,
+                "script_digest": digest,
+                "data": data,
+                "study": study,
+                "count": len(study["images"]),
+                "title": title,
+                "maps": MAPS[faithful],
+                "synthetic": synthetic,
+            }
+        )
+    )
