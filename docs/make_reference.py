@@ -87,6 +87,9 @@ FILES = {
     "of, and the rules for sets and refusals; see [below](#studentonnx).",
     "report.html": "The report: one file that opens offline.",
     "MODEL_CARD.md": "The model card.",
+    "reader_study/": "A folder for each page of `stillroom readers`, named by a hash of its images and settings: `page.html` "
+    "for the readers, `study.json`, which says what image is which and what the model answers (not for the readers), and "
+    "`figures.json`, what their answers amount to.",
     "evaluations/": "One JSON file per `stillroom evaluate`, named after the source, its split and a hash of "
     "how it was read.",
     "checkpoints/": "Only while a network trains: its state after the last two looks at validation, and its best weights, "

@@ -57,7 +57,13 @@ def browse(tmp_path):
 
     def run(page: Path, *flags: str) -> str:
         command = [browser, *quiet, *flags, page.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path).stdout
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path).stdout
+        except subprocess.TimeoutExpired as late:  # on a busy machine it may print the page and then not end
+            printed = (late.stdout or b"").decode()
+            if "</html>" not in printed:
+                raise
+            return printed
 
     return run
 

@@ -4,8 +4,11 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from stillroom.errors import UsageError
+from stillroom.evaluation.intervals import wilson
 from stillroom.evaluation.mrmc import Figures, auc, compare, each, share, time_ratio
 
 # Van Dyke et al. (1993): five readers look for aortic dissection in two kinds of MR images, 69 without it and 45 with it; the
@@ -72,7 +75,7 @@ def jackknifed(scores, truth):
     covariance = np.cov(left) * (len(truth) - 1) ** 2 / len(truth)
     readers = scores.shape[1]
     values = np.array([slow_auc(row, truth) for row in flat]).reshape(2, readers)
-    return Figures(values, covariance.reshape(2, readers, 2, readers))
+    return Figures(values, covariance.reshape(2, readers, 2, readers), 50.0)
 
 
 def test_a_published_study_comes_out_as_published():
@@ -88,8 +91,11 @@ def test_a_published_study_comes_out_as_published():
     assert found["difference"]["value"] == pytest.approx(0.0438, abs=5e-5)
     assert found["difference"]["low"] == pytest.approx(-0.0003589, abs=5e-8)
     assert found["difference"]["high"] == pytest.approx(0.0879595, abs=5e-8)
-    assert found["without"] == pytest.approx({"value": 0.8970, "low": 0.8252, "high": 0.9689}, abs=5e-5)
-    assert found["with"] == pytest.approx({"value": 0.9408, "low": 0.8941, "high": 0.9875}, abs=5e-5)
+    for key, value, error, df in (("without", 0.8970, 0.03317, 12.74), ("with", 0.9408, 0.02157, 12.71)):
+        # The manual's ends are symmetric; ours have its error and degrees of freedom, on the scale of log odds.
+        half = t.ppf(0.975, df) * error / (value * (1 - value))
+        ends = expit(logit(value) - half), expit(logit(value) + half)
+        assert (found[key]["low"], found[key]["high"]) == pytest.approx(ends, abs=2e-4)
     assert found["these_readers"]["p"] == pytest.approx(0.01928, abs=5e-6)
     assert found["these_readers"]["difference"]["low"] == pytest.approx(0.007115, abs=5e-7)
     assert found["these_readers"]["difference"]["high"] == pytest.approx(0.08049, abs=5e-6)
@@ -133,6 +139,18 @@ def test_where_nobody_differs_there_is_a_figure_and_no_interval():
     assert found["difference"] == {"value": 0.0, "low": None, "high": None}
     assert found["p"] is None
     assert time_ratio(np.full((2, 3, 5), 4.0)) == {"value": 1.0, "low": None, "high": None}
+
+
+def test_a_figure_of_one_reader_is_a_share_of_so_many_images():
+    """Wilson's interval where errors are seen; where none is, the end at which so many right images are rare."""
+    right = np.ones((2, 1, 100))
+    right[0, 0, :20] = 0
+    found = compare(share(right))
+    low, high = wilson(20, 25)
+    assert (found["with"]["low"], found["with"]["high"]) == pytest.approx((100 / (100 + 1.959964**2), 1.0))
+    assert found["without"]["low"] == pytest.approx(wilson(80, 100)[0], abs=2e-3)
+    assert found["without"]["high"] == pytest.approx(wilson(80, 100)[1], abs=2e-3)
+    assert low < found["without"]["low"] < found["without"]["high"] < high  # of more images than 25
 
 
 def test_times_are_compared_by_their_ratio():

@@ -46,24 +46,13 @@ class Answers:
 
 
 def judge_answers(run: Run, files: Sequence[Path | str]) -> dict[str, Any]:
-    """Compare what readers saw without and with help; the report, the model card and the study's figures.json gain it.
-
-    Args:
-        run: the run whose page was read.
-        files: one per reader, as the page saved them; all of one study.
-
-    Returns:
-        ``study``, ``design``, ``images``, ``options``, ``finding``, ``readers`` (their codes), ``figures`` (over all readers,
-        by name, see :func:`~stillroom.evaluation.mrmc.compare`), ``each`` (per reader ``reader``, ``figures``, ``seconds``
-        (medians ``without`` and ``with``, and ``ratio``), ``changes`` and ``agreement``), ``seconds`` and ``changes`` over all,
-        ``model`` (its own figures on these images), ``statement`` and ``notes``.
+    """As :func:`judged`, and tell it: in the report, the model card and the study's figures.json.
 
     Raises:
-        UsageError: a file is damaged, incomplete, of another run or study, or a reader's second; or another process is at work
-            in the run folder.
+        UsageError: as there, or another process is at work in the run folder.
     """
     with alone_in(run.path):
-        found = _judged(run, [Path(file) for file in files])
+        found = judged(run, files)
         write_json(run.path / FOLDER / found["study"] / FIGURES, found)
         section = readers_section(found).to_dict()
         metrics = run.metrics
@@ -74,24 +63,41 @@ def judge_answers(run: Run, files: Sequence[Path | str]) -> dict[str, Any]:
         return found
 
 
-def _judged(run: Run, files: list[Path]) -> dict[str, Any]:
-    contents = [_read(file) for file in files]
-    studies = {content["study"]: file for file, content in zip(files, contents, strict=True)}
+def judged(run: Run, files: Sequence[Path | str]) -> dict[str, Any]:
+    """Compare what readers saw without and with help.
+
+    Args:
+        run: the run whose page was read.
+        files: one per reader, as the page saved them; all of one study.
+
+    Returns:
+        ``study``, ``design``, ``images``, ``images_of_each`` answer, ``options``, ``finding``, ``readers`` (their codes),
+        ``figures`` (over all readers, by name, see :func:`~stillroom.evaluation.mrmc.compare`), ``seconds`` (medians
+        ``without`` and ``with``, and ``ratio``), ``confidence`` (means), ``changes`` and ``agreement`` over all, ``each``
+        (the same per ``reader``), ``model`` (its own figures on these images), ``statement`` and ``notes``.
+
+    Raises:
+        UsageError: a file is damaged, incomplete, of another run or study, or a reader's second.
+        RunError: the run was made anew since.
+    """
+    paths = [Path(file) for file in files]
+    contents = [_read(path) for path in paths]
+    studies = {content["study"]: path for path, content in zip(paths, contents, strict=True)}
     if len(studies) > 1:
         (one, first), (other, second) = list(studies.items())[:2]
         raise UsageError(
             f"{first} is of study {one} and {second} of study {other}: give the answers of one study at a time."
         )
-    study = _study(run, next(iter(studies)), files[0])
-    readers = [_answers(file, content, study) for file, content in zip(files, contents, strict=True)]
+    study = _study(run, next(iter(studies)), paths[0])
+    readers = [_answers(path, content, study) for path, content in zip(paths, contents, strict=True)]
     owner: dict[str, Path] = {}
-    for file, answers in zip(files, readers, strict=True):
+    for path, answers in zip(paths, readers, strict=True):
         if answers.reader in owner:
             raise UsageError(
-                f"{owner[answers.reader]} and {file} are both of reader {answers.reader!r}: each reader counts once. Leave one "
-                "out, or give two people two codes."
+                f"{owner[answers.reader]} and {path} are both of reader {answers.reader!r}: each reader counts once. Leave "
+                "one out, or give two people two codes."
             )
-        owner[answers.reader] = file
+        owner[answers.reader] = path
     question = Question(tuple(study["options"]), study["finding"])
     truth = question.truth(run.task, _targets(run, study))
     model = np.array([-1 if entry["refused"] else entry["decided"] for entry in study["images"]])
@@ -114,6 +120,7 @@ def _compared(study: dict[str, Any], readers: list[Answers], truth: np.ndarray, 
         "readers": [answers.reader for answers in readers],
         "figures": {name: mrmc.compare(figure) for name, figure in figures.items()},
         "seconds": _seconds(seconds),
+        "confidence": _confidence(sure),
         "changes": _changes(decided, truth, model),
         "agreement": _agreement(decided, model),
         "model": _model(study, truth),
@@ -122,6 +129,7 @@ def _compared(study: dict[str, Any], readers: list[Answers], truth: np.ndarray, 
                 "reader": answers.reader,
                 "figures": {name: one[place] for name, one in alone.items()},
                 "seconds": _seconds(seconds[:, [place]]),
+                "confidence": _confidence(sure[:, [place]]),
                 "changes": _changes(decided[:, [place]], truth, model),
                 "agreement": _agreement(decided[:, [place]], model),
             }
@@ -151,6 +159,10 @@ def _seconds(seconds: np.ndarray) -> dict[str, Any]:
         "with": float(np.median(seconds[_WITH])),
         "ratio": mrmc.time_ratio(seconds),
     }
+
+
+def _confidence(sure: np.ndarray) -> dict[str, float]:
+    return {"without": float(sure[_WITHOUT].mean()), "with": float(sure[_WITH].mean())}
 
 
 def _changes(decided: np.ndarray, truth: np.ndarray, model: np.ndarray) -> dict[str, int]:
@@ -215,8 +227,8 @@ def _notes(readers: list[Answers], study: dict[str, Any]) -> list[str]:
         first = {answers.helped_first for answers in readers}
         if len(first) == 1 and len(readers) > 1:
             notes.append(
-                "All readers had help for the same half first, so order and help are mixed up: codes that end in odd and even "
-                "numbers balance that."
+                "All readers had help for the same half first, so order and help are mixed up: codes that end in odd and "
+                "even numbers balance that."
             )
     notes.append(
         "The images were drawn in like numbers of every answer: figures of practice, with its own mix, differ."

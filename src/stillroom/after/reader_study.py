@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -153,8 +152,8 @@ def _made(
     _require_both(question, truth[chosen])
     table = rows_of(run, frame["id"].astype(str).tolist(), source)
     ids = test["id"].astype(str).to_numpy()[chosen]
-    expected = test["digest"].astype(str).to_numpy()[chosen] if "digest" in test else np.full(len(ids), "")
-    read, digests = _pixels(table, ids, expected, run)
+    digests_then = test["digest"].astype(str).to_numpy() if "digest" in test else np.full(len(test), "")
+    read, digests = _pixels(table, ids, digests_then[chosen], run)
 
     study = fingerprint(digests, halves.tolist(), question.options, design, side, sha256_of(run.path / MODEL_FILE))[:8]
     folder = run.path / FOLDER / study
@@ -247,16 +246,16 @@ def _require_both(question: Question, truth: np.ndarray) -> None:
     for place, option in enumerate(question.options):
         if (count := int((truth == place).sum())) < LEAST_OF_EACH:
             raise UsageError(
-                f"Only {count} of the {len(truth)} images drawn from the test split are {option!r}; a test with readers needs "
-                f"{LEAST_OF_EACH} of each answer."
+                f"Only {count} of the {len(truth)} images drawn from the test split are {option!r}; a test with readers "
+                f"needs {LEAST_OF_EACH} of each answer."
             )
 
 
-def _pixels(table: Table, ids: Sequence[str], expected: Sequence[str], run: Run) -> tuple[list[np.ndarray], list[str]]:
+def _pixels(table: Table, ids: np.ndarray, expected: np.ndarray, run: Run) -> tuple[list[np.ndarray], list[str]]:
     """The images as decoded, and the digests of their pixels, which must be those that the run was tested on."""
     rows = {name: int(row) for name, row in zip(table.ids.tolist(), table.rows, strict=True)}
     images, digests = [], []
-    for name, digest in zip(ids, expected, strict=True):
+    for name, digest in zip(ids.tolist(), expected.tolist(), strict=True):
         if name not in rows:
             raise UsageError(f"{table.source} has no image {name!r}, which {run.path} was tested on.")
         try:

@@ -47,8 +47,8 @@ def readers(
             such. Default: 60.
         of: the class that is looked for: needed where an image may bear several labels. Default: a binary task's positive
             class; else readers choose among all classes.
-        design: `crossover` (two sittings, each with help for the half that has none in the other) or `sequential` (every image
-            alone, then at once with help). Default: `crossover`.
+        design: `crossover` (two sittings, each with help for the half that has none in the other) or `sequential` (every
+            image alone, then at once with help). Default: `crossover`.
         seed: draws images, halves and their order. Default: 0.
         side: longest side of the pictures in pixels; larger images are made smaller. Default: 1024.
         source: where the run's images are now, if they were moved.

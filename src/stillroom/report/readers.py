@@ -44,7 +44,12 @@ def readers_section(found: dict[str, Any]) -> Section:
         (
             ("Over all readers", overall(found)),
             ("Reader by reader: the figure for this reader alone", by_reader(found)),
-            ("What help changed, in readings", changes(found)),
+            (
+                "What help changed, in readings. Followed a wrong model: right alone, and with help wrong as the model was "
+                "(relied on it too much). Passed over a right one: wrong alone and with help, though the model was right "
+                "(relied on it too little). Each of all readings where it could",
+                changes(found),
+            ),
         ),
     )
 
@@ -65,7 +70,8 @@ def overall(found: dict[str, Any]) -> Grid:
     rows.append(
         ("Seconds a reading, median", f"{seconds['without']:.1f}", f"{seconds['with']:.1f}", _times(seconds), "", "")
     )
-    agreement = found["agreement"]
+    agreement, sure = found["agreement"], found["confidence"]
+    rows.append(("Confidence, mean of 100", f"{sure['without']:.0f}", f"{sure['with']:.0f}", "", "", ""))
     rows.append(("Agrees with the model", _share(agreement["without"]), _share(agreement["with"]), "", "", ""))
     return Grid(("Figure", "Without help", "With help", "Difference", "p", "The model alone"), rows)
 
@@ -111,8 +117,8 @@ def changes(found: dict[str, Any]) -> Grid:
             "Reader",
             "Wrong to right",
             "Right to wrong",
-            "Followed the model into an error (relied on it too much)",
-            "Stayed wrong though the model was right (relied on it too little)",
+            "Followed a wrong model",
+            "Passed over a right one",
         ),
         rows,
     )
@@ -127,7 +133,10 @@ _DESIGNS = {
 def _basis(found: dict[str, Any]) -> str:
     if len(found["readers"]) == 1:
         return "The interval is over images alone."
-    return "Intervals over all readers hold for readers and images like these (Obuchowski and Rockette, with Hillis' degrees of freedom)."
+    return (
+        "Intervals over all readers hold for readers and images like these (Obuchowski and Rockette, with Hillis' degrees of "
+        "freedom)."
+    )
 
 
 def _metric(name: str, *, inside: bool = False) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from stillroom.report.templating import TEMPLATES, environment
 
-
 MAPS = {
     True: "On test images such maps were found faithful: they show what the model uses, which need not be the right reason.",
     False: "On test images such maps were found not faithful: do not take them for what the model uses.",
