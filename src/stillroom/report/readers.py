@@ -47,7 +47,7 @@ def readers_section(found: dict[str, Any]) -> Section:
             (
                 "What help changed, in readings. Followed a wrong model: right alone, and with help wrong as the model was "
                 "(relied on it too much). Passed over a right one: wrong alone and with help, though the model was right "
-                "(relied on it too little). Each of all readings where it could",
+                "(relied on it too little). Both of all readings in which it could happen",
                 changes(found),
             ),
         ),
