@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.data.answers import digest_of
 from stillroom.data.load import Dataset, is_named_set, open_source
+from stillroom.data.table import Table
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import write_atomically
 from stillroom.files.digests import require_whole
