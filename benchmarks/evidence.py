@@ -264,7 +264,7 @@ def tables(runs: dict[str, list[Run]]) -> Iterator[str]:
         for role, summary in found["summary"].items():
             ratio = f"{published['ratio'][role]:.2f}" if published else ""
             clean = figure(found["clean"][role]["accuracy"])
-            kept = (figure(summary[key]) for key in ("mean_accuracy", "mean_error", "be", "rbe"))
+            kept = (figure(summary[key]) for key in ("mean_accuracy", "mean_error", "rise_over_reference", "be", "rbe"))
             rows.append([name, role, clean, *kept, ratio])
     heads = [
         "set",
@@ -272,6 +272,7 @@ def tables(runs: dict[str, list[Run]]) -> Iterator[str]:
         "accuracy, clean",
         "corrupted",
         "balanced error",
+        "its rise, less the control's",
         "BE",
         "rBE",
         "over *published* AlexNet's",

@@ -279,7 +279,7 @@ def test_defaults_are_the_published_ones():
         (DKDLoss(), {"teacher_weight": 1, "beta": 8, "temperature": 4, "warm_up": 20 / 240}),
         (
             CAMKDLoss(STUDENT_MAP, two_teachers(TASKS[0])),
-            {"temperature": 4, "feature_weight": 50, "learnt_weights": False},
+            {"temperature": 4, "feature_weight": 50, "teacher_weight": 1 / 2, "learnt_weights": False},
         ),
     ):
         assert {name: getattr(objective, name) for name in published} == published

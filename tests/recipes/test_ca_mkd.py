@@ -11,6 +11,7 @@ from stillroom import Settings, UsageError
 from stillroom.models.saving import load_network, save_network
 from stillroom.models.zoo import create
 from stillroom.recipes import CAMKD
+from stillroom.settings.whole import from_dict, to_dict
 
 
 def test_a_whole_run_with_copies(distilled):
@@ -63,6 +64,12 @@ def test_settings_reach_the_objective(quick, workbench):
     assert (objective.temperature, objective.feature_weight, objective.weighting) == (3.0, 7.0, "equal")
     assert (objective.epochs, objective.teacher_weight, objective.learnt_weights) == (5, 0.5, True)
     assert seeds == [0, 1000]  # runs of neighbouring seeds share no teacher
+
+
+def test_settings_of_an_older_run_keep_their_number():
+    old = to_dict(Settings("phantoms", CAMKD(extra_division=False)))
+    assert old["recipe"]["extra_division"] is False
+    assert from_dict(old).recipe == CAMKD(extra_division=False) != CAMKD()
 
 
 def test_three_seeds_of_one_fine_tuned_network_are_the_default():

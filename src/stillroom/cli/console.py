@@ -218,7 +218,9 @@ def show_robustness(run: Run, found: dict[str, Any]) -> None:
     for role in summary:
         table.add_column(role.capitalize())
     table.add_row("Accuracy, clean", *(_estimate(found["clean"][role]["accuracy"]) for role in summary))
-    rows = {"mean_accuracy": "Accuracy, corrupted", "mean_error": "Balanced error", "be": "BE", "rbe": "rBE"}
+    rows = {"mean_accuracy": "Accuracy, corrupted", "mean_error": "Balanced error", "rise": "Its rise"}
+    if found["reference"]:
+        rows |= {"rise_over_reference": f"  less the {found['reference']}'s", "be": "BE", "rbe": "rBE"}
     for key, title in rows.items():
         table.add_row(title, *(_estimate(summary[role][key] or _UNDEFINED) for role in summary))
     console = out()

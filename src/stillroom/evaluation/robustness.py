@@ -37,9 +37,9 @@ ALEXNET = {
 }  # fmt: skip
 """MedMNIST-C's AlexNet by data set: error on clean images, and mean error on corrupted ones."""
 
-# A reference whose error hardly rises makes a relative error large without much having happened.
-SLIGHT_RISE = 0.01
-_ROUNDING = 1e-9
+SLIGHT = 0.01
+"""What the reference's error, or its rise, must surely exceed to be divided by: the low end of its 95 % interval must. Less
+would make a ratio large without much having happened."""
 
 Estimate = dict[str, float | None]
 
@@ -64,8 +64,9 @@ def robustness(
 
     The error of a network is one minus balanced accuracy (multi-label: the mean over labels). For a corruption ``c``, let
     ``e_c`` be the network's error, a mean over severities, and ``r_c`` the reference's. Then BE is the mean over ``c`` of
-    ``e_c / r_c``, and rBE the mean of ``(e_c - e_clean) / (r_c - r_clean)``. Corruptions whose denominator is not above
-    zero are left out of the mean, in every resample anew.
+    ``e_c / r_c``, and rBE the mean of ``(e_c - e_clean) / (r_c - r_clean)``. Corruptions whose denominator is not surely
+    above :data:`SLIGHT` are left out of the mean; where these are more than half there is no mean of ratios. The difference
+    of the rises ``e_c - e_clean`` is always given.
 
     All networks and corruptions are judged on the same resamples, so the intervals of means and differences allow for
     what makes an image hard for all. They are bootstrap intervals (of calibration errors the pivot kind); Wilson's where
@@ -94,7 +95,8 @@ def robustness(
         - ``corruptions``: corruption to role to ``mean_accuracy`` (an estimate), ``accuracy`` (one by severity), and
           ``balanced_error``, ``ece`` and the metric (a value by severity).
         - ``by_severity``: role to ``accuracy`` and ``ece``, six estimates each: clean, then means over corruptions.
-        - ``summary``: role to the estimates ``mean_accuracy``, ``mean_error``, ``be`` and ``rbe``.
+        - ``summary``: role to the estimates ``mean_accuracy``, ``mean_error``, ``rise`` (of the error, a mean over
+          corruptions), ``rise_over_reference`` (that minus the reference's), ``be`` and ``rbe``.
         - ``difference``: every other role to the student's mean accuracy minus that role's.
         - ``published``: MedMNIST-C's AlexNet and each role's mean error as a ratio to its own, or None.
         - ``notes``: sentences.
@@ -294,22 +296,36 @@ class _Sheet:
 
     def summary(self, reference: _Sheet | None) -> dict[str, Any]:
         undefined = np.full(self.clean.shape[1], np.nan)
+        rise = self.rises.mean(axis=0)
+        beyond = undefined if reference is None else rise - reference.rises.mean(axis=0)
         return {
             "mean_accuracy": _share(self.accuracy, self.units),
             "mean_error": _estimate(self.errors.mean(axis=0)),
+            "rise": _estimate(rise),
+            "rise_over_reference": _estimate(beyond),
             "be": _estimate(undefined if reference is None else relative_error(self.errors, reference.errors)),
             "rbe": _estimate(undefined if reference is None else relative_error(self.rises, reference.rises)),
         }
 
 
-def relative_error(own: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Mean over corruptions of ``own / reference``, ``[Q, W]`` each to ``[W]``.
+def divisible(reference: np.ndarray) -> np.ndarray:
+    """``[Q]`` bool: under which corruptions the reference, ``[Q, 1 + R]``, is surely above :data:`SLIGHT`."""
+    low = np.array([percentile(samples[1:])[0] if len(samples) > 1 else samples[0] for samples in reference])
+    return (reference[:, 0] > SLIGHT) & (low > SLIGHT)
 
-    Corruptions under which the reference is not above zero are left out; NaN where none is left.
+
+def relative_error(own: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Mean of ``own / reference`` over those corruptions that are :func:`divisible`, ``[Q, 1 + R]`` each to ``[1 + R]``.
+
+    NaN where they are fewer than half of all.
     """
-    usable = reference > _ROUNDING
-    ratios = np.where(usable, divide(own, np.where(usable, reference, 0.0)), 0.0)
-    return divide(ratios.sum(axis=0), usable.sum(axis=0).astype(np.float64))
+    usable = divisible(reference)
+    if 2 * usable.sum() < len(usable):
+        return np.full(reference.shape[1], np.nan)
+    own, reference = own[usable], reference[usable]
+    here = reference > SLIGHT  # in a rare resample less is left
+    ratios = np.where(here, own / np.where(here, reference, 1.0), 0.0)
+    return divide(ratios.sum(axis=0), here.sum(axis=0).astype(np.float64))
 
 
 def _difference(student: _Sheet, other: _Sheet) -> Estimate:
@@ -341,16 +357,18 @@ def _notes(reference: str | None, sheet: _Sheet | None, resamples: int) -> list[
         notes.append("No resamples were asked for, so no figure has an interval.")
     if sheet is None:
         return [*notes, "No network was named as reference, so BE and rBE are not defined."]
-    errors, rises = sheet.errors[:, 0], sheet.rises[:, 0]
-    if faultless := _named(errors <= _ROUNDING):
-        notes.append(f"BE leaves out what the {reference} makes no error under: {faultless}.")
-    if unharmed := _named(rises <= _ROUNDING):
-        notes.append(f"rBE leaves out what the {reference} is no worse under: {unharmed}.")
-    if slight := _named((rises > _ROUNDING) & (rises < SLIGHT_RISE)):
-        notes.append(
-            f"rBE divides by little, and may be large or uncertain for that reason alone, where the {reference}'s error "
-            f"rises by less than {SLIGHT_RISE}: {slight}."
-        )
+    for name, samples, what in (
+        ("BE", sheet.errors, "error is not surely above"),
+        ("rBE", sheet.rises, "error does not surely rise by more than"),
+    ):
+        usable = divisible(samples)
+        if 2 * usable.sum() < len(usable):
+            notes.append(
+                f"{name} is not given: under {int((~usable).sum())} of {len(usable)} corruptions the {reference}'s {what}"
+                f" {SLIGHT}, and a ratio to next to nothing says nothing. The difference of the rises stands in its place."
+            )
+        elif not usable.all():
+            notes.append(f"{name} leaves out where the {reference}'s {what} {SLIGHT}: {_named(~usable)}.")
     return notes
 
 

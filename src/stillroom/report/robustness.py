@@ -23,7 +23,7 @@ class RobustnessSection:
         images: how many test images were corrupted.
         corruptions: how many kinds of corruption there were, each at every severity.
         severities: how many severities.
-        reference: the role that BE and rBE divide by, or None.
+        reference: the role that others are measured by, or None.
         drawings: ``heading`` and ``svg`` of each panel.
         summary: figures over all corruptions, a network per column.
         table: accuracy under each corruption, two columns per network.
@@ -110,13 +110,19 @@ def robustness_table(found: dict[str, Any]) -> Grid:
         (f"Accuracy, corrupted{NARROW}↑", found["summary"], "mean_accuracy"),
         (f"Balanced error, clean{NARROW}↓", found["clean"], "balanced_error"),
         (f"Balanced error, corrupted{NARROW}↓", found["summary"], "mean_error"),
+        (f"Its rise{NARROW}↓", found["summary"], "rise"),
     ]
     rows: list[tuple[Cell, ...]] = [
-        (name, *(estimate(values[role][key]) or MISSING for role in roles)) for name, values, key in figures
+        (name, *(estimate(values[role].get(key)) or MISSING for role in roles)) for name, values, key in figures
     ]
-    for key, name in (("be", "BE"), ("rbe", "rBE")) if reference else ():
-        # The reference divides by itself, so that its own figure says nothing.
-        cells = (estimate(found["summary"][role][key]) if role != reference else "1 (reference)" for role in roles)
+    relative = (
+        ("rise_over_reference", f"Its rise, less the {reference}'s", "0 (reference)"),
+        ("be", "BE", "1 (reference)"),
+        ("rbe", "rBE", "1 (reference)"),
+    )
+    for key, name, itself in relative if reference else ():
+        # The reference is measured by itself, so that its own figure says nothing.
+        cells = (estimate(found["summary"][role].get(key)) if role != reference else itself for role in roles)
         rows.append((f"{name}{NARROW}↓", *(cell or MISSING for cell in cells)))
     if found["published"]:
         published = found["published"]

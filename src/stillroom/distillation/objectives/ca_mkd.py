@@ -16,7 +16,7 @@ from stillroom.ranges import not_negative, positive
 
 
 class CAMKDLoss(Objective):
-    """``CE + sum_k w_k t^2 KL(p_k || p_S) + feature_weight * sum_k w'_k mean((r_k(F_S) - F_k)^2)``, averaged over images.
+    """``CE + sum_k w_k t^2 KL(p_k || p_S) / K + feature_weight * sum_k w'_k mean((r_k(F_S) - F_k)^2) / K``, a mean of images.
 
     ``w_k`` is :func:`confidences` of teacher k's loss on the label. ``r_k`` brings the student's last feature map to
     teacher k's shape (1x1 convolution, batch norm, ReLU); ``w'_k`` is :func:`confidences` of what teacher k's own head
@@ -31,7 +31,8 @@ class CAMKDLoss(Objective):
         feature_weight: weight of the features' term.
         weighting: ``confidence``, or ``equal`` for 1/K each: the averaging ensemble that the paper compares with.
         epochs: length of the training; in its first epoch the features' term is 0.
-        extra_division: divide both terms by K once more, as the authors' code does.
+        extra_division: the ``/ K`` of both terms, though the weights sum to 1 already. The paper does not print it, but the
+            authors' code has it, and its ``feature_weight`` of 50 belongs to that code. False leaves it out.
         learnt_weights: let gradients flow through ``w'_k``, as the authors' code does: the student is then also taught
             to make a teacher it disagrees with look unsure.
         seed: decides the initial weights of ``r_k``.
@@ -48,7 +49,7 @@ class CAMKDLoss(Objective):
         feature_weight: float = 50.0,
         weighting: Literal["confidence", "equal"] = "confidence",
         epochs: int = 240,
-        extra_division: bool = False,
+        extra_division: bool = True,
         learnt_weights: bool = False,
         seed: int = 0,
     ) -> None:
