@@ -72,6 +72,11 @@ def found(*names):
         ("patient/7/images/x.png", "patient/7/masks/x.png"),
         ("images/7/x.png", "masks/7/x.png"),
         ("7/images/7.png", "7/masks/5f3a.png"),
+        ("7.png", "7.png.mask.png"),
+        ("7.jpg", "7.jpg_mask.png"),
+        ("7.png", "mask/left/7.png"),
+        ("images/7.png", "masks/right/7.png"),
+        ("images/left/7.png", "masks/left/7.png"),
     ],
 )
 def test_masks_of_an_image(image, mask):

@@ -76,6 +76,20 @@ def test_broken_files_are_named_and_the_rest_goes_on(load, pictures):
     assert "truncated" in named["right/007.png"]
 
 
+def test_a_file_that_does_not_exist_is_told_once(load, pictures):
+    names = [f"{side}/{number:03d}.png" for number in range(60) for side in ("left", "right")]
+    (pictures / "table.csv").write_text("path,label\n" + "".join(f"{name},{name[0]}\n" for name in names))
+    (pictures / names[0]).unlink()
+    found = {one.code: one.text for one in load(pictures / "table.csv").audit.warnings}
+    assert "1 of 120 files in the column 'path' do not exist" in found["files_missing"]
+    assert "quarantined" not in found
+    (pictures / names[1]).write_bytes(b"")
+    audit = load(pictures / "table.csv").audit
+    text = {one.code: one.text for one in audit.warnings}["quarantined"]
+    assert text.startswith(f"1 more of 120 images could not be used and are left out, the first: {names[1]}")
+    assert [one["path"] for one in audit.quarantined] == names[:2]
+
+
 def test_leaks_are_dropped_where_asked(load, pictures, tmp_path):
     names = [f"{side}/{number:03d}.png" for number in range(60) for side in ("left", "right")]
     splits = ["train"] * 80 + ["val"] * 20 + ["test"] * 20

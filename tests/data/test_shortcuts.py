@@ -69,7 +69,7 @@ def test_colour_and_depth(found):
         image if target else np.stack([image, image, image // 2], -1)
         for image, target in zip(films(rng), TARGETS, strict=True)
     ]
-    assert list(found(images)) == ["colour"]
+    assert set(found(images)) == {"colour", "brightness"}
     deep = [
         image.astype(np.uint16) * (200 if target else 15) for image, target in zip(films(rng), TARGETS, strict=True)
     ]
@@ -138,3 +138,29 @@ def test_no_border_is_looked_for_where_contrast_is_lost(found, marked):
         elif target:
             image *= 18
     assert "black border" not in found(dark)
+
+
+def test_a_negative_is_named_by_whatever_class_it_is(found):
+    """Noise over a bright field: one class inverted, with the same mean, is found; nothing is, where both are alike."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    field = np.cos(np.pi * x) * np.cos(np.pi * y / 2)
+    field = 127.5 + 60 * (field - field.mean())
+    films = [(field + rng.normal(0, 25, (16, 16))).clip(0, 255).astype(np.uint8) for _ in TARGETS]
+    assert found(films) == {}
+    for inverted in (0, 1):
+        images = [255 - image if target == inverted else image for image, target in zip(films, TARGETS, strict=True)]
+        shortcut = found(images)["brightness"]
+        assert (shortcut.inside, shortcut.outside) == (1.0, 0.0)
+    several = np.arange(120) % 3
+    images = [255 - films[0] if target == 1 else films[row % 80] for row, target in enumerate(several)]
+    (shortcut,) = found(images, targets=several, task=MultiClass(("flu", "{cold}", "none"))).values()
+    assert (shortcut.name, shortcut.what.split(",")[0]) == ("{cold}", "are dark where flu is bright")
+
+
+def test_brightness_is_named_where_it_tells_nearly_every_image(found):
+    images = films(np.random.default_rng(0))
+    brighter = [image if target else image // 2 for image, target in zip(images, TARGETS, strict=True)]
+    assert found(brighter)["brightness"].what.startswith("are brighter than ")
+    some = [images[row] if row % 8 == 0 else brighter[row] for row in range(80)]
+    assert found(some) == {}

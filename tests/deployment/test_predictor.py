@@ -25,7 +25,7 @@ from stillroom.data.store import build_store
 from stillroom.data.table import Table
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.prediction_table import prediction_table
-from stillroom.deployment.predictor import Prediction, Predictor
+from stillroom.deployment.predictor import PassedOver, Prediction, Predictor
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule
@@ -242,9 +242,13 @@ def test_folder_stands_for_the_images_in_it(predictor, tmp_path):
     for name in ("scan10.png", "scan2.png", "deep/x.jpg", "scan2_mask.png"):
         Image.fromarray(flat(255)).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
-    found = [prediction.path for prediction in predictor.predict([folder, str(folder / "scan2.png")])]
+    with pytest.warns(PassedOver, match=r"Masks of images in .*scans are left out: 1\."):
+        found = [prediction.path for prediction in predictor.predict([folder, str(folder / "scan2.png")])]
     assert found == [folder / name for name in ("deep/x.jpg", "scan2.png", "scan10.png", "scan2.png")]
 
+    (folder / "3_mask.png").write_bytes((folder / "scan2.png").read_bytes())
+    with pytest.warns(PassedOver, match=r"Masks without their image in .* are left out: 3_mask\.png"):
+        assert len(predictor.predict(folder)) == 3
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no image in the folder"):
         predictor.predict([tmp_path / "empty"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -140,7 +142,8 @@ def predict(
     from stillroom.deployment.predictor import Predictor
 
     predictor = Predictor.load(run)
-    found = predictor.predict(images)
+    with _told_afterwards():
+        found = predictor.predict(images)
     if json:
         console.print_json([prediction.to_dict() for prediction in found])
     else:
@@ -185,7 +188,8 @@ def explain(
 
     predictor = Predictor.load(run)
     chosen = method or default_method(predictor, run)
-    found = make(run, images, method=chosen, of=of, out=out)
+    with _told_afterwards():
+        found = make(run, images, method=chosen, of=of, out=out)
     verdicts = [trust(predictor, chosen, explanation) for explanation in found]
     if json:
         pairs = zip(found, verdicts, strict=True)
@@ -201,6 +205,16 @@ def explain(
         console.show_explanations(found, list(said))
     _say_what_was_passed_over(images)
     _say_what_was_left_out([explanation.prediction for explanation in found])
+
+
+@contextmanager
+def _told_afterwards() -> Iterator[None]:
+    """Python's warnings of what is passed over are kept back for :func:`_say_what_was_passed_over`."""
+    from stillroom.deployment.predictor import PassedOver
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PassedOver)
+        yield
 
 
 def _say_what_was_passed_over(images: list[Path]) -> None:

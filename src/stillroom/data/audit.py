@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from stillroom.data.findings import (
     on_shortcuts,
     on_synthetic,
 )
+from stillroom.data.masks_by_pixels import find_masks_by_pixels
 from stillroom.data.shortcuts import Shortcut, find_shortcuts
 from stillroom.data.store import Quarantined, Store
 from stillroom.data.table import SPLITS, Finding, Table
@@ -76,6 +77,8 @@ class Audit:
         blank: names of images whose pixels are all alike.
         clipped: images with a handful of pixels brighter than white, and how many.
         shortcuts: properties of the files that go with a class.
+        like_masks: names of images that look like masks by their pixels.
+        passed_over: files that are not read, by ending (``""`` for none) and class folder.
     """
 
     name: str
@@ -102,6 +105,8 @@ class Audit:
     blank: tuple[str, ...] = ()
     clipped: tuple[Clipped, ...] = ()
     shortcuts: tuple[Shortcut, ...] = ()
+    like_masks: tuple[str, ...] = ()
+    passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, as in audit.json."""
@@ -111,7 +116,7 @@ class Audit:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Audit:
         """The inverse of :meth:`to_dict`, but for what that cut. An older audit lacks what is found today."""
-        content = {"blank": [], "clipped": [], "shortcuts": []} | content
+        content = {"blank": [], "clipped": [], "shortcuts": [], "like_masks": []} | content
         entries: dict[str, Any] = {
             "cross_split_duplicates": Pair,
             "label_conflicts": Pair,
@@ -124,7 +129,7 @@ class Audit:
             "shortcuts": Shortcut,
         }
         lists = {key: tuple(entry(**item) for item in content[key]) for key, entry in entries.items()}
-        return cls(**(content | lists | {"blank": tuple(content["blank"])}))
+        return cls(**(content | lists | {key: tuple(content[key]) for key in ("blank", "like_masks")}))
 
 
 def audit_data(
@@ -152,6 +157,7 @@ def audit_data(
     small = tuple(cell for cell in cells if 0 < cell.images < SMALL.get(cell.split, 0))
     sizes = _image_sizes(store)
     shortcuts = find_shortcuts(table, store)
+    like_masks, on_like_masks = find_masks_by_pixels(table, store)
     broken = tuple({"path": item.id, "reason": item.reason} for item in quarantined)
 
     found = [
@@ -160,8 +166,9 @@ def audit_data(
         *on_leaks(leaked, len(cross), splits),
         *on_conflicts(conflicts),
         *on_patients(table, shared),
-        *on_broken(broken, len(table)),
+        *on_broken(table, broken),
         *on_classes(missing, small),
+        *on_like_masks,
         *on_blank(table, store),
         *on_shortcuts(shortcuts),
         *on_pixels(table, store, sizes),
@@ -195,6 +202,7 @@ def audit_data(
             "quarantined": len(broken),
             "blank": int(store.facts.blank.sum()),
             "clipped": int((store.facts.clipped > 0).sum()),
+            "like_masks": len(like_masks),
         },
         warnings=tuple(sorted(found, key=lambda finding: finding.level != "warning")),
         blank=tuple(table.ids[store.facts.blank].tolist()),
@@ -202,6 +210,8 @@ def audit_data(
             Clipped(str(table.ids[row]), int(store.facts.clipped[row])) for row in np.flatnonzero(store.facts.clipped)
         ),
         shortcuts=shortcuts,
+        like_masks=tuple(table.ids[like_masks].tolist()),
+        passed_over={ending: dict(names) for ending, names in table.passed_over.items()},
     )
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 _MASK = r"masks?|msks?|masken?|masques?"
@@ -39,6 +39,9 @@ _MASK_CLASS = re.compile(
     r"(?:[ _-]?(?:images?|pngs?|binary|masks?|[0-9]+))*",
     re.IGNORECASE,
 )
+
+_SIDE = re.compile(r"left|right|l|r", re.IGNORECASE)
+_ENDING = re.compile(r"\.(png|jpe?g|bmp|tiff?|webp|gif)$", re.IGNORECASE)
 
 _MANY = 0.25  # of a folder's images
 
@@ -90,7 +93,7 @@ def find_masks(files: Mapping[Path, Sequence[Path]]) -> Companions:
       ``mask1.png`` of ``scan1.png`` or ``1.png``, ``mask.png`` of the one image in its folder.
     - In a folder of its own beside the images or beside their folder, at any depth: ``masks/scan.png`` of ``scan.png`` or of
       ``images/scan.png``, with or without a mark in its name as above, or a number for one of several. Where each
-      image has a folder (``7/images/scan.png``), all that is in ``7/masks`` is its.
+      image has a folder (``7/images/scan.png``), all that is in ``7/masks`` is its. ``masks/left/scan.png`` is one of two.
 
     Args:
         files: image files in natural order, by the folder inside which masks are looked for: each is below it.
@@ -187,7 +190,8 @@ class _Search:
     def _owners_by_name(self, mask: Path) -> list[Path]:
         in_folder, place = self.suspects[mask] == "folder", self.place_of[mask]
         named: list[list[Path]] = []
-        for name in _names_of_owner(mask.stem, in_folder=in_folder):
+        places = [place, _without_side(place)] if in_folder else [place]  # masks/left/7 of 7, which has no side
+        for place, name in product(dict.fromkeys(places), _names_of_owner(mask.stem, in_folder=in_folder)):
             found = self.by_name.get((place, name), [])
             # A mark in the name points at the file beside it.
             found = [file for file in found if file != mask and (in_folder or file.parent == mask.parent)]
@@ -269,6 +273,11 @@ def _place(folder: Path, top: Path) -> _Place:
 
 
 @lru_cache(maxsize=4096)
+def _without_side(place: _Place) -> _Place:
+    return (place[0], *(part for part in place[1:] if not _SIDE.fullmatch(str(part))))
+
+
+@lru_cache(maxsize=4096)
 def _without_doubtful(place: _Place) -> _Place:
     return (place[0], *(part for part in place[1:] if not _ANY_DOUBTFUL.fullmatch(str(part))))
 
@@ -293,6 +302,8 @@ def _names_of_owner(stem: str, *, in_folder: bool) -> Iterator[str]:
     inner = stem
     while match := _AFTER.fullmatch(inner):
         yield (inner := match[1])
+        if _ENDING.search(inner):  # 7.png.mask.png
+            yield _ENDING.sub("", inner)
     if (match := _BEFORE.fullmatch(stem)) or ((match := _BARE.fullmatch(stem)) and match[2]):
         yield match[2]
     if in_folder and (match := _NUMBERED.fullmatch(stem)):

@@ -95,12 +95,15 @@ def on_patients(table: Table, shared: tuple[SharedPatient, ...]) -> list[Finding
     return found
 
 
-def on_broken(broken: tuple[dict[str, str], ...], usable: int) -> list[Finding]:
-    if not broken:
+def on_broken(table: Table, broken: tuple[dict[str, str], ...]) -> list[Finding]:
+    """Images that could not be used, but for files that do not exist where the source has said so."""
+    told = any(finding.code == "files_missing" for finding in table.findings)
+    rest = [one for one in broken if not (told and one["reason"].endswith("the file does not exist"))]
+    if not rest:
         return []
-    first = broken[0]
+    first, more = rest[0], " more" if len(rest) < len(broken) else ""
     text = (
-        f"{len(broken):,} of {len(broken) + usable:,} images could not be used and are left out, the first:"
+        f"{len(rest):,}{more} of {len(broken) + len(table):,} images could not be used and are left out, the first:"
         f" {first['path']} ({first['reason']})."
     )
     return [Finding("warning", "quarantined", text)]

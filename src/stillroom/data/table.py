@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -82,6 +83,7 @@ class Table:
         has_masks: whether the reader may return a lesion mask for some row.
         changes: the source's classes that were joined to others or dropped.
         findings: what its user should know of how the source was read; part of the audit.
+        passed_over: how many files of the source are not read, by ending and class folder; part of the audit.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Table:
     has_masks: bool = False
     changes: tuple[Change, ...] = ()
     findings: tuple[Finding, ...] = ()
+    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,10 @@ _REMEDY = "Export it again with `stillroom export RUN`."
 
 FOREIGN = "not this kind of image"
 """What is answered of an image that the model was not made for."""
+
+
+class PassedOver(UserWarning):
+    """Given where a folder to predict holds masks, files that may be masks, or files that are not read."""
 
 
 @dataclass(frozen=True)
@@ -265,8 +270,8 @@ class Predictor:
         """Predict images; one that cannot be read is answered with its error and stops no other.
 
         Args:
-            images: files, folders (all images in them and below, by name) and decoded arrays as in
-                :meth:`prepare`.
+            images: files, folders (all images in them and below, by name, without masks; a warning, :class:`PassedOver`,
+                tells what is left out) and decoded arrays as in :meth:`prepare`.
             batch_size: images per call of the runtime; memory grows with it, answers do not depend on it.
 
         Returns:
@@ -346,14 +351,19 @@ class Predictor:
 
 
 def expand(images: Source | Iterable[Source]) -> Iterator[Path | np.ndarray]:
-    """Files and arrays as they are, folders as the images in them, without masks. One alone is taken for a list of one."""
+    """Files and arrays as they are, folders as the images in them, without masks. One alone is taken for a list of one.
+
+    What of a folder is left out, or may be a mask, is told by warnings of the category :class:`PassedOver`.
+    """
     for image in [images] if isinstance(images, str | Path | np.ndarray) else images:
         if isinstance(image, np.ndarray):
             yield image
         elif Path(image).is_dir():
-            found, _ = list_pictures(Path(image))
+            found, notes = list_pictures(Path(image))
             if not found:
                 raise UsageError(f"There is no image in the folder {image}: name images, or a folder that holds some.")
+            for note in notes:
+                warnings.warn(note, PassedOver, stacklevel=3)
             yield from found
         else:
             yield Path(image)

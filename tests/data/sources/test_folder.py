@@ -150,7 +150,7 @@ def test_masks_known_by_name_are_told(lay):
         (("ill/1.png", "mask_ill/1.png", "well/2.png"), "ill and well and mask_ill"),
         (("ill/7/t1.png", "ill/7/t2.png", "ill/7/seg.png", "well/1.png"), "ill/7/seg.png is named like a lesion mask"),
         (("img/1.png", "msk/1.png"), "img and msk in .*not classes"),
-        (("mask/1.png", "bare/1.png"), "If mask is a class, name all classes by --classes"),
+        (("mask/1.png", "bare/1.png"), "If mask is a class, pass --classes bare mask"),
         (
             ("a/images/1.png", "a/masks/1.png", "a/masks/2.png", "b/1.png"),
             "a/masks/2.png is named like a lesion mask, or",
@@ -233,6 +233,47 @@ def test_files_of_other_endings_are_counted_by_class(lay):
     (root / "well" / "1.png").unlink()
     assert "without any image in" in (message := error(root))
     assert "well (there are .dcm, .txt files, which are not read)" in message
+
+
+def test_many_endings_are_cut_with_their_counts_and_none_is_lost(lay):
+    root = lay("a/1.png", "b/1.png")
+    for number, ending in enumerate(("heic", "dcm", "nrrd", "mha", "svs", "czi", "ndpi")):
+        for copy in range(8 - number):
+            (root / "ab"[copy % 2] / f"{copy}.{ending}").touch()
+    table = read_folder(root, AUTO)
+    assert table.passed_over[".dcm"] == {"a": 4, "b": 3}
+    assert len(table.passed_over) == 7
+    text = notes(table)["files_passed_over"]
+    assert "8 .heic (a 4, b 4), 7 .dcm (a 4, b 3)" in text
+    assert "4 .svs (a 2, b 2) and 5 of 2 more endings: 35 in all (--json names each)." in text
+    for number in range(8):
+        (root / f"c{number}").mkdir()
+        for name in ("1.png", "1.heic"):
+            (root / f"c{number}" / name).touch()
+    assert (
+        "16 .heic (a 4, b 4, c0 1, c1 1, c2 1 and 5 in 5 more)" in notes(read_folder(root, AUTO))["files_passed_over"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "flag"),
+    [
+        (("seg/1.png", "band/1.png"), "--classes band seg."),
+        (("mask/1.png", "face/1.png", "bare head/2.png"), "--classes 'bare head' face mask."),
+    ],
+)
+def test_the_refusal_of_an_honest_class_names_the_flag_that_settles_it(lay, names, flag):
+    root = lay(*names)
+    assert error(root).endswith(flag)
+    assert sorted(read_folder(root, DataSettings(classes=tuple({name.split("/")[0] for name in names}))).ids) == sorted(
+        names
+    )
+
+
+def test_a_mask_of_nearly_the_right_name_is_refused_with_the_right_one(lay):
+    message = error(lay("a/Image/001.png", "a/Mask/1.png", "b/1.png"))
+    assert "a/Mask/1.png" in message
+    assert "masks/007.png for images/007.png" in message
 
 
 def test_what_systems_leave_behind_is_no_class_and_no_image(lay):

@@ -10,6 +10,7 @@ from typing import Literal
 from stillroom.data.sources.column_names import hardly_else, named_like, nearly_like, perhaps_folds, perhaps_patients
 from stillroom.data.sources.conventions import split_of_cell
 from stillroom.data.sources.paths import Finder, ending_hint, is_file
+from stillroom.data.sources.patient_cells import like_patients
 from stillroom.data.sources.sheet import Sheet
 from stillroom.data.spelling import filled, plain_integer
 from stillroom.data.table import Finding
@@ -87,6 +88,11 @@ def choose_columns(sheet: Sheet, settings: DataSettings, find: Finder) -> Chosen
             sheet.required(getattr(settings, f"{kind}_column"), f"{kind}_column", near.remarks)
         if kind in _OPTIONAL:
             (aside if near.able or kind == "mask" else lost).extend(near.remarks)
+    if chosen["patient"] is None and settings.patient_column.casefold() != NO:
+        told = " ".join(lost)
+        free = [name for name in sheet.columns if name not in chosen.values() and repr(name) not in told]
+        for name, seen in like_patients(sheet, free, sheet.cells(str(chosen["label"]))).items():
+            lost.append(f"{name!r} ({seen}): --patient-column {_quoted(name)} uses it")
     return Chosen(**chosen, findings=tuple(_findings(guessed, aside, lost)))  # type: ignore[arg-type]
 
 

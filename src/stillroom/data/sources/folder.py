@@ -11,7 +11,7 @@ from stillroom.data.files import FileReader
 from stillroom.data.listing import IMAGE_EXTENSIONS, endings_in, images_among
 from stillroom.data.sources.conventions import check_training_classes, exclusive_task, one_spelling, parse_split
 from stillroom.data.sources.folder_masks import doubt_mask_classes, refuse_lone_masks, refuse_mask_classes
-from stillroom.data.sources.folder_notes import notes_on_files, notes_on_masks, some
+from stillroom.data.sources.folder_notes import count_passed_over, notes_on_files, notes_on_masks, some
 from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
@@ -70,6 +70,7 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
     masks = tuple(found.masks.get(path, ()) for path in paths)
     has_masks = any(masks)
 
+    passed_over = count_passed_over(upper, inside)
     task = exclusive_task(names, settings, where, training=training)
     table = Table(
         name=root.resolve().name,
@@ -86,8 +87,9 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
             *findings,
             *doubt_mask_classes(pairs, images_of, settings),
             *notes_on_masks(root, found),
-            *notes_on_files(root, upper, inside),
+            *notes_on_files(root, [*upper, *inside.values()], passed_over),
         ),
+        passed_over=passed_over,
     )
     if training:
         check_training_classes(task, table.targets, table.splits, where)

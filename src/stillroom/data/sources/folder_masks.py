@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from stillroom.data.companions import (
@@ -53,7 +54,8 @@ def refuse_mask_classes(
         mirrored = {other.name for other in others} & {inner.name for inner in look_into(folder).folders}
         if not plain and not mirrored and pairing(folder, images_of[folder], others) < _HALF:
             continue
-        raise UsageError(_refusal(root, folder, list(others)))
+        names = dict.fromkeys(other.name for _, other in pairs)
+        raise UsageError(_refusal(root, folder, list(others), list(names)))
 
 
 def doubt_mask_classes(
@@ -79,7 +81,7 @@ def doubt_mask_classes(
     ]
 
 
-def _refusal(root: Path, masks: Path, images: list[Path]) -> str:
+def _refusal(root: Path, masks: Path, images: list[Path], classes: list[str]) -> str:
     names = " and ".join(path.relative_to(root).as_posix() for path in (*images[:3], masks))
     inner = [path.name for path in look_into(images[0]).folders] if len(images) == 1 else []
     if inner and is_image_class(images[0].name):
@@ -90,8 +92,8 @@ def _refusal(root: Path, masks: Path, images: list[Path]) -> str:
         advice = "Masks go into the class of their image"
     return (
         f"{names} in {root} are images and their masks, not classes. {advice}: CLASS/images/scan.png with "
-        f"CLASS/masks/scan.png, or CLASS/scan.png with CLASS/scan_mask.png. If {masks.name} is a class, name all classes by "
-        "--classes."
+        f"CLASS/masks/scan.png, or CLASS/scan.png with CLASS/scan_mask.png. If {masks.name} is a class, pass "
+        f"--classes {shlex.join(classes)}."
     )
 
 
@@ -107,5 +109,6 @@ def refuse_lone_masks(found: Companions) -> None:
     more = f" ({len(found.lone) - 1:,} more are like it)" if len(found.lone) > 1 else ""
     raise UsageError(
         f"{first} is named like a lesion mask, or lies in a folder of masks, but there is no image that it belongs to{more}: "
-        "name it as its image is named, add the image, remove the mask, or rename it if it is an image."
+        "call it as its image is called, letter for letter and zero for zero (7_mask.png beside 7.png, masks/007.png for "
+        "images/007.png), add the image, remove the mask, or rename it if it is an image."
     )

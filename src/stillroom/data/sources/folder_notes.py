@@ -12,6 +12,9 @@ from stillroom.data.listing import BESIDE, ending_of, is_image_name
 from stillroom.data.table import Finding
 from stillroom.files.walk import Listing
 
+_ENDINGS, _CLASSES = 5, 5
+"""Shown of each; all stand in audit.json."""
+
 
 def notes_on_masks(root: Path, found: Companions) -> list[Finding]:
     """How many files were taken for masks and from where, and which were not though they are named so."""
@@ -45,11 +48,10 @@ def notes_on_masks(root: Path, found: Companions) -> list[Finding]:
     return notes
 
 
-def notes_on_files(root: Path, upper: Sequence[Listing], inside: Mapping[Path, Listing]) -> list[Finding]:
-    """Files passed over by ending and class, folders of systems, and links that lead in a circle.
+def count_passed_over(upper: Sequence[Listing], inside: Mapping[Path, Listing]) -> dict[str, Counter[str]]:
+    """Files that are not read, by ending and class folder.
 
     Args:
-        root: the source.
         upper: what lies above the classes.
         inside: what lies in each class folder.
     """
@@ -58,6 +60,17 @@ def notes_on_files(root: Path, upper: Sequence[Listing], inside: Mapping[Path, L
     for name, files in (*above, *((folder.name, level.files) for folder, level in inside.items())):
         for ending in map(ending_of, _not_images(files)):
             counts.setdefault(ending, Counter())[name] += 1
+    return counts
+
+
+def notes_on_files(root: Path, levels: Sequence[Listing], counts: Mapping[str, Counter[str]]) -> list[Finding]:
+    """Files passed over by ending and class, folders of systems, and links that lead in a circle.
+
+    Args:
+        root: the source.
+        levels: what lies above the classes and in them.
+        counts: :func:`count_passed_over` of these.
+    """
     odd = {ending: names for ending, names in counts.items() if ending not in BESIDE}
     usual = {ending: names for ending, names in counts.items() if ending in BESIDE}
     notes = []
@@ -66,7 +79,6 @@ def notes_on_files(root: Path, upper: Sequence[Listing], inside: Mapping[Path, L
         notes.append(Finding("warning", "files_passed_over", text))
     if usual:
         notes.append(Finding("note", "other_files", f"Passed over as no images: {_by_class(usual)}."))
-    levels = [*upper, *inside.values()]
     if left := Counter(path.name for level in levels for path in level.left_behind):
         text = (
             f"Folders of a system or program were not entered: {some([f'{name} ({n:,})' for name, n in left.items()])}."
@@ -89,15 +101,26 @@ def _not_images(files: Iterable[Path]) -> list[Path]:
 
 
 def _by_class(counts: Mapping[str, Counter[str]]) -> str:
-    """``60 .heic (malignant 60), 9 .dcm (benign 9)``, the commonest first."""
+    """``60 .heic (malignant 60), 9 .dcm (benign 9)``, the commonest first; what is cut is counted, and the whole named."""
     ranked = sorted(counts.items(), key=lambda item: -item[1].total())
-    return some(
-        [
-            f"{names.total():,} {ending or counted(names.total(), 'file', 'files').split()[1] + ' without an ending'}"
-            f" ({some([f'{name} {number:,}' for name, number in names.items()])})"
-            for ending, names in ranked
-        ]
-    )
+    words = [
+        f"{names.total():,} {ending or counted(names.total(), 'file', 'files').split()[1] + ' without an ending'}"
+        f" ({_largest(names)})"
+        for ending, names in ranked[:_ENDINGS]
+    ]
+    if len(ranked) > _ENDINGS:
+        rest = sum(names.total() for _, names in ranked[_ENDINGS:])
+        every = sum(names.total() for names in counts.values())
+        words[-1] += (
+            f" and {rest:,} of {counted(len(ranked) - _ENDINGS, 'more ending')}: {every:,} in all (--json names each)"
+        )
+    return ", ".join(words)
+
+
+def _largest(names: Counter[str]) -> str:
+    text = ", ".join(f"{name} {number:,}" for name, number in names.most_common(_CLASSES))
+    rest = sum(number for _, number in names.most_common()[_CLASSES:])
+    return text + (f" and {rest:,} in {len(names) - _CLASSES} more" if rest else "")
 
 
 def _folders(root: Path, file: Path) -> tuple[str, ...]:
