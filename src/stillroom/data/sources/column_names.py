@@ -22,10 +22,11 @@ _ABROAD = """patientennummer patientnummer patientenid idpaciente pacienteid pac
     患者id 患者番号 患者编号 病人id 病人编号 受试者编号 пациент идпациента 환자id 환자번호"""
 _ABOUT = """age sex gender position race ethnic weight height size birth dob date year bmi type status orient history count
     smok comment note diagnos group class label finding country site inpatient outpatient"""
-_ABOUT_IMAGES = """center centre hospital clinic institut manufacturer vendor device scanner camera machine model view lateral
-    side projection modality protocol plane slice frame width columns rows pixel spacing resolution exposure kvp mas dose path
-    file image url score count length angle time hour month day split fold train time batch region zone city zip post alter
-    edad grade stage level severity pathology histolog subtype type code_meaning description text report annotat reader rater"""
+_ABOUT_IMAGES = """center centre hospital clinic institut manufacturer vendor device scanner camera machine
+    model view lateral side projection modality protocol plane slice frame width columns rows pixel spacing
+    resolution exposure kvp mas dose path file image url score count length angle time hour month day split
+    fold train time batch region zone city zip post alter edad grade stage level severity pathology histolog
+    subtype type code_meaning description text report annotat reader rater"""
 _ENDS = "id ids no nr num number code key uid uuid name identifier pseudonym hash index idx"
 _OFTEN_ELSE = "set sets setname dataset phase stage usage mode purpose group valid"
 _WRITTEN = {
