@@ -347,8 +347,8 @@ def _run_folder() -> Iterator[str]:
     yield (
         "By name, a role's part of `faithfulness` holds `deletion_blur`, `insertion_blur` and `gap_blur`, "
         "`deletion_mean`, `insertion_mean` and `gap_mean`, then `gap`, `drop`, `increase`, `road` (of images up to 224 px), "
-        "`controls`, `advantage`, `sanity`, "
-        "`faithful` and `reasons`. The trivial maps are `centre`, `edges` and `random`."
+        "`controls`, `advantage`, `reach`, `sanity`, `verdict`, `faithful`, `reasons`, `unit`, `units` and `needed`. "
+        "The trivial maps are `centre`, `edges` and `random`."
     )
     yield f"**Robustness.** {_returns(robustness)}"
     yield _list(robustness)

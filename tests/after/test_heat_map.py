@@ -14,6 +14,7 @@ from stillroom import UsageError
 from stillroom.after.heat_map import METHODS, UNTESTED, explain, trust
 from stillroom.data.geometry import on_original
 from stillroom.deployment.edge_maps import edge_map
+from stillroom.explanation.claims import FAITHFUL, VERDICTS
 from stillroom.explanation.heat_maps import heat_maps
 from stillroom.explanation.overlay import overlay
 from stillroom.run.stages.export import export_student
@@ -182,8 +183,8 @@ def test_a_foreign_image_is_explained_and_called_foreign(tiny_run, tmp_path):
 def test_trust_repeats_what_was_tested_and_says_where_nothing_was(tiny_run, monkeypatch):
     predictor, figures = tiny_run.predictor(), tiny_run.metrics["explanation"]
     statement = f"{figures['statement']['student']} {figures['faithfulness']['student']['reasons'][0]}"
-    faithful = tiny_run.metrics["explanation"]["faithfulness"]["student"]["faithful"]
-    assert trust(predictor, "score_cam") == (faithful, statement)
+    verdict = tiny_run.metrics["explanation"]["faithfulness"]["student"]["verdict"]
+    assert trust(predictor, "score_cam") == (verdict, statement)
     other = trust(predictor, "eigen_cam")
     assert other[0] is None
     assert other[1] == f"Maps by eigen_cam were not tested. Of those by score_cam, which were: {statement}"
@@ -193,7 +194,7 @@ def test_trust_repeats_what_was_tested_and_says_where_nothing_was(tiny_run, monk
 
 
 def test_trust_ends_where_the_test_of_faithfulness_ended(tiny_run, picture_folder, tmp_path, monkeypatch):
-    """Tested were maps of the class decided for, of images of the model's kind."""
+    """Tested were maps of the class decided for, where that is positive, of images of the model's kind."""
     predictor, image = tiny_run.predictor(), picture_folder / "left" / "000.png"
     Image.fromarray(np.indices((64, 64)).sum(axis=0).astype(np.uint8) % 2 * 255).save(tmp_path / "odd.png")
     odd = explained(tiny_run.path, [tmp_path / "odd.png"], out=tmp_path / "out")[0]
@@ -201,25 +202,39 @@ def test_trust_ends_where_the_test_of_faithfulness_ended(tiny_run, picture_folde
     assert odd.prediction.foreign
     own = pair["left"].prediction
     assert not own.foreign
-    (decided,) = own.decision
-    other = next(name for name in pair if name != decided)
+    positive, negative = (
+        replace(own, decision=(decided,), probabilities=dict(zip(pair, values, strict=True)))
+        for decided, values in (("right", (0.1, 0.9)), ("left", (0.9, 0.1)))
+    )
+    healthy = replace(pair["left"], prediction=negative)
+    pair = {name: replace(explanation, prediction=positive) for name, explanation in pair.items()}
+    decided, other = "right", "left"
     gone = explained(tiny_run.path, [tmp_path / "gone.png"], out=tmp_path / "out")[0]
 
     tested = dict(predictor.metadata.explanation)
-    yes, no = ({**tested, "faithful": faithful, "statement": "Tested."} for faithful in (True, False))
+    yes, no, unclear = ({**tested, "verdict": verdict, "statement": "Tested."} for verdict in VERDICTS)
     monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=yes))
-    assert trust(predictor, tested["method"]) == (True, "Tested.")
-    assert trust(predictor, tested["method"], pair[decided]) == (True, "Tested.")
-    assert trust(predictor, tested["method"], gone) == (True, "Tested.")
+    assert trust(predictor, tested["method"]) == (FAITHFUL, "Tested.")
+    assert trust(predictor, tested["method"], pair[decided]) == (FAITHFUL, "Tested.")
+    assert trust(predictor, tested["method"], gone) == (FAITHFUL, "Tested.")
     assert trust(predictor, tested["method"], odd) == (None, "Maps of images of another kind were not tested.")
     assert trust(predictor, tested["method"], pair[other]) == (
         None,
         "Maps of classes that the model does not decide for were not tested.",
     )
+    assert trust(predictor, tested["method"], healthy) == (
+        None,
+        "Maps of negative answers were not tested: that nothing is there has no place.",
+    )
     # What is not faithful on the model's own images is not to be trusted on others.
-    monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=no))
-    for explanation in (None, pair[decided], pair[other], odd, gone):
-        assert trust(predictor, tested["method"], explanation) == (False, "Tested.")
+    for told, verdict in ((no, VERDICTS[1]), (unclear, VERDICTS[2])):
+        monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=told))
+        for explanation in (None, pair[decided], pair[other], odd, gone, healthy):
+            assert trust(predictor, tested["method"], explanation) == (verdict, "Tested.")
+    # A file of before there were three verdicts judged all answers.
+    old = {name: value for name, value in tested.items() if name != "verdict"} | {"faithful": True, "statement": "Old."}
+    monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=old))
+    assert trust(predictor, tested["method"], healthy) == (FAITHFUL, "Old.")
 
 
 def test_files_are_named_after_a_method_that_is_not_the_default(tiny_run, pictures, tmp_path):

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from stillroom.cli.app import main
+from stillroom.explanation.claims import FAITHFUL, NOT_FAITHFUL, NOT_SHOWN
 from stillroom.files.digests import begin_ledger, record
 
 QUICK = [
@@ -255,7 +256,7 @@ def test_figures_are_not_broken_over_lines(stillroom, finished):
         ),
         (
             ["explain", "{run}", "{pictures}/left/000.png"],
-            {"answer", "class", "picture", "array", "faithful", "statement"},
+            {"answer", "class", "picture", "array", "verdict", "faithful", "statement"},
         ),
         (["evaluate", "{copy}", "{pictures}/left", "--foreign"], {"auroc", "refused", "images"}),
         (["evaluate", "{copy}", "--corruptions"], {"summary", "clean"}),
@@ -375,7 +376,8 @@ def test_explain_says_how_far_to_trust_it(stillroom, finished, picture_folder, t
     image = picture_folder / "left" / "000.png"
     tested = json.loads((finished / "metrics.json").read_text())["explanation"]
     shown = stillroom("explain", finished, image, "--out", tmp_path).out
-    mark = "" if tested["faithfulness"]["student"]["faithful"] else "maps not faithful: "
+    verdict = tested["faithfulness"]["student"]["verdict"]
+    mark = {FAITHFUL: "", NOT_FAITHFUL: "maps not faithful: ", NOT_SHOWN: "Note: "}[verdict]
     reasons = tested["faithfulness"]["student"]["reasons"]
     assert " ".join([mark + tested["statement"]["student"], *reasons[:1]]) in shown
     other = stillroom("explain", finished, image, "--method", "grad_cam", "--out", tmp_path)
@@ -391,11 +393,11 @@ def test_explain_trusts_a_map_only_where_it_was_tested(stillroom, finished, pict
     """Every image has a verdict of its own; people see each of them once."""
     import onnx
 
-    copy, image = shutil.copytree(finished, tmp_path / "copy"), picture_folder / "left" / "000.png"
+    copy, image = shutil.copytree(finished, tmp_path / "copy"), picture_folder / "right" / "000.png"
     model = onnx.load(copy / "student.onnx")
     for entry in model.metadata_props:
         if entry.key == "stillroom.explanation":
-            tested = json.loads(entry.value) | {"faithful": True, "statement": "The maps are faithful."}
+            tested = json.loads(entry.value) | {"verdict": FAITHFUL, "statement": "The maps are faithful."}
             entry.value = json.dumps(tested)
     reseal(model, copy / "student.onnx")
     Image.new("L", (40, 40), 255).save(tmp_path / "odd.png")

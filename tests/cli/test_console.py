@@ -12,6 +12,7 @@ from stillroom.cli.console import models_table, show_explanations, show_figures,
 from stillroom.deployment.prediction_table import prediction_table
 from stillroom.deployment.predictor import Prediction
 from stillroom.evaluation.metrics import score
+from stillroom.explanation.claims import FAITHFUL, NOT_FAITHFUL, NOT_SHOWN
 from stillroom.models.cards import ModelCard
 from stillroom.task import MultiClass
 
@@ -57,9 +58,9 @@ def test_maps_are_shown_with_what_is_known_of_them(capsys):
         Explanation(prediction, "ill", False, Path("a.ill.png"), Path("a.ill.npy")),
         Explanation(Prediction(Path("b.png"), error="the file is empty")),
     ]
-    show_explanations(found, [(True, "Good."), (False, "Bad [b]."), (None, "Unknown.")])
+    show_explanations(found, [(FAITHFUL, "Good."), (NOT_FAITHFUL, "Bad [b]."), (NOT_SHOWN, "So."), (None, "No.")])
     printed = capsys.readouterr().out
-    assert printed.endswith("Good.\nmaps not faithful: Bad [b].\nNote: Unknown.\n")
+    assert printed.endswith("Good.\nmaps not faithful: Bad [b].\nNote: So.\nNote: No.\n")
     assert "[b]a.png" in printed
     assert "the file is empty" in printed
     assert "without colour" not in printed

@@ -1,79 +1,146 @@
 import pytest
 
-from stillroom.explanation.claims import doubts, notes, statement
-
-WON = {"value": 0.2, "low": 0.1, "high": 0.3}
-OPEN = {"value": 0.02, "low": -0.0104, "high": 0.05}
-NONE = {"value": 0.2, "low": None, "high": None}
-FREE = {"value": 0.1, "low": -0.49, "high": 0.49}
+from stillroom.explanation.claims import (
+    FAITHFUL,
+    FEWEST,
+    LABELS,
+    NOT_FAITHFUL,
+    NOT_SHOWN,
+    VERDICTS,
+    judge,
+    limits,
+    notes,
+    statement,
+    verdict_of,
+)
 
 
 def figure(low, high):
     return {"value": (low + high) / 2, "low": low, "high": high}
 
 
-def test_maps_that_win_everywhere_and_depend_on_the_weights_leave_no_doubt():
-    assert doubts(WON, {"centre": WON, "edges": WON}, FREE, 20, "image") == []
+WON, NONE = figure(0.1, 0.3), {"value": 0.2, "low": None, "high": None}
+FREE = figure(-0.49, 0.49)
 
 
-def test_each_doubt_is_named_with_its_numbers():
-    found = doubts(OPEN, {"centre": OPEN, "edges": WON, "random": NONE}, figure(0.3, 0.5), 19, "patient")
-    assert found == [
-        "They are of 19 patients only; nothing is claimed of fewer than 20.",
-        "What they show may move the answer by too little: insertion minus deletion is 0.020 (95 % interval -0.010 to "
-        "0.050), and its interval must lie above 0.02.",
-        "They are not shown to beat the trivial map centre: the difference of the gaps is 0.020 (95 % interval -0.010 to "
-        "0.050).",
-        "Their advantage over the trivial map random has no interval.",
-        "They may hardly depend on what the network learnt: with random weights it draws maps that correlate with them by "
-        "0.400 (95 % interval 0.300 to 0.500), and the limit is 0.5.",
+def judged(gap=WON, reach=0.5, advantage=None, correlation=FREE, units=24, unit="image"):
+    return judge(gap, reach, advantage or {"centre": WON, "edges": WON}, correlation, units, unit)
+
+
+def test_there_are_three_verdicts_and_a_word_for_each():
+    assert VERDICTS == ("faithful", "not faithful", "not shown: too few images")
+    assert list(LABELS.values()) == ["maps faithful", "maps not faithful", "not shown: too few images"]
+
+
+def test_maps_that_move_the_answer_and_depend_on_the_weights_are_faithful():
+    assert judged() == judged(gap=figure(0.051, 0.9))
+    assert (judged().verdict, judged().reasons, judged().needed) == (FAITHFUL, [], None)
+
+
+def test_what_counts_is_a_share_of_what_there_is_to_lose():
+    assert limits(0.5) == (0.05, 0.15)
+    assert limits(0.0) == limits(-0.3) == (0.02, 0.06)
+    for reach, verdict in ((0.9, FAITHFUL), (1.0, NOT_SHOWN)):
+        assert judged(gap=figure(0.095, 0.4), reach=reach).verdict == verdict
+
+
+def test_where_the_interval_is_narrower_than_the_limits_are_apart_there_is_a_verdict():
+    for value in (0.0, 0.05, 0.1, 0.15, 0.2):
+        assert judged(gap=figure(value - 0.0499, value + 0.0499)).verdict != NOT_SHOWN
+    # Four times as many images make it half as wide, and so many are asked for.
+    found = judged(gap=figure(0.0, 0.2), units=20)
+    assert (found.verdict, found.needed) == (NOT_SHOWN, 80)
+
+
+def test_what_is_shown_to_move_nothing_is_not_faithful():
+    found = judged(gap=figure(-0.05, 0.14))
+    assert (found.verdict, found.needed) == (NOT_FAITHFUL, None)
+    assert found.reasons == [
+        "What they show moves the answer by too little: insertion minus deletion is 0.045 (95 % interval -0.050 to 0.140), "
+        "and hiding everything takes 0.500 from the answer: the interval must lie above 0.050."
     ]
 
 
-def test_one_image_is_one_image():
-    (reason,) = doubts(WON, {"centre": WON}, FREE, 1, "image")
-    assert reason == "They are of 1 image only; nothing is claimed of fewer than 20."
+def test_a_tie_with_a_trivial_map_is_no_fault_and_a_defeat_is():
+    tie, lost, unclear = figure(-0.04, 0.02), figure(-0.2, -0.01), figure(-0.1, 0.1)
+    assert judged(advantage={"centre": tie, "edges": WON}).verdict == FAITHFUL
+    found = judged(advantage={"centre": tie, "edges": lost})
+    assert found.verdict == NOT_FAITHFUL
+    assert found.reasons == [
+        "The trivial map edges finds better what moves the answer: the difference of the gaps is -0.105 (95 % interval "
+        "-0.200 to -0.010), and its interval must lie above -0.050."
+    ]
+    found = judged(advantage={"centre": unclear, "edges": WON}, units=20)
+    assert (found.verdict, found.needed) == (NOT_SHOWN, 320)
+    assert found.reasons[0].startswith("The trivial map centre may find better")
 
 
-def test_the_whole_interval_of_the_gap_must_lie_above_the_limit():
-    assert doubts(figure(0.02, 0.3), {"centre": WON}, FREE, 20, "image") == []
-    for gap in (figure(0.0199, 0.9), figure(-0.3, -0.1), NONE, {"value": None, "low": None, "high": None}):
-        (reason,) = doubts(gap, {"centre": WON}, FREE, 20, "image")
-        assert reason.startswith("What they show may move the answer by too little")
-    assert "is not defined, and" in reason
+@pytest.mark.parametrize(
+    ("correlation", "verdict", "needed"),
+    [
+        (figure(0.1, 0.499), FAITHFUL, None),
+        (figure(0.1, 0.5), NOT_SHOWN, 24),  # 24 * (0.2 / 0.2)^2, but more than there are
+        (figure(0.2, 0.6), NOT_SHOWN, 96),
+        (figure(0.4, 0.6), NOT_FAITHFUL, None),
+        (figure(-0.9, -0.6), NOT_FAITHFUL, None),
+    ],
+)
+def test_the_correlation_with_random_weights_must_be_small_in_size(correlation, verdict, needed):
+    found = judged(correlation=correlation)
+    assert found.verdict == verdict
+    assert found.needed in (needed, None)
+    if verdict != FAITHFUL:
+        assert "hardly depend on what the network learnt" in found.reasons[0]
 
 
-@pytest.mark.parametrize("low", [0.0, -0.1])
-def test_a_tie_with_a_trivial_map_is_no_victory(low):
-    (reason,) = doubts(WON, {"centre": figure(low, 0.4), "edges": WON}, FREE, 20, "image")
-    assert "beat the trivial map centre" in reason
+def test_what_is_wrong_comes_before_what_is_unclear():
+    found = judged(gap=figure(0.0, 0.3), correlation=figure(0.6, 0.8))
+    assert found.verdict == NOT_FAITHFUL
+    assert ["hardly depend" in reason for reason in found.reasons] == [True, False]
 
 
-@pytest.mark.parametrize("correlation", [figure(0.1, 0.5), figure(-0.5, 0.1), figure(-0.9, -0.6), figure(-0.6, 0.6)])
-def test_the_correlation_with_random_weights_must_be_small_in_size_with_its_whole_interval(correlation):
-    (reason,) = doubts(WON, {"centre": WON}, correlation, 20, "image")
-    assert reason.startswith("They may hardly depend on what the network learnt")
+def test_of_few_nothing_is_said():
+    found = judged(units=11, unit="patient")
+    assert (found.verdict, found.needed) == (NOT_SHOWN, FEWEST)
+    assert found.reasons == ["They are of 11 patients decided positive; nothing is said of fewer than 12."]
+    assert "of 1 image decided" in judged(units=1).reasons[0]
+    # Where even twelve would be too few, more are asked for.
+    assert judged(gap=figure(-0.2, 0.8), units=4).needed == 400
 
 
 def test_a_check_that_was_not_possible_is_not_passed():
-    (reason,) = doubts(WON, {"centre": WON}, None, 20, "image")
-    assert reason.startswith("Too few of them are not flat")
-    (reason,) = doubts(WON, {"centre": WON}, NONE, 20, "image")
-    assert reason == "Their correlation with the maps that it draws with random weights has no interval."
+    assert judged(correlation=None).verdict == judged(correlation=NONE).verdict == judged(gap=NONE).verdict == NOT_SHOWN
+    assert judged(correlation=None).needed is None  # more images are not what is missing
+    assert judged(correlation=None).reasons[0].startswith("Too few of them are not flat")
 
 
-def test_the_statement_names_the_best_trivial_map():
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_statement_is_the_verdict_and_names_the_best_trivial_map(verdict):
     controls = {name: {"gap": {"value": gap}} for name, gap in (("centre", -0.1), ("edges", 0.12), ("random", 0.0))}
-    found = {"faithful": True, "gap": {"value": 0.31}, "controls": controls}
+    found = {"verdict": verdict, "gap": {"value": 0.31}, "controls": controls, "needed": None}
     said = statement("student", found)
-    assert said.startswith("The student's maps are faithful: ")
-    assert said.endswith("insertion minus deletion is 0.310, against 0.120 of the best trivial map (edges).")
-    assert "are not shown to be faithful" in statement("teacher", found | {"faithful": False})
+    assert verdict in said
+    assert "insertion minus deletion is 0.310, against 0.120 of the best trivial map" in said
+    assert "edges" in said
+    if verdict == NOT_SHOWN:
+        said = statement("teacher", found | {"needed": 70, "units": 1, "unit": "image"})
+        assert said.startswith("Whether the teacher's maps are faithful is not shown: too few images (insertion")
+        assert said.endswith("About 70 images decided positive would give a verdict; judged were 1 image.")
+
+
+def test_files_of_before_there_were_three_verdicts_are_understood():
+    assert verdict_of({"faithful": True}) == FAITHFUL
+    assert verdict_of({"faithful": False}) == NOT_FAITHFUL
+    assert verdict_of({"faithful": False, "verdict": NOT_SHOWN}) == NOT_SHOWN
 
 
 def test_there_is_a_note_for_whatever_a_reader_must_know():
-    quiet = notes(9, flat={"student": 0}, checked=9, without_road=None, undrawn=False, patients=None, unknown=0)
+    quiet = notes(
+        9, flat={"student": 0}, judged=9, checked=9, without_road=None, undrawn=False, patients=None, unknown=0
+    )
     assert quiet == []
-    loud = notes(9, flat={"student": 2}, checked=8, without_road=(256, 224), undrawn=True, patients=7, unknown=1)
-    assert len(loud) == 6
+    loud = notes(
+        9, flat={"student": 2}, judged=8, checked=7, without_road=(256, 224), undrawn=True, patients=7, unknown=1
+    )
+    assert len(loud) == 7
     assert "2 of 9 images" in loud[0]

@@ -9,9 +9,10 @@ from torch import nn
 
 from stillroom.errors import UsageError
 from stillroom.explanation.agreement import agreement
+from stillroom.explanation.claims import FAITHFUL, NOT_FAITHFUL, NOT_SHOWN
 from stillroom.explanation.controls import TRIVIAL, stretched, trivial_maps
 from stillroom.explanation.evidence import Explained, gather
-from stillroom.explanation.faithfulness import deletion_insertion
+from stillroom.explanation.faithfulness import SHARES, deletion_insertion
 
 SIDE, COUNT = 24, 24
 CORNER = torch.zeros(SIDE, SIDE)
@@ -93,6 +94,8 @@ def test_the_map_of_what_the_network_looks_at_is_faithful(explained):
             found["gap"]["value"] - found["controls"][name]["gap"]["value"]
         )
         assert 0 < found["advantage"][name]["low"] <= found["advantage"][name]["value"]
+    assert (found["verdict"], found["unit"], found["units"], found["needed"]) == (FAITHFUL, "image", COUNT, None)
+    assert 0 < found["gap"]["value"] < found["reach"]["value"]
     assert abs(found["sanity"]["pearson"]["value"]) < 0.3
     assert evidence.figures["statement"]["student"].startswith(
         "The student's maps are faithful: insertion minus deletion"
@@ -113,11 +116,10 @@ def test_no_other_map_is_faithful(explained, name):
     found = gathered({"student": Looking()}, explained, draw).figures
     faithfulness = found["faithfulness"]["student"]
     assert faithfulness["faithful"] is False
-    assert "are not shown to be faithful" in found["statement"]["student"]
-    # The trivial maps tie with themselves. All of these maps also survive random weights, but for the flat one, and the
-    # random one, which is another one whenever it is drawn of other images.
-    if name in TRIVIAL:
-        assert any(f"beat the trivial map {name}" in reason for reason in faithfulness["reasons"])
+    assert faithfulness["verdict"] == NOT_FAITHFUL
+    assert "The student's maps are not faithful" in found["statement"]["student"]
+    # All of these maps also survive random weights, but for the flat one, and the random one, which is another one whenever
+    # it is drawn of other images.
     if name == "random":
         return
     assert any("flat" if name == "flat" else "random weights" in reason for reason in faithfulness["reasons"])
@@ -136,7 +138,8 @@ def test_a_network_that_ignores_its_input_has_no_faithful_map(explained):
     found = gathered({"student": Looking(slope=0.0)}, explained).figures["faithfulness"]["student"]
     assert found["gap"]["value"] == 0
     assert found["faithful"] is False
-    assert len([reason for reason in found["reasons"] if "beat the trivial map" in reason]) == 3
+    assert found["verdict"] == NOT_FAITHFUL
+    assert "hiding everything takes 0.000 from the answer" in found["reasons"][0]
 
 
 def test_a_twin_that_sees_nothing_has_kept_nothing(explained):
@@ -159,14 +162,14 @@ def test_figures_are_those_of_the_functions_behind_them(explained):
     assert found["deletion_mean"]["value"] == pytest.approx(curves.areas[0].mean().item(), abs=0.005)
     assert found["gap_mean"]["value"] == pytest.approx(curves.gap.mean().item(), abs=0.005)
     drawn = evidence.figures["curves"]["student"]
-    assert drawn["shares"] == pytest.approx(np.linspace(0, 1, 11).tolist())
-    area = np.trapezoid(drawn["insertion"], dx=0.1) - np.trapezoid(drawn["deletion"], dx=0.1)
+    assert drawn["shares"] == [0, *SHARES, 1]
+    area = np.trapezoid(drawn["insertion"], dx=1 / 13) - np.trapezoid(drawn["deletion"], dx=1 / 13)
     assert area == pytest.approx(found["gap_blur"]["value"], abs=1e-6)
     assert set(drawn["controls"]) == set(TRIVIAL)
     assert drawn["controls"]["edges"]["deletion"][0] == pytest.approx(drawn["deletion"][0])
 
 
-def test_a_network_is_asked_about_160_times_an_image_in_large_batches(explained):
+def test_a_network_is_asked_about_210_times_an_image_in_large_batches(explained):
     networks, sizes = {"student": Looking()}, []
 
     def probability(role):
@@ -187,7 +190,7 @@ def test_a_network_is_asked_about_160_times_an_image_in_large_batches(explained)
         show_progress=False,
         heat_maps=honest,
     )
-    assert sum(sizes) == COUNT * (2 * (2 * 4 * 9 + 2) + 5 + 8)
+    assert sum(sizes) == COUNT * (2 * (2 * 4 * 12 + 2) + 5 + 8)
     assert max(sizes) <= 128
     assert np.mean(sizes) > 75
 
@@ -208,7 +211,7 @@ def test_without_masks_there_is_nothing_on_lesions(explained):
     undrawn = gathered({"student": Looking()}, replace(explained, has_mask=np.zeros(COUNT, dtype=bool))).figures
     assert undrawn["lesions"] is None
     assert any("No explained image has a lesion" in note for note in undrawn["notes"])
-    assert figures["notes"] == ["The check against random weights is of 16 of the 24 images."]
+    assert figures["notes"] == ["The check against random weights is of 16 of the 24 images judged."]
 
 
 def test_agreement_between_networks_by_whether_the_student_is_right(explained):
@@ -250,8 +253,9 @@ def test_patients_are_the_unit_where_they_are_known(explained):
     assert figures["patients"] == 4
     assert figures["interval"]["unit"] == "patient"
     found = figures["faithfulness"]["student"]
-    assert found["faithful"] is False
-    assert found["reasons"] == ["They are of 4 patients only; nothing is claimed of fewer than 20."]
+    assert (found["verdict"], found["unit"], found["units"]) == (NOT_SHOWN, "patient", 4)
+    assert found["needed"] >= 12
+    assert found["reasons"] == ["They are of 4 patients decided positive; nothing is said of fewer than 12."]
     assert "1 images of unknown patient are resampled as a patient each." in figures["notes"]
     unknown = gathered({"student": Looking()}, replace(explained, patients=np.full(COUNT, ""))).figures
     assert unknown == gathered({"student": Looking()}, explained).figures
@@ -281,13 +285,35 @@ def test_every_outcome_is_plain_json(explained, count, where):
         assert any(f"The student's map is flat for {count} of {count} images" in note for note in figures["notes"])
 
 
-def test_without_resamples_nothing_is_claimed(explained):
+def test_the_verdict_rests_on_no_resamples(explained):
     found = gathered({"student": Looking()}, explained, resamples=0).figures["faithfulness"]["student"]
-    assert found["gap"]["low"] is None
-    assert found["faithful"] is False
-    too_little, unchecked = found["reasons"]
-    assert "(no interval), and its interval must lie above 0.02" in too_little
-    assert unchecked == "Their correlation with the maps that it draws with random weights has no interval."
+    assert found["drop"]["low"] is None
+    assert found["verdict"] == FAITHFUL
+
+
+def test_only_images_decided_positive_are_judged(explained):
+    """Half of the images show nothing: their maps move no answer, and a perfect map must not suffer from that."""
+    positive = np.arange(COUNT) % 2 == 0
+    images = torch.where(torch.from_numpy(positive)[:, None, None, None], explained.images, torch.full((), 0.3))
+    mixed = replace(explained, images=images, positive=positive, classes=positive.astype(np.int64))
+    evidence = gathered({"student": Looking()}, mixed)
+    found, alone = evidence.figures["faithfulness"]["student"], gathered({"student": Looking()}, mixed.part(positive))
+    assert (found["verdict"], found["units"]) == (FAITHFUL, COUNT // 2)
+    assert found["gap"]["value"] == pytest.approx(alone.figures["faithfulness"]["student"]["gap"]["value"], abs=1e-6)
+    assert len(evidence.maps["student"]) == evidence.figures["images"] == COUNT
+    assert evidence.figures["notes"][0] == (
+        "The verdict rests on the 12 of 24 images that are decided positive: of an answer that nothing is there, no map "
+        "can show the place."
+    )
+
+
+def test_without_any_positive_nothing_is_shown(explained):
+    nothing = replace(explained, positive=np.zeros(COUNT, dtype=bool))
+    found = gathered({"student": Looking()}, nothing).figures
+    judged = found["faithfulness"]["student"]
+    assert (judged["verdict"], judged["units"], judged["needed"]) == (NOT_SHOWN, 0, 12)
+    assert judged["reasons"] == ["None of the images is decided positive."]
+    assert "not shown: too few images" in found["statement"]["student"]
 
 
 def test_advantages_have_t_intervals_over_patients(explained):
@@ -367,14 +393,14 @@ def test_large_images_do_without_road():
     assert "road" not in figures["faithfulness"]["student"]
     assert figures["notes"] == ["ROAD is left out: it takes too long above 224 px, and these images have 226."]
     assert (
-        "They are of 1 image only; nothing is claimed of fewer than 20."
+        "They are of 1 image decided positive; nothing is said of fewer than 12."
         in figures["faithfulness"]["student"]["reasons"]
     )
 
 
 def test_of_many_images_a_sample_is_checked_against_random_weights():
     figures = gathered({"student": Looking(torch.rand(12, 12))}, plain(34, 12), resamples=10).figures
-    assert figures["notes"] == ["The check against random weights is of 16 of the 34 images."]
+    assert figures["notes"] == ["The check against random weights is of 17 of the 34 images judged."]
 
 
 def test_real_maps_of_a_real_network_are_measured(explained):

@@ -8,6 +8,7 @@ from torch import nn
 from stillroom.errors import RunError, UsageError
 from stillroom.explanation.controls import blur, trivial_maps
 from stillroom.explanation.faithfulness import (
+    SHARES,
     Curves,
     deletion_insertion,
     drop_and_increase,
@@ -44,7 +45,7 @@ class Counting:
 def test_curves_of_a_region_in_closed_form():
     images = quarter_images(2)
     inside = images[:, 0]
-    curves = deletion_insertion(region_mean, images, inside, [0, 0], baseline="mean", steps=4)
+    curves = deletion_insertion(region_mean, images, inside, [0, 0], baseline="mean", shares=(0.25, 0.5, 0.75))
     # The first quarter of the pixels is the region: it falls to the image's mean, 1/4, at once.
     assert curves.deletion.tolist() == [[1, 0.25, 0.25, 0.25, 0.25]] * 2
     assert curves.insertion.tolist() == [[0.25, 1, 1, 1, 1]] * 2
@@ -53,9 +54,9 @@ def test_curves_of_a_region_in_closed_form():
     assert insertion.tolist() == [0.90625] * 2
     assert curves.gap.tolist() == [0.5625] * 2
     # The opposite order touches the region last, and only the explained class counts.
-    opposite = deletion_insertion(region_mean, images, 1 - inside, [0, 0], baseline="mean", steps=4)
+    opposite = deletion_insertion(region_mean, images, 1 - inside, [0, 0], baseline="mean", shares=(0.25, 0.5, 0.75))
     assert opposite.gap.tolist() == pytest.approx([-0.1875 - 0.375] * 2)
-    other = deletion_insertion(region_mean, images, 1 - inside, [0, 1], baseline="mean", steps=4)
+    other = deletion_insertion(region_mean, images, 1 - inside, [0, 1], baseline="mean", shares=(0.25, 0.5, 0.75))
     assert other.deletion[1].tolist() == pytest.approx([0, 1 / 12, 1 / 6, 0.25, 0.25])
 
 
@@ -77,9 +78,9 @@ def test_equal_pixels_come_in_random_order_and_repeat_with_the_seed():
 
     # In the order of rows half the image would hold the whole region, and the gap would be far from 0.
     assert curves(0).gap.abs().max() < 0.08
-    middle = curves(0).deletion[:, 5]
-    assert middle.mean() == pytest.approx(0.625, abs=0.04)
-    assert len(set(middle.tolist())) > 1
+    third = curves(0).deletion[:, 1 + SHARES.index(0.32)]
+    assert third.mean() == pytest.approx(1 - 0.32 * 0.75, abs=0.04)
+    assert len(set(third.tolist())) > 1
     assert torch.equal(curves(0).deletion, curves(0).deletion)
     assert not torch.equal(curves(0).deletion, curves(1).deletion)
 
@@ -87,10 +88,10 @@ def test_equal_pixels_come_in_random_order_and_repeat_with_the_seed():
 def test_several_maps_of_an_image_are_what_each_is_alone():
     images = torch.rand(3, 1, SIDE, SIDE)
     maps = torch.rand(4, 3, SIDE, SIDE)
-    together = deletion_insertion(region_mean, images, maps, [0, 1, 0], baseline="blur", steps=5)
+    together = deletion_insertion(region_mean, images, maps, [0, 1, 0], baseline="blur", shares=(0.2, 0.4, 0.6, 0.8))
     assert together.deletion.shape == (4, 3, 6)
     for own, deletion, insertion in zip(maps, together.deletion, together.insertion, strict=True):
-        alone = deletion_insertion(region_mean, images, own, [0, 1, 0], baseline="blur", steps=5)
+        alone = deletion_insertion(region_mean, images, own, [0, 1, 0], baseline="blur", shares=(0.2, 0.4, 0.6, 0.8))
         assert torch.allclose(alone.deletion, deletion)
         assert torch.allclose(alone.insertion, insertion)
 
@@ -98,16 +99,46 @@ def test_several_maps_of_an_image_are_what_each_is_alone():
 def test_the_network_is_asked_no_more_than_promised_and_in_full_batches():
     counting = Counting(region_mean)
     deletion_insertion(
-        counting, torch.rand(3, 1, SIDE, SIDE), torch.rand(4, 3, SIDE, SIDE), [0] * 3, baseline="mean", steps=10
+        counting,
+        torch.rand(3, 1, SIDE, SIDE),
+        torch.rand(4, 3, SIDE, SIDE),
+        [0] * 3,
+        baseline="mean",
+        shares=tuple(k / 10 for k in range(1, 10)),
     )
     assert sum(counting.sizes) == 3 * (2 * 4 * 9 + 2)
     assert set(counting.sizes[:-1]) == {126}  # 42 variants of 3 images
     one_step = Counting(region_mean)
     curves = deletion_insertion(
-        one_step, torch.rand(1, 1, SIDE, SIDE), torch.rand(1, SIDE, SIDE), [0], baseline="mean", steps=1
+        one_step, torch.rand(1, 1, SIDE, SIDE), torch.rand(1, SIDE, SIDE), [0], baseline="mean", shares=()
     )
     assert sum(one_step.sizes) == 2
     assert curves.deletion.shape == (1, 2)
+
+
+def test_shares_are_alike_from_both_ends_and_tell_a_small_place_from_its_surroundings():
+    """What ten equal steps cannot: a map that marks 2 % of the image, and one that needs 9 % for the same."""
+    assert [1 - share for share in reversed(SHARES)] == pytest.approx(SHARES)
+    side = 50
+    place, around = torch.zeros(side, side), torch.zeros(side, side)
+    place[20:27, 20:27], around[16:31, 16:31] = 1, 1
+
+    def seen(images):
+        return (images[:, 0] * place).sum(dim=(1, 2))[:, None] / 49
+
+    def gaps(**how):
+        images, maps = place[None, None], torch.stack([place, around - 0.5 * place])[:, None]
+        return deletion_insertion(seen, images, maps, [0], baseline="mean", **how).gap.flatten()
+
+    true, coarse = gaps()
+    assert true > 1.4 * coarse > 0
+    true, coarse = gaps(shares=tuple(step / 10 for step in range(1, 10)))
+    assert float(true) == pytest.approx(float(coarse), abs=1e-6)
+
+
+def test_reach_is_what_hiding_everything_takes():
+    curves = deletion_insertion(region_mean, quarter_images(1), torch.zeros(2, 1, SIDE, SIDE), [0], baseline="mean")
+    assert curves.reach.tolist() == [[0.75]] * 2
 
 
 def test_batches_are_joined_image_by_image():
@@ -225,8 +256,9 @@ def test_what_does_not_fit_together_is_refused():
         deletion_insertion(region_mean, images, maps[:1], [0, 0], baseline="mean")
     with pytest.raises(UsageError, match="1 classes"):
         drop_and_increase(region_mean, images, maps, [0])
-    with pytest.raises(UsageError, match="1 step or more"):
-        deletion_insertion(region_mean, images, maps, [0, 0], baseline="mean", steps=0)
+    for shares in ((0.0, 0.5), (0.5, 0.5), (0.5, 1.0)):
+        with pytest.raises(UsageError, match="rising shares between 0 and 1"):
+            deletion_insertion(region_mean, images, maps, [0, 0], baseline="mean", shares=shares)
     with pytest.raises(RunError, match="not a number"):
         drop_and_increase(lambda images: images.new_full((len(images), 2), math.nan), images, maps, [0, 0])
 
@@ -275,4 +307,4 @@ def test_trivial_maps_earn_little_where_the_region_is_a_corner():
     images = quarter_images(6)
     own = deletion_insertion(region_mean, images, images[:, 0], [0] * 6, baseline="mean").gap
     for found in trivial_maps(images, seed=0).values():
-        assert deletion_insertion(region_mean, images, found, [0] * 6, baseline="mean").gap.mean() < own.mean() - 0.2
+        assert deletion_insertion(region_mean, images, found, [0] * 6, baseline="mean").gap.mean() < own.mean() / 2

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from stillroom.errors import RunError
+from stillroom.explanation.claims import FAITHFUL, NOT_FAITHFUL, NOT_SHOWN
 from stillroom.report import write_model_card, write_report
 from stillroom.report.explanation import explanation_section
 from stillroom.report.map_gallery import correlations, map_gallery, outlined
@@ -87,29 +88,53 @@ def test_curves_are_drawn_of_the_student_and_every_trivial_map(make_run):
             assert name in drawing["svg"]
 
 
-@pytest.mark.parametrize("faithful", [True, False])
-def test_maps_that_are_not_faithful_bear_a_badge(make_run, faithful, page_of, change):
+@pytest.mark.parametrize(
+    ("verdict", "badge", "headline", "tone"),
+    [
+        (FAITHFUL, None, "The student's maps are faithful: they mark what it uses", "neutral"),
+        (NOT_FAITHFUL, "maps not faithful", "The student's maps are not faithful: do not show them as reasons.", "bad"),
+        (NOT_SHOWN, NOT_SHOWN, f"Whether the student's maps are faithful is {NOT_SHOWN}. Do not show them", "neutral"),
+    ],
+)
+def test_each_verdict_has_its_words_on_page_and_card(make_run, verdict, badge, headline, tone, page_of, change):
     run = make_run(images=120, featured=16, explained=6, roles=ALONE)
 
     def edit(metrics):
         found = metrics["explanation"]
-        reasons = [] if faithful else ["They are <b>flat</b>."]
-        found["faithfulness"]["student"] |= {"faithful": faithful, "reasons": reasons}
+        reasons = ["They are <b>flat</b>."] if badge else []
+        told = {"verdict": verdict, "faithful": verdict == FAITHFUL, "reasons": reasons}
+        found["faithfulness"]["student"] |= told
         found["statement"]["student"] = "Stated of -0.1."
 
     change(run, "metrics.json", edit)
     page = page_of(run)
     badges = [attributes for _, attributes in page.elements if attributes.get("class") == "badge"]
-    assert len(badges) == (0 if faithful else 1)
-    assert ("maps not faithful" in page.words) == (not faithful)
-    assert ("They are <b>flat</b>." in page.words) == (not faithful)
+    assert len(badges) == (1 if badge else 0)
+    assert ("maps not faithful" in page.words) == (verdict == NOT_FAITHFUL)
+    assert ("They are <b>flat</b>." in page.words) == ("Do not take them for reasons." in page.words) == bool(badge)
     assert "Stated of −0.1." in page.words
     (finding,) = [finding for finding in findings(load(run)) if "maps are" in finding.headline]
-    assert finding.tone == ("neutral" if faithful else "bad")
-    assert ("do not show them as reasons" in finding.headline) == (not faithful)
+    assert finding.headline.startswith(headline)
+    assert finding.tone == tone
     card = write_model_card(run).read_text(encoding="utf-8")
-    assert ("**Maps not faithful.** Stated of −0.1. They are &lt;b&gt;flat&lt;/b&gt;." in card) == (not faithful)
+    stated = (
+        f"**{badge.capitalize()}.** Stated of −0.1. They are &lt;b&gt;flat&lt;/b&gt;." if badge else "- Stated of −0.1."
+    )
+    assert stated in card
     assert "\n\n\n" not in card
+
+
+def test_a_run_of_before_there_were_three_verdicts_is_shown(make_run, page_of, change):
+    run = make_run(images=120, featured=16, explained=6, roles=ALONE)
+
+    def edit(metrics):
+        found = metrics["explanation"]
+        for name in ("verdict", "reach", "unit", "units", "needed"):
+            del found["faithfulness"]["student"][name]
+        found["faithfulness"]["student"] |= {"faithful": False, "reasons": ["They are flat."]}
+
+    change(run, "metrics.json", edit)
+    assert "maps not faithful" in page_of(run).words
 
 
 @pytest.mark.parametrize(

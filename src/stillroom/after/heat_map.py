@@ -23,6 +23,7 @@ from stillroom.data.table import UnreadableImage
 from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.predictor import Prediction, Predictor, expand
 from stillroom.errors import UsageError, nearest
+from stillroom.explanation.claims import FAITHFUL, Verdict, verdict_of
 from stillroom.explanation.overlay import overlay
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import fingerprint
@@ -137,10 +138,11 @@ def default_method(predictor: Predictor, source: Path | str) -> Method:
     return tested if tested in _AT_THE_EDGE or Path(source).is_dir() else "score_cam"
 
 
-def trust(predictor: Predictor, method: str, explanation: Explanation | None = None) -> tuple[bool | None, str]:
-    """Whether this model's maps were found faithful, and a sentence that says so.
+def trust(predictor: Predictor, method: str, explanation: Explanation | None = None) -> tuple[Verdict | None, str]:
+    """The verdict on this model's maps, None where they were not tested, and a sentence that says so.
 
-    Tested were maps of the class decided for, of images of the model's kind: of another ``explanation`` nothing is known.
+    Tested were maps of the class decided for, where that is positive, of images of the model's kind: of another
+    ``explanation`` nothing is known.
     """
     tested = predictor.metadata.explanation
     if tested is None or tested.get("faithful") is None:
@@ -152,13 +154,26 @@ def trust(predictor: Predictor, method: str, explanation: Explanation | None = N
             f" The fast map's correlation with the exact one is {agreed:.2f} on {tested['fast']['images']} test images."
         )
     if method == tested["method"]:
-        prediction = explanation and explanation.prediction
-        if tested["faithful"] and prediction and prediction.foreign:
-            return None, "Maps of images of another kind were not tested."
-        if tested["faithful"] and explanation and prediction and explanation.of not in (*prediction.decision, None):
-            return None, "Maps of classes that the model does not decide for were not tested."
-        return bool(tested["faithful"]), statement
+        verdict = verdict_of(tested)
+        if verdict == FAITHFUL and explanation and (beyond := _beyond(predictor, explanation)):
+            return None, beyond
+        return verdict, statement
     return None, f"Maps by {method} were not tested. Of those by {tested['method']}, which were: {statement}"
+
+
+def _beyond(predictor: Predictor, explanation: Explanation) -> str | None:
+    """Why the verdict, which is on other maps, says nothing of this one; None where it does."""
+    prediction = explanation.prediction
+    if prediction.error is not None:
+        return None
+    if prediction.foreign:
+        return "Maps of images of another kind were not tested."
+    if explanation.of not in (*prediction.decision, None):
+        return "Maps of classes that the model does not decide for were not tested."
+    probabilities = np.array([[prediction.probabilities[name] for name in predictor.classes]])
+    if "verdict" in (predictor.metadata.explanation or {}) and not predictor.metadata.task.positive(probabilities)[0]:
+        return "Maps of negative answers were not tested: that nothing is there has no place."
+    return None
 
 
 def _explained(predictor: Predictor, draw: Draw, path: Path, of: str | None, place: Place) -> Explanation:

@@ -194,10 +194,7 @@ def explain(
     if json:
         pairs = zip(found, verdicts, strict=True)
         console.print_json(
-            [
-                explanation.to_dict() | {"method": chosen, "faithful": faithful, "statement": statement}
-                for explanation, (faithful, statement) in pairs
-            ]
+            [explanation.to_dict() | {"method": chosen} | console.trusted(*verdict) for explanation, verdict in pairs]
         )
     else:
         drawn = any(explanation.picture for explanation in found)

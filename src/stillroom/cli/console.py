@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
+from stillroom.explanation.claims import FAITHFUL, LABELS, NOT_FAITHFUL, Verdict, verdict_of
 from stillroom.progress import duration
 from stillroom.shown import shown, shown_as_json
 
@@ -135,9 +136,9 @@ def show_run(run: Run) -> None:
                 console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     explanation = metrics.get("explanation") or {}
     if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
-        faithful = ((explanation.get("faithfulness") or {}).get("student") or {}).get("faithful")
-        mark = "[yellow]maps not faithful:[/yellow] " if faithful is False else ""
-        reasons = explanation["faithfulness"]["student"]["reasons"][:1] if faithful is False else []
+        judged = (explanation.get("faithfulness") or {}).get("student")
+        reasons = judged["reasons"][:1] if judged else []
+        mark = _mark(verdict_of(judged)) if judged else ""
         console.print(f"{mark}{escape(' '.join([sentence, *reasons]))}")
     for note in [*metrics["test"]["student"]["notes"], *calibration_notes(metrics["calibration"]["student"])]:
         console.print(f"[yellow]Note:[/yellow] {escape(note)}")
@@ -171,8 +172,20 @@ def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: 
     console.print()
 
 
-def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[bool | None, str]]) -> None:
-    """One line per image, and how far the maps can be trusted: whether they are faithful, and a sentence."""
+def trusted(verdict: Verdict | None, statement: str) -> dict[str, Any]:
+    """A verdict on heat maps, ready for JSON; None of both words where they were not tested."""
+    return {"verdict": verdict, "faithful": verdict and verdict == FAITHFUL, "statement": statement}
+
+
+def _mark(verdict: Verdict | None) -> str:
+    """What stands before a statement on heat maps; None is that of maps which were not tested."""
+    if verdict == FAITHFUL:
+        return ""
+    return f"[yellow]{LABELS[verdict] if verdict == NOT_FAITHFUL else 'Note'}:[/yellow] "
+
+
+def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[Verdict | None, str]]) -> None:
+    """One line per image, and how far the maps can be trusted: the verdict, and a sentence."""
     table = Table(**_PLAIN)
     for heading in ("Image", "Answer", "Explained", "Picture"):
         table.add_column(heading, overflow="fold")
@@ -189,9 +202,8 @@ def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[boo
     if any(explanation.empty for explanation in found):
         text = "A picture without colour means that nothing speaks for the class, or everything alike."
         console.print(f"[yellow]Note:[/yellow] {text}")
-    for faithful, statement in verdicts:
-        mark = {True: "", False: "[yellow]maps not faithful:[/yellow] ", None: "[yellow]Note:[/yellow] "}[faithful]
-        console.print(f"{mark}{escape(statement)}", soft_wrap=True)
+    for verdict, statement in verdicts:
+        console.print(f"{_mark(verdict)}{escape(statement)}", soft_wrap=True)
 
 
 def show_foreign(run: Run, found: dict[str, Any]) -> None:

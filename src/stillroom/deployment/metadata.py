@@ -40,8 +40,9 @@ class ModelMetadata:
         layer: the layer whose output is the graph's ``map``, from which heat maps are made; None where there is no such
             output.
         hidden: the pixel value in [0, 1] of each channel behind which Score-CAM hides parts of the image.
-        explanation: how far heat maps were found faithful: ``faithful`` (bool, or None where it was not tested) and
-            ``statement``, a sentence for people.
+        explanation: how far heat maps were found faithful: ``verdict`` (``faithful``, ``not faithful`` or ``not shown: too
+            few images``; missing in files of earlier versions), ``faithful`` (whether it is that; None where it was not
+            tested) and ``statement``, a sentence for people.
         conformal: the rule for sets of classes, see :class:`~stillroom.evaluation.conformal.ConformalRule`; None where none
             was fitted.
         foreign: the rule that refuses foreign images, see :class:`~stillroom.evaluation.ood.ForeignRule`; None where none

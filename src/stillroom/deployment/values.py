@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from stillroom.data.geometry import Fit
+from stillroom.explanation.claims import VERDICTS
 from stillroom.settings.methods import METHODS
 from stillroom.task import from_description
 
@@ -38,6 +39,8 @@ def check_values(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{part} is {_shown(stored)}; it must be an object or null")
         for name, (holds, form) in forms.items():
             _require(f"{part}.{name}", stored[name], holds, form)
+    if "verdict" in (values["explanation"] or {}):  # files of before there were three have none
+        _require("explanation.verdict", values["explanation"]["verdict"], _verdict, f"one of {', '.join(VERDICTS)}")
     if values["conformal"] is not None:
         _check_thresholds(values["conformal"]["thresholds"], count, exclusive)
     if values["foreign"] is not None and (more := values["foreign"].keys() - _FOREIGN.keys()):
@@ -108,6 +111,10 @@ def _text(value: Any) -> bool:
 
 def _flag(value: Any) -> bool:
     return isinstance(value, bool)
+
+
+def _verdict(value: Any) -> bool:
+    return value in VERDICTS
 
 
 def _count(value: Any) -> bool:

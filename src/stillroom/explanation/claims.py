@@ -2,68 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal, get_args
+
+Verdict = Literal["faithful", "not faithful", "not shown: too few images"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+FAITHFUL, NOT_FAITHFUL, NOT_SHOWN = VERDICTS
 
 SANITY_LIMIT = 0.5
 """The correlation of a network's maps with those of its random twin must lie below this in size, with its whole interval."""
 
-FEWEST = 20
-"""Images or patients below which nothing is called faithful: intervals of fewer are too narrow for skewed gaps."""
+FEWEST = 12
+"""Images or patients below which nothing is said of maps: intervals of fewer say too little of their own width."""
 
 FEWEST_CHECKED = 6
 """Maps that are not flat which the check against random weights needs."""
 
-LEAST_GAP = 0.02
-"""Insertion minus deletion, in probability, below which a map moves the answer too little to count as its reason."""
+LEAST_SHARE, WORTHWHILE_SHARE = 0.1, 0.3
+"""Of what hiding everything does to the answer: more must be shown for a map to be faithful, and less than the second is not
+worth the name. Where an interval is narrower than what lies between, there is a verdict."""
+
+LEAST_GAP, WORTHWHILE_GAP = 0.02, 0.06
+"""The same in probability, for networks whose answer hardly moves whatever is hidden."""
+
+LABELS: dict[Verdict, str] = {
+    FAITHFUL: "maps faithful",
+    NOT_FAITHFUL: "maps not faithful",
+    NOT_SHOWN: NOT_SHOWN,
+}
+"""The verdict where it stands before the statement."""
 
 _FEW_PATIENTS = 20
+_ROUNDING = 1e-6
 
 Figure = Mapping[str, float | None]
 
 
-def doubts(
+@dataclass(frozen=True)
+class Claim:
+    """One of the things that must hold of faithful maps.
+
+    Attributes:
+        held: whether it does; None where the images do not tell.
+        reason: where it is not shown, why, in a sentence.
+        factor: where the images do not tell, how many times as many would; 1 where their number is not what is missing.
+    """
+
+    held: bool | None
+    reason: str = ""
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on a network's maps.
+
+    Attributes:
+        verdict: one of :data:`VERDICTS`.
+        reasons: why they are not called faithful, a sentence each; those first that show it.
+        needed: how many images, or patients, would give a verdict, where these are too few; else None.
+    """
+
+    verdict: Verdict
+    reasons: list[str]
+    needed: int | None
+
+
+def judge(
     gap: Figure,
+    reach: float,
     advantage: Mapping[str, Figure],
     correlation: Figure | None,
     units: int,
     unit: str,
-) -> list[str]:
-    """Why maps cannot be called faithful, a sentence each; none where they can.
+) -> Judgement:
+    """Whether maps may be called faithful.
+
+    They may where three claims hold: the order of their pixels makes a difference, at least a tenth of what hiding everything
+    makes; no trivial map finds what matters better by more than a tenth of that (a tie is no fault: where the evidence lies
+    in the middle, a true map and a blob in the middle say the same); and they depend on what the network learnt. They are
+    not faithful where one of these is shown to be wrong. What the intervals leave open is not shown.
 
     Args:
-        gap: the own maps' insertion minus deletion.
+        gap: the own maps' insertion minus deletion, with a t-interval.
+        reach: what hiding everything takes from the answer, in probability, mean over the images.
         advantage: trivial map to the figure of the own map's gap minus its gap.
         correlation: with the maps of the random twin; None where too few maps could be compared.
-        units: how many images, or patients where they are known, the maps are of.
+        units: how many images, or patients where they are known, were judged.
         unit: ``image`` or ``patient``.
     """
-    found = []
+    claims = [
+        _marks(gap, reach),
+        *(_ahead(name, found, reach) for name, found in advantage.items()),
+        _learnt(correlation),
+    ]
     if units < FEWEST:
-        found.append(f"They are of {units} {unit}{'s' * (units > 1)} only; nothing is claimed of fewer than {FEWEST}.")
-    if gap["low"] is None or gap["low"] < LEAST_GAP:
-        found.append(
-            f"What they show may move the answer by too little: insertion minus deletion is {_text(gap)}, and its interval "
-            f"must lie above {LEAST_GAP:g}."
-        )
-    for name, figure in advantage.items():
-        low = figure["low"]
-        if low is None:
-            found.append(f"Their advantage over the trivial map {name} has no interval.")
-        elif low <= 0:
-            found.append(
-                f"They are not shown to beat the trivial map {name}: the difference of the gaps is {_text(figure)}."
-            )
+        reason = f"They are of {_counted(units, unit)} decided positive; nothing is said of fewer than {FEWEST}."
+        return Judgement(NOT_SHOWN, [reason], _needed(units, claims))
+    if all(claim.held for claim in claims):
+        return Judgement(FAITHFUL, [], None)
+    wrong, unclear = ([claim for claim in claims if claim.held is told] for told in (False, None))
+    reasons = [claim.reason for claim in (*wrong, *unclear)]
+    return Judgement(NOT_FAITHFUL, reasons, None) if wrong else Judgement(NOT_SHOWN, reasons, _needed(units, unclear))
+
+
+def verdict_of(found: Mapping[str, Any]) -> Verdict:
+    """The verdict in a network's part of ``faithfulness``, or in an exported file: before there were three, it was whether
+    maps are faithful."""
+    verdict: Verdict | None = found.get("verdict")
+    return verdict or (FAITHFUL if found["faithful"] else NOT_FAITHFUL)
+
+
+def limits(reach: float) -> tuple[float, float]:
+    """In probability: what a gap's interval must lie above to be faithful, and below to be not, see :data:`LEAST_SHARE`."""
+    return max(LEAST_GAP, LEAST_SHARE * reach), max(WORTHWHILE_GAP, WORTHWHILE_SHARE * reach)
+
+
+def _marks(gap: Figure, reach: float) -> Claim:
+    least, worthwhile = limits(reach)
+    low, high = gap["low"], gap["high"]
+    if low is None or high is None:
+        return Claim(None, "Insertion minus deletion has no interval.")
+    if low > least:
+        return Claim(True)
+    said = (
+        f"insertion minus deletion is {_text(gap)}, and hiding everything takes {reach:z.3f} from the answer: the interval "
+        f"must lie above {least:.3f}"
+    )
+    if high < worthwhile:
+        return Claim(False, f"What they show moves the answer by too little: {said}.")
+    return Claim(
+        None, f"What they show may move the answer by too little: {said}.", _factor(high - low, worthwhile - least)
+    )
+
+
+def _ahead(name: str, figure: Figure, reach: float) -> Claim:
+    tie = limits(reach)[0]
+    low, high = figure["low"], figure["high"]
+    if low is None or high is None:
+        return Claim(None, f"Their advantage over the trivial map {name} has no interval.")
+    if low > -tie:
+        return Claim(True)
+    said = f"the difference of the gaps is {_text(figure)}, and its interval must lie above {-tie:.3f}"
+    if high < 0:
+        return Claim(False, f"The trivial map {name} finds better what moves the answer: {said}.")
+    return Claim(
+        None, f"The trivial map {name} may find better what moves the answer: {said}.", _factor(high - low, tie)
+    )
+
+
+def _learnt(correlation: Figure | None) -> Claim:
     if correlation is None:
-        found.append("Too few of them are not flat, so whether they depend on what the network learnt cannot be told.")
-    elif correlation["low"] is None or correlation["high"] is None:
-        found.append("Their correlation with the maps that it draws with random weights has no interval.")
-    elif max(abs(correlation["low"]), abs(correlation["high"])) >= SANITY_LIMIT:
-        found.append(
-            "They may hardly depend on what the network learnt: with random weights it draws maps that correlate with them "
-            f"by {_text(correlation)}, and the limit is {SANITY_LIMIT:g}."
-        )
-    return found
+        reason = "Too few of them are not flat, so whether they depend on what the network learnt cannot be told."
+        return Claim(None, reason)
+    value, low, high = correlation["value"], correlation["low"], correlation["high"]
+    if value is None or low is None or high is None:
+        return Claim(None, "Their correlation with the maps that it draws with random weights has no interval.")
+    if max(abs(low), abs(high)) < SANITY_LIMIT:
+        return Claim(True)
+    said = (
+        f"with random weights it draws maps that correlate with them by {_text(correlation)}, and the limit is "
+        f"{SANITY_LIMIT:g}"
+    )
+    if abs(value) >= SANITY_LIMIT:
+        return Claim(False, f"They hardly depend on what the network learnt: {said}.")
+    left = SANITY_LIMIT - abs(value)
+    return Claim(None, f"They may hardly depend on what the network learnt: {said}.", _factor((high - low) / 2, left))
+
+
+def _factor(width: float, wanted: float) -> float:
+    """How many times as many images make an interval so narrow."""
+    return (width / wanted) ** 2
+
+
+def _needed(units: int, claims: Sequence[Claim]) -> int | None:
+    needed = max(FEWEST, ceil(units * max(claim.factor for claim in claims) - _ROUNDING))
+    return needed if needed > units else None
+
+
+def _counted(units: int, unit: str) -> str:
+    return f"{units} {unit}{'s' * (units != 1)}"
 
 
 def _text(figure: Figure) -> str:
@@ -75,20 +195,26 @@ def _text(figure: Figure) -> str:
 
 
 def statement(role: str, found: Mapping[str, Any]) -> str:
-    """One sentence on a network's maps, of its part of ``faithfulness``."""
+    """What is said of a network's maps, of its part of ``faithfulness``: the verdict, and what would give one."""
     gaps = {name: control["gap"]["value"] for name, control in found["controls"].items()}
     best = max(gaps, key=lambda name: gaps[name])
-    claim = "are faithful" if found["faithful"] else "are not shown to be faithful"
-    return (
-        f"The {role}'s maps {claim}: insertion minus deletion is {found['gap']['value']:z.3f}, against {gaps[best]:z.3f} of "
-        f"the best trivial map ({best})."
+    figures = (
+        f"insertion minus deletion is {found['gap']['value']:z.3f}, against {gaps[best]:z.3f} of the best trivial map"
     )
+    if found["verdict"] != NOT_SHOWN:
+        return f"The {role}'s maps are {found['verdict']}: {figures} ({best})."
+    said = f"Whether the {role}'s maps are faithful is {NOT_SHOWN} ({figures}, {best})."
+    if found["needed"] is None:
+        return said
+    here = _counted(found["units"], found["unit"])
+    return f"{said} About {found['needed']} {found['unit']}s decided positive would give a verdict; judged were {here}."
 
 
 def notes(
     count: int,
     *,
     flat: Mapping[str, int],
+    judged: int,
     checked: int,
     without_road: tuple[int, int] | None,
     undrawn: bool,
@@ -100,6 +226,7 @@ def notes(
     Args:
         count: number of images.
         flat: role to its number of flat maps.
+        judged: images that the verdict rests on: those decided positive, or all where none is.
         checked: images that the check against random weights looked at.
         without_road: the images' side and the greatest one for ROAD, where it was left out.
         undrawn: the data have lesion masks, but none of these images has.
@@ -113,8 +240,13 @@ def notes(
         for role, empty in flat.items()
         if empty
     ]
-    if checked < count:
-        found.append(f"The check against random weights is of {checked} of the {count} images.")
+    if judged < count:
+        found.append(
+            f"The verdict rests on the {judged} of {count} images that are decided positive: of an answer that nothing "
+            "is there, no map can show the place."
+        )
+    if checked < judged:
+        found.append(f"The check against random weights is of {checked} of the {judged} images judged.")
     if without_road is not None:
         side, greatest = without_road
         found.append(f"ROAD is left out: it takes too long above {greatest} px, and these images have {side}.")

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stillroom.explanation.controls import TRIVIAL
-from stillroom.explanation.evidence import BASELINES, COMPARED, ROAD_SIDE, SANITY_IMAGES
+from stillroom.explanation.evidence import COMPARED
+from stillroom.explanation.faithfulness import SHARES
 from stillroom.explanation.heat_maps import BY_GRADIENT, Method
+from stillroom.explanation.judging import BASELINES, ROAD_SIDE, sanity_images
 from stillroom.explanation.score_cam import asked_for
 
 PASSES_OF_A_STEP = 3
 """What an image costs in training, in passes that only ask: one forward, and about two backward."""
 
-_STEPS = 10  # of deletion and insertion
 _ROAD_PASSES = 8
 
 
@@ -87,8 +88,8 @@ def passes(images: int, side: int, method: Method, channels: int, *, judged: boo
     other = {"score_cam": "score_cam_fast", "score_cam_fast": "score_cam"}.get(method)
     beside = min(images, COMPARED.get(method, 0)) * _passes_of_a_map(other, channels) if other and compared else 0
     maps = 1 + len(TRIVIAL)
-    measured = len(BASELINES) * (2 * maps * (_STEPS - 1) + 2) + 1 + maps + (_ROAD_PASSES if side <= ROAD_SIDE else 0)
-    return images * (one + measured) + min(images, SANITY_IMAGES) * one + beside
+    measured = len(BASELINES) * (2 * maps * len(SHARES) + 2) + 1 + maps + (_ROAD_PASSES if side <= ROAD_SIDE else 0)
+    return images * (one + measured) + sanity_images(images) * one + beside
 
 
 def _passes_of_a_map(method: str, channels: int) -> int:

@@ -14,57 +14,33 @@ from torch import Tensor, nn
 from stillroom.data.inference import evaluating
 from stillroom.errors import UsageError
 from stillroom.explanation.agreement import agreement
-from stillroom.explanation.claims import FEWEST_CHECKED, doubts, notes, statement
-from stillroom.explanation.controls import TRIVIAL, trivial_maps
-from stillroom.explanation.faithfulness import (
-    Baseline,
-    Curves,
-    Probability,
-    deletion_insertion,
-    drop_and_increase,
-    joined_curves,
-    randomised,
-    road,
-)
+from stillroom.explanation.claims import notes, statement
+from stillroom.explanation.controls import trivial_maps
+from stillroom.explanation.faithfulness import Probability
 from stillroom.explanation.heat_maps import Method, heat_maps
+from stillroom.explanation.judging import (
+    BY_IMAGE,
+    ROAD_SIDE,
+    Explained,
+    Figure,
+    Mean,
+    as_numpy,
+    check_against_random,
+    judged_by,
+    mean_curves,
+    measure,
+    sanity_images,
+    spread_evenly,
+    varied,
+)
 from stillroom.explanation.lesions import mask_energy, mask_share, pointing
-from stillroom.explanation.means import count_units, mean_with_interval, mean_with_t_interval
-from stillroom.progress import Advance, progress
+from stillroom.explanation.means import count_units, mean_with_interval
+from stillroom.progress import progress
 
-BASELINES: tuple[Baseline, ...] = ("blur", "mean")
-_BLOCK = 16  # images whose changed versions are made together
-SANITY_IMAGES = 16  # enough for a mean that is compared with a limit; maps may cost thousands of passes each
 _FAST_IMAGES = 16  # fast maps beside exact ones that are drawn anyway
 _EXACT_IMAGES = 4  # exact maps beside fast ones, for six times the price
 COMPARED = {"score_cam": _FAST_IMAGES, "score_cam_fast": _EXACT_IMAGES}
-ROAD_SIDE = 224  # px: there ROAD's linear systems take a second per map, and four times that at twice the side
 _PAIRS = (("student", "teacher"), ("student", "control"), ("control", "teacher"))
-
-Figure = dict[str, float | None]
-Mean = Callable[..., Figure]
-
-
-@dataclass(frozen=True)
-class Explained:
-    """What is explained.
-
-    Attributes:
-        images: ``[n, C, S, S]`` float in [0, 1], on the networks' device.
-        rows: ``[n]`` their rows in the table.
-        classes: ``[n]`` the class explained: the student's decision.
-        right: ``[n]`` bool, whether the student is right.
-        masks: ``[n, S, S]`` bool of lesions, or None where the data has none.
-        has_mask: ``[n]`` bool, whether an image has a mask.
-        patients: ``[n]`` str, ``""`` where unknown, or None.
-    """
-
-    images: Tensor
-    rows: np.ndarray
-    classes: np.ndarray
-    right: np.ndarray
-    masks: np.ndarray | None
-    has_mask: np.ndarray
-    patients: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +71,7 @@ def gather(
 ) -> Evidence:
     """Draw every network's maps and measure them.
 
-    Beside its maps and those of its random twin, a network that is judged is asked about 160 times an image; how often in all
+    Beside its maps and those of its random twin, a network that is judged is asked about 210 times an image; how often in all
     says :func:`stillroom.explanation.effort.passes`.
 
     Args:
@@ -104,7 +80,7 @@ def gather(
         probability: role to the function that gives that network's probabilities.
         methods: role to the kind of heat map.
         layers: role to the layer, None for the network's last feature map.
-        resamples: of the bootstrap; 0 gives no intervals, and nothing is then called faithful.
+        resamples: of the bootstrap; 0 gives no intervals but those that the verdict rests on.
         seed: of everything random.
         show_progress: on standard error.
         judged: the roles whose maps' faithfulness is measured; the others' are drawn and compared only. Default: all.
@@ -118,8 +94,10 @@ def gather(
           whose method is one of them, but for the teacher.
         - ``faithfulness`` by judged role: areas and gaps of deletion and insertion on both baselines, ``gap`` (their mean,
           the primary figure), ``drop``, ``increase``, ``road``; the trivial maps' under ``controls``; the map's ``advantage``
-          over each in ``gap`` (t-intervals); ``sanity``, agreement with maps of the network's random twin; ``faithful`` and,
-          if it is not, the ``reasons``.
+          over each in ``gap`` (t-intervals); ``reach``, what hiding everything takes from the answer; ``sanity``, agreement
+          with maps of the network's random twin; ``verdict`` (see :mod:`stillroom.explanation.claims`), ``faithful`` (whether
+          it is that), the ``reasons`` if not, and how many ``units`` (images, or patients: ``unit``) were judged and are
+          ``needed`` for a verdict. All of these over the images decided positive.
         - ``lesions``: ``energy`` and ``pointing`` by role and trivial map, ``share`` (what a flat map scores in ``energy``)
           and ``images``; None without masks.
         - ``agreement`` by pair of roles: over ``all`` images and those where the student is ``right`` and ``wrong``, with
@@ -138,7 +116,11 @@ def gather(
     unit = "image" if patients is None else "patient"
     mean = partial(mean_with_interval, patients=patients, resamples=resamples, seed=seed)
     trivial = trivial_maps(explained.images, seed=seed)
-    chosen = _spread(count, SANITY_IMAGES)
+    found = np.arange(count) if explained.positive is None else np.flatnonzero(explained.positive)
+    ground = found if len(found) else np.arange(count)
+    aims = explained.part(ground)
+    ground_mean = partial(mean_with_interval, patients=aims.patients, resamples=resamples, seed=seed)
+    chosen = spread_evenly(len(ground), sanity_images(len(ground)))
 
     maps: dict[str, Tensor] = {}
     faithfulness, curves, fast = {}, {}, {}
@@ -149,8 +131,8 @@ def gather(
                 maps[role] = draw(network, explained.images, explained.classes.tolist(), advance=advance)
             continue
         # A teacher is large: exact maps of it would cost more than all else.
-        compared = _spread(count, 0 if role == "teacher" else COMPARED.get(methods[role], 0))
-        total = 2 * count + len(chosen) + len(compared)
+        compared = spread_evenly(count, 0 if role == "teacher" else COMPARED.get(methods[role], 0))
+        total = count + len(ground) + len(chosen) + len(compared)
         with progress(f"explain {role}", total, enabled=show_progress) as advance:
             maps[role] = draw(network, explained.images, explained.classes.tolist(), advance=advance)
             if len(compared):
@@ -158,17 +140,17 @@ def gather(
                 images, classes = explained.images[compared], explained.classes[compared].tolist()
                 others = draw(network, images, classes, method=other, advance=advance)
                 pearson = np.full(count, np.nan)
-                pearson[compared] = _numpy(agreement(maps[role][compared], others))["pearson"]
+                pearson[compared] = as_numpy(agreement(maps[role][compared], others))["pearson"]
                 fast[role] = {"pearson": mean(pearson), "images": len(compared)}
-            sanity = _sanity(network, explained, maps[role], chosen, draw=partial(draw, advance=advance), seed=seed)
-            stack = torch.stack([maps[role], *trivial.values()])
+            stack = torch.stack([maps[role], *trivial.values()])[:, ground]
+            sanity = check_against_random(network, aims, stack[0], draw=partial(draw, advance=advance), seed=seed)
             with evaluating(network):
-                measured = _measured(probability(role), explained, stack, seed=seed, advance=advance)
-        faithfulness[role] = _faithfulness(measured, sanity, mean, patients, units, unit)
-        curves[role] = _mean_curves(measured["blur"])
+                measured = measure(probability(role), aims, stack, seed=seed, advance=advance)
+        faithfulness[role] = judged_by(measured, sanity, ground_mean, aims.patients, nothing=not len(found))
+        curves[role] = mean_curves(measured["blur"])
 
     agreements = {
-        (first, second): _numpy(agreement(maps[first], maps[second]))
+        (first, second): as_numpy(agreement(maps[first], maps[second]))
         for first, second in _PAIRS
         if first in maps and second in maps
     }
@@ -177,7 +159,7 @@ def gather(
         "images": count,
         "patients": None if patients is None else units,
         "interval": {
-            "method": "percentile bootstrap (shares on which all resamples agree: Wilson)",
+            "method": "percentile bootstrap (shares on which all resamples agree: Wilson); t where the verdict rests on it",
             "level": 0.95,
             "resamples": resamples,
             "unit": unit,
@@ -196,7 +178,8 @@ def gather(
         "statement": {role: statement(role, found) for role, found in faithfulness.items()},
         "notes": notes(
             count,
-            flat={role: int((~_varied(found)).sum()) for role, found in maps.items()},
+            flat={role: int((~varied(heat)).sum()) for role, heat in maps.items()},
+            judged=len(ground),
             checked=len(chosen),
             without_road=(side, ROAD_SIDE) if side > ROAD_SIDE else None,
             undrawn=explained.masks is not None and lesions is None,
@@ -204,12 +187,7 @@ def gather(
             unknown=0 if patients is None else int((patients == "").sum()),
         ),
     }
-    return Evidence(figures, {role: found.cpu().numpy().astype(np.float16) for role, found in maps.items()})
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """At most so many of ``count`` images, spread evenly."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+    return Evidence(figures, {role: heat.cpu().numpy().astype(np.float16) for role, heat in maps.items()})
 
 
 def _checked(networks: Mapping[str, nn.Module], explained: Explained) -> Explained:
@@ -219,108 +197,13 @@ def _checked(networks: Mapping[str, nn.Module], explained: Explained) -> Explain
         raise UsageError("There is no image to explain.")
     if "student" not in networks:
         raise UsageError(f"Explanations need the student's network, got {', '.join(networks) or 'none'}.")
-    arrays = {name: getattr(explained, name) for name in ("rows", "classes", "right", "masks", "has_mask", "patients")}
+    arrays = {name: getattr(explained, name) for name in BY_IMAGE}
     for name, array in arrays.items():
         if array is not None and len(array) != count:
             raise UsageError(f"Expected {name} for every image: {count} images, {len(array)} {name}.")
     if explained.patients is None or (explained.patients != "").any():
         return explained
     return replace(explained, patients=None)
-
-
-def _sanity(
-    network: nn.Module,
-    explained: Explained,
-    maps: Tensor,
-    chosen: np.ndarray,
-    *,
-    draw: Callable[..., Tensor],
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Agreement with the random twin's maps, ``[n]`` each, NaN where it was not asked.
-
-    A twin that sees nothing anywhere has kept nothing of a map that does: correlation 0.
-    """
-    images, own = explained.images[chosen], maps[chosen]
-    twins = draw(randomised(network, images, seed=seed), images, explained.classes[chosen].tolist())
-    found = _numpy(agreement(own, twins))
-    lost = _varied(own) & ~_varied(twins)
-    result = {name: np.full(len(maps), np.nan) for name in ("pearson", "ssim")}
-    result["pearson"][chosen] = np.where(lost, 0.0, found["pearson"])
-    result["ssim"][chosen] = found["ssim"]
-    return result
-
-
-def _measured(
-    probability: Probability, explained: Explained, stack: Tensor, *, seed: int, advance: Advance
-) -> dict[str, Any]:
-    """Of the ``[M, n, S, S]`` maps, the network's own first: :class:`Curves` ``[M, n, steps + 1]`` by baseline, ``drop`` and
-    ``increase`` ``[M, n]``, and ``road`` ``[n]`` of the own maps alone, where the images are small enough."""
-    curves: dict[str, list[Curves]] = {baseline: [] for baseline in BASELINES}
-    drops, increases, roads = [], [], []
-    for start in range(0, stack.shape[1], _BLOCK):
-        part = slice(start, start + _BLOCK)
-        images, maps, classes = explained.images[part], stack[:, part], torch.from_numpy(explained.classes[part])
-        for baseline in BASELINES:
-            curves[baseline].append(
-                deletion_insertion(probability, images, maps, classes, baseline=baseline, seed=seed + start)
-            )
-        drop, increase = drop_and_increase(probability, images, maps, classes)
-        drops.append(drop)
-        increases.append(increase)
-        if max(images.shape[-2:]) <= ROAD_SIDE:
-            roads.append(road(probability, images, maps[0], classes, seed=seed + start))
-        advance(len(images))
-    joined = {baseline: joined_curves(parts) for baseline, parts in curves.items()}
-    values = {"drop": torch.cat(drops, dim=1), "increase": torch.cat(increases, dim=1)}
-    return joined | _numpy(values | ({"road": torch.cat(roads)} if roads else {}))
-
-
-def _faithfulness(
-    measured: Mapping[str, Any],
-    sanity: Mapping[str, np.ndarray],
-    mean: Mean,
-    patients: np.ndarray | None,
-    units: int,
-    unit: str,
-) -> dict[str, Any]:
-    gaps = _numpy({baseline: measured[baseline].gap for baseline in BASELINES})
-    gap = np.mean(list(gaps.values()), axis=0)
-    result: dict[str, Any] = {}
-    for baseline in BASELINES:
-        areas = zip(("deletion", "insertion"), measured[baseline].areas, strict=True)
-        result |= {f"{name}_{baseline}": mean(area[0]) for name, area in _numpy(dict(areas)).items()}
-        result[f"gap_{baseline}"] = mean(gaps[baseline][0])
-    result["gap"] = mean(gap[0])
-    result["drop"] = mean(measured["drop"][0])
-    result["increase"] = mean(measured["increase"][0], share=True)
-    if "road" in measured:
-        result["road"] = mean(measured["road"])
-    result["controls"] = {
-        name: {
-            "gap": mean(gap[place]),
-            "drop": mean(measured["drop"][place]),
-            "increase": mean(measured["increase"][place], share=True),
-        }
-        for place, name in enumerate(TRIVIAL, start=1)
-    }
-    result["advantage"] = {
-        name: mean_with_t_interval(gap[0] - gap[place], patients) for place, name in enumerate(TRIVIAL, start=1)
-    }
-    result["sanity"] = {name: mean(values) for name, values in sanity.items()}
-    few = np.isfinite(sanity["pearson"]).sum() < FEWEST_CHECKED
-    correlation = None if few else result["sanity"]["pearson"]
-    reasons = doubts(result["gap"], result["advantage"], correlation, units, unit)
-    return result | {"faithful": not reasons, "reasons": reasons}
-
-
-def _mean_curves(curves: Curves) -> dict[str, Any]:
-    deletion, insertion = (part.cpu().double().mean(dim=1) for part in (curves.deletion, curves.insertion))
-    own, *others = (
-        {"deletion": gone.tolist(), "insertion": come.tolist()} for gone, come in zip(deletion, insertion, strict=True)
-    )
-    shares = np.linspace(0, 1, deletion.shape[1]).tolist()
-    return {"shares": shares} | own | {"controls": dict(zip(TRIVIAL, others, strict=True))}
 
 
 def _lesions(
@@ -367,12 +250,3 @@ def _guidance(
     if energies:
         found["energy"] = mean(energies["student"] - energies["control"])
     return found
-
-
-def _varied(maps: Tensor) -> np.ndarray:
-    """``[B]`` bool: not flat."""
-    return (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))).cpu().numpy()
-
-
-def _numpy(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.cpu().double().numpy() for name, value in values.items()}

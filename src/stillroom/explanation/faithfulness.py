@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Literal
 
 import numpy as np
@@ -25,17 +25,24 @@ Probability = Callable[[Tensor], Tensor]
 
 Baseline = Literal["blur", "mean"]
 
+_FIRST = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+SHARES = (*_FIRST, *(1 - share for share in reversed(_FIRST)))
+"""Shares of the pixels at which curves are read, beside 0 and 1: each twice the one before, from either end.
+
+In equal steps of a tenth, a map that marks 2 % of the image is read where it has long been used up, and one that needs 10 %
+for the same looks as good. Alike from both ends, an order that says nothing has a gap of 0."""
+
 _BLUR = 0.1  # standard deviation as a share of the side: what is left are patches of light and dark
 _NOISE = 0.01  # of the imputed pixels, so that no network can tell them by their smoothness
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Probability of the explained class while pixels go and come; see :func:`deletion_insertion`.
+    """Probability of the explained class while pixels go and come, at ``P`` shares; see :func:`deletion_insertion`.
 
     Attributes:
-        deletion: ``[..., B, steps + 1]``, from the image to the baseline.
-        insertion: ``[..., B, steps + 1]``, from the baseline to the image.
+        deletion: ``[..., B, P]``, from the image to the baseline.
+        insertion: ``[..., B, P]``, from the baseline to the image.
     """
 
     deletion: Tensor
@@ -43,7 +50,8 @@ class Curves:
 
     @property
     def areas(self) -> tuple[Tensor, Tensor]:
-        """Area under deletion (low is good) and insertion (high is good), ``[..., B]`` each in [0, 1]."""
+        """Area under deletion (low is good) and insertion (high is good), ``[..., B]`` each in [0, 1]; every step counts
+        alike, however many pixels it changes."""
         steps = self.deletion.shape[-1] - 1
         deletion, insertion = (torch.trapezoid(curve, dx=1 / steps) for curve in (self.deletion, self.insertion))
         return deletion, insertion
@@ -54,6 +62,11 @@ class Curves:
         deletion, insertion = self.areas
         return insertion - deletion
 
+    @property
+    def reach(self) -> Tensor:
+        """``[..., B]`` in [-1, 1]: what hiding everything takes from the probability, the most that a gap can be."""
+        return self.deletion[..., 0] - self.deletion[..., -1]
+
 
 def deletion_insertion(
     probability: Probability,
@@ -62,12 +75,12 @@ def deletion_insertion(
     classes: Sequence[int] | Tensor,
     *,
     baseline: Baseline,
-    steps: int = 10,
+    shares: Sequence[float] = SHARES,
     seed: int = 0,
 ) -> Curves:
-    """Deletion and insertion (Petsiuk et al., RISE, BMVC 2018), most important pixels first, an equal share each step.
+    """Deletion and insertion (Petsiuk et al., RISE, BMVC 2018), most important pixels first.
 
-    Both ends of the curves are asked once, so ``M`` maps cost ``2 M (steps - 1) + 2`` passes an image.
+    Both ends of the curves are asked once, so ``M`` maps cost ``2 M len(shares) + 2`` passes an image.
 
     Args:
         probability: the network, in evaluation mode.
@@ -76,12 +89,12 @@ def deletion_insertion(
             equal value come in random order, for a flat map must not profit from the order of rows.
         classes: ``[B]`` the classes explained.
         baseline: what stands where pixels are missing: the image after a strong blur, or its mean colour.
-        steps: of equal shares of the pixels, at least 1.
+        shares: of the pixels at which the network is asked, rising, each between 0 and 1.
         seed: of the order of equal pixels.
     """
     _check(images, maps, classes)
-    if steps < 1:
-        raise UsageError(f"Deletion and insertion need 1 step or more, got {steps}.")
+    if not all(first < second for first, second in pairwise((0, *shares, 1))):
+        raise UsageError(f"Deletion and insertion need rising shares between 0 and 1, got {list(shares)}.")
     empty = _baseline(images, baseline)
     ranks = _ranks(maps, seed)
     pixels = ranks.shape[-2] * ranks.shape[-1]
@@ -91,22 +104,22 @@ def deletion_insertion(
         yield images
         yield empty
         for ranked in series:
-            for step in range(1, steps):
-                first = (ranked < round(step * pixels / steps))[:, None]
+            for share in shares:
+                first = (ranked < round(share * pixels))[:, None]
                 yield torch.where(first, empty, images)
                 yield torch.where(first, images, empty)
 
     answers = _asked(probability, changed(), classes)
     whole, gone = answers[0].expand(len(series), 1, -1), answers[1].expand(len(series), 1, -1)
-    between = answers[2:].view(len(series), steps - 1, 2, len(images))
+    between = answers[2:].view(len(series), len(shares), 2, len(images))
     deletion = torch.cat([whole, between[:, :, 0], gone], dim=1).transpose(1, 2)
     insertion = torch.cat([gone, between[:, :, 1], whole], dim=1).transpose(1, 2)
-    shape = (*maps.shape[:-2], steps + 1)
+    shape = (*maps.shape[:-2], len(shares) + 2)
     return Curves(deletion.reshape(shape), insertion.reshape(shape))
 
 
 def joined_curves(parts: Sequence[Curves]) -> Curves:
-    """Curves ``[..., b, steps + 1]`` of batches as those of all their images."""
+    """Curves ``[..., b, P]`` of batches as those of all their images."""
     return Curves(
         torch.cat([part.deletion for part in parts], dim=-2), torch.cat([part.insertion for part in parts], dim=-2)
     )

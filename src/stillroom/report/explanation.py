@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.explanation.claims import FAITHFUL, LABELS, NOT_FAITHFUL, Verdict, verdict_of
+from stillroom.report.finding import Tone
 from stillroom.report.map_gallery import MapGallery, map_gallery
 from stillroom.report.numbers import MISSING, count, estimate, true_minus
 from stillroom.report.record import Record, in_order, title
@@ -36,15 +38,28 @@ class Judgement:
 
     Attributes:
         role: whose maps.
-        faithful: whether they may be shown as reasons.
+        verdict: whether they may be shown as reasons.
         statement: in a sentence.
         reasons: why not, a sentence each.
     """
 
     role: str
-    faithful: bool
+    verdict: Verdict
     statement: str
     reasons: list[str]
+
+    @property
+    def faithful(self) -> bool:
+        return self.verdict == FAITHFUL
+
+    @property
+    def label(self) -> str:
+        """The verdict as a badge."""
+        return LABELS[self.verdict]
+
+    @property
+    def tone(self) -> Tone:
+        return {FAITHFUL: "good", NOT_FAITHFUL: "bad"}.get(self.verdict, "neutral")  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ def judgements(found: dict[str, Any]) -> list[Judgement]:
     return [
         Judgement(
             role,
-            judged[role]["faithful"],
+            verdict_of(judged[role]),
             true_minus(found["statement"][role]),
             [true_minus(reason) for reason in judged[role]["reasons"]],
         )
@@ -235,28 +250,30 @@ def _curves(found: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _curve(found: dict[str, Any], key: str) -> str:
-    shares = np.array(found["shares"], dtype=np.float64)
+    shares = found["shares"]
+    places = np.linspace(0, 1, len(shares))  # every share counts alike, as it does in the areas
     lines = {name: np.array(curves[key], dtype=np.float64) for name, curves in found["controls"].items()}
     own = np.array(found[key], dtype=np.float64)
 
     def paint(axes: Axes) -> None:
         unit_axes(
-            axes, f"share of pixels {'blurred' if key == 'deletion' else 'restored'}, hottest first", "probability"
+            axes, f"% of the pixels {'blurred' if key == 'deletion' else 'restored'}, hottest first", "probability"
         )
         for name, values in lines.items():
             number, dashes = _TRIVIAL_STYLE.get(name, (5, ":"))
             axes.plot(
-                shares,
+                places,
                 values,
                 color=class_colour(number),
                 linestyle=dashes,
                 linewidth=1.4,
                 label=TRIVIAL.get(name, name),
             )
-        axes.plot(shares, own, color=colour("student"), marker=MARKERS["student"], markersize=4, label="student's map")
+        axes.plot(places, own, color=colour("student"), marker=MARKERS["student"], markersize=4, label="student's map")
         low, high = min(map(np.nanmin, (own, *lines.values()))), max(map(np.nanmax, (own, *lines.values())))
         margin = max(0.06 * (high - low), 0.01)
         axes.set_ylim(low - margin, high + margin)
+        axes.set_xticks(places, [f"{100 * share:g}" for share in shares], fontsize=8)
         axes.legend(frameon=False, fontsize=9.5)
 
     ends = f"from {own[0]:.3f} to {own[-1]:.3f}"

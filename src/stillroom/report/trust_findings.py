@@ -31,8 +31,10 @@ def trust_findings(record: Record) -> list[Finding]:
 def _maps(explanation: dict[str, Any]) -> Finding:
     judged = judgements(explanation)[0]
     if not judged.faithful:
-        text = "The student's maps are not shown to be faithful: do not show them as reasons."
-        return Finding("bad", text, " ".join([judged.statement, *judged.reasons]))
+        text = "The student's maps are not faithful: do not show them as reasons."
+        if judged.tone == "neutral":
+            text = f"Whether the student's maps are faithful is {judged.verdict}. Do not show them as reasons."
+        return Finding(judged.tone, text, " ".join([judged.statement, *judged.reasons]))
     text = "The student's maps are faithful: they mark what it uses, which need not be the lesion."
     return Finding("neutral", text, judged.statement)
 

@@ -75,6 +75,11 @@ class Task(ABC):
         """``[N, K]`` probabilities to targets of the task's form: ``[N]`` int64, or ``[N, K]`` uint8 at threshold 0.5."""
 
     @abstractmethod
+    def positive(self, probabilities: np.ndarray) -> np.ndarray:
+        """Whether the most probable answer is that something is there, ``[N]`` bool: the positive class, a grade above the
+        lowest, a label present. Where classes have no order, every answer counts as one."""
+
+    @abstractmethod
     def one_hot(self, targets: np.ndarray) -> np.ndarray:
         """Targets to ``[N, K]`` uint8 of 0/1."""
 

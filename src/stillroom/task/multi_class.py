@@ -56,6 +56,10 @@ class MultiClass(Task):
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         return probabilities.argmax(axis=1).astype(np.int64)
 
+    def positive(self, probabilities: np.ndarray) -> np.ndarray:
+        decided = self.decide(probabilities)
+        return np.ones(len(decided), dtype=bool) if self.kind == "multiclass" else decided > 0
+
     def one_hot(self, targets: np.ndarray) -> np.ndarray:
         return (targets[:, None] == np.arange(len(self.classes))[None]).astype(np.uint8)
 

@@ -52,6 +52,9 @@ class MultiLabel(Task):
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         return (probabilities > 0.5).astype(np.uint8)
 
+    def positive(self, probabilities: np.ndarray) -> np.ndarray:
+        return np.asarray(self.decide(probabilities).any(axis=1))
+
     def one_hot(self, targets: np.ndarray) -> np.ndarray:
         return targets.astype(np.uint8)
 

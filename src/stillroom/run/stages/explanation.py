@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import UsageError
-from stillroom.explanation.claims import FEWEST
+from stillroom.explanation.claims import verdict_of
 from stillroom.explanation.effort import PASSES_OF_A_STEP, Effort, affordable, efforts, passes, spared
 from stillroom.explanation.evidence import Explained, gather
 from stillroom.explanation.faithfulness import randomised
 from stillroom.explanation.heat_maps import BY_GRADIENT, Method, heat_maps
 from stillroom.explanation.layers import Layer, find_layer
 from stillroom.explanation.means import count_units
+from stillroom.explanation.sampling import sampling_order
 from stillroom.files.atomic import write_arrays, write_json
 from stillroom.files.digests import stands
 from stillroom.models.multiply_adds import count_macs
@@ -34,6 +35,9 @@ _MOST_CHANNELS = 256
 """A layer of more is explained by the fast Score-CAM, where nothing else is asked for."""
 
 _MOST_IMAGES = 32
+_AT_LEAST = 16
+"""Images decided positive, or their patients, which a run explains however short its training was."""
+
 _ROLES = ("student", "control", "teacher")
 _OTHER_NETWORKS = ("teacher", "probe_of_teacher")
 """Those that are not of the student's architecture."""
@@ -55,13 +59,14 @@ class Explanations:
 def exported_note(figures: Mapping[str, Any] | None, role: str = "student") -> dict[str, Any] | None:
     """What the bundle says of its maps, out of metrics.json; None where they were not tested.
 
-    ``faithful``, ``statement`` and ``method`` of the maps of the network that is exported, whose role this is, and ``fast``:
-    how fast and exact Score-CAM agree, None where that was not tested.
+    ``verdict``, ``faithful``, ``statement`` and ``method`` of the maps of the network that is exported, whose role this is,
+    and ``fast``: how fast and exact Score-CAM agree, None where that was not tested.
     """
     tested = ((figures or {}).get("faithfulness") or {}).get(role)
     if not figures or not tested:
         return None
     return {
+        "verdict": verdict_of(tested),
         "faithful": tested["faithful"],
         "statement": in_a_sentence(figures, role),
         "method": figures["method"][role],
@@ -70,7 +75,7 @@ def exported_note(figures: Mapping[str, Any] | None, role: str = "student") -> d
 
 
 def in_a_sentence(figures: Mapping[str, Any], role: str = "student") -> str:
-    """What is said of a network's maps, and where they are not faithful, the first reason."""
+    """What is said of a network's maps, and where they are not called faithful, the first reason."""
     return " ".join([figures["statement"][role], *figures["faithfulness"][role]["reasons"][:1]])
 
 
@@ -131,7 +136,7 @@ def make(
     """
     run, wanted, table = bench.run, bench.settings.evaluation, bench.dataset.table
     most = _MOST_IMAGES if wanted.explain is None else wanted.explain
-    drawn = np.random.default_rng(0).permutation(table.indices("test"))[:most]
+    drawn = _drawn(bench, probabilities)[:most]
     image = bench.data.images.batch(table.indices("test")[:1])
     layer = exported_layer(networks[exported], exported, wanted.explain_layer, image)
     if layer is None:
@@ -155,7 +160,7 @@ def make(
     if not set(needed) <= layers.keys():
         return Explanations({"images": 0, "reason": without[0]}, layer)
     possible = {role: network for role, network in asked.items() if role in layers}
-    effort = _effort(bench, possible, needed, methods, layers, drawn)
+    effort = _effort(bench, possible, needed, methods, layers, drawn, probabilities)
     shown = {role: possible[role] for role in effort.drawn}
     rows = np.sort(drawn[: effort.images])
     explained = _explained(bench, rows, probabilities)
@@ -192,6 +197,7 @@ def _effort(
     methods: Mapping[str, Method],
     layers: Mapping[str, str | None],
     drawn: np.ndarray,
+    probabilities: np.ndarray,
 ) -> Effort:
     """What is explained: all that was asked for, or where nothing was, what costs no more than training the student did."""
     roles, training, data = tuple(networks), bench.settings.training, bench.data
@@ -212,16 +218,25 @@ def _effort(
 
     epoch = len(data.train) + data.free
     trained = training.epochs * epoch if training.steps is None else max(epoch, training.steps * training.batch_size)
-    choices = efforts(roles, needed, len(drawn), _images_for_a_verdict(bench, drawn))
+    choices = efforts(roles, needed, len(drawn), _images_for_a_verdict(bench, drawn, probabilities))
     return affordable(choices, cost, PASSES_OF_A_STEP * trained * sum(macs["student"]))
 
 
-def _images_for_a_verdict(bench: Workbench, drawn: np.ndarray) -> int:
-    """How many of the images drawn hold as many images, or patients where they are known, as a verdict needs; at most all."""
+def _drawn(bench: Workbench, probabilities: np.ndarray) -> np.ndarray:
+    """All test images in the order in which they are explained, see :func:`sampling_order`."""
+    test = bench.dataset.table.indices("test")
+    answers = probabilities[test]
+    return test[sampling_order(answers.argmax(axis=1), bench.task.positive(answers), seed=0)]
+
+
+def _images_for_a_verdict(bench: Workbench, drawn: np.ndarray, probabilities: np.ndarray) -> int:
+    """How many of the images drawn hold as many decided positive, or their patients where they are known, as a verdict needs;
+    at most all."""
     patients = bench.dataset.table.patients
     chosen = None if patients is None or (patients[drawn] == "").all() else patients[drawn]
-    counts = (count for count in range(1, len(drawn)) if count_units(chosen, np.arange(len(drawn)) < count) >= FEWEST)
-    return next(counts, len(drawn))
+    positive, place = bench.task.positive(probabilities[drawn]), np.arange(len(drawn))
+    counts = (count for count in place[1:] if count_units(chosen, positive & (place < count)) >= _AT_LEAST)
+    return int(next(counts, len(drawn)))
 
 
 def _explained(bench: Workbench, rows: np.ndarray, probabilities: np.ndarray) -> Explained:
@@ -239,6 +254,7 @@ def _explained(bench: Workbench, rows: np.ndarray, probabilities: np.ndarray) ->
         masks=masks,
         has_mask=store.has_mask[rows],
         patients=None if table.patients is None else table.patients[rows],
+        positive=task.positive(probabilities[rows]),
     )
 
 
