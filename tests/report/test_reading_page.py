@@ -25,7 +25,7 @@ def study(images=6, design="crossover", options=("clear", "nodule")):
 
 
 def page(**changes):
-    return reading_page(study(**changes), title="Chest <films>", faithful=True, synthetic=True)
+    return reading_page(study(**changes), title="Chest <films>", verdict="faithful", synthetic=True)
 
 
 def write(folder, **changes):
@@ -75,16 +75,24 @@ def test_nothing_runs_but_the_pages_own_script_and_nothing_is_loaded():
 def test_names_of_the_data_are_text():
     bad = "</script><script>alert(1)</script>"
     made = study(options=("clear", bad))
-    text = reading_page(made, title="<b>films</b>", faithful=None, synthetic=False)
+    text = reading_page(made, title="<b>films</b>", verdict=None, synthetic=False)
     assert "<b>films" not in text
     assert text.count("<script") == 2
     inside = re.search(r'<script type="application/json" id="study">(.+?)</script>', text, re.DOTALL)[1]
     assert json.loads(inside) == made
 
 
-@pytest.mark.parametrize(("faithful", "words"), [(True, "faithful:"), (False, "not faithful"), (None, "not known")])
-def test_readers_are_told_what_the_maps_are_worth(faithful, words):
-    assert words in reading_page(study(), title="x", faithful=faithful, synthetic=False)
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("faithful", "faithful:"),
+        ("not faithful", "not faithful"),
+        ("not shown: too few images", "not shown: too few images"),
+        (None, "not known"),
+    ],
+)
+def test_readers_are_told_what_the_maps_are_worth(verdict, words):
+    assert words in reading_page(study(), title="x", verdict=verdict, synthetic=False)
 
 
 def test_phantoms_are_called_synthetic():

@@ -177,7 +177,7 @@ def _made(
             "images": pages,
         },
         title=str(run.manifest.get("data") or run.manifest.get("source")).split(";")[0],
-        faithful=trust(predictor, "score_cam")[0],
+        verdict=trust(predictor, "score_cam")[0],
         synthetic=predictor.synthetic,
     )
     write_atomically(folder / PAGE, lambda target: target.write_text(page, encoding="utf-8"))

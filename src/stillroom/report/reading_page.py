@@ -7,24 +7,28 @@ import hashlib
 import json
 from typing import Any
 
+from stillroom.explanation.claims import FAITHFUL, NOT_FAITHFUL, NOT_SHOWN, Verdict
 from stillroom.report.templating import TEMPLATES, environment
 
-MAPS = {
-    True: "On test images such maps were found faithful: they show what the model uses, which need not be the right reason.",
-    False: "On test images such maps were found not faithful: do not take them for what the model uses.",
+MAPS: dict[Verdict | None, str] = {
+    FAITHFUL: (
+        "On test images such maps were found faithful: they show what the model uses, which need not be the right reason."
+    ),
+    NOT_FAITHFUL: "On test images such maps were found not faithful: do not take them for what the model uses.",
+    NOT_SHOWN: f"Whether such maps are faithful was {NOT_SHOWN}. Do not take them for what the model uses.",
     None: "Whether such maps show what the model uses is not known.",
 }
 """What readers are told of heat maps, by their verdict."""
 
 
-def reading_page(study: dict[str, Any], *, title: str, faithful: bool | None, synthetic: bool) -> str:
+def reading_page(study: dict[str, Any], *, title: str, verdict: Verdict | None, synthetic: bool) -> str:
     """The page as HTML.
 
     Args:
         study: ``study`` (its id), ``design``, ``options``, ``finding`` and ``images``, each with ``image`` (its number),
             ``half``, ``picture``, ``width``, ``height`` and ``help`` (None where the model refuses).
         title: what the images are, in a line.
-        faithful: whether the heat maps were found to show what the model uses; None where that is not known.
+        verdict: on the heat maps; None where they were not tested.
         synthetic: whether the images are phantoms.
     """
     script = (TEMPLATES / "reading_page.js").read_text(encoding="utf-8")
@@ -44,7 +48,7 @@ def reading_page(study: dict[str, Any], *, title: str, faithful: bool | None, sy
                 "study": study,
                 "count": len(study["images"]),
                 "title": title,
-                "maps": MAPS[faithful],
+                "maps": MAPS[verdict],
                 "synthetic": synthetic,
             }
         )
