@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +59,19 @@ def browse(tmp_path):
 
     def run(page: Path, *flags: str) -> str:
         command = [browser, *quiet, *flags, page.as_uri()]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path).stdout
-        except subprocess.TimeoutExpired as late:  # on a busy machine it may print the page and then not end
-            printed = (late.stdout or b"").decode()
-            if "</html>" not in printed:
-                raise
-            return printed
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path)
+        late = threading.Timer(120, process.kill)
+        late.start()
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if "</html>" in line:  # on a busy machine it may print the page and then not end
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=2)
+                process.kill()
+        late.cancel()
+        assert process.wait() == 0 or "</html>" in printed, "Chromium did not show the page"
+        return printed
 
     return run
 
