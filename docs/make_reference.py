@@ -87,6 +87,7 @@ FILES = {
     "of, and the rules for sets and refusals; see [below](#studentonnx).",
     "report.html": "The report: one file that opens offline.",
     "MODEL_CARD.md": "The model card.",
+    "REPORTING.md": "The items of TRIPOD+AI and CLAIM: what the run answers, where, and what its author must fill in.",
     "reader_study/": "A folder for each page of `stillroom readers`, named by a hash of its images and settings: `page.html` "
     "for the readers, `study.json`, which says what image is which and what the model answers (not for the readers), and "
     "`figures.json`, what their answers amount to.",

@@ -168,6 +168,16 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
     return result
 
 
+def tell(run: Run) -> None:
+    """Write the report and the model card of a finished run anew: they name the data that it was tested on."""
+    from stillroom.report import write_model_card, write_report
+
+    if run.finished:
+        with alone_in(run.path):
+            write_model_card(run.path)
+            write_report(run.path)
+
+
 def _as_the_run_reads(data: DataSettings, own: DataSettings) -> DataSettings:
     """The settings with the run's joined and dropped classes where the user names none."""
     if data.merge or data.drop_class:

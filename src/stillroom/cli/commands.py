@@ -104,8 +104,10 @@ def evaluate(
         console.print_json(found) if json else console.show_foreign(opened, found)
         return
     from stillroom.after.external_validation import evaluate as test
+    from stillroom.after.external_validation import tell
 
     found = test(opened, source, data, split=split)
+    tell(opened)
     if json:
         console.print_json(found)
         return

@@ -19,6 +19,7 @@ from stillroom.report.numbers import estimate
 from stillroom.report.plan import plan_section
 from stillroom.report.record import Record, load
 from stillroom.report.record import title as title_of
+from stillroom.report.reporting import filled
 from stillroom.report.robustness import robustness_section
 from stillroom.report.section import sections
 from stillroom.report.style import COLOURS, glyph
@@ -139,6 +140,7 @@ def _context(record: Record) -> dict[str, Any]:
         "store": tables.facts(record.manifest.get("store")),
         "command": f"stillroom distill --settings {shlex.quote(f'{record.name}/settings.yaml')}",
         "recipe": record.recipe,
+        "reporting": filled(record),
         "citations": citations(record.recipe),
     }
 

@@ -16,6 +16,8 @@ from stillroom.report.explanation import judgements, lesion_table, maps_table, w
 from stillroom.report.numbers import Estimate, count, estimate
 from stillroom.report.plan import budget
 from stillroom.report.record import Record, load
+from stillroom.report.reporting import FILE as REPORTING
+from stillroom.report.reporting import filled, places
 from stillroom.report.robustness import robustness_table
 from stillroom.report.section import sections
 from stillroom.report.taught_by import taught_by
@@ -36,7 +38,7 @@ from stillroom.shown import shown_in_lines
 
 
 def write_model_card(run: Path) -> Path:
-    """Write ``MODEL_CARD.md`` into a run folder and return its path.
+    """Write ``MODEL_CARD.md`` into a run folder, and ``REPORTING.md`` beside it; returns the card's path.
 
     Raises:
         UsageError: ``run`` is no finished run folder.
@@ -44,7 +46,11 @@ def write_model_card(run: Path) -> Path:
     """
     record = load(run)
     jinja = environment(md=escape, rows=markdown_table)
-    text = shown_in_lines(jinja.get_template("model_card.md.j2").render(_context(record)))
+    lists = filled(record)
+    context = {"title": headline(record)[0], "name": record.name, "reporting": lists, "places": places(record)}
+    reporting = shown_in_lines(jinja.get_template("reporting.md.j2").render(context))
+    write_atomically(run / REPORTING, lambda temporary: temporary.write_text(reporting, encoding="utf-8"))
+    text = shown_in_lines(jinja.get_template("model_card.md.j2").render(_context(record) | {"reporting": lists}))
     target = run / "MODEL_CARD.md"
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return target

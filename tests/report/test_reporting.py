@@ -1,0 +1,123 @@
+"""TRIPOD+AI and CLAIM: numbers as published, answers out of the run's files, and the rest clearly the author's."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from stillroom.report import write_model_card, write_report
+from stillroom.report.checklists import CHECKLISTS, CLAIM, TRIPOD_AI
+from stillroom.report.record import load
+from stillroom.report.reporting import filled
+from stillroom.task import MultiClass
+
+# As the statements number them: letters where an item has parts.
+_PARTS = {3: 3, 5: 2, 6: 3, 8: 3, 9: 3, 12: 7, 18: 6, 20: 3, 23: 2, 27: 3}
+TRIPOD_NUMBERS = [
+    f"{number}{letter}"
+    for number in range(1, 28)
+    for letter in ("abcdefg"[: _PARTS[number]] if number in _PARTS else [""])
+]
+
+
+def answers(run, number, checklist=0):
+    (found,) = [answer for item, answer in filled(load(run))[checklist].rows if item.number == number]
+    return found
+
+
+def test_items_are_numbered_as_published():
+    assert [item.number for item in TRIPOD_AI.items] == TRIPOD_NUMBERS
+    assert len(TRIPOD_NUMBERS) == 52
+    assert len({re.sub("[a-g]", "", number) for number in TRIPOD_NUMBERS}) == 27
+    assert [item.number for item in CLAIM.items] == [str(number) for number in range(1, 45)]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "ordinal", "multilabel"])
+def test_every_item_has_an_answer_or_is_the_authors(make_run, kind):
+    run = make_run(kind, explained=4, uncertain=True, several=3, planned=True, images=360)
+    for one in filled(load(run)):
+        assert all(answer.said or answer.author for _, answer in one.rows)
+        by = [answer.by for _, answer in one.rows]
+        assert one.summary.startswith(f"{one.checklist.name}: of {len(by)} items the run answers {by.count('run')} and")
+
+
+def test_a_bare_run_is_answered_too(make_run):
+    run = make_run(roles=("student",), patients=False, epochs=1)
+    (run / "audit.json").unlink()
+    manifest = json.loads((run / "manifest.json").read_text())
+    for key in ("store", "versions", "sha256", "taught_by"):
+        manifest.pop(key, None)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (run / "settings.yaml").write_text("source: x\n")
+    assert all(answer.said or answer.author for one in filled(load(run)) for _, answer in one.rows)
+    assert answers(run, "20", 1).by == "author"
+    write_model_card(run)
+
+
+def test_answers_are_the_runs_own(make_run):
+    run = make_run(uncertain=True, explained=4)
+    metrics = json.loads((run / "metrics.json").read_text())
+    auc = metrics["test"]["student"]["auc"]
+    assert f"AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" in answers(run, "23a").said
+    audit = json.loads((run / "audit.json").read_text())
+    for split, counts in audit["class_counts"].items():
+        assert f"{split}: {', '.join(f'{n} {name}' for name, n in counts.items())}" in answers(run, "21").said
+    assert metrics["explanation"]["statement"]["student"] in answers(run, "31", 1).said
+    assert "None so far" in answers(run, "33", 1).author
+    assert answers(run, "30", 1).by == "author"
+    assert "Refusals" in answers(run, "15").said
+    for number in ("3a", "17", "18a"):
+        assert answers(run, number).by == "author"
+
+
+def test_no_path_of_the_machine_is_told(make_run):
+    run = make_run()
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    settings["student"] = {"student_weights": "/home/someone/weights/net.pth"}
+    (run / "settings.yaml").write_text(yaml.safe_dump(settings))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["taught_by"] = [{"name": "a", "source": "/home/someone/t.pth"}, {"name": "b", "source": "timm/b"}]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    said = answers(run, "24", 1).said
+    assert said == "Student: pretrained weights (net.pth). Teachers: a from t.pth, b from timm/b."
+
+
+def test_what_is_made_later_joins(make_run):
+    run = make_run()
+    (run / "evaluations").mkdir()
+    other = {"source": "Clinic B", "test": {"student": {"auc": {"value": 0.8, "low": 0.7, "high": 0.9}}}}
+    (run / "evaluations" / "b.json").write_text(json.dumps(other))
+    metrics = json.loads((run / "metrics.json").read_text())
+    section = {"key": "readers-1234", "title": "With readers", "text": ["Better."], "tables": []}
+    groups = {"key": "subgroups", "title": "By group", "text": ["Alike."], "tables": []}
+    (run / "metrics.json").write_text(json.dumps(metrics | {"sections": [section, groups]}))
+    assert answers(run, "33", 1).said == "Tested on Clinic B (AUC 0.800 (0.700 to 0.900))."
+    assert answers(run, "41", 1).place == "readers-1234"
+    assert answers(run, "14").place == "subgroups"
+    page = write_report(run).read_text()
+    assert '<a href="#readers-1234">With readers</a>' in page
+    assert "([With readers](report.html#readers-1234))" in write_model_card(run).with_name("REPORTING.md").read_text()
+
+
+def test_page_and_file_hold_the_same_and_link_to_what_is_there(make_run):
+    run = make_run(task=MultiClass(("a|b", "<b>x</b>")), images=300, explained=4, uncertain=True, several=3)
+    page = write_report(run).read_text(encoding="utf-8")
+    card = write_model_card(run).read_text(encoding="utf-8")
+    text = (run / "REPORTING.md").read_text(encoding="utf-8")
+    ids = set(re.findall(r'id="([^"]+)"', page))
+    section = page.partition('<section id="reporting"')[2].partition("</section>")[0]
+    links = re.findall(r'href="#([^"]+)"', section)
+    assert len(links) > 40
+    assert set(links) <= ids
+    assert "<b>x</b>" not in section + text
+    lists = filled(load(run))
+    for one in lists:
+        assert one.summary in text
+        assert one.summary in card
+        assert one.summary.replace("'", "&#39;") in section
+    left = sum(bool(answer.author) for one in lists for _, answer in one.rows)
+    assert section.count("Fill in:") == text.count("**Fill in:**") == left
+    rows = [line.replace("\\|", "") for line in text.splitlines() if re.match(r"\| \d", line)]
+    assert [line.split("|")[1].strip() for line in rows] == [item.number for one in CHECKLISTS for item in one.items]
+    assert {line.count("|") for line in rows} == {5}
