@@ -128,6 +128,8 @@ METRICS = {
     "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",
     "robustness": "figures on corrupted test images, as described below; only where `--corruptions` was asked for, of the "
     "run or of `stillroom evaluate` later",
+    "sections": "what a stage of your own, or a test with readers, adds to report and model card: `key`, `title`, `text` and "
+    "`tables`; absent where there is none",
     "efficiency": "per network (`student`, `teacher`, `onnx`), as described below",
     "export": "the ONNX file against torch on validation images: `images`, `max_logit_difference`, "
     "`max_probability_difference`, `max_map_difference`, `max_distance_difference` (null where the file does not answer "

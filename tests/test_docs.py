@@ -419,8 +419,12 @@ def test_the_run_folder_is_as_the_reference_describes_it(run):
     left = {path.name for path in run.path.iterdir()}
     assert left - described == {"warm_up"}, "files that the reference does not name"
     several = {"plan.yaml", "repeats", "folds", "average", "exported", "probe_of_teacher", "probe_of_student"}
-    assert described - left == {"evaluations", "checkpoints"} | several, "files that the reference promises"
-    assert set(make_reference.METRICS) - set(run.metrics) == {"robustness", "luck", "kept"}, "they were not asked for"
+    assert described - left == {"evaluations", "checkpoints", "reader_study"} | several, (
+        "files that the reference promises"
+    )
+    assert set(make_reference.METRICS) - set(run.metrics) == {"robustness", "luck", "kept", "sections"}, (
+        "they were not asked for"
+    )
     assert not set(run.metrics) - set(make_reference.METRICS)
     ends = [line for line in run.history() if "kept" in line]
     assert len(ends) == len({line["role"] for line in run.history()})
