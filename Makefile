@@ -51,6 +51,7 @@ docs: install ## write docs/reference.md anew from the code
 prove: install ## simulate intervals, kill runs and change what users give (most of an hour; what was stopped goes on)
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/luck.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/relative.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/intervals.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/readers.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/heat_maps.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/injected.py

@@ -1,7 +1,7 @@
 """How often the intervals for the luck of training and images hold the truth, where the truth is known: no difference.
 
 Two procedures that differ in nothing but luck are "trained" K times and compared by `stillroom.evaluation.luck`. A 95 %
-interval should hold zero in 95 % of the studies. K = 1 is what a bootstrap over images says of the first training alone.
+interval should hold zero in 95 % of the studies. K = 1 is what the comparison says of the first training alone.
 
     python proofs/luck.py [--studies 1000] [--seed 0]
 
@@ -72,7 +72,7 @@ def folds(count: int, rng: np.random.Generator, *, parts: bool) -> list[Training
 def coverage(kind: str, count: int, studies: int, seed: int, resamples: int = 200) -> tuple[float, float]:
     """Share of studies (``repeats``, ``parts`` or ``cuts``) whose interval holds zero, and the interval's mean width.
 
-    Of ``count`` 1, that of a bootstrap over the images of one training.
+    Of ``count`` 1, that of one training's comparison, which holds the luck of the images alone.
     """
     held, widths = [], []
     for study in range(studies):
@@ -120,7 +120,7 @@ def main() -> None:
     low = 0
     print("| What | K | Holds zero | Mean width |\n| --- | ---: | ---: | ---: |")
     for (kind, trainings), line in zip(rows, carry_out(given, case), strict=False):
-        name = names[kind] if trainings > 1 else "Bootstrap of one training"
+        name = names[kind] if trainings > 1 else "One training alone"
         low += trainings > 1 and line["held"] < LEAST_HELD
         print(f"| {name} | {trainings} | {line['held']:.1%} | {line['width']:.3f} |", flush=True)
     sys.exit(bool(low))

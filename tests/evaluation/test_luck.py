@@ -194,6 +194,6 @@ def test_two_trainings_are_enough():
     assert found["comparison"]["student_vs_control"]["difference"]["value"] is not None
 
 
-def test_one_training_s_bootstrap_does_not(simulation):
+def test_one_training_s_interval_does_not(simulation):
     """Without this the simulation would prove nothing: what is measured must be able to fail."""
-    assert simulation.coverage("repeats", 1, studies=100, seed=11, resamples=60)[0] < 0.8
+    assert simulation.coverage("repeats", 1, studies=100, seed=11, resamples=60)[0] < 0.87

@@ -227,52 +227,59 @@ def test_constant_targets_leave_the_mcc_undefined_whatever_is_predicted():
         assert score(BINARY, probabilities, targets, resamples=0)["mcc"]["value"] is None
 
 
-def test_a_figure_undefined_in_most_resamples_has_no_interval():
-    # One positive alone is left out of a resample with probability 0.36, two labels with one each more often than not.
+def test_a_class_of_one_image_has_values_without_intervals():
     task = MultiLabel(("x", "y"))
     targets = np.zeros((40, 2), dtype=np.uint8)
-    targets[0, 0] = targets[1, 1] = 1
-    probabilities = np.random.default_rng(0).random((40, 2))
-    result = score(task, probabilities, targets, resamples=300)
-    assert result["auc"]["value"] is not None
-    assert result["auc"]["low"] is None
-    assert result["per_class"]["x"]["auc"]["low"] is not None
-    assert any("more than half of the resamples" in note and "AUC" in note for note in result["notes"])
+    targets[:20, 0] = targets[1, 1] = 1
+    result = score(task, np.random.default_rng(0).random((40, 2)), targets, resamples=100)
+    for name in ("auc", "sensitivity", "average_precision"):
+        assert result["per_class"]["y"][name]["value"] is not None
+        assert result["per_class"]["y"][name]["low"] is None
+        assert result["per_class"]["x"][name]["low"] is not None
+    assert any("Fewer than two images are of class y" in note for note in result["notes"])
 
 
-def test_shares_on_which_all_resamples_agree_have_wilson_s_interval_over_their_own_images():
+def test_figures_without_an_error_have_the_interval_of_what_they_rest_on():
     targets = np.array([1] * 5 + [0] * 15)
     result = score(BINARY, BINARY.one_hot(targets).astype(float), targets, resamples=50)
-    # Wilson at n of n: n / (n + 1.96^2), of all images, of the positives, of the negatives.
-    for name, images in {"accuracy": 20, "sensitivity": 5, "specificity": 15, "precision": 5}.items():
-        assert result[name] == {"value": 1, "low": pytest.approx(images / (images + 1.959964**2)), "high": 1}, name
-        assert any(name in note and f"share of {images} images" in note for note in result["notes"])
+    rests_on = {"accuracy": 20, "sensitivity": 5, "specificity": 15, "precision": 5, "auc": 7.5, "f1": 10}
+    for name, images in rests_on.items():
+        # The lower end p of n of n: the caution's share of p^n is the tail.
+        assert result[name] == {
+            "value": 1,
+            "low": pytest.approx((0.025 / 0.75) ** (1 / images), abs=1e-6),
+            "high": 1,
+        }, name
     assert result["per_class"]["healthy"]["sensitivity"] == result["specificity"]
-    assert result["per_class"]["healthy"]["precision"]["low"] == pytest.approx(15 / (15 + 1.959964**2))
-    # No share, no Wilson: a remark without a bound, under the names that people know.
-    assert result["auc"] == {"value": 1, "low": 1, "high": 1}
-    note = next(note for note in result["notes"] if "no width" in note)
-    assert "AUC" in note
-    assert "average precision" in note
-    assert "MCC" in note
-    assert not any(name in note for name in ("sensitivity", "auc", "average_precision", "0."))
+    assert result["mcc"]["low"] == pytest.approx(2 * (0.025 / 0.75) ** (1 / 15) - 1, abs=1e-6)  # 4 x 5 x 15 / 20
+    assert [note for note in result["notes"] if "log loss" not in note] == []
 
 
-def test_wilson_s_interval_counts_patients_where_they_are_known():
+def test_patients_count_where_they_are_known():
     targets = np.array([1] * 8 + [0] * 12)
     patients = np.repeat([f"p{number}" for number in range(10)], 2)
-    result = score(BINARY, BINARY.one_hot(targets).astype(float), targets, patients=patients, resamples=50)
-    assert result["sensitivity"]["low"] == pytest.approx(4 / (4 + 1.959964**2))
-    assert any("share of 4 patients" in note for note in result["notes"])
+    data = BINARY.one_hot(targets).astype(float), targets
+    by_patient = score(BINARY, *data, patients=patients, resamples=50)
+    by_image = score(BINARY, *data, resamples=50)
+    assert by_patient["sensitivity"]["low"] < 0.45 < 0.6 < by_image["sensitivity"]["low"]
 
 
-def test_means_over_classes_have_no_wilson_but_their_classes_have():
-    targets = np.arange(40) % 4
+def test_means_over_classes_rest_on_the_worst_class_times_their_number():
+    targets = np.array([0] * 10 + [1] * 20 + [2] * 30 + [3] * 40)
     result = score(MULTI, MULTI.one_hot(targets).astype(float), targets, resamples=50)
-    assert result["sensitivity"] == {"value": 1, "low": 1, "high": 1}
-    assert result["per_class"]["a"]["sensitivity"]["low"] == pytest.approx(10 / (10 + 1.959964**2))
-    assert result["per_class"]["a"]["specificity"]["low"] == pytest.approx(30 / (30 + 1.959964**2))
-    assert any("Class by class" in note and "sensitivity (4 of 4)" in note for note in result["notes"])
+    assert result["sensitivity"]["low"] == pytest.approx((0.025 / 0.75) ** (1 / 40), abs=1e-6)
+    assert result["per_class"]["a"]["sensitivity"]["low"] == pytest.approx((0.025 / 0.75) ** (1 / 10), abs=1e-6)
+
+
+def test_a_constant_answer_s_auc_is_known_exactly():
+    targets = np.arange(40) % 2
+    result = score(BINARY, np.tile([0.3, 0.7], (40, 1)), targets, resamples=50)
+    assert result["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert result["mcc"] == {"value": 0, "low": 0, "high": 0}
+    assert 0.3 < result["accuracy"]["low"] < 0.4
+    note = next(note for note in result["notes"] if "no width" in note)
+    assert "AUC" in note
+    assert "MCC" in note
 
 
 def test_the_positive_class_is_named():
@@ -281,11 +288,12 @@ def test_the_positive_class_is_named():
         assert score(task, *predictions(task), resamples=0)["positive_class"] is None
 
 
-def test_no_resamples_give_values_without_intervals():
-    result = score(BINARY, *predictions(BINARY), resamples=0)
-    assert result["auc"]["value"] is not None
-    assert result["auc"]["low"] is None
-    assert any("No resamples" in note for note in result["notes"])
+def test_only_the_calibration_error_needs_resamples():
+    data = predictions(BINARY)
+    without, many = score(BINARY, *data, resamples=0), score(BINARY, *data, resamples=100)
+    assert without["ece"]["low"] is None
+    assert any("No resamples" in note for note in without["notes"])
+    assert {name: without[name] for name in ("auc", "f1", "mcc")} == {name: many[name] for name in ("auc", "f1", "mcc")}
 
 
 def test_copies_of_an_image_widen_the_interval_only_if_the_patient_is_known():
@@ -301,7 +309,7 @@ def test_copies_of_an_image_widen_the_interval_only_if_the_patient_is_known():
     for name in ("auc", "accuracy", "sensitivity"):
         width = {key: r[name]["high"] - r[name]["low"] for key, r in [("i", by_image), ("p", by_patient), ("a", alone)]}
         # Copies carry no information: by patient the interval is that of single images, by image sqrt(6) narrower.
-        assert width["p"] == pytest.approx(width["a"], rel=0.02), name
+        assert width["p"] == pytest.approx(width["a"], rel=0.1), name
         assert width["p"] / width["i"] == pytest.approx(np.sqrt(copies), rel=0.25), name
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import UsageError
-from stillroom.evaluation.intervals import LEVEL, Resamples, draw, percentile, wilson
+from stillroom.evaluation.effective import difference, span
+from stillroom.evaluation.intervals import LEVEL, Resamples, draw, wilson
 from stillroom.evaluation.metrics import Measured, measure
 from stillroom.task import Task
 
@@ -27,33 +28,32 @@ def compare(
 ) -> dict[str, Any]:
     """Paired comparison of two models by the task's selection metric and by accuracy, ready for JSON.
 
-    Both models are scored on the same resamples, so what makes an image hard for both cancels out. Where
-    every resample gives two different models the same difference (both perfect, say), the interval is widened
-    by Wilson's bound for an event never seen in so many images or patients (of the rarest class, for the
-    selection metric).
+    What counts is how far each image (or patient) moves the difference, so what makes one hard for both cancels out. Few
+    images on which two different models differ, or none, leave a doubt that the interval holds
+    (:func:`stillroom.evaluation.effective.difference`).
 
     Args:
         first: ``[N, K]`` probabilities of the model under test.
         second: ``[N, K]`` probabilities of the reference.
         targets: in the task's form.
-        patients: ``[N]`` str; whole patients are then resampled. ``""`` where unknown.
+        patients: ``[N]`` str; whole patients then count. ``""`` where unknown.
         margin: non-inferiority margin, 0 or more, in units of the metric.
-        resamples: bootstrap resamples; 0 gives neither intervals nor claims.
+        resamples: without effect; there was a bootstrap.
         names: nouns for the two models, as in "the student".
 
     Returns:
         ``metric``; ``first`` and ``second`` (``name`` and ``value``); ``difference`` and
-        ``accuracy_difference`` (first minus second, 95 % percentile intervals); ``p_value`` (two-sided, of
-        the bootstrap); ``delong_p`` (AUC of tasks with one scored class only) and ``mcnemar_p`` (exact, on
-        images judged right in all their labels); ``margin``; ``non_inferior`` (the interval lies above
-        -margin); ``superior`` (it lies above 0); ``verdict`` (one of superior, non-inferior, inconclusive,
+        ``accuracy_difference`` (first minus second, 95 % intervals); ``p_value`` (two-sided, of the difference:
+        below 5 % where its interval leaves zero out); ``delong_p`` (AUC of tasks with one scored class only) and
+        ``mcnemar_p`` (exact, on images judged right in all their labels); ``margin``; ``non_inferior`` (the interval
+        lies above -margin); ``superior`` (it lies above 0); ``verdict`` (one of superior, non-inferior, inconclusive,
         worse, inferior, undefined); ``statement``; ``notes``. None where not defined.
 
     Raises:
         UsageError: no images, shapes that do not fit together, or a negative margin.
         RunError: a probability that is not a number.
     """
-    drawn = draw(len(targets), resamples, seed, patients)
+    drawn = draw(len(targets), 0, seed, patients)
     measured = [measure(task, model, targets, drawn) for model in (first, second)]
     return compare_measured(task, measured[0], measured[1], targets, drawn, margin=margin, names=names)
 
@@ -71,27 +71,23 @@ def compare_measured(
     """:func:`compare` of what was measured on the same resamples already."""
     if margin < 0:
         raise UsageError(f"margin must be 0 or more, got {margin}.")
-    values = [model.value.overall for model in (first, second)]
-    spreads = [model.spread.overall for model in (first, second)]
     metric = task.selection_metric
-    units = drawn.units
-    same = np.array_equal(first.probabilities, second.probabilities)
-    difference = _difference(values, spreads, metric, None if same else min(units, rarest(task, targets)))
-    judged = judge(metric, names, (float(values[0][metric][0]), float(values[1][metric][0])), difference, margin)
-    result: dict[str, Any] = judged | {
-        "p_value": None if difference["low"] is None else bootstrap_p(spreads[0][metric] - spreads[1][metric]),
-        "accuracy_difference": _difference(values, spreads, "accuracy", None if same else units),
+    found, p_value = _difference(first, second, metric)
+    values = first.moved(metric).value, second.moved(metric).value
+    result: dict[str, Any] = judge(metric, names, values, found, margin) | {
+        "p_value": p_value,
+        "accuracy_difference": _difference(first, second, "accuracy")[0],
         "mcnemar_p": mcnemar(*(task.correct(model.probabilities, targets) == 1 for model in (first, second))),
         "notes": [],
     }
     if len(task.scored) == 1:
         k = task.scored[0]
         result["delong_p"] = delong(first.probabilities[:, k], second.probabilities[:, k], task.one_hot(targets)[:, k])
-    if units < len(targets):
+    if drawn.units < len(targets):
         tests = "DeLong's and McNemar's tests take" if "delong_p" in result else "McNemar's test takes"
         result["notes"].append(
             f"{tests} images as independent; several images of a patient are not, so trust the intervals, "
-            "which resample whole patients, rather than these p-values."
+            "which count whole patients, rather than these p-values."
         )
     return result
 
@@ -122,14 +118,6 @@ def judge(
         "verdict": _verdict(difference, margin),
     }
     return result | {"statement": _statement(result)}
-
-
-def bootstrap_p(differences: np.ndarray) -> float:
-    """Two-sided p-value of no difference: twice the smaller share of ``[R]`` resampled differences on one
-    side of zero, never below ``2 / (R + 1)``."""
-    defined = differences[~np.isnan(differences)]
-    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
-    return float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1)))
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
@@ -173,15 +161,15 @@ def delong(first: np.ndarray, second: np.ndarray, truth: np.ndarray) -> float | 
     return float(2 * norm.sf(abs(difference) / sqrt(variance)))
 
 
-def _difference(
-    values: list[dict[str, np.ndarray]], spreads: list[dict[str, np.ndarray]], metric: str, units: int | None
-) -> dict[str, float | None]:
-    value = _number(values[0][metric][0] - values[1][metric][0])
-    resampled = spreads[0][metric] - spreads[1][metric]
-    low, high = (None, None) if value is None else percentile(resampled, LEVEL)
-    if low is None or high is None or low < high or units is None:
-        return {"value": value, "low": low, "high": high}
-    return {"value": value, "low": low - doubt(units), "high": high + doubt(units)}
+def _difference(first: Measured, second: Measured, name: str) -> tuple[dict[str, float | None], float | None]:
+    """Of two models in one figure: ``value``, ``low`` and ``high``, and the p-value."""
+    one, other = first.moved(name), second.moved(name)
+    value = _number(one.value - other.value)
+    if value is not None and np.array_equal(first.probabilities, second.probabilities):
+        return {"value": 0.0, "low": 0.0, "high": 0.0}, 1.0
+    start, end = span(first.task, name)
+    low, high, p_value = difference(one, other, end - start)
+    return {"value": value, "low": low, "high": high}, p_value
 
 
 def doubt(units: int) -> float:

@@ -24,8 +24,9 @@ import numpy as np
 
 from stillroom.errors import UsageError
 from stillroom.evaluation.comparison import doubt, judge, rarest
+from stillroom.evaluation.figures import Figures, figures
 from stillroom.evaluation.intervals import LEVEL, draw, joint_interval
-from stillroom.evaluation.metrics import Measured, figures, measure
+from stillroom.evaluation.metrics import checked
 from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.task import Task
 
@@ -163,17 +164,22 @@ def _repeats(
     if any(not np.array_equal(one.ids, first.ids) for one in trainings):
         raise UsageError("Repeated trainings must be tested on the same images: these are not.")
     drawn = draw(len(first.ids), resamples, seed, first.patients)
-    measured: dict[str, list[Measured]] = {}
+    ones = np.ones((1, len(first.ids)))
+    measured: dict[str, list[tuple[Figures, Figures]]] = {}
     for role in roles:
-        found = measured[role] = [measure(task, first.probabilities[role], first.targets, drawn)]
-        for one in trainings[1:]:
+        found = measured[role] = []
+        for one in trainings:
             # What is shared by all trainings, such as the teacher, is measured once.
-            same = np.array_equal(one.probabilities[role], found[0].probabilities)
-            found.append(found[0] if same else measure(task, one.probabilities[role], first.targets, drawn))
+            if found and np.array_equal(one.probabilities[role], first.probabilities[role]):
+                found.append(found[0])
+                continue
+            probabilities = checked(task, one.probabilities[role], first.targets)
+            value, moved = (figures(task, probabilities, first.targets, weights) for weights in (ones, drawn.weights))
+            found.append((value, moved))
     return {
         name: _Samples(
-            {role: np.array([one.value.overall[name][0] for one in found]) for role, found in measured.items()},
-            {role: np.stack([one.spread.overall[name] for one in found]) for role, found in measured.items()},
+            {role: np.array([value.overall[name][0] for value, _ in found]) for role, found in measured.items()},
+            {role: np.stack([moved.overall[name] for _, moved in found]) for role, found in measured.items()},
         )
         for name in names
     }, drawn.units

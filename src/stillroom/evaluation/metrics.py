@@ -1,8 +1,7 @@
 """The figures of a classifier, each with an interval.
 
-Every figure is a function of weighted sums over images. :func:`figures` computes all of them for many
-weightings at once; the value is the weighting of ones and the interval comes from bootstrap weightings, so
-both are the same code.
+The values and how far each image moves them come from :mod:`stillroom.evaluation.figures`, the intervals that follow from
+:mod:`stillroom.evaluation.effective`. Only the calibration error is resampled: it has kinks.
 """
 
 from __future__ import annotations
@@ -13,64 +12,85 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
-from stillroom.evaluation.calibration import calibration_gaps
-from stillroom.evaluation.intervals import (
-    Ranking,
-    Resamples,
-    blocks,
-    divide,
-    draw,
-    group_indices,
-    percentile,
-    pivot,
-    wilson,
-)
+from stillroom.evaluation.effective import FEWEST, Basis, Moved, mean_loss, seen, shares, span, variance
+from stillroom.evaluation.figures import CLASS_FIGURES, Figures, Tally, centred, derivatives, figures, weighted
+from stillroom.evaluation.intervals import LEVEL, Resamples, blocks, divide, draw, pivot
 from stillroom.task import Task
 
-# One-against-rest figures, which exist per class and as a mean over the task's scored classes.
-CLASS_FIGURES = ("auc", "sensitivity", "specificity", "precision", "f1", "average_precision")
-NEED_NEGATIVES = ("auc", "specificity", "average_precision")
-# Class figures that are shares of images, for which Wilson's interval exists.
-SHARES = ("sensitivity", "specificity", "precision")
+__all__ = ["CLASS_FIGURES", "Figures", "Measured", "checked", "figures", "measure", "score", "score_of"]
+
 NAMES = {"auc": "AUC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "brier": "Brier score", "nll": "log loss"}
 FEW_GROUPS = 20
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Figures under ``R`` weightings; NaN where one is not defined.
-
-    Attributes:
-        overall: name to ``[R]``.
-        per_class: name to ``[R, K]``.
-    """
-
-    overall: dict[str, np.ndarray]
-    per_class: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
 class Measured:
-    """One classifier on one set of images: all figures, and how they move when the images are drawn again.
+    """One classifier on one set of images: all figures, and how they move with the images (or patients).
 
     Attributes:
+        task: what the probabilities mean.
         probabilities: ``[N, K]`` float64.
         value: figures under the weighting of ones, so ``R`` is 1.
-        spread: figures on every resample.
+        centre: the same, but for the average precision, which is biased upward: that of the images without themselves.
+        moves: name of an overall figure to ``[U]`` how far each image, or patient where they are known, moves it.
+        variances: of the figures, in the shape of ``value``.
+        moved_by: how many images or patients move each, in the same shape; see :func:`~stillroom.evaluation.effective.seen`.
+        images: on how many images each figure rests.
+        units: the same in patients where they are known.
+        ece: ``[R]`` the calibration error on every resample.
     """
 
+    task: Task
     probabilities: np.ndarray
     value: Figures
-    spread: Figures
+    centre: Figures
+    moves: dict[str, np.ndarray]
+    variances: Figures
+    moved_by: Figures
+    images: Basis
+    units: Basis
+    ece: np.ndarray
+
+    def moved(self, name: str) -> Moved:
+        """An overall figure with all that its interval is made of."""
+        return Moved(
+            float(self.value.overall[name][0]), self.moves[name], self.images.overall[name], self.units.overall[name]
+        )
 
 
 def measure(task: Task, probabilities: np.ndarray, targets: np.ndarray, drawn: Resamples) -> Measured:
     """Measure ``[N, K]`` probabilities once, for their own figures and every comparison; raises what :func:`score` does."""
     probabilities = checked(task, probabilities, targets)
+    tally = Tally.of(task, probabilities, targets)
+    value = weighted(tally, np.ones((1, len(probabilities))))
+    slopes = derivatives(tally, value)
+    moves = {name: by_unit(slope, drawn.members) for name, slope in slopes.overall.items()}
+    columns = {
+        name: [(by_unit(column, drawn.members), column) for column in slope.T]
+        for name, slope in slopes.per_class.items()
+    }
+    variances = Figures(
+        {name: np.array([variance(moves[name], slope)]) for name, slope in slopes.overall.items()},
+        {name: np.array([[variance(*pair) for pair in pairs]]) for name, pairs in columns.items()},
+    )
+    moved_by = Figures(
+        {name: np.array([seen(of)]) for name, of in moves.items()},
+        {name: np.array([[seen(of) for of, _ in pairs]]) for name, pairs in columns.items()},
+    )
+    images = Basis.of(tally)
+    gaps = tally.stacked[:, tally.parts["gaps"]]
+    ece = [divide(np.abs(block @ gaps).sum(axis=1), block.sum(axis=1)) for block in blocks(drawn.weights)]
     return Measured(
+        task,
         probabilities,
-        figures(task, probabilities, targets, np.ones((1, len(probabilities)))),
-        figures(task, probabilities, targets, drawn.weights),
+        value,
+        centred(tally, value),
+        moves,
+        variances,
+        moved_by,
+        images,
+        images if drawn.members is None else Basis.of(tally, drawn.members),
+        np.concatenate(ece),
     )
 
 
@@ -91,15 +111,15 @@ def score(
     (multi-label: the mean of sensitivity and specificity over labels); MCC is the multi-class generalisation
     (multi-label: the mean over labels).
 
-    Intervals are bootstrap intervals. Where every resample agrees on a share (accuracy of exclusive classes;
-    sensitivity, specificity and precision of one class), Wilson's interval stands instead, over the images or
-    patients that the share is of.
+    Intervals are those of shares of an effective number of images (:mod:`stillroom.evaluation.effective`), of patients
+    where they are known; Student's t on the scale of the logarithm for the log loss; the pivot bootstrap for the
+    calibration error.
 
     Args:
         probabilities: ``[N, K]`` in [0, 1].
         targets: ``[N]`` class indices, or ``[N, K]`` of 0/1 for multi-label.
-        patients: ``[N]`` str; whole patients are then resampled. ``""`` where unknown.
-        resamples: bootstrap resamples; 0 gives no intervals.
+        patients: ``[N]`` str; whole patients then count. ``""`` where unknown.
+        resamples: bootstrap resamples of the calibration error; 0 leaves it without an interval.
         seed: of the resamples.
         level: of the intervals, in (0, 1).
 
@@ -121,38 +141,44 @@ def score_of(
     task: Task, measured: Measured, targets: np.ndarray, drawn: Resamples, *, level: float = 0.95
 ) -> dict[str, Any]:
     """:func:`score` of what was measured on these resamples already."""
-    probabilities, groups, value, spread = measured.probabilities, drawn.groups, measured.value, measured.spread
-    bases = _bases(task, probabilities, targets, groups)
-    result: dict[str, Any] = {
-        name: _figure(name, value.overall[name][0], spread.overall[name], level) for name in value.overall
-    }
+    probabilities, groups, value = measured.probabilities, drawn.groups, measured.value
+    ends = interval_ends(measured, level)
+    result: dict[str, Any] = {name: _figure(value.overall[name][0], ends.overall[name]) for name in ends.overall}
+    result["ece"] = _figure(value.overall["ece"][0], pivot(float(value.overall["ece"][0]), measured.ece, level))
     support = task.one_hot(targets).sum(axis=0)
+    of_patients = measured.units.per_class["sensitivity"]
     result["per_class"] = {
-        name: {
-            figure: _figure(figure, value.per_class[figure][0, k], spread.per_class[figure][:, k], level)
-            for figure in CLASS_FIGURES
-        }
-        | {"support": int(support[k]), "patients": None if groups is None else int(bases["sensitivity"][k])}
+        name: {figure: _figure(value.per_class[figure][0, k], ends.per_class[figure][k]) for figure in CLASS_FIGURES}
+        | {"support": int(support[k]), "patients": None if groups is None else int(of_patients[k])}
         for k, name in enumerate(task.classes)
     }
     result["positive_class"] = task.positive_class
     result["images"] = len(probabilities)
     result["patients"] = None if groups is None else drawn.units
     result["interval"] = {
-        "method": "percentile bootstrap (calibration error: pivot bootstrap; shares on which all resamples agree: "
-        "Wilson)",
+        "method": "share of an effective number of images, exact less a quarter (log loss: t of its logarithm; "
+        "calibration error: pivot bootstrap)",
         "level": level,
         "resamples": len(drawn.weights),
         "unit": "image" if groups is None else "patient",
     }
-    widened = _widen(task, result, bases, level)
+    unit = f"{result['interval']['unit']}s"
+    lone = [name for name, number in zip(task.classes, of_patients, strict=True) if 0 < number < FEWEST]
     result["notes"] = [
         *_class_notes(task, probabilities, targets),
+        *(
+            f"Fewer than two {unit} are of class {name}: its AUC, sensitivity and the like have no interval."
+            for name in lone
+        ),
         *_figure_notes(result, list(value.overall)),
-        *widened,
         *_patient_notes(groups, result["patients"]),
     ]
     return result
+
+
+def by_unit(slopes: np.ndarray, members: np.ndarray | None) -> np.ndarray:
+    """``[N]`` moves of single images to those of whole patients, by ``[N]`` whole numbers from 0; None for no patients."""
+    return slopes if members is None else np.bincount(members, weights=slopes)
 
 
 def checked(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -172,124 +198,39 @@ def checked(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> np.nd
     return probabilities
 
 
-def figures(task: Task, probabilities: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Figures:
-    """Every figure under every weighting.
+def interval_ends(measured: Measured, level: float = LEVEL) -> Figures:
+    """Ends of every figure but the calibration error: overall ``[2]``, per class ``[K, 2]``; NaN for none."""
+    overall = [name for name in measured.moves if name != "nll"]
+    classes = len(measured.task.classes)
 
-    Args:
-        probabilities: ``[N, K]`` float64.
-        weights: ``[R, N]``, 0 or more, such as :func:`~stillroom.evaluation.intervals.resample_weights`
-            draws.
-    """
-    truth = task.one_hot(targets).astype(np.float64)
-    predicted = task.one_hot(task.decide(probabilities)).astype(np.float64)
-    gaps, pairs = calibration_gaps(task, probabilities, targets)
-    grades = np.arange(truth.shape[1], dtype=np.float64)
-    columns = {
-        "positive": truth,
-        "predicted": predicted,
-        "hit": truth * predicted,
-        "gaps": gaps / pairs,
-        "correct": task.correct(probabilities, targets)[:, None],
-        "brier": task.brier(probabilities, targets)[:, None],
-        "nll": task.log_loss(probabilities, targets)[:, None],
-        "squared_distance": ((truth @ grades - predicted @ grades) ** 2)[:, None],
-    }
-    stacked = np.concatenate(list(columns.values()), axis=1)
-    edges = np.cumsum([column.shape[1] for column in columns.values()])[:-1]
-    rankings = [Ranking.of(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
+    def row(part: Figures | Basis) -> np.ndarray:
+        of_classes = [np.ravel(part.per_class[name]) for name in CLASS_FIGURES]
+        return np.concatenate([*(np.ravel(part.overall[name]) for name in overall), *of_classes])
 
-    done = []
-    for block in blocks(weights):
-        sums = dict(zip(columns, np.split(block @ stacked, edges, axis=1), strict=True))
-        ranked = [ranking.auc_and_ap(block) for ranking in rankings]
-        auc, ap = (np.stack(column, axis=1) for column in zip(*ranked, strict=True))
-        per_class = _per_class(sums, block.sum(axis=1)) | {"auc": auc, "average_precision": ap}
-        done.append(Figures(_overall(task, sums, block.sum(axis=1), per_class, truth), per_class))
+    bounds = [span(measured.task, name) for name in overall] + [(0.0, 1.0)] * (len(CLASS_FIGURES) * classes)
+    start, end = np.array(bounds).T
+    found = shares(
+        (row(measured.centre) - start) / (end - start),
+        row(measured.variances) / (end - start) ** 2,
+        row(measured.moved_by),
+        row(measured.images),
+        row(measured.units),
+        level,
+    )
+    ends = np.stack([start + (end - start) * each for each in found], axis=1)
+    value = row(measured.value)
+    ends = np.stack([np.minimum(ends[:, 0], value), np.maximum(ends[:, 1], value)], axis=1)
+    per_class = ends[len(overall) :].reshape(len(CLASS_FIGURES), classes, 2)
+    loss = mean_loss(float(measured.value.overall["nll"][0]), measured.moves["nll"], level)
     return Figures(
-        {name: np.concatenate([part.overall[name] for part in done]) for name in done[0].overall},
-        {name: np.concatenate([part.per_class[name] for part in done]) for name in CLASS_FIGURES},
+        dict(zip(overall, ends, strict=False)) | {"nll": np.array(loss)},
+        dict(zip(CLASS_FIGURES, per_class, strict=True)),
     )
 
 
-def _per_class(sums: dict[str, np.ndarray], total: np.ndarray) -> dict[str, np.ndarray]:
-    """One-against-rest figures of decisions, ``[R, K]``; not defined where the class is absent."""
-    positive, predicted, hit = sums["positive"], sums["predicted"], sums["hit"]
-    present = positive > 0
-    rejected = total[:, None] - predicted - (positive - hit)
-    return {
-        "sensitivity": divide(hit, positive),
-        "specificity": divide(rejected, np.where(present, total[:, None] - positive, 0)),
-        "precision": divide(hit, np.where(present, predicted, 0)),
-        "f1": divide(2 * hit, np.where(present, positive + predicted, 0)),
-    }
-
-
-def _overall(
-    task: Task,
-    sums: dict[str, np.ndarray],
-    total: np.ndarray,
-    per_class: dict[str, np.ndarray],
-    truth: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Figures of the whole, ``[R]`` each. Classes absent from ``[N, K]`` truth itself take no part in the
-    means; a class that is merely missed by a resample makes that resample's mean not defined."""
-    support = truth.sum(axis=0)
-    present = np.flatnonzero(support > 0)
-    scored = np.intersect1d(task.scored, present)
-    contrasted = scored[support[scored] < len(truth)]
-    overall = {
-        name: _mean(per_class[name][:, contrasted if name in NEED_NEGATIVES else scored]) for name in CLASS_FIGURES
-    }
-    positive, predicted, hit = sums["positive"], sums["predicted"], sums["hit"]
-    if task.exclusive:
-        overall["balanced_accuracy"] = _mean(per_class["sensitivity"][:, present])
-        overall["mcc"] = _mcc(hit.sum(axis=1), predicted, positive, total)
-    else:
-        overall["balanced_accuracy"] = _mean((per_class["sensitivity"] + per_class["specificity"])[:, contrasted] / 2)
-        whole = total[:, None]
-        right = whole - predicted - positive + 2 * hit
-        two_sided = [np.stack([counts, whole - counts], axis=2) for counts in (predicted, positive)]
-        overall["mcc"] = _mean(_mcc(right, two_sided[0], two_sided[1], whole)[:, contrasted])
-    for name in ("brier", "nll"):
-        overall[name] = divide(sums[name][:, 0], total)
-    overall["accuracy"] = divide(sums["correct"][:, 0], total)
-    overall["ece"] = divide(np.abs(sums["gaps"]).sum(axis=1), total)
-    if task.selection_metric == "quadratic_kappa":
-        overall["quadratic_kappa"] = _quadratic_kappa(sums, total)
-    return overall
-
-
-def _mcc(right: np.ndarray, predicted: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Matthews' coefficient over the last axis (classes) of the margins, in [-1, 1].
-
-    A constant prediction scores 0, the limit of nearly constant ones; constant targets leave it not defined.
-    """
-    shared = right * total - (predicted * positive).sum(axis=-1)
-    varied = [total**2 - (margin**2).sum(axis=-1) for margin in (predicted, positive)]
-    coefficient = divide(shared, np.sqrt(varied[0] * varied[1]))
-    return np.where((varied[0] == 0) & (varied[1] > 0), 0.0, coefficient)
-
-
-def _quadratic_kappa(sums: dict[str, np.ndarray], total: np.ndarray) -> np.ndarray:
-    """Cohen's kappa with squared distances between grades, from margins alone; not defined where one grade
-    only is true."""
-    grades = np.arange(sums["positive"].shape[1])
-    first, second = sums["positive"], sums["predicted"]
-    expected = first @ grades**2 + second @ grades**2 - 2 * divide((first @ grades) * (second @ grades), total)
-    graded = (first > 0).sum(axis=1) > 1
-    return 1 - divide(sums["squared_distance"][:, 0], np.where(graded, expected, 0))
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over classes, ``[R, C]`` to ``[R]``, NaN for no class."""
-    return values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
-
-
-def _figure(name: str, value: float, resampled: np.ndarray, level: float) -> dict[str, float | None]:
-    if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    low, high = pivot(float(value), resampled, level) if name == "ece" else percentile(resampled, level)
-    return {"value": float(value), "low": low, "high": high}
+def _figure(value: float, ends: Any) -> dict[str, float | None]:
+    low, high = (None if end is None or np.isnan(end) or np.isnan(value) else float(end) for end in ends)
+    return {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
 
 
 def _class_notes(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> list[str]:
@@ -313,63 +254,16 @@ def _figure_notes(result: dict[str, Any], names: list[str]) -> list[str]:
     if undefined:
         notes.append(f"Not defined on these images: {_listed(undefined)}.")
     if result["interval"]["resamples"] == 0:
-        return [*notes, "No resamples were asked for, so no figure has an interval."]
+        notes.append("No resamples were asked for, so the calibration error has no interval.")
     defined = [name for name in names if name not in undefined]
-    missing = [name for name in defined if result[name]["low"] is None]
+    missing = [name for name in defined if result[name]["low"] is None and name != "ece"]
     if missing:
-        notes.append(f"Not defined in more than half of the resamples, hence no interval: {_listed(missing)}.")
+        unit = f"{result['interval']['unit']}s"
+        notes.append(f"Resting on fewer than two {unit} (of a class), hence without an interval: {_listed(missing)}.")
     flat = [name for name in defined if name not in missing and _flat(result[name])]
     if flat:
-        notes.append(f"The interval has no width, because every resample gives the same: {_listed(flat)}.")
+        notes.append(f"The interval has no width, because no image moves the figure: {_listed(flat)}.")
     return notes
-
-
-def _bases(
-    task: Task, probabilities: np.ndarray, targets: np.ndarray, groups: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """How many images (or patients) each share is of: accuracy ``[1]``, shares of a class ``[K]``."""
-    truth = task.one_hot(targets).astype(bool)
-    chosen = {
-        "accuracy": np.ones((len(truth), 1), dtype=bool),
-        "sensitivity": truth,
-        "specificity": ~truth,
-        "precision": task.one_hot(task.decide(probabilities)).astype(bool),
-    }
-    units = np.arange(len(truth)) if groups is None else group_indices(groups)
-    return {name: np.array([len(np.unique(units[mask])) for mask in masks.T]) for name, masks in chosen.items()}
-
-
-def _widen(task: Task, result: dict[str, Any], bases: dict[str, np.ndarray], level: float) -> list[str]:
-    """Put Wilson's interval where every resample agrees on a share, and say where."""
-    shares = {"accuracy": int(bases["accuracy"][0])} if task.exclusive else {}
-    if len(task.scored) == 1:
-        shares |= {name: int(bases[name][task.scored[0]]) for name in SHARES}
-    unit = "images" if result["patients"] is None else "patients"
-    notes = [
-        f"Every resample gives the same {_listed([name])}: its interval is Wilson's, of a share of {count} {unit}."
-        for name, count in shares.items()
-        if _wilson_if_flat(result[name], count, level)
-    ]
-    classes = {
-        name: sum(
-            _wilson_if_flat(result["per_class"][label][name], int(count), level)
-            for label, count in zip(task.classes, bases[name], strict=True)
-        )
-        for name in SHARES
-    }
-    listed = ", ".join(f"{name} ({count} of {len(task.classes)})" for name, count in classes.items() if count)
-    # Of a binary task the overall figures are those of the classes, and have been named.
-    if listed and len(task.scored) > 1:
-        notes.append(f"Class by class, Wilson's interval stands where every resample agrees: {listed}.")
-    return notes
-
-
-def _wilson_if_flat(figure: dict[str, float | None], count: int, level: float) -> bool:
-    value = figure["value"]
-    if value is None or not _flat(figure):
-        return False
-    figure["low"], figure["high"] = wilson(value * count, count, level)
-    return True
 
 
 def _flat(figure: dict[str, float | None]) -> bool:
@@ -386,7 +280,7 @@ def _patient_notes(groups: np.ndarray | None, count: int | None) -> list[str]:
     notes = []
     unknown = int((np.asarray(groups) == "").sum())
     if unknown:
-        notes.append(f"{unknown} images of unknown patient are resampled as a patient each.")
+        notes.append(f"{unknown} images of unknown patient count as a patient each.")
     if count < FEW_GROUPS:
         notes.append(f"The intervals rest on {count} patients only and may be too narrow.")
     return notes

@@ -104,7 +104,7 @@ def _evidence(comparison: Mapping[str, Any], other: str) -> str:
     if not statement and figure:
         metric = METRICS.get(str(comparison.get("metric")), str(comparison.get("metric") or "figure"))
         statement = f"{metric}, student − {other}: {figure.text(signed=True)}."
-    tests = [f"paired bootstrap {p_value(comparison['p_value'])}"] if finite(comparison.get("p_value")) else []
+    tests = [f"paired test {p_value(comparison['p_value'])}"] if finite(comparison.get("p_value")) else []
     if accuracy := estimate(comparison.get("accuracy_difference")):
         tests.append(f"accuracy {accuracy.text(signed=True)}")
     if finite(comparison.get("mcnemar_p")):

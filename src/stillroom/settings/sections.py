@@ -337,7 +337,8 @@ class EvaluationSettings:
             weights, or `ensemble`, in answers.
         max_mb: largest size in MB of float32 parameters that `--keep best` may hand over.
         margin: non-inferiority margin on the selection metric: how much worse the student may be.
-        resamples: bootstrap resamples behind every interval.
+        resamples: bootstrap resamples, where intervals need them: calibration error, sets of classes, refusals, heat maps,
+            corruptions, repeats. Other figures and comparisons need none.
         latency: time the networks on this machine.
         coverage: how often the set of classes that the model names should hold the true one (split-conformal prediction).
         class_conditional: keep that promise for each class apart, not for all images together. With several labels per
