@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medmnist.evaluator import Evaluator, getACC, getAUC
+from scipy.stats import t as student
 from sklearn import metrics as oracle
 
 from stillroom.errors import RunError, UsageError
@@ -264,10 +265,15 @@ def test_patients_count_where_they_are_known():
     assert by_patient["sensitivity"]["low"] < 0.45 < 0.6 < by_image["sensitivity"]["low"]
 
 
-def test_means_over_classes_rest_on_the_worst_class_times_their_number():
+def test_a_class_without_an_error_adds_its_own_doubt_to_the_mean():
     targets = np.array([0] * 10 + [1] * 20 + [2] * 30 + [3] * 40)
     result = score(MULTI, MULTI.one_hot(targets).astype(float), targets, resamples=50)
-    assert result["sensitivity"]["low"] == pytest.approx((0.025 / 0.75) ** (1 / 40), abs=1e-6)
+    # Per class q^2 / n of errors not seen, with a variance of q^2 / n^2: as many images as these two come from.
+    support = np.array([10, 20, 30, 40])
+    squares = student.ppf(0.975, support - 1) ** 2
+    images = (squares / support).mean() / ((squares / support**2).sum() / 16)
+    assert 40 < images < 80
+    assert result["sensitivity"]["low"] == pytest.approx((0.025 / 0.75) ** (1 / images), abs=1e-6)
     assert result["per_class"]["a"]["sensitivity"]["low"] == pytest.approx((0.025 / 0.75) ** (1 / 10), abs=1e-6)
 
 

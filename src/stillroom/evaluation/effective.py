@@ -5,7 +5,8 @@ share would vary as much: ``n = p (1 - p) / V`` (Kish 1965; for surveys Korn and
 squares of what each patient moves the figure by. Where few errors are seen they tell little of ``V``, so errors not seen
 are added: ``n = (p (1 - p) + w / m) / (V + w / (m u))``, where the figure rests on ``m`` images of ``u`` patients, and
 ``w = q^2 / (k + 1)`` fades with the effective number ``k`` of patients that move it (Kish's, of the squared moves). A
-figure without an error has ``n = u``, and so an AUC of exactly 1 has a lower end. The interval is Clopper and Pearson's
+figure without an error has ``n = u``, and so an AUC of exactly 1 has a lower end. To a mean over classes each class adds
+its own unseen errors, for one without errors may have few images. The interval is Clopper and Pearson's
 with a quarter of their caution taken away: their own is wide, and the mid-P interval, which takes half, falls to 92 %.
 
 **A difference** of two models gets ``+- q sqrt(V + s + w / u^2)``: ``s`` is the square of the largest move once more, and
@@ -129,6 +130,31 @@ def seen(moves: np.ndarray) -> float:
     return float(squares.sum() ** 2 / (squares**2).sum()) if squares.sum() > 1e-20 * len(moves) else 0.0
 
 
+def unseen(
+    moved_by: np.ndarray, images: np.ndarray, units: np.ndarray, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of which none was drawn: the share of them that is added to each of ``[F]`` figures, and its variance.
+
+    Arguments as of :func:`shares`.
+    """
+    from scipy.special import stdtrit
+
+    q = stdtrit(np.maximum(images - 1, 1e-9), (1 + level) / 2)
+    error = q**2 / (moved_by + 1) / np.maximum(images, 1)
+    return error, error / np.maximum(units, 1)
+
+
+def unseen_in_mean(errors: np.ndarray, variances: np.ndarray, total: float) -> tuple[float, float]:
+    """:func:`unseen` of a mean over ``[C]`` classes with these of their own; ``total`` images or patients are no more.
+
+    Classes may err on the same images: without an error the mean rests on ``total`` at most.
+    """
+    if not len(errors):
+        return 0.0, 0.0
+    error = float(errors.mean())
+    return error, max(float(variances.sum()) / len(errors) ** 2, error / total)
+
+
 def shares(
     values: np.ndarray,
     variances: np.ndarray,
@@ -136,6 +162,7 @@ def shares(
     images: np.ndarray,
     units: np.ndarray,
     level: float = LEVEL,
+    added: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of ``[F]`` figures between 0 and 1; NaN where one is not defined or rests on fewer than two units.
 
@@ -146,13 +173,14 @@ def shares(
         variances: of each.
         moved_by: how many units move it, see :func:`seen`.
         images, units: what it rests on, see :class:`Basis`.
+        added: errors not seen and their variance, where they are not those of :func:`unseen`.
     """
     from scipy.special import stdtrit
 
     with np.errstate(invalid="ignore", divide="ignore"):
         many, few = (stdtrit(np.maximum(number - 1, 1e-9), (1 + level) / 2) for number in (images, units))
-        error = many**2 / (moved_by + 1) / np.maximum(images, 1)
-        count = (values * (1 - values) + error) / (variances + error / np.maximum(units, 1)) * (many / few) ** 2
+        error, its_variance = added or unseen(moved_by, images, units, level)
+        count = (values * (1 - values) + error) / (variances + its_variance) * (many / few) ** 2
         low, high = binomial(values, count, level)
     fixed = (moved_by == 0) & (values > 0) & (values < 1)
     known = np.isfinite(values) & (units >= FEWEST)

@@ -189,18 +189,15 @@ def _overall(
     """Figures of the whole, ``[R]`` each. Classes absent from ``[N, K]`` truth itself take no part in the
     means; a class that is merely missed by a resample makes that resample's mean not defined."""
     over = Averaged.of(task, truth)
+    means = (*CLASS_FIGURES, "balanced_accuracy")
     overall = {
-        name: _mean(per_class[name][:, over.contrasted if name in NEED_NEGATIVES else over.scored])
-        for name in CLASS_FIGURES
+        name: _mean(np.concatenate([per_class[part][:, of] for part, of in over.parts(task, name)], axis=1))
+        for name in means
     }
     positive, predicted, hit = sums["positive"], sums["predicted"], sums["hit"]
     if task.exclusive:
-        overall["balanced_accuracy"] = _mean(per_class["sensitivity"][:, over.present])
         overall["mcc"] = _mcc(hit.sum(axis=1), predicted, positive, total)
     else:
-        overall["balanced_accuracy"] = _mean(
-            (per_class["sensitivity"] + per_class["specificity"])[:, over.contrasted] / 2
-        )
         whole = total[:, None]
         right = whole - predicted - positive + 2 * hit
         two_sided = [np.stack([counts, whole - counts], axis=2) for counts in (predicted, positive)]
@@ -263,3 +260,12 @@ class Averaged:
         present = np.flatnonzero(support > 0)
         scored = np.intersect1d(task.scored, present)
         return cls(present, scored, scored[support[scored] < len(truth)])
+
+    def parts(self, task: Task, name: str) -> list[tuple[str, np.ndarray]]:
+        """Which figures of which classes an overall figure is the mean of; none where it is no such mean."""
+        if name in CLASS_FIGURES:
+            return [(name, self.contrasted if name in NEED_NEGATIVES else self.scored)]
+        if name != "balanced_accuracy":
+            return []
+        both = [("sensitivity", self.contrasted), ("specificity", self.contrasted)]
+        return [("sensitivity", self.present)] if task.exclusive else both

@@ -12,8 +12,28 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
-from stillroom.evaluation.effective import FEWEST, Basis, Moved, mean_loss, seen, shares, span, variance
-from stillroom.evaluation.figures import CLASS_FIGURES, Figures, Tally, centred, derivatives, figures, weighted
+from stillroom.evaluation.effective import (
+    FEWEST,
+    Basis,
+    Moved,
+    mean_loss,
+    seen,
+    shares,
+    span,
+    unseen,
+    unseen_in_mean,
+    variance,
+)
+from stillroom.evaluation.figures import (
+    CLASS_FIGURES,
+    Averaged,
+    Figures,
+    Tally,
+    centred,
+    derivatives,
+    figures,
+    weighted,
+)
 from stillroom.evaluation.intervals import LEVEL, Resamples, blocks, divide, draw, pivot
 from stillroom.task import Task
 
@@ -35,6 +55,7 @@ class Measured:
         moves: name of an overall figure to ``[U]`` how far each image, or patient where they are known, moves it.
         variances: of the figures, in the shape of ``value``.
         moved_by: how many images or patients move each, in the same shape; see :func:`~stillroom.evaluation.effective.seen`.
+        averaged: over which classes the means are.
         images: on how many images each figure rests.
         units: the same in patients where they are known.
         ece: ``[R]`` the calibration error on every resample.
@@ -47,6 +68,7 @@ class Measured:
     moves: dict[str, np.ndarray]
     variances: Figures
     moved_by: Figures
+    averaged: Averaged
     images: Basis
     units: Basis
     ece: np.ndarray
@@ -88,6 +110,7 @@ def measure(task: Task, probabilities: np.ndarray, targets: np.ndarray, drawn: R
         moves,
         variances,
         moved_by,
+        Averaged.of(task, tally.truth),
         images,
         images if drawn.members is None else Basis.of(tally, drawn.members),
         np.concatenate(ece),
@@ -209,13 +232,23 @@ def interval_ends(measured: Measured, level: float = LEVEL) -> Figures:
 
     bounds = [span(measured.task, name) for name in overall] + [(0.0, 1.0)] * (len(CLASS_FIGURES) * classes)
     start, end = np.array(bounds).T
+    moved_by, images, units = row(measured.moved_by), row(measured.images), row(measured.units)
+    added = unseen(moved_by, images, units, level)
+    of_class = [of[len(overall) :].reshape(len(CLASS_FIGURES), classes) for of in added]
+    for place, name in enumerate(overall):
+        if parts := measured.averaged.parts(measured.task, name):
+            picked = [np.concatenate([of[CLASS_FIGURES.index(part)][over] for part, over in parts]) for of in of_class]
+            total = measured.units.overall["accuracy"]
+            added[0][place], added[1][place] = unseen_in_mean(picked[0], picked[1], total)
     found = shares(
         (row(measured.centre) - start) / (end - start),
-        row(measured.variances) / (end - start) ** 2,
-        row(measured.moved_by),
-        row(measured.images),
-        row(measured.units),
+        # What is centred away is not known exactly either.
+        (row(measured.variances) + (row(measured.value) - row(measured.centre)) ** 2) / (end - start) ** 2,
+        moved_by,
+        images,
+        units,
         level,
+        added,
     )
     ends = np.stack([start + (end - start) * each for each in found], axis=1)
     value = row(measured.value)

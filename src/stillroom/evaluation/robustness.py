@@ -18,6 +18,7 @@ from stillroom.errors import UsageError
 from stillroom.evaluation.assess import STUDENT
 from stillroom.evaluation.calibration import calibration_gaps
 from stillroom.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from stillroom.evaluation.effective import shares
 from stillroom.evaluation.intervals import blocks, divide, group_indices, percentile, pivot, resample_weights, wilson
 from stillroom.evaluation.metrics import checked, figures, score
 from stillroom.progress import Advance
@@ -69,8 +70,8 @@ def robustness(
     of the rises ``e_c - e_clean`` is always given.
 
     All networks and corruptions are judged on the same resamples, so the intervals of means and differences allow for
-    what makes an image hard for all. They are bootstrap intervals (of calibration errors the pivot kind); Wilson's where
-    every resample gives the same accuracy.
+    what makes an image hard for all. They are bootstrap intervals (of calibration errors the pivot kind); accuracies' are
+    those of shares (:func:`stillroom.evaluation.effective.shares`), with the variance of the resamples.
 
     Args:
         asks: role to network.
@@ -127,7 +128,7 @@ def robustness(
                     "ece": found["ece"],
                     metric: found[metric],
                 }
-    sheets = {role: _Sheet.of(judged[role], selection[role], judge.units) for role in asks}
+    sheets = {role: _Sheet.of(judged[role], selection[role], (len(rows), judge.units)) for role in asks}
     against = None if reference is None else sheets[reference]
     return {
         "images": len(rows),
@@ -248,16 +249,16 @@ class _Sheet:
         clean: ``[3, 1 + R]`` accuracy, balanced error and calibration error.
         corrupted: ``[Q, 5, 3, 1 + R]`` by corruption and severity.
         selection: ``[Q, 5]`` the task's selection metric.
-        units: images or patients that were resampled.
+        units: number of images, and of images or patients that were resampled.
     """
 
     clean: np.ndarray
     corrupted: np.ndarray
     selection: np.ndarray
-    units: int
+    units: tuple[int, int]
 
     @classmethod
-    def of(cls, judged: list[np.ndarray], selection: list[float], units: int) -> _Sheet:
+    def of(cls, judged: list[np.ndarray], selection: list[float], units: tuple[int, int]) -> _Sheet:
         grid = (len(CORRUPTIONS), len(SEVERITIES))
         corrupted = np.stack(judged[1:]).reshape(*grid, *judged[0].shape)
         return cls(judged[0], corrupted, np.reshape(selection, grid), units)
@@ -332,7 +333,7 @@ def _difference(student: _Sheet, other: _Sheet) -> Estimate:
     """Mean accuracies on the same resamples; where all agree, Wilson's bound for what was never seen."""
     found = _estimate(student.accuracy - other.accuracy)
     if found["low"] is not None and found["high"] is not None and found["low"] == found["high"]:
-        doubt = 1 - wilson(student.units, student.units)[0]
+        doubt = 1 - wilson(student.units[1], student.units[1])[0]
         return found | {"low": found["low"] - doubt, "high": found["high"] + doubt}
     return found
 
@@ -388,12 +389,17 @@ def _estimate(samples: np.ndarray) -> Estimate:
     return {"value": value, "low": low, "high": high}
 
 
-def _share(samples: np.ndarray, units: int) -> Estimate:
-    """As :func:`_estimate`, of a share: Wilson's interval where every resample agrees."""
-    found = _estimate(samples)
-    if found["value"] is not None and found["low"] is not None and found["low"] == found["high"]:
-        found["low"], found["high"] = wilson(min(found["value"], 1.0) * units, units)
-    return found
+def _share(samples: np.ndarray, units: tuple[int, int]) -> Estimate:
+    """As :func:`_estimate`, of a share, which so many move as are right or wrong alone."""
+    value = float(min(samples[0], 1.0))
+    if len(samples) < 3:
+        return {"value": value, "low": None, "high": None}
+    both = value * (1 - value)
+    rest = [np.array([float(number)]) for number in units]
+    low, high = shares(
+        np.array([value]), np.array([samples[1:].var()]), rest[1] * both / (1 - 3 * both), rest[0], rest[1]
+    )
+    return {"value": value, "low": _number(low[0]), "high": _number(high[0])}
 
 
 def _gap(samples: np.ndarray) -> Estimate:
