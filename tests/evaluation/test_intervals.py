@@ -142,3 +142,21 @@ def test_patients_are_drawn_whole_as_soon_as_one_is_known():
     alone = draw(4, 200, 0, np.array(["", "", "", ""]))
     assert (alone.units, alone.groups) == (4, None)
     np.testing.assert_array_equal(alone.weights, draw(4, 200, 0).weights)
+
+
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_precision_without_self_leaves_each_positive_out_of_its_own(decimals):
+    generator = np.random.default_rng(3)
+    truth = generator.integers(2, size=40)
+    scores = np.round(generator.random(40) * 0.7 + truth * 0.3, decimals)
+    expected = []
+    for image in np.flatnonzero(truth):
+        others = (scores >= scores[image]) & (np.arange(40) != image)
+        expected.append(truth[others].mean() if others.any() else 1.0)
+    assert Ranking.of(scores, truth).precision_without_self() == pytest.approx(np.mean(expected))
+    assert np.isnan(Ranking.of(scores, np.ones(40)).precision_without_self())
+
+
+def test_resamples_name_the_patients_they_are_of():
+    assert draw(4, 0, 0, np.array(["b", "a", "", "b"])).members.tolist() == [1, 0, 2, 1]
+    assert draw(4, 0, 0).members is None

@@ -315,5 +315,5 @@ def _patient_notes(groups: np.ndarray | None, count: int | None) -> list[str]:
     if unknown:
         notes.append(f"{unknown} images of unknown patient count as a patient each.")
     if count < FEW_GROUPS:
-        notes.append(f"The intervals rest on {count} patients only and may be too narrow.")
+        notes.append(f"The intervals rest on {count} patients only, hence their width.")
     return notes
