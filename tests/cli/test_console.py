@@ -36,7 +36,7 @@ def finished(task, temperature=1.0):
 def test_a_run_prints_what_to_mind_about_its_figures(capsys):
     show_run(finished(MultiClass(("healthy", "ill"))))
     printed = capsys.readouterr().out
-    assert "Note: The intervals rest on 8 patients only and may be too narrow." in printed
+    assert "Note: The intervals rest on 8 patients only, hence their width." in printed
     assert "temperature" not in printed
     show_run(finished(MultiClass(("healthy", "ill")), temperature=19.9999))
     assert "Note: The fitted temperature is at its bound of 20" in capsys.readouterr().out
