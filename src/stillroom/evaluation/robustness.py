@@ -18,8 +18,8 @@ from stillroom.errors import UsageError
 from stillroom.evaluation.assess import STUDENT
 from stillroom.evaluation.calibration import calibration_gaps
 from stillroom.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from stillroom.evaluation.effective import shares
-from stillroom.evaluation.intervals import blocks, divide, group_indices, percentile, pivot, resample_weights, wilson
+from stillroom.evaluation.estimates import Estimate, complement, estimate, gap, number_of, share
+from stillroom.evaluation.intervals import blocks, divide, group_indices, percentile, resample_weights, wilson
 from stillroom.evaluation.metrics import checked, figures, score
 from stillroom.progress import Advance
 from stillroom.task import Task
@@ -41,8 +41,6 @@ ALEXNET = {
 SLIGHT = 0.01
 """What the reference's error, or its rise, must surely exceed to be divided by: the low end of its 95 % interval must. Less
 would make a ratio large without much having happened."""
-
-Estimate = dict[str, float | None]
 
 
 def robustness(
@@ -124,7 +122,7 @@ def robustness(
                 found = score(task, probabilities, targets, patients=patients, resamples=resamples, seed=seed)
                 clean[role] = {
                     "accuracy": found["accuracy"],
-                    "balanced_error": _complement(found["balanced_accuracy"]),
+                    "balanced_error": complement(found["balanced_accuracy"]),
                     "ece": found["ece"],
                     metric: found[metric],
                 }
@@ -281,18 +279,18 @@ class _Sheet:
     def corruption(self, number: int, metric: str) -> dict[str, Any]:
         accuracy, error, ece = np.moveaxis(self.corrupted[number], 1, 0)
         return {
-            "mean_accuracy": _share(accuracy.mean(axis=0), self.units),
-            "accuracy": [_share(samples, self.units) for samples in accuracy],
-            "balanced_error": [_number(samples[0]) for samples in error],
-            "ece": [_number(samples[0]) for samples in ece],
-            metric: [_number(value) for value in self.selection[number]],
+            "mean_accuracy": share(accuracy.mean(axis=0), self.units),
+            "accuracy": [share(samples, self.units) for samples in accuracy],
+            "balanced_error": [number_of(samples[0]) for samples in error],
+            "ece": [number_of(samples[0]) for samples in ece],
+            metric: [number_of(value) for value in self.selection[number]],
         }
 
     def by_severity(self) -> dict[str, Any]:
         means = [self.clean, *self.corrupted.mean(axis=0)]
         return {
-            "accuracy": [_share(accuracy, self.units) for accuracy, _, _ in means],
-            "ece": [_gap(ece) for _, _, ece in means],
+            "accuracy": [share(accuracy, self.units) for accuracy, _, _ in means],
+            "ece": [gap(ece) for _, _, ece in means],
         }
 
     def summary(self, reference: _Sheet | None) -> dict[str, Any]:
@@ -300,12 +298,12 @@ class _Sheet:
         rise = self.rises.mean(axis=0)
         beyond = undefined if reference is None else rise - reference.rises.mean(axis=0)
         return {
-            "mean_accuracy": _share(self.accuracy, self.units),
-            "mean_error": _estimate(self.errors.mean(axis=0)),
-            "rise": _estimate(rise),
-            "rise_over_reference": _estimate(beyond),
-            "be": _estimate(undefined if reference is None else relative_error(self.errors, reference.errors)),
-            "rbe": _estimate(undefined if reference is None else relative_error(self.rises, reference.rises)),
+            "mean_accuracy": share(self.accuracy, self.units),
+            "mean_error": estimate(self.errors.mean(axis=0)),
+            "rise": estimate(rise),
+            "rise_over_reference": estimate(beyond),
+            "be": estimate(undefined if reference is None else relative_error(self.errors, reference.errors)),
+            "rbe": estimate(undefined if reference is None else relative_error(self.rises, reference.rises)),
         }
 
 
@@ -331,7 +329,7 @@ def relative_error(own: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def _difference(student: _Sheet, other: _Sheet) -> Estimate:
     """Mean accuracies on the same resamples; where all agree, Wilson's bound for what was never seen."""
-    found = _estimate(student.accuracy - other.accuracy)
+    found = estimate(student.accuracy - other.accuracy)
     if found["low"] is not None and found["high"] is not None and found["low"] == found["high"]:
         doubt = 1 - wilson(student.units[1], student.units[1])[0]
         return found | {"low": found["low"] - doubt, "high": found["high"] + doubt}
@@ -346,7 +344,7 @@ def _published(data_name: str, sheets: Mapping[str, _Sheet]) -> dict[str, Any] |
         "network": "AlexNet",
         "clean_error": clean,
         "mean_error": corrupted,
-        "ratio": {role: _number(sheet.errors[:, 0].mean() / corrupted) for role, sheet in sheets.items()},
+        "ratio": {role: number_of(sheet.errors[:, 0].mean() / corrupted) for role, sheet in sheets.items()},
         "note": "The errors are those that MedMNIST-C gives for its AlexNet, not measured here. Its corruptions were "
         "made anew here, and not all are the same, so the ratio is only near the balanced error that it would state.",
     }
@@ -380,39 +378,3 @@ def _named(chosen: np.ndarray) -> str:
 def _weighted(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """``[W, n]`` weights of ``[n, M]`` columns: sums ``[W, M]``."""
     return np.concatenate([block @ columns for block in blocks(weights)])
-
-
-def _estimate(samples: np.ndarray) -> Estimate:
-    """From ``[1 + R]``: the figure itself, then its resamples."""
-    value = _number(samples[0])
-    low, high = (None, None) if value is None else percentile(samples[1:])
-    return {"value": value, "low": low, "high": high}
-
-
-def _share(samples: np.ndarray, units: tuple[int, int]) -> Estimate:
-    """As :func:`_estimate`, of a share, which so many move as are right or wrong alone."""
-    value = float(min(samples[0], 1.0))
-    if len(samples) < 3:
-        return {"value": value, "low": None, "high": None}
-    both = value * (1 - value)
-    rest = [np.array([float(number)]) for number in units]
-    low, high = shares(
-        np.array([value]), np.array([samples[1:].var()]), rest[1] * both / (1 - 3 * both), rest[0], rest[1]
-    )
-    return {"value": value, "low": _number(low[0]), "high": _number(high[0])}
-
-
-def _gap(samples: np.ndarray) -> Estimate:
-    """As :func:`_estimate`, of a calibration error, which resampling biases upward."""
-    low, high = pivot(float(samples[0]), samples[1:])
-    return {"value": float(samples[0]), "low": low, "high": high}
-
-
-def _complement(share: Mapping[str, float | None]) -> Estimate:
-    """One minus a share with its interval."""
-    value, low, high = (None if end is None else 1 - end for end in (share["value"], share["high"], share["low"]))
-    return {"value": value, "low": low, "high": high}
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
