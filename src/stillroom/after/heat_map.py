@@ -118,10 +118,7 @@ def explain(
     folder = Path(out) if out else (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
     require_folder_place(folder)
     paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
-    if method in _AT_THE_EDGE:
-        draw: Draw = partial(edge_map, predictor, fast=method == "score_cam_fast")
-    else:
-        draw = _by_torch(Path(source), method, predictor.metadata.layer)
+    draw = drawing(predictor, source, method)
     suffix = () if method == default_method(predictor, source) else (method,)
     place = partial(_free_place, folder, suffix, Path(source).absolute(), set())
     done = []
@@ -136,6 +133,13 @@ def default_method(predictor: Predictor, source: Path | str) -> Method:
     """The heat map that the run has tested for faithfulness, where ``source`` can draw it; else Score-CAM."""
     tested: Method = (predictor.metadata.explanation or {}).get("method", "score_cam")
     return tested if tested in _AT_THE_EDGE or Path(source).is_dir() else "score_cam"
+
+
+def drawing(predictor: Predictor, source: Path | str, method: Method) -> Draw:
+    """What draws maps of this method: the exported file by itself, or for others the run's torch network."""
+    if method in _AT_THE_EDGE:
+        return partial(edge_map, predictor, fast=method == "score_cam_fast")
+    return _by_torch(Path(source), method, predictor.metadata.layer)
 
 
 def trust(predictor: Predictor, method: str, explanation: Explanation | None = None) -> tuple[Verdict | None, str]:

@@ -14,11 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from stillroom.after.heat_map import trust
+from stillroom.after.heat_map import Draw, default_method, drawing, trust
 from stillroom.data.decoding import pixel_digest
 from stillroom.data.geometry import drop_equal_channels, on_original
 from stillroom.data.table import Table, UnreadableImage
-from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.predictor import MODEL_FILE, Prediction, Predictor
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.overlay import veil
@@ -31,6 +30,7 @@ from stillroom.report.reading_page import reading_page
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
 from stillroom.run.rows import rows_of
+from stillroom.settings.methods import Method
 from stillroom.task import Task
 
 FOLDER, MANIFEST, PAGE = "reader_study", "study.json", "page.html"
@@ -159,9 +159,11 @@ def _made(
     folder = run.path / FOLDER / study
     require_folder_place(folder)
     entries, pages = [], []
+    method = default_method(predictor, run.path)
+    draw = _drawing(predictor, run, method)
     with progress("readers", len(read), enabled=show_progress) as advance:
         for place, image in enumerate(read):
-            shown, answer = _shown(predictor, question, image, side)
+            shown, answer = _shown(predictor, question, draw, image, side)
             pages.append({"image": place + 1, "half": int(halves[place])} | shown)
             entries.append(
                 {"image": place + 1, "id": str(ids[place]), "digest": digests[place], "half": int(halves[place])}
@@ -177,7 +179,7 @@ def _made(
             "images": pages,
         },
         title=str(run.manifest.get("data") or run.manifest.get("source")).split(";")[0],
-        verdict=trust(predictor, "score_cam")[0],
+        verdict=trust(predictor, method)[0],
         synthetic=predictor.synthetic,
     )
     write_atomically(folder / PAGE, lambda target: target.write_text(page, encoding="utf-8"))
@@ -273,7 +275,7 @@ def _pixels(table: Table, ids: np.ndarray, expected: np.ndarray, run: Run) -> tu
 
 
 def _shown(
-    predictor: Predictor, question: Question, image: np.ndarray, side: int
+    predictor: Predictor, question: Question, draw: Draw | None, image: np.ndarray, side: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page shows of an image, and what study.json keeps of the model's answer."""
     task = predictor.task
@@ -285,7 +287,7 @@ def _shown(
     shares = question.shares(task, probabilities)[0]
     decided = int(question.decided(task, probabilities)[0])
     refused = bool(said.foreign)
-    heat = None if refused else _map(predictor, question, prepared, image.shape, said, decided)
+    heat = None if refused or draw is None else _map(predictor, question, draw, prepared, image.shape, said, decided)
     white = predictor.metadata.white
     grey = image if image.dtype == np.uint8 else np.minimum(image, white).astype(np.float64) * (255 / white)
     picture = Image.fromarray(np.rint(grey).astype(np.uint8))
@@ -312,6 +314,13 @@ def _shown(
     }
 
 
+def _drawing(predictor: Predictor, run: Run, method: Method) -> Draw | None:
+    """What draws the heat maps; None of a model that has none."""
+    if predictor.metadata.layer is None or "members" in predictor.metadata.details:
+        return None
+    return drawing(predictor, run.path, method)
+
+
 def _possible(question: Question, said: Prediction) -> list[str]:
     """Several options that the model cannot rule out, where it has a rule for such sets."""
     possible = [name for name in said.possible or () if name in question.options]
@@ -321,21 +330,17 @@ def _possible(question: Question, said: Prediction) -> list[str]:
 def _map(
     predictor: Predictor,
     question: Question,
+    draw: Draw,
     prepared: np.ndarray,
     shape: tuple[int, ...],
     said: Prediction,
     decided: int,
 ) -> tuple[str, Image.Image] | None:
     """The class that the heat map explains, which is the one decided for, and the map as a veil to lay over the picture."""
-    if predictor.metadata.layer is None or "members" in predictor.metadata.details:
-        return None
-    if predictor.task.exclusive:
-        of = max(said.probabilities, key=lambda name: said.probabilities[name])
-    elif decided and question.finding:
-        of = question.finding
-    else:
-        return None  # of a label that it does not see there is no place to show
-    square = edge_map(predictor, prepared, predictor.classes.index(of))
+    if question.finding is not None and not decided:
+        return None  # that nothing is there has no place
+    of = question.finding or max(said.probabilities, key=lambda name: said.probabilities[name])
+    square = draw(prepared, predictor.classes.index(of))
     height, width = shape[:2]
     scale = min(1.0, _MAP_SIDE / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))

@@ -157,6 +157,7 @@
     const rows = at("help-shares").tBodies[0];
     rows.textContent = "";
     at("help-maps").hidden = !(help && help.map);
+    at("help-none").hidden = !help || help.map !== null || !study.finding || help.decided !== 0;
     if (!help) {
       at("help-answer").textContent = "None. It refuses this image, which is unlike those that it was made for.";
       return;
