@@ -48,10 +48,10 @@ def after(facts=FACTS, recipe=None, teaching=TEACHING, seen=20_000, times=None, 
 
 def test_scoring_grows_with_resamples_and_test_images():
     few, many = after(resamples=1000)["evaluate"], after(resamples=3000)["evaluate"]
-    per = 3e-7 * 5 * FACTS.test * len(FACTS.classes)
+    per = 1.2e-8 * 5 * FACTS.test
     assert many - few == pytest.approx(2000 * per)
     larger = after(facts_of(test=600), resamples=1000)["evaluate"]
-    assert larger - few == pytest.approx(2000 * per)
+    assert larger - few == pytest.approx((600 - FACTS.test) * 5 * (6e-7 * len(FACTS.classes) + 1.2e-8 * 1000))
 
 
 def test_timing_is_bounded_by_its_repeats_and_its_patience():
