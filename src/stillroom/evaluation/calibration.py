@@ -88,7 +88,7 @@ def calibration_gaps(
     """
     confidence, outcome = task.confidence(probabilities, targets)
     images, pairs = len(probabilities), len(confidence) // len(probabilities)
-    cell = np.repeat(np.arange(images), pairs) * bins + _bin(confidence, bins)
+    cell = np.repeat(np.arange(images), pairs) * bins + equal_width(confidence, bins)
     gaps = np.bincount(cell, weights=confidence - outcome, minlength=images * bins)
     return gaps.reshape(images, bins), pairs
 
@@ -101,7 +101,7 @@ def reliability(task: Task, probabilities: np.ndarray, targets: np.ndarray, bins
     independent).
     """
     confidence, outcome = task.confidence(probabilities, targets)
-    place = _bin(confidence, bins)
+    place = equal_width(confidence, bins)
     rows = []
     for index in np.unique(place):
         inside = place == index
@@ -121,6 +121,6 @@ def reliability(task: Task, probabilities: np.ndarray, targets: np.ndarray, bins
     return rows
 
 
-def _bin(confidence: np.ndarray, bins: int) -> np.ndarray:
+def equal_width(confidence: np.ndarray, bins: int = 15) -> np.ndarray:
     """Equal-width bin of each confidence, lower edge included; 1.0 belongs to the last."""
     return np.minimum((confidence * bins).astype(np.int64), bins - 1)
