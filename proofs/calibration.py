@@ -1,7 +1,7 @@
 """What is said of calibration, where the truth is known: errors, their intervals, the test, and the verdicts.
 
-Confidences are drawn around a skill, outcomes by a truth that is the confidence itself (calibrated), flatter (overconfident: the
-log odds halve) or shifted (right less often than stated). Outcomes and confidences of one patient depend on each other
+Confidences are drawn around a skill, outcomes by a truth that is the confidence itself (calibrated), flatter (overconfident:
+the log odds halve) or shifted (right less often than stated). Outcomes and confidences of one patient depend on each other
 (latent correlation .5).
 
     python proofs/calibration.py [--studies 1000] [--seed 0]
@@ -26,6 +26,10 @@ TASK = MultiClass(("benign", "malignant"))
 SKILLS = {"accuracy .81": (1.5, 1.5), "accuracy .95": (4.0, 2.0)}
 TRUTHS = {"calibrated": (1.0, 0.0), "slightly off": (0.8, 0.0), "overconfident": (0.5, 0.0), "shifted": (1.0, -0.7)}
 IMAGES = {"50": (50, 1), "100": (100, 1), "500": (500, 1), "100 of 25": (100, 4), "500 of 50": (500, 10)}
+COLUMNS = (
+    "Truth", "Network", "Images (patients)", "True error", "Found", "Held", "Width", "p < .05", "Needed", "Not shown", "ECE",
+    "ECE if calibrated",
+)  # fmt: skip
 MOST_ALARMS, LEAST_HELD = 0.065, 0.93
 
 
@@ -81,15 +85,15 @@ def main() -> None:
     given = flags.parse_args()
     given.out /= f"{given.studies}-studies"
     bad = 0
-    print("| Truth | Network | Images (patients) | True error | Found | Held | Width | p < .05 | Needed | Not shown | ECE | ECE if calibrated |")
-    print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("| --- | --- | --- |" + " ---: |" * 9)
     for (skill, truth, size), line in zip(
         rows, carry_out(given, lambda _, number: studied(rows[number], given.studies, given.seed)), strict=False
     ):
         bad += line["held"] < LEAST_HELD or (truth == "calibrated" and max(line["alarm"], line["needed"]) > MOST_ALARMS)
         print(
-            f"| {truth} | {skill} | {size} | {line['true']:.3f} | {line['error']:.3f} | {line['held']:.1%} | {line['width']:.3f} "
-            f"| {line['alarm']:.1%} | {line['needed']:.1%} | {line['open']:.1%} | {line['ece']:.3f} "
+            f"| {truth} | {skill} | {size} | {line['true']:.3f} | {line['error']:.3f} | {line['held']:.1%} "
+            f"| {line['width']:.3f} | {line['alarm']:.1%} | {line['needed']:.1%} | {line['open']:.1%} | {line['ece']:.3f} "
             f"| {line['ece_if_calibrated']:.3f} |",
             flush=True,
         )

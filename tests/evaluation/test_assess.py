@@ -14,6 +14,7 @@ from stillroom.evaluation.calibration import (
     fit_temperature,
     reliability,
 )
+from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.metrics import score
 from stillroom.settings.sections import EvaluationSettings
@@ -142,8 +143,12 @@ def test_calibration_is_told_before_and_after_the_temperature(table, logits):
     raw, cooled = TASK.probabilities(sharp["student"][test]), found.probabilities["student"][test]
     assert told["ece_before"] == expected_calibration_error(TASK, raw, table.targets[test])
     assert told["ece_after"] == expected_calibration_error(TASK, cooled, table.targets[test]) < told["ece_before"]
-    assert told["bins_before"] == reliability(TASK, raw, table.targets[test])
-    assert told["bins"] == reliability(TASK, cooled, table.targets[test])
+    for bins, when, stated in (("bins_before", "before", raw), ("bins", "after", cooled)):
+        design = told[when]["design_effect"]
+        assert told[bins] == reliability(TASK, stated, table.targets[test], design=design)
+        patients = table.patients[test]
+        assert told[when] == calibration_error(TASK, stated, table.targets[test], patients, seed=3)
+        assert design > 1  # patients have four images
 
 
 def test_every_other_role_is_compared_with_the_student_and_without_validation_there_are_no_figures_of_it(table, logits):

@@ -18,6 +18,7 @@ from stillroom.data.sources.relabelling import refuse_absent
 from stillroom.data.table import Table, UnreadableImage
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import reliability
+from stillroom.evaluation.calibration_error import calibration_error, calibration_words
 from stillroom.evaluation.conformal import coverage_report
 from stillroom.evaluation.metrics import score
 from stillroom.evaluation.ood import energy, refusal_report
@@ -137,7 +138,9 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
     if predictor.foreign:
         scores = energy(task, answers["logits"]), answers["distance"].astype(np.float64)
         refused = refusal_report(predictor.foreign, *scores, **drawn)
+    judged = calibration_error(task, found, truth, patients, seed=run.settings.seed)
     seen, notes = _seen_in_training(run, digests)
+    notes.append(calibration_words(judged))
     notes += figures["notes"]
     of_all = [finding.text for finding in (*table.findings, *on_changes(table))]
     notes += of_all if chosen == "all" else [f"Of all splits: {text}" for text in of_all]
@@ -155,7 +158,9 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
         "split": chosen,
         "synthetic": table.synthetic or predictor.synthetic,
         "test": {"student": figures},
-        "calibration": {"student": {"bins": reliability(task, found, truth)}},
+        "calibration": {
+            "student": {"after": judged, "bins": reliability(task, found, truth, design=judged["design_effect"])}
+        },
         "conformal": conformal,
         "ood": refused,
         "quarantined": quarantined,

@@ -119,12 +119,16 @@ def print_json(content: Any) -> None:
 def show_run(run: Run) -> None:
     """A finished run in a few lines: the test figures, what they mean, and where the report is."""
     from stillroom.evaluation.calibration import calibration_notes
+    from stillroom.evaluation.calibration_error import NEEDED, calibration_words
 
     metrics, console = run.metrics, out()
     shown = {role: figures for role, figures in metrics["test"].items() if role not in _IN_A_SENTENCE}
     show_figures(shown, "Test", synthetic=run.manifest["synthetic"])
     luck, kept = metrics.get("luck") or metrics, metrics.get("kept") or {}  # several trainings say more than one
     said = [comparison["statement"] for comparison in luck["comparison"].values()]
+    judged = metrics["calibration"]["student"].get("after")  # not in a run of an earlier Stillroom
+    if judged and judged["verdict"] == NEEDED:
+        said.append(calibration_words(judged))
     for sentence in filter(None, (*said, luck.get("statement"), kept.get("why"))):
         console.print(escape(sentence))
     for part in ("conformal", "ood"):

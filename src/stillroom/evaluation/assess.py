@@ -9,6 +9,7 @@ import numpy as np
 
 from stillroom.data.table import Table
 from stillroom.evaluation.calibration import expected_calibration_error, fit_temperature, reliability
+from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.comparison import compare_measured
 from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import measure, score_of
@@ -64,14 +65,20 @@ def assess(
             for role, p in probabilities.items()
         }
     calibration = {}
+    patients = _of(table.patients, test)
     for role, raw in logits.items():
-        before = task.probabilities(raw[test])
+        stated = {"before": task.probabilities(raw[test]), "after": probabilities[role][test]}
+        judged = {when: calibration_error(task, p, targets, patients, seed=seed) for when, p in stated.items()}
+        before, after = (
+            reliability(task, p, targets, design=judged[when]["design_effect"]) for when, p in stated.items()
+        )
         calibration[role] = {
             "temperature": temperatures[role],
-            "ece_before": expected_calibration_error(task, before, targets),
-            "ece_after": expected_calibration_error(task, probabilities[role][test], targets),
-            "bins_before": reliability(task, before, targets),
-            "bins": reliability(task, probabilities[role][test], targets),
+            "ece_before": expected_calibration_error(task, stated["before"], targets),
+            "ece_after": expected_calibration_error(task, stated["after"], targets),
+            **judged,
+            "bins_before": before,
+            "bins": after,
         }
     comparison = {
         f"{STUDENT}_vs_{other}": compare_measured(

@@ -4,6 +4,7 @@ only), expected calibration error and the reliability diagram's bins."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -93,29 +94,41 @@ def calibration_gaps(
     return gaps.reshape(images, bins), pairs
 
 
-def reliability(task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> list[dict[str, Any]]:
+def reliability(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, bins: int = 15, *, design: float = 1.0
+) -> list[dict[str, Any]]:
     """The non-empty equal-width bins of a reliability diagram, in ascending order.
 
     Each has ``low`` and ``high`` (the bin's edges), ``confidence`` and ``accuracy`` (means in it), ``count``
-    (pairs of confidence and outcome) and ``accuracy_low``, ``accuracy_high`` (Wilson, 95 %, pairs taken as
-    independent).
+    (pairs of confidence and outcome), ``accuracy_low``, ``accuracy_high`` (Wilson, 95 %) and ``band_low``, ``band_high``:
+    where the share of a calibrated classifier would lie in 95 % (consistency band; Broecker and Smith 2007, "Increasing the
+    reliability of reliability diagrams").
+
+    Args:
+        design: by how much the variance of chance is inflated by patients with several images, 1 or more.
     """
+    from scipy.stats import binom
+
     confidence, outcome = task.confidence(probabilities, targets)
     place = equal_width(confidence, bins)
     rows = []
     for index in np.unique(place):
         inside = place == index
         count, right = int(inside.sum()), float(outcome[inside].sum())
-        low, high = wilson(right, count)
+        low, high = wilson(right / design, count / design)
+        stated = float(confidence[inside].mean())
+        band = stated + (binom.ppf([0.025, 0.975], count, stated) / count - stated) * sqrt(design)
         rows.append(
             {
                 "low": float(index / bins),
                 "high": float((index + 1) / bins),
-                "confidence": float(confidence[inside].mean()),
+                "confidence": stated,
                 "accuracy": right / count,
                 "count": count,
                 "accuracy_low": low,
                 "accuracy_high": high,
+                "band_low": max(0.0, float(band[0])),
+                "band_high": min(1.0, float(band[1])),
             }
         )
     return rows

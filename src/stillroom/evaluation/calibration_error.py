@@ -3,7 +3,7 @@
 The usual expected calibration error is a mean of absolute gaps, which chance alone keeps away from zero: of a perfectly
 calibrated classifier it is .08 on 100 images. Here the squared gap of a bin is estimated from pairs of *different* images
 (of different patients), whose chance errors have nothing in common, so that its mean is right whatever the number of
-images (after Kumar, Liang and Ma 2019, "Verified uncertainty calibration", section 5, who correct the same bias by variances).
+images (after Kumar, Liang and Ma 2019, "Verified uncertainty calibration", section 5, who take variances away instead).
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def calibration_error(
           recalibration; Miller, Hui and Tierney 1991, "Validation techniques for logistic regression models").
         - ``brier``: the Brier score of the confidence as ``miscalibration`` - ``discrimination`` + ``uncertainty`` (Murphy
           1973), the parts without what chance adds, so that a small one can be negative (Ferro and Fricker 2012).
-        - ``verdict``: "recalibration needed" (p below .05, and an error of .05 is not ruled out), "calibrated" (an error of .05
-          is ruled out) or "not shown" (too few images for either).
+        - ``design_effect``: by how much what a patient's images share inflates the variance of chance, 1 or more.
+        - ``verdict``: "recalibration needed" (p below .05, and an error of .05 is not ruled out), "calibrated" (it is
+          ruled out) or "not shown" (too few images for either).
 
         None where not defined: all images are of one patient.
     """
@@ -92,6 +93,7 @@ def calibration_error(
         "stated": float(pairs.stated.mean()),
         "true": float(pairs.true.mean()),
         "p_value": p_value,
+        "design_effect": pairs.design,
         "brier": None if squared is None else _brier(pairs, squared),
         "verdict": _verdict(p_value, high),
     }
@@ -106,14 +108,14 @@ def calibration_words(found: dict[str, Any]) -> str:
     chance = "p < .001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
     if found["verdict"] == NEEDED:
         return (
-            f"Recalibration is needed: {stated:.0f} % is stated on average and {true:.0f} % comes true; the calibration error of "
-            f"{span} is hardly chance ({chance})."
+            f"Recalibration is needed: {stated:.0f} % is stated on average and {true:.0f} % comes true; the calibration "
+            f"error of {span} is hardly chance ({chance})."
         )
     if found["verdict"] == CALIBRATED:
         return f"Calibrated: the calibration error is {span}, below {TOLERANCE:g} in all its interval."
     return (
-        f"Whether recalibration is needed is not shown: the calibration error is {span}; chance can explain it ({chance}), and "
-        f"{TOLERANCE:g} is not ruled out."
+        f"Whether recalibration is needed is not shown: the calibration error is {span}; chance can explain it ({chance}), "
+        f"but more than {TOLERANCE:g} is not ruled out."
     )
 
 
@@ -159,7 +161,9 @@ def _p_value(pairs: _Pairs, generator: np.random.Generator) -> float | None:
             chance = (((drawn - pairs.stated) @ directions) ** 2).sum(axis=1)
             as_extreme += int((chance >= found - 1e-9).sum())
         p_value = (1 + as_extreme) / (1 + SIMULATED)
-    if pairs.clusters < len(pairs.stated):  # the design effect was estimated, from so many clusters as their weights count
+    if pairs.clusters < len(
+        pairs.stated
+    ):  # the design effect was estimated, from so many clusters as their weights count
         weight = np.bincount(pairs.cluster, pairs.variance)
         freedom = max(1.0, weight.sum() ** 2 / (weight**2).sum() - 1)
         p_value = float(f.sf(chi2.isf(p_value, 2) / 2, 2, freedom))

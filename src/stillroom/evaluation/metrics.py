@@ -58,7 +58,6 @@ class Measured:
         averaged: over which classes the means are.
         images: on how many images each figure rests.
         units: the same in patients where they are known.
-        ece: ``[R]`` the calibration error on every resample.
     """
 
     task: Task
@@ -71,7 +70,6 @@ class Measured:
     averaged: Averaged
     images: Basis
     units: Basis
-    ece: np.ndarray
 
     def moved(self, name: str) -> Moved:
         """An overall figure with all that its interval is made of."""
@@ -100,8 +98,6 @@ def measure(task: Task, probabilities: np.ndarray, targets: np.ndarray, drawn: R
         {name: np.array([[seen(of) for of, _ in pairs]]) for name, pairs in columns.items()},
     )
     images = Basis.of(tally)
-    gaps = tally.stacked[:, tally.parts["gaps"]]
-    ece = [divide(np.abs(block @ gaps).sum(axis=1), block.sum(axis=1)) for block in blocks(drawn.weights)]
     return Measured(
         task,
         probabilities,
@@ -113,7 +109,6 @@ def measure(task: Task, probabilities: np.ndarray, targets: np.ndarray, drawn: R
         Averaged.of(task, tally.truth),
         images,
         images if drawn.members is None else Basis.of(tally, drawn.members),
-        np.concatenate(ece),
     )
 
 
@@ -135,8 +130,8 @@ def score(
     (multi-label: the mean over labels).
 
     Intervals are those of shares of an effective number of images (:mod:`stillroom.evaluation.effective`), of patients
-    where they are known; Student's t on the scale of the logarithm for the log loss; the pivot bootstrap for the
-    calibration error.
+    where they are known; Student's t on the scale of the logarithm for the log loss; inversion of a test for the calibration
+    error (:func:`~stillroom.evaluation.calibration_error.calibration_error`), and none for the usual one over bins (``ece``).
 
     Args:
         probabilities: ``[N, K]`` in [0, 1].
@@ -167,7 +162,9 @@ def score_of(
     probabilities, groups, value = measured.probabilities, drawn.groups, measured.value
     ends = interval_ends(measured, level)
     result: dict[str, Any] = {name: _figure(value.overall[name][0], ends.overall[name]) for name in ends.overall}
-    result["ece"] = _figure(value.overall["ece"][0], pivot(float(value.overall["ece"][0]), measured.ece, level))
+    # The usual error over bins has no honest interval: chance adds to it.
+    result["ece"] = _figure(value.overall["ece"][0], (None, None))
+    result["calibration_error"] = calibration_error(task, probabilities, targets, groups)["error"]
     support = task.one_hot(targets).sum(axis=0)
     of_patients = measured.units.per_class["sensitivity"]
     result["per_class"] = {
@@ -180,7 +177,7 @@ def score_of(
     result["patients"] = None if groups is None else drawn.units
     result["interval"] = {
         "method": "share of an effective number of images, exact less a quarter (log loss: t of its logarithm; "
-        "calibration error: pivot bootstrap)",
+        "calibration error: inverted test)",
         "level": level,
         "resamples": len(drawn.weights),
         "unit": "image" if groups is None else "patient",

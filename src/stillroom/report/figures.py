@@ -116,13 +116,11 @@ def _reliability(name: str, heading: str, role: str, bins: list[dict[str, Any]])
                 (item["low"] + item["high"]) / 2, 0.2 * item["count"] / most,
                 width=0.86 * (item["high"] - item["low"]), color=ink("muted"), alpha=0.35,
             )  # fmt: skip
-            if item.get("accuracy_low") is not None and item.get("accuracy_high") is not None:
-                axes.plot(
-                    [item["confidence"]] * 2,
-                    [item["accuracy_low"], item["accuracy_high"]],
-                    color=colour(role),
-                    linewidth=1.3,
-                )
+            if item.get("band_low") is not None:
+                axes.bar(
+                    item["confidence"], item["band_high"] - item["band_low"], bottom=item["band_low"],
+                    width=0.86 * (item["high"] - item["low"]), color=colour(role), alpha=0.18,
+                )  # fmt: skip
         x, y = [item["confidence"] for item in bins], [item["accuracy"] for item in bins]
         axes.plot(x, y, MARKERS.get(role, "x"), color=colour(role), markersize=5.5, linestyle="-", linewidth=1.2)
         fullest = max(bins, key=lambda item: item["count"])

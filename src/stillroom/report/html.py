@@ -11,14 +11,13 @@ from typing import Any
 from stillroom.evaluation.roles import MAJORITY, SIMPLEST, noun
 from stillroom.files.atomic import write_atomically
 from stillroom.report import curves, figures, tables
+from stillroom.report.calibration import calibration_sentences, calibration_table, temperature_notes
 from stillroom.report.citations import citations
 from stillroom.report.explanation import explanation_section
 from stillroom.report.gallery import mistakes
 from stillroom.report.luck import luck_section
-from stillroom.report.numbers import estimate
 from stillroom.report.plan import plan_section
 from stillroom.report.record import Record, load
-from stillroom.report.record import title as title_of
 from stillroom.report.reporting import filled
 from stillroom.report.robustness import robustness_section
 from stillroom.report.section import sections
@@ -34,7 +33,6 @@ from stillroom.report.wording import (
     labels,
     notes,
     reading,
-    temperature_notes,
 )
 from stillroom.shown import shown_in_lines
 
@@ -112,11 +110,8 @@ def _context(record: Record) -> dict[str, Any]:
         "max_small_panels": curves.MAX_SMALL_PANELS,
         "confusions": [matrix for role in compared if (matrix := tables.confusion(record, role))],
         "decisions": [(role, table) for role in compared if (table := tables.decisions(record, role))],
-        "calibration": [
-            (title_of(role), *(estimate(values.get(key)) for key in ("temperature", "ece_before", "ece_after")))
-            for role, values in record.calibration.items()
-            if role != MAJORITY
-        ],
+        "calibration": calibration_table(record),
+        "calibration_sentences": calibration_sentences(record),
         "calibration_notes": temperature_notes(record),
         "reliability": _panels(figures.reliability(record)),
         "per_class": tables.per_class(record),

@@ -11,6 +11,7 @@ from typing import Any
 from stillroom.evaluation.roles import STUDENT
 from stillroom.files.atomic import write_atomically
 from stillroom.report import tables
+from stillroom.report.calibration import calibration_sentences, temperature_notes
 from stillroom.report.citations import citations
 from stillroom.report.explanation import judgements, lesion_table, maps_table, without_maps
 from stillroom.report.numbers import Estimate, count, estimate
@@ -32,7 +33,6 @@ from stillroom.report.wording import (
     network,
     notes,
     reading,
-    temperature_notes,
 )
 from stillroom.shown import shown_in_lines
 
@@ -98,6 +98,7 @@ def _context(record: Record) -> dict[str, Any]:
         "plan": record.plan and (budget(record.plan) or "Without a limit of time or size."),
         "notes": notes(record),
         "class_counts": tables.class_counts(record),
+        "calibration_sentences": calibration_sentences(record),
         "calibration": {key: estimate(value) for key, value in (record.calibration.get(role) or {}).items()},
         "calibration_notes": temperature_notes(record),
         "warnings": audit_warnings(record),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stillroom.evaluation.calibration import calibration_notes, uninformative
+from stillroom.evaluation.calibration import uninformative
 from stillroom.evaluation.roles import CONTROL, MAJORITY, TEACHER, noun
 from stillroom.report.doubts import doubts
 from stillroom.report.finding import Finding
@@ -95,16 +95,6 @@ def notes(record: Record) -> list[str]:
     for comparison in filter(None, map(record.comparison, (TEACHER, CONTROL))):
         said += map(str, comparison.get("notes") or [])
     return list(dict.fromkeys(said))
-
-
-def temperature_notes(record: Record) -> list[str]:
-    """What to mind about the temperatures, each with its role's name."""
-    return [
-        f"{title(role)}: {remark}"
-        for role, values in record.calibration.items()
-        if role != MAJORITY
-        for remark in calibration_notes(values)
-    ]
 
 
 def audit_warnings(record: Record) -> list[dict[str, str]]:
