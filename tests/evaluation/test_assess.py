@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from stillroom.data.table import Table
-from stillroom.evaluation import intervals
-from stillroom.evaluation.assess import VALIDATION_RESAMPLES, assess, predictions_frame, worst_mistakes
+from stillroom.evaluation.assess import assess, predictions_frame, worst_mistakes
 from stillroom.evaluation.calibration import (
     calibration_notes,
     expected_calibration_error,
@@ -48,7 +47,7 @@ def logits(table: Table) -> dict[str, np.ndarray]:
 def test_figures_are_those_of_each_role_alone(table, logits):
     found = assess(TASK, table, logits, SETTINGS, seed=3)
     test = table.indices("test")
-    how = {"patients": table.patients[test], "resamples": 300, "seed": 3}
+    how = {"patients": table.patients[test]}
     for role in ROLES:
         assert found.figures["test"][role] == score(TASK, found.probabilities[role][test], table.targets[test], **how)
     for role in ROLES[1:]:
@@ -70,19 +69,10 @@ def test_validation_has_figures_of_its_own_images(table, logits):
     assert list(found) == list(ROLES)
     for role in ROLES:
         assert found[role]["images"] == len(val)
-        assert found[role]["interval"]["resamples"] == VALIDATION_RESAMPLES
         assert found[role]["accuracy"]["low"] <= found[role]["accuracy"]["value"] <= found[role]["accuracy"]["high"]
     # The temperature cannot change the order of one class's images against each other by much, nor any decision.
     decided = logits["student"][val].argmax(axis=1) == table.targets[val]
     assert found["student"]["accuracy"]["value"] == pytest.approx(decided.mean())
-
-
-def test_resamples_are_drawn_once_for_all_roles(table, logits, monkeypatch):
-    drawn = []
-    original = intervals.resample_weights
-    monkeypatch.setattr(intervals, "resample_weights", lambda *given: drawn.append(given[:3]) or original(*given))
-    assess(TASK, table, logits, SETTINGS, seed=3)
-    assert drawn == [(80, 300, 3), (80, VALIDATION_RESAMPLES, 3)]
 
 
 def test_the_majority_class_scores_its_share_and_is_not_blamed_for_its_temperature(table, logits):

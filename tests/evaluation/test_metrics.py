@@ -9,6 +9,8 @@ from scipy.stats import t as student
 from sklearn import metrics as oracle
 
 from stillroom.errors import RunError, UsageError
+from stillroom.evaluation.calibration import expected_calibration_error
+from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.metrics import CLASS_FIGURES, figures, score
 from stillroom.task import MultiClass, MultiLabel
 
@@ -44,7 +46,7 @@ def predictions(task, images=200, seed=0, decimals=2):
 def test_auc_and_accuracy_are_those_of_medmnist(kind, seed):
     task = TASKS[kind]
     probabilities, targets = predictions(task, seed=seed)
-    result = score(task, probabilities, targets, resamples=20)
+    result = score(task, probabilities, targets)
     labels = targets[:, None] if task.exclusive else targets
     assert result["auc"]["value"] == pytest.approx(getAUC(labels, probabilities, kind), abs=1e-6)
     assert result["accuracy"]["value"] == pytest.approx(getACC(labels, probabilities, kind), abs=1e-6)
@@ -63,7 +65,7 @@ def test_auc_and_accuracy_are_those_of_medmnist_on_its_own_labels(flag, classes,
     task = MultiClass(tuple(str(k) for k in range(classes)), ordinal=ordinal)
     generator = np.random.default_rng(0)
     probabilities = task.probabilities(generator.normal(size=(len(targets), classes)) + task.one_hot(targets))
-    ours, theirs = score(task, probabilities, targets, resamples=50), evaluator.evaluate(probabilities)
+    ours, theirs = score(task, probabilities, targets), evaluator.evaluate(probabilities)
     assert ours["auc"]["value"] == pytest.approx(theirs.AUC, abs=1e-6)
     assert ours["accuracy"]["value"] == pytest.approx(theirs.ACC, abs=1e-6)
     assert ours["auc"]["low"] < ours["auc"]["value"] < ours["auc"]["high"]
@@ -73,7 +75,7 @@ def test_auc_and_accuracy_are_those_of_medmnist_on_its_own_labels(flag, classes,
 def test_every_figure_equals_scikit_learn(kind):
     task = TASKS[kind]
     probabilities, targets = predictions(task)
-    result = score(task, probabilities, targets, resamples=10)
+    result = score(task, probabilities, targets)
     decided = task.decide(probabilities)
     truth, predicted = task.one_hot(targets), task.one_hot(decided)
     expected = {name: [] for name in CLASS_FIGURES}
@@ -122,7 +124,7 @@ def test_every_figure_equals_scikit_learn(kind):
 
 def test_binary_brier_is_that_of_scikit_learn_and_nll_its_log_loss():
     probabilities, targets = predictions(BINARY, decimals=6)
-    result = score(BINARY, probabilities, targets, resamples=5)
+    result = score(BINARY, probabilities, targets)
     assert result["brier"]["value"] == pytest.approx(oracle.brier_score_loss(targets, probabilities[:, 1]))
     assert result["nll"]["value"] == pytest.approx(oracle.log_loss(targets, probabilities))
 
@@ -130,7 +132,7 @@ def test_binary_brier_is_that_of_scikit_learn_and_nll_its_log_loss():
 def test_selection_metric_is_what_selects_epochs():
     for task in TASKS.values():
         probabilities, targets = predictions(task)
-        value = score(task, probabilities, targets, resamples=5)[task.selection_metric]["value"]
+        value = score(task, probabilities, targets)[task.selection_metric]["value"]
         assert value == pytest.approx(task.select(probabilities, targets), abs=1e-9)
 
 
@@ -156,27 +158,26 @@ def test_weighting_an_image_equals_repeating_it(kind):
 @pytest.mark.parametrize("kind", TASKS)
 def test_result_is_json_and_intervals_hold_their_value(kind):
     task = TASKS[kind]
-    result = score(task, *predictions(task), resamples=200)
+    result = score(task, *predictions(task))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["images"] == 200
     assert result["patients"] is None
     assert result["notes"] == []
     for name, figure in result.items():
-        if isinstance(figure, dict) and "value" in figure:
+        if isinstance(figure, dict) and "value" in figure and name != "ece":
             assert figure["low"] <= figure["value"] <= figure["high"], name
             assert figure["low"] < figure["high"], name
 
 
-def test_results_repeat_with_the_seed():
+def test_results_repeat():
     data = predictions(MULTI)
-    assert score(MULTI, *data, resamples=50, seed=4) == score(MULTI, *data, resamples=50, seed=4)
-    assert score(MULTI, *data, resamples=50, seed=4) != score(MULTI, *data, resamples=50, seed=5)
+    assert score(MULTI, *data) == score(MULTI, *data)
 
 
 def test_an_absent_class_is_null_with_the_reason_and_the_means_leave_it_out():
     probabilities, targets = predictions(MULTI)
     keep = targets != 2
-    result = score(MULTI, probabilities[keep], targets[keep], resamples=50)
+    result = score(MULTI, probabilities[keep], targets[keep])
     assert all(result["per_class"]["c"][name]["value"] is None for name in CLASS_FIGURES)
     assert result["per_class"]["c"]["support"] == 0
     others = [result["per_class"][name]["auc"]["value"] for name in "abd"]
@@ -187,7 +188,7 @@ def test_an_absent_class_is_null_with_the_reason_and_the_means_leave_it_out():
 
 def test_a_single_class_leaves_no_auc_but_keeps_accuracy():
     probabilities, _ = predictions(BINARY)
-    result = score(BINARY, probabilities, np.ones(200, dtype=np.int64), resamples=50)
+    result = score(BINARY, probabilities, np.ones(200, dtype=np.int64))
     for name in ("auc", "specificity", "average_precision", "mcc"):
         assert result[name] == {"value": None, "low": None, "high": None}
     assert result["accuracy"]["value"] == pytest.approx((probabilities[:, 1] > 0.5).mean())
@@ -199,14 +200,14 @@ def test_a_single_class_leaves_no_auc_but_keeps_accuracy():
 
 def test_single_grade_leaves_kappa_undefined():
     probabilities, _ = predictions(ORDINAL)
-    result = score(ORDINAL, probabilities, np.zeros(200, dtype=np.int64), resamples=20)
+    result = score(ORDINAL, probabilities, np.zeros(200, dtype=np.int64))
     assert result["quadratic_kappa"]["value"] is None
 
 
 def test_a_class_never_predicted_has_no_precision_but_a_sensitivity_of_zero():
     probabilities, targets = predictions(MULTI)
     probabilities[:, 1] = 0
-    result = score(MULTI, probabilities, targets, resamples=50)
+    result = score(MULTI, probabilities, targets)
     assert result["per_class"]["b"]["precision"]["value"] is None
     assert result["per_class"]["b"]["sensitivity"]["value"] == 0
     assert result["per_class"]["b"]["f1"]["value"] == 0
@@ -217,7 +218,7 @@ def test_a_class_never_predicted_has_no_precision_but_a_sensitivity_of_zero():
 def test_a_constant_prediction_has_an_mcc_of_zero_as_in_scikit_learn():
     targets = np.arange(40) % 2
     probabilities = np.tile([0.3, 0.7], (40, 1))
-    result = score(BINARY, probabilities, targets, resamples=50)
+    result = score(BINARY, probabilities, targets)
     assert result["mcc"]["value"] == oracle.matthews_corrcoef(targets, np.ones(40)) == 0
     assert result["auc"]["value"] == 0.5
 
@@ -225,14 +226,14 @@ def test_a_constant_prediction_has_an_mcc_of_zero_as_in_scikit_learn():
 def test_constant_targets_leave_the_mcc_undefined_whatever_is_predicted():
     targets = np.zeros(6, dtype=np.int64)
     for probabilities in (np.tile([0.8, 0.2], (6, 1)), np.array([[0.8, 0.2], [0.2, 0.8]] * 3)):
-        assert score(BINARY, probabilities, targets, resamples=0)["mcc"]["value"] is None
+        assert score(BINARY, probabilities, targets)["mcc"]["value"] is None
 
 
 def test_a_class_of_one_image_has_values_without_intervals():
     task = MultiLabel(("x", "y"))
     targets = np.zeros((40, 2), dtype=np.uint8)
     targets[:20, 0] = targets[1, 1] = 1
-    result = score(task, np.random.default_rng(0).random((40, 2)), targets, resamples=100)
+    result = score(task, np.random.default_rng(0).random((40, 2)), targets)
     for name in ("auc", "sensitivity", "average_precision"):
         assert result["per_class"]["y"][name]["value"] is not None
         assert result["per_class"]["y"][name]["low"] is None
@@ -242,7 +243,7 @@ def test_a_class_of_one_image_has_values_without_intervals():
 
 def test_figures_without_an_error_have_the_interval_of_what_they_rest_on():
     targets = np.array([1] * 5 + [0] * 15)
-    result = score(BINARY, BINARY.one_hot(targets).astype(float), targets, resamples=50)
+    result = score(BINARY, BINARY.one_hot(targets).astype(float), targets)
     rests_on = {"accuracy": 20, "sensitivity": 5, "specificity": 15, "precision": 5, "auc": 7.5, "f1": 10}
     for name, images in rests_on.items():
         # The lower end p of n of n: the caution's share of p^n is the tail.
@@ -260,14 +261,14 @@ def test_patients_count_where_they_are_known():
     targets = np.array([1] * 8 + [0] * 12)
     patients = np.repeat([f"p{number}" for number in range(10)], 2)
     data = BINARY.one_hot(targets).astype(float), targets
-    by_patient = score(BINARY, *data, patients=patients, resamples=50)
-    by_image = score(BINARY, *data, resamples=50)
+    by_patient = score(BINARY, *data, patients=patients)
+    by_image = score(BINARY, *data)
     assert by_patient["sensitivity"]["low"] < 0.45 < 0.6 < by_image["sensitivity"]["low"]
 
 
 def test_a_class_without_an_error_adds_its_own_doubt_to_the_mean():
     targets = np.array([0] * 10 + [1] * 20 + [2] * 30 + [3] * 40)
-    result = score(MULTI, MULTI.one_hot(targets).astype(float), targets, resamples=50)
+    result = score(MULTI, MULTI.one_hot(targets).astype(float), targets)
     # Per class q^2 / n of errors not seen, with a variance of q^2 / n^2: as many images as these two come from.
     support = np.array([10, 20, 30, 40])
     squares = student.ppf(0.975, support - 1) ** 2
@@ -279,7 +280,7 @@ def test_a_class_without_an_error_adds_its_own_doubt_to_the_mean():
 
 def test_a_constant_answer_s_auc_is_known_exactly():
     targets = np.arange(40) % 2
-    result = score(BINARY, np.tile([0.3, 0.7], (40, 1)), targets, resamples=50)
+    result = score(BINARY, np.tile([0.3, 0.7], (40, 1)), targets)
     assert result["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
     assert result["mcc"] == {"value": 0, "low": 0, "high": 0}
     assert 0.3 < result["accuracy"]["low"] < 0.4
@@ -289,17 +290,19 @@ def test_a_constant_answer_s_auc_is_known_exactly():
 
 
 def test_the_positive_class_is_named():
-    assert score(BINARY, *predictions(BINARY), resamples=0)["positive_class"] == "ill"
+    assert score(BINARY, *predictions(BINARY))["positive_class"] == "ill"
     for task in (MULTI, ORDINAL, LABELS):
-        assert score(task, *predictions(task), resamples=0)["positive_class"] is None
+        assert score(task, *predictions(task))["positive_class"] is None
 
 
-def test_only_the_calibration_error_needs_resamples():
+def test_the_calibration_error_has_an_interval_and_the_usual_one_none():
     data = predictions(BINARY)
-    without, many = score(BINARY, *data, resamples=0), score(BINARY, *data, resamples=100)
-    assert without["ece"]["low"] is None
-    assert any("No resamples" in note for note in without["notes"])
-    assert {name: without[name] for name in ("auc", "f1", "mcc")} == {name: many[name] for name in ("auc", "f1", "mcc")}
+    patients = np.array([f"p{number // 4}" for number in range(len(data[1]))])
+    for given in (None, patients):
+        found = score(BINARY, *data, patients=given)
+        assert found["calibration_error"] == calibration_error(BINARY, *data, given)["error"]
+        assert found["ece"]["value"] == pytest.approx(expected_calibration_error(BINARY, *data))
+        assert found["ece"]["low"] is found["ece"]["high"] is None
 
 
 def test_copies_of_an_image_widen_the_interval_only_if_the_patient_is_known():
@@ -307,9 +310,9 @@ def test_copies_of_an_image_widen_the_interval_only_if_the_patient_is_known():
     copies = 6
     many = np.repeat(probabilities, copies, axis=0), np.repeat(targets, copies)
     patients = np.repeat([f"p{i:03}" for i in range(80)], copies)
-    by_image = score(BINARY, *many, resamples=300)
-    by_patient = score(BINARY, *many, patients=patients, resamples=300)
-    alone = score(BINARY, probabilities, targets, resamples=300)
+    by_image = score(BINARY, *many)
+    by_patient = score(BINARY, *many, patients=patients)
+    alone = score(BINARY, probabilities, targets)
     assert by_patient["patients"] == 80
     assert by_patient["interval"]["unit"] == "patient"
     for name in ("auc", "accuracy", "sensitivity"):
@@ -322,13 +325,13 @@ def test_copies_of_an_image_widen_the_interval_only_if_the_patient_is_known():
 def test_unknown_patients_are_remarked_and_all_unknown_are_no_patients():
     data = predictions(BINARY, images=30)
     patients = np.array(["p"] * 10 + [""] * 20)
-    result = score(BINARY, *data, patients=patients, resamples=20)
+    result = score(BINARY, *data, patients=patients)
     assert result["patients"] == 21
     assert any("20 images of unknown patient" in note for note in result["notes"])
-    few = score(BINARY, *data, patients=np.array(["a", "b"] * 15), resamples=20)
+    few = score(BINARY, *data, patients=np.array(["a", "b"] * 15))
     assert any("2 patients only" in note for note in few["notes"])
-    unknown = score(BINARY, *data, patients=np.full(30, ""), resamples=20)
-    assert unknown == score(BINARY, *data, resamples=20)
+    unknown = score(BINARY, *data, patients=np.full(30, ""))
+    assert unknown == score(BINARY, *data)
 
 
 def test_wrong_input_is_refused_with_the_place():

@@ -119,14 +119,7 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
     found = answers["probabilities"].astype(np.float64)
     truth = targets[kept]
     patients = None if table.patients is None else table.patients[kept]
-    figures = score(
-        task,
-        found,
-        truth,
-        patients=patients,
-        resamples=run.settings.evaluation.resamples,
-        seed=run.settings.seed,
-    )
+    figures = score(task, found, truth, patients=patients)
     drawn: dict[str, Any] = {
         "patients": patients,
         "resamples": run.settings.evaluation.resamples,

@@ -41,7 +41,7 @@ _SHOWN = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "f1": "F1",
-    "ece": "Calibration error",
+    "calibration_error": "Calibration error",
 }
 
 

@@ -20,9 +20,6 @@ from stillroom.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-VALIDATION_RESAMPLES = 200
-"""At most so many resamples stand behind an interval on validation, which decides nothing finer than a warning."""
-
 
 @dataclass(frozen=True)
 class Assessment:
@@ -48,18 +45,18 @@ def assess(
         task: what the logits mean.
         table: targets, splits and patients, row for row.
         logits: role (see :mod:`stillroom.evaluation.roles`; any other name will do) to ``[N, K]`` logits of every row.
-        settings: margin and number of resamples.
-        seed: of the bootstrap.
+        settings: the margin.
+        seed: of the simulations behind the calibration errors.
     """
     val, test = table.indices("val"), table.indices("test")
     temperatures = {role: fit_temperature(task, raw[val], table.targets[val]) for role, raw in logits.items()}
     probabilities = {role: task.probabilities(raw, temperatures[role]) for role, raw in logits.items()}
     targets = table.targets[test]
-    drawn = draw(len(test), settings.resamples, seed, _of(table.patients, test))
+    drawn = draw(len(test), 0, seed, _of(table.patients, test))
     measured = {role: measure(task, p[test], targets, drawn) for role, p in probabilities.items()}
     validation = {}
     if len(val):
-        again = draw(len(val), min(settings.resamples, VALIDATION_RESAMPLES), seed, _of(table.patients, val))
+        again = draw(len(val), 0, seed, _of(table.patients, val))
         validation = {
             role: score_of(task, measure(task, p[val], table.targets[val], again), table.targets[val], again)
             for role, p in probabilities.items()

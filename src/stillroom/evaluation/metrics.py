@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
+from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.effective import (
     FEWEST,
     Basis,
@@ -34,12 +35,20 @@ from stillroom.evaluation.figures import (
     figures,
     weighted,
 )
-from stillroom.evaluation.intervals import LEVEL, Resamples, blocks, divide, draw, pivot
+from stillroom.evaluation.intervals import LEVEL, Resamples, draw
 from stillroom.task import Task
 
 __all__ = ["CLASS_FIGURES", "Figures", "Measured", "checked", "figures", "measure", "score", "score_of"]
 
-NAMES = {"auc": "AUC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "brier": "Brier score", "nll": "log loss"}
+NAMES = {
+    "auc": "AUC",
+    "f1": "F1",
+    "mcc": "MCC",
+    "ece": "ECE",
+    "calibration_error": "calibration error",
+    "brier": "Brier score",
+    "nll": "log loss",
+}
 FEW_GROUPS = 20
 
 
@@ -118,8 +127,6 @@ def score(
     targets: np.ndarray,
     *,
     patients: np.ndarray | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Any]:
     """Every figure of a classifier on one split, ready for JSON.
@@ -137,8 +144,6 @@ def score(
         probabilities: ``[N, K]`` in [0, 1].
         targets: ``[N]`` class indices, or ``[N, K]`` of 0/1 for multi-label.
         patients: ``[N]`` str; whole patients then count. ``""`` where unknown.
-        resamples: bootstrap resamples of the calibration error; 0 leaves it without an interval.
-        seed: of the resamples.
         level: of the intervals, in (0, 1).
 
     Returns:
@@ -151,14 +156,14 @@ def score(
         UsageError: no images, or shapes that do not fit together.
         RunError: a probability that is not a number.
     """
-    drawn = draw(len(targets), resamples, seed, patients)
+    drawn = draw(len(targets), 0, 0, patients)
     return score_of(task, measure(task, probabilities, targets, drawn), targets, drawn, level=level)
 
 
 def score_of(
     task: Task, measured: Measured, targets: np.ndarray, drawn: Resamples, *, level: float = 0.95
 ) -> dict[str, Any]:
-    """:func:`score` of what was measured on these resamples already."""
+    """:func:`score` of what was measured already."""
     probabilities, groups, value = measured.probabilities, drawn.groups, measured.value
     ends = interval_ends(measured, level)
     result: dict[str, Any] = {name: _figure(value.overall[name][0], ends.overall[name]) for name in ends.overall}
@@ -179,7 +184,6 @@ def score_of(
         "method": "share of an effective number of images, exact less a quarter (log loss: t of its logarithm; "
         "calibration error: inverted test)",
         "level": level,
-        "resamples": len(drawn.weights),
         "unit": "image" if groups is None else "patient",
     }
     unit = f"{result['interval']['unit']}s"
@@ -283,8 +287,6 @@ def _figure_notes(result: dict[str, Any], names: list[str]) -> list[str]:
     undefined = [name for name in names if result[name]["value"] is None]
     if undefined:
         notes.append(f"Not defined on these images: {_listed(undefined)}.")
-    if result["interval"]["resamples"] == 0:
-        notes.append("No resamples were asked for, so the calibration error has no interval.")
     defined = [name for name in names if name not in undefined]
     missing = [name for name in defined if result[name]["low"] is None and name != "ece"]
     if missing:

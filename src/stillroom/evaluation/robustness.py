@@ -119,7 +119,7 @@ def robustness(
                 overall = figures(task, probabilities, targets, np.ones((1, len(targets)))).overall
                 selection[role].append(float(overall[metric][0]))
             else:
-                found = score(task, probabilities, targets, patients=patients, resamples=resamples, seed=seed)
+                found = score(task, probabilities, targets, patients=patients)
                 clean[role] = {
                     "accuracy": found["accuracy"],
                     "balanced_error": complement(found["balanced_accuracy"]),

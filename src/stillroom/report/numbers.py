@@ -19,13 +19,14 @@ METRICS = {
     "f1": "F1",
     "mcc": "MCC",
     "average_precision": "Average precision",
+    "calibration_error": "Calibration error",
     "ece": "ECE",
     "brier": "Brier score",
     "nll": "Log loss",
 }
 CHANCE = {"auc": 0.5, "quadratic_kappa": 0.0}
 """What guessing scores, by selection metric."""
-LOWER_IS_BETTER = ("ece", "brier", "nll")
+LOWER_IS_BETTER = ("calibration_error", "ece", "brier", "nll")
 MISSING = "n/a"
 
 
