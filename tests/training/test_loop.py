@@ -84,6 +84,26 @@ def test_a_stopped_run_goes_on_to_the_same_weights(toy, tmp_path, optimizer):
     assert same_weights(whole, again)
 
 
+def test_a_stopped_run_loses_no_more_than_a_minute_where_it_looks_at_validation_now_and_then(
+    toy, tmp_path, monkeypatch
+):
+    data, settings, minutes = toy(count=24), TrainingSettings(epochs=120, batch_size=16), iter(range(0, 100_000, 61))
+    monkeypatch.setattr("stillroom.training.loop.time.monotonic", lambda: float(next(minutes)))  # every epoch takes one
+
+    def die(line):
+        if line["epoch"] == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "parts", settings, die)
+    seen = []
+    resumed = train(data, tmp_path / "parts", settings, seen.append)
+    assert seen[0]["epoch"] == 7
+    assert next(line["epoch"] for line in seen if line["val"]) == 8
+    monkeypatch.undo()
+    assert same_weights(train(data, tmp_path / "whole", settings), resumed)
+
+
 def test_a_stopped_training_of_adapters_goes_on_to_the_same_weights(toy, tmp_path):
     pytest.importorskip("peft")
     data, settings = toy(), TrainingSettings(epochs=3, batch_size=16, lr=1e-2)

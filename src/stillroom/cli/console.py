@@ -67,6 +67,8 @@ class _Console(Console):
     def render_str(self, text: str, **how: Any) -> Text:
         inside = text.strip("\n")
         before, _, after = text.partition(inside) if inside else (text, "", "")
+        if len(inside) > _UNBROKEN and "\n" not in inside:  # names may have any length: one line stays one
+            inside = f"{inside[: _UNBROKEN // 2 - 3]} ... {inside[3 - _UNBROKEN // 2 :]}"
         return super().render_str(f"{before}{shown(inside)}{after}", **how)
 
 

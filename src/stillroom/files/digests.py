@@ -271,7 +271,7 @@ def require_whole(path: Path, remedy: str = "put back a copy of it, or make the 
 def say_if_changed(path: Path) -> None:
     """Say in a line that a file which people may edit, such as settings.yaml, is not as it was written."""
     if state_of(path) == "damaged":
-        remark(f"{path} was changed after it was written: it counts as it stands now.")
+        remark(f"{path} was changed after it was written: it is read as it stands now.")
 
 
 def stands(path: Path) -> bool:

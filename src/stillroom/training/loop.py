@@ -36,6 +36,8 @@ from stillroom.training.feeding import Feeder, Said, TrainingData, alike
 from stillroom.training.learning_rates import learning_rate, optimizer_of, set_learning_rate
 
 _LOOKS = 30
+_SAVE_S = 60
+"""A checkpoint is written after every look, and after the first epoch that ends so long after the last one."""
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision that was asked for
 
@@ -141,6 +143,7 @@ def fit(
     epochs = settings.epochs_of(feeder.steps)
     total = epochs * feeder.steps
 
+    saved = time.monotonic()
     with progress(role, total, done=done.epoch * feeder.steps, enabled=show_progress) as advance:
         for epoch in range(done.epoch, epochs):
             if settings.patience and done.waited >= settings.patience:
@@ -184,8 +187,9 @@ def fit(
             }
             ends = done.epoch == epochs or bool(settings.patience and done.waited >= settings.patience)
             log(line | ({"kept": done.kept_epoch(data.val_groups)} if ends else {}))
-            if looked:
+            if looked or time.monotonic() - saved > _SAVE_S:
                 _save(folder, student, objective, optimizer, done)
+                saved = time.monotonic()
             advance(0, f"epoch {done.epoch}/{epochs}{_in_words(found)}")
     if done.kept_epoch(data.val_groups) != done.epoch:
         best = checkpoints.best_weights(folder, done.best_epoch, device)
@@ -223,7 +227,7 @@ def _look(student: Network, data: TrainingData, done: _Progress, role: str) -> d
 
 
 def _is_look(epoch: int, epochs: int, patience: int) -> bool:
-    """Whether validation is asked after this epoch (from 1), and a checkpoint written: at most some 30 times a training.
+    """Whether validation is asked after this epoch (from 1): at most some 30 times a training.
 
     With few labels an epoch is a few steps, and looking would take longer than learning.
     """
