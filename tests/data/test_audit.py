@@ -52,7 +52,7 @@ def test_leaks_and_conflicts_are_listed_with_names(audit, scene):
     }
     assert found.leaked["test"] == {"exact": 1, "images": 1}
     assert found.leaked["train"] == {"exact": 2, "images": 3}
-    assert found.within_split_duplicates["train"] == {"exact": 1, "near": 0}
+    assert found.within_split_duplicates["train"] == {"exact": 1, "near": 0, "moved": 0}
     assert {(pair.first, pair.second) for pair in found.label_conflicts} == {
         ("image0.png", "image4.png"),
         ("image4.png", "image5.png"),
@@ -224,7 +224,7 @@ def test_films_without_contrast_are_no_copies_of_one_another(audit, scene):
     for film in films:
         film[:, 0] = 65535
     found = audit([*films, films[0]], targets=[0] * 9, splits=["train"] * 9)
-    assert found.within_split_duplicates["train"] == {"exact": 1, "near": 0}
+    assert found.within_split_duplicates["train"] == {"exact": 1, "near": 0, "moved": 0}
 
 
 def test_images_of_hardly_any_levels_and_black_backgrounds(audit, scene):

@@ -58,11 +58,12 @@ class Audit:
         masks: images that have a lesion mask.
         patients: number of patients, None where the source names none.
         dropped: images left out before this audit because the test split has them too.
-        cross_split_duplicates: the same picture in two splits; pairs that touch the test split come first.
+        cross_split_duplicates: the same picture in two splits, be it turned, mirrored or cropped; pairs that touch the
+            test split come first.
         leaked: per split, the images that another split has too: ``{"test": {"exact": 68, "images": 82}}`` means that
             82 images are found again, 68 of them pixel for pixel.
-        within_split_duplicates: pairs per split, ``{"train": {"exact": 1, "near": 775}}``.
-        label_conflicts: the same picture under two labels, in whatever split.
+        within_split_duplicates: pairs per split, ``{"train": {"exact": 1, "near": 775, "moved": 3}}``.
+        label_conflicts: the same picture under two labels, in whatever split; without those turned, mirrored or cropped.
         patients_on_two_sides: patients with images in more than one split.
         quarantined: ``{"path", "reason"}`` of images that could not be read.
         class_counts: images per split and class (for multi-label: with that label).
@@ -146,7 +147,8 @@ def audit_data(
     """
     splits = np.array([split or _UNASSIGNED for split in table.splits])
     across = splits[pairs.first] != splits[pairs.second]
-    contradicting = _rows_differ(table.targets[pairs.first], table.targets[pairs.second])
+    # A crop may lack what the whole picture is named after.
+    contradicting = _rows_differ(table.targets[pairs.first], table.targets[pairs.second]) & (pairs.kinds != "moved")
     leaked = _leaked(pairs, across, splits)
     within = _within(pairs, across, splits)
     cross, conflicts = (_listed(table, splits, pairs, chosen) for chosen in (across, contradicting))
@@ -163,7 +165,7 @@ def audit_data(
     found = [
         *on_synthetic(table),
         *table.findings,
-        *on_leaks(leaked, len(cross), splits),
+        *on_leaks(leaked, cross, splits),
         *on_conflicts(conflicts),
         *on_patients(table, shared),
         *on_broken(table, broken),
@@ -261,10 +263,12 @@ def _listed(table: Table, splits: np.ndarray, pairs: DuplicatePairs, chosen: np.
             second_split=str(splits[b]),
             first_label=label_a,
             second_label=label_b,
-            kind="exact" if pairs.exact[row] else "near",
+            kind=kind,
             similarity=round(float(pairs.similarity[row]), 4),
         )
-        for row, a, b, label_a, label_b in zip(rows, first, second, *labels, strict=True)
+        for row, kind, a, b, label_a, label_b in zip(
+            rows, pairs.kinds[rows].tolist(), first, second, *labels, strict=True
+        )
     )
 
 
@@ -282,7 +286,7 @@ def _leaked(pairs: DuplicatePairs, across: np.ndarray, splits: np.ndarray) -> di
 def _within(pairs: DuplicatePairs, across: np.ndarray, splits: np.ndarray) -> dict[str, dict[str, int]]:
     inside = {split: ~across & (splits[pairs.first] == split) for split in _present(splits)}
     return {
-        split: {"exact": int((chosen & pairs.exact).sum()), "near": int((chosen & ~pairs.exact).sum())}
+        split: {kind: int((chosen & (pairs.kinds == kind)).sum()) for kind in ("exact", "near", "moved")}
         for split, chosen in inside.items()
     }
 

@@ -1,9 +1,10 @@
-"""Which images are the same picture twice: equal pixel for pixel, or re-encoded, resized, brightened, slightly cropped.
+"""Which images are the same picture twice: pixel for pixel, re-encoded, resized, brightened, turned, mirrored or cropped.
 
 Perceptual hashes over-match medical images, which all share one anatomy or one field of view: two chest films of two
 people agree in most bits. So pictures are compared by what sets them apart: the 32 x 32 thumbnail is band-passed (no
 shading, no noise), the mean of the set is taken out, and what is left must correlate after the best small shift and
-stretch. On fundus, chest, ultrasound, MRI and ear images this separates copies from the most similar strangers.
+stretch. On fundus, chest, ultrasound, MRI and ear images this separates copies from the most similar strangers. Copies that
+were moved farther are found by :mod:`~stillroom.data.moved`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from itertools import combinations, pairwise, product
 import numpy as np
 
 from stillroom.data.contrast import squeezed
+from stillroom.data.moved import find_moved
 from stillroom.data.store import THUMBNAIL, Store
 
 SIMILAR = 0.975
-"""Least correlation of a near pair. Measured: JPEG at quality 20, half the size, gamma 0.8 and a 2 % crop of ultrasound
-and ear images stay above it; the most similar strangers reach 0.95 among 5,800 chest films and 0.97 among 1,600 fundus
-images of 28 pixels, which is where the line is least sharp."""
+"""Least correlation of a near pair. What copies and the most similar strangers reach stands in docs/evidence.md (Copies)."""
 _LARGEST_DIFFERENCE = 40.0  # mean absolute, in grey levels of 255: beyond "slightly brightened"
 _LEAST_DETAIL = 1.0  # standard deviation after the band-pass, in grey levels: an empty frame resembles any other
 _PRIOR = 16  # pretended neutral images in the mean, so that a set of two copies is not its own mean
@@ -41,13 +41,21 @@ class DuplicatePairs:
     Attributes:
         first, second: ``[P]`` int64 rows, ``first < second``.
         exact: ``[P]`` bool, True for equal pixels at native size, False for near copies.
-        similarity: ``[P]`` float64 in [-1, 1]; 1.0 for exact pairs, at least :data:`SIMILAR` for near ones.
+        similarity: ``[P]`` float64 in [-1, 1]; 1.0 for exact pairs, at least :data:`SIMILAR` for others.
+        moved: ``[P]`` bool, True for copies that were turned, mirrored or cropped; None says that none was.
     """
 
     first: np.ndarray
     second: np.ndarray
     exact: np.ndarray
     similarity: np.ndarray
+    moved: np.ndarray | None = None
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """``[P]`` str: ``exact``, ``near`` or ``moved``."""
+        moved = np.zeros(len(self), bool) if self.moved is None else self.moved
+        return np.where(self.exact, "exact", np.where(moved, "moved", "near"))
 
     def __len__(self) -> int:
         return len(self.first)
@@ -58,16 +66,17 @@ class DuplicatePairs:
         position[indices] = np.arange(len(indices))
         first, second = position[self.first], position[self.second]
         kept = (first >= 0) & (second >= 0)
-        return DuplicatePairs(first[kept], second[kept], self.exact[kept], self.similarity[kept])
+        moved = None if self.moved is None else self.moved[kept]
+        return DuplicatePairs(first[kept], second[kept], self.exact[kept], self.similarity[kept], moved)
 
 
 def find_duplicates(store: Store) -> DuplicatePairs:
-    """Exact pairs by digest and near pairs by the thumbnails. Mirrored or rotated copies are not looked for.
+    """Exact pairs by digest; near pairs, and copies that were turned, mirrored or cropped, by the thumbnails.
 
-    Each image is compared with its 8 nearest neighbours in a projection to 10 dimensions (a k-d tree, so that time grows
-    little faster than the number of images), and all images of a group of up to 40 with one another. 100,000 images
-    take about half a minute on two cores, and 2 kB of memory each. Of larger groups not every pair is listed. Images that
-    show next to no contrast all look alike: of those exact pairs are found alone.
+    For near pairs each image is compared with its 8 nearest neighbours in a projection to 10 dimensions (a k-d tree, so that
+    time grows little faster than the number of images), and all images of a group of up to 40 with one another; for moved
+    copies see :func:`~stillroom.data.moved.find_moved`. How long that takes stands in docs/evidence.md. Of larger groups not
+    every pair is listed. Images that show next to no contrast all look alike: of those exact pairs are found alone.
     """
     return find_pairs(store.digests, np.asarray(store.thumbnails), near=squeezed(store) is None)
 
@@ -79,19 +88,20 @@ def find_pairs(digests: np.ndarray, thumbnails: np.ndarray, *, near: bool = True
     """
     members = _by_digest(digests)
     representatives = np.array([rows[0] for rows in members], dtype=np.int64)
-    found: dict[tuple[int, int], tuple[bool, float]] = {}
+    found: dict[tuple[int, int], tuple[str, float]] = {}
     for rows in members:
         for pair in _linked(rows):
-            found[pair] = (True, 1.0)
-    for one, two, similarity in _near_pairs(thumbnails[representatives]) if near else ():
+            found[pair] = ("exact", 1.0)
+    for one, two, similarity, kind in _alike(thumbnails[representatives]) if near else ():
         for a, b in product(members[one][:_SMALL_GROUP], members[two][:_SMALL_GROUP]):
-            found[min(a, b), max(a, b)] = (False, similarity)
+            found.setdefault((min(a, b), max(a, b)), (kind, similarity))
     pairs = sorted(found)
     return DuplicatePairs(
         first=np.array([pair[0] for pair in pairs], dtype=np.int64),
         second=np.array([pair[1] for pair in pairs], dtype=np.int64),
-        exact=np.array([found[pair][0] for pair in pairs], dtype=bool),
+        exact=np.array([found[pair][0] == "exact" for pair in pairs], dtype=bool),
         similarity=np.array([found[pair][1] for pair in pairs], dtype=np.float64),
+        moved=np.array([found[pair][0] == "moved" for pair in pairs], dtype=bool),
     )
 
 
@@ -119,6 +129,14 @@ def _linked(rows: list[int]) -> Iterator[tuple[int, int]]:
 
 
 # -- near ---------------------------------------------------------------------------------------------------------
+def _alike(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float, str]]:
+    """Near copies, then moved ones: two indices, their similarity and the kind."""
+    yield from ((*pair, "near") for pair in _near_pairs(thumbnails))
+    pairs, similarity = find_moved(thumbnails)
+    for (one, two), value in zip(pairs.tolist(), similarity.tolist(), strict=True):
+        yield one, two, value, "moved"
+
+
 def _near_pairs(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
     """Near copies among ``[U, 32, 32]`` uint8 thumbnails of different pictures: two indices and their similarity."""
     features, detailed = _features(thumbnails)

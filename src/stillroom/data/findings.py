@@ -28,7 +28,7 @@ class Pair:
     second_split: str
     first_label: str
     second_label: str
-    kind: Literal["exact", "near"]
+    kind: Literal["exact", "near", "moved"]
     similarity: float
 
 
@@ -55,10 +55,12 @@ def on_synthetic(table: Table) -> list[Finding]:
     return [Finding("note", "synthetic", text)] if table.synthetic else []
 
 
-def on_leaks(leaked: dict[str, dict[str, int]], pairs: int, splits: np.ndarray) -> list[Finding]:
+def on_leaks(leaked: dict[str, dict[str, int]], pairs: tuple[Pair, ...], splits: np.ndarray) -> list[Finding]:
     if not pairs:
         return []
-    text = f"{counted(pairs, 'pair')} of identical or near-identical images stand in different splits"
+    text = f"{counted(len(pairs), 'pair')} of identical or near-identical images stand in different splits"
+    if moved := sum(pair.kind == "moved" for pair in pairs):
+        text += f" ({moved:,} turned, mirrored or cropped)"
     if seen := leaked.get("test", {}).get("images"):
         text += (
             f": {seen:,} of the {int((splits == 'test').sum()):,} test images are found again outside the test"
