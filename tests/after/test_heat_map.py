@@ -18,6 +18,7 @@ from stillroom.explanation.claims import FAITHFUL, VERDICTS
 from stillroom.explanation.heat_maps import heat_maps
 from stillroom.explanation.overlay import overlay
 from stillroom.run.stages.export import export_student
+from stillroom.settings.methods import BY_MASKS
 
 
 @pytest.fixture
@@ -75,10 +76,8 @@ def test_the_map_is_the_students_laid_back_over_the_image(tiny_run, pictures, tm
     heat = np.load(found.array)
     assert heat.any()
     np.testing.assert_allclose(heat, on_original(expected, 41, 90, "pad").clip(0, 1), atol=2e-3)
-    if method.startswith("score_cam"):
-        np.testing.assert_allclose(
-            edge_map(predictor, prepared, 0, fast=method == "score_cam_fast"), expected, atol=1e-3
-        )
+    if method in BY_MASKS:
+        np.testing.assert_allclose(edge_map(predictor, prepared, 0, method=method), expected, atol=1e-3)
 
 
 def test_the_class_asked_for_is_the_one_explained(tiny_run, pictures, tmp_path):
@@ -158,7 +157,10 @@ def test_wrong_use_is_refused_before_anything_is_written(tiny_run, pictures, tmp
     refused("no image in the folder", run, [tmp_path / "bare"])
     for method in ("grad_cam", "grad_cam_pp", "eigen_cam"):
         refused(
-            f"{method} needs .* name the run's folder, .* or use score_cam", run / "student.onnx", image, method=method
+            f"{method} needs .* name the run's folder, .* or use rise or score_cam",
+            run / "student.onnx",
+            image,
+            method=method,
         )
 
 
@@ -184,13 +186,13 @@ def test_trust_repeats_what_was_tested_and_says_where_nothing_was(tiny_run, monk
     predictor, figures = tiny_run.predictor(), tiny_run.metrics["explanation"]
     statement = f"{figures['statement']['student']} {figures['faithfulness']['student']['reasons'][0]}"
     verdict = tiny_run.metrics["explanation"]["faithfulness"]["student"]["verdict"]
-    assert trust(predictor, "score_cam") == (verdict, statement)
+    assert trust(predictor, "rise") == (verdict, statement)
     other = trust(predictor, "eigen_cam")
     assert other[0] is None
-    assert other[1] == f"Maps by eigen_cam were not tested. Of those by score_cam, which were: {statement}"
-    for untested in (None, {"faithful": None, "statement": "", "method": "score_cam"}):
+    assert other[1] == f"Maps by eigen_cam were not tested. Of those by rise, which were: {statement}"
+    for untested in (None, {"faithful": None, "statement": "", "method": "rise"}):
         monkeypatch.setattr(predictor, "metadata", replace(predictor.metadata, explanation=untested))
-        assert trust(predictor, "score_cam") == (None, UNTESTED)
+        assert trust(predictor, "rise") == (None, UNTESTED)
 
 
 def test_trust_ends_where_the_test_of_faithfulness_ended(tiny_run, picture_folder, tmp_path, monkeypatch):
@@ -241,9 +243,9 @@ def test_files_are_named_after_a_method_that_is_not_the_default(tiny_run, pictur
     image = [pictures / "wide.png"]
     names = {
         method: explained(tiny_run.path, image, method=method, of="left", out=tmp_path / "out")[0].picture.name
-        for method in (None, "score_cam", "eigen_cam")
+        for method in (None, "rise", "eigen_cam")
     }
-    assert names == {None: "wide.left.png", "score_cam": "wide.left.png", "eigen_cam": "wide.left.eigen_cam.png"}
+    assert names == {None: "wide.left.png", "rise": "wide.left.png", "eigen_cam": "wide.left.eigen_cam.png"}
 
 
 @pytest.mark.parametrize("tested", ["score_cam_fast", "eigen_cam"])
@@ -260,7 +262,7 @@ def test_the_method_that_was_tested_is_the_one_that_is_drawn(own_run, pictures, 
 
     np.testing.assert_array_equal(drawn(own_run.path), drawn(own_run.path, method=tested))
     file = own_run.path / "student.onnx"
-    at_the_edge = "score_cam" if tested == "eigen_cam" else tested
+    at_the_edge = "rise" if tested == "eigen_cam" else tested
     np.testing.assert_array_equal(drawn(file), drawn(file, method=at_the_edge))
 
 
@@ -273,7 +275,7 @@ def test_an_old_run_is_explained_once_it_is_exported_anew(old_run, pictures, tmp
     (found,) = explained(run.path, [pictures / "wide.png"], out=tmp_path / "out")
     assert (found.prediction.foreign, found.prediction.possible) == (None, None)
     assert found.picture.exists()
-    assert trust(run.predictor(), "score_cam") == (None, UNTESTED)
+    assert trust(run.predictor(), "rise") == (None, UNTESTED)
 
 
 def test_nothing_of_another_call_is_overwritten_but_what_was_made_of_the_same(tiny_run, pictures, tmp_path):

@@ -382,7 +382,7 @@ def test_explain_says_how_far_to_trust_it(stillroom, finished, picture_folder, t
     assert " ".join([mark + tested["statement"]["student"], *reasons[:1]]) in shown
     other = stillroom("explain", finished, image, "--method", "grad_cam", "--out", tmp_path)
     assert other.code == 0
-    assert "Note: Maps by grad_cam were not tested. Of those by score_cam, which were: " in other.out
+    assert "Note: Maps by grad_cam were not tested. Of those by rise, which were: " in other.out
     written = json.loads(
         stillroom("explain", finished, image, "--method", "eigen_cam", "--out", tmp_path, "--json").out
     )

@@ -39,7 +39,7 @@ def explained(count):
 
 
 @pytest.mark.parametrize("judged", [True, False])
-@pytest.mark.parametrize("method", ["score_cam", "score_cam_fast", "grad_cam", "eigen_cam"])
+@pytest.mark.parametrize("method", ["score_cam", "score_cam_fast", "grad_cam", "eigen_cam", "rise"])
 def test_passes_are_those_that_are_made(method, judged):
     """The control's: a student is always judged. What finds the layer and looks at shapes comes to a few more."""
     count = 5
@@ -62,7 +62,7 @@ def test_passes_are_those_that_are_made(method, judged):
     if method == "grad_cam":  # a hook does not see the way back
         said -= 3 * count
     if judged:  # the random twin is another network: what its maps ask is not counted here
-        said -= {"score_cam": 65, "score_cam_fast": 12, "grad_cam": 4, "eigen_cam": 1}[method] * count
+        said -= {"score_cam": 65, "score_cam_fast": 12, "grad_cam": 4, "eigen_cam": 1, "rise": 160}[method] * count
     assert said <= counting.asked <= said + 12
 
 

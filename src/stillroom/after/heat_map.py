@@ -1,6 +1,6 @@
 """Explain single images with a finished run or an exported file: a picture, the map itself, and how far it can be trusted.
 
-Score-CAM runs on the exported student through ONNX Runtime; the other maps need the run's torch network.
+RISE and Score-CAM run on the exported student through ONNX Runtime; the other maps need the run's torch network.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ from stillroom.files.places import require_folder_place
 from stillroom.progress import progress
 from stillroom.run.claims import alone_where
 from stillroom.run.folder import Run
-from stillroom.settings.methods import METHODS, Method
-
-_AT_THE_EDGE = ("score_cam", "score_cam_fast")
+from stillroom.settings.methods import BY_MASKS, DEFAULT, METHODS, Method
 
 _ORIGIN = "stillroom.origin"
 """In a picture: what it was made of, so that a later call writes over this picture and over no other image's."""
@@ -91,7 +89,7 @@ def explain(
     """Explain images, and write an overlay and a map for each; one that cannot be read stops no other.
 
     Args:
-        source: a run folder, or an exported .onnx file, which makes Score-CAM alone.
+        source: a run folder, or an exported .onnx file, which makes RISE and Score-CAM alone.
         images: files, and folders of them.
         method: see :func:`~stillroom.explanation.heat_maps.heat_maps`. Default: see :func:`default_method`.
         of: name of the class to explain. Default: for each image the most probable.
@@ -111,9 +109,9 @@ def explain(
         raise UsageError(
             f"The model knows no class {of!r}.{nearest(of, predictor.classes)} Classes: {', '.join(predictor.classes)}."
         )
-    if method not in _AT_THE_EDGE and not Path(source).is_dir():
+    if method not in BY_MASKS and not Path(source).is_dir():
         raise UsageError(
-            f"{method} needs gradients or torch: name the run's folder, not an exported file, or use score_cam."
+            f"{method} needs gradients or torch: name the run's folder, not an exported file, or use rise or score_cam."
         )
     folder = Path(out) if out else (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
     require_folder_place(folder)
@@ -130,15 +128,15 @@ def explain(
 
 
 def default_method(predictor: Predictor, source: Path | str) -> Method:
-    """The heat map that the run has tested for faithfulness, where ``source`` can draw it; else Score-CAM."""
-    tested: Method = (predictor.metadata.explanation or {}).get("method", "score_cam")
-    return tested if tested in _AT_THE_EDGE or Path(source).is_dir() else "score_cam"
+    """The heat map that the run has tested for faithfulness, where ``source`` can draw it; else :data:`DEFAULT`."""
+    tested: Method = (predictor.metadata.explanation or {}).get("method", DEFAULT)
+    return tested if tested in BY_MASKS or Path(source).is_dir() else DEFAULT
 
 
 def drawing(predictor: Predictor, source: Path | str, method: Method) -> Draw:
     """What draws maps of this method: the exported file by itself, or for others the run's torch network."""
-    if method in _AT_THE_EDGE:
-        return partial(edge_map, predictor, fast=method == "score_cam_fast")
+    if method in BY_MASKS:
+        return partial(edge_map, predictor, method=method)
     return _by_torch(Path(source), method, predictor.metadata.layer)
 
 

@@ -166,7 +166,7 @@ def explain(
 ) -> None:
     """Show where the model looks: for each image an overlay (.png) and the heat map itself (.npy), and how far to trust it.
 
-    Score-CAM runs on the exported student by ONNX Runtime, without torch; the other maps need the run folder's network.
+    RISE and Score-CAM run on the exported student by ONNX Runtime, without torch; others need the run folder's network.
     Ends with exit code 3 where some of the images could not be read: they are named, and the others are explained.
 
     ```
@@ -177,8 +177,8 @@ def explain(
     Args:
         run: a run folder, or an exported .onnx file.
         images: image files, or folders of them.
-        method: `score_cam`; `score_cam_fast` estimates it from a sixth of the passes; `grad_cam`, `grad_cam_pp` and
-            `eigen_cam` to compare with. Default: the one that the run has tested for faithfulness.
+        method: `rise`; `score_cam`, which `score_cam_fast` estimates from a sixth of the passes; `grad_cam`, `grad_cam_pp`
+            and `eigen_cam` to compare with. Default: the one that the run has tested for faithfulness.
         of: the class to explain. Default: for each image its most probable one.
         out: folder for the files. Default: `explanations` in the run folder, or here for an .onnx file.
         json: print JSON alone.

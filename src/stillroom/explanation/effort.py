@@ -10,6 +10,7 @@ from stillroom.explanation.evidence import COMPARED
 from stillroom.explanation.faithfulness import SHARES
 from stillroom.explanation.heat_maps import BY_GRADIENT, Method
 from stillroom.explanation.judging import BASELINES, ROAD_SIDE, sanity_images
+from stillroom.explanation.rise import MASKS
 from stillroom.explanation.score_cam import asked_for
 
 PASSES_OF_A_STEP = 3
@@ -95,4 +96,6 @@ def passes(images: int, side: int, method: Method, channels: int, *, judged: boo
 def _passes_of_a_map(method: str, channels: int) -> int:
     if method in BY_GRADIENT:
         return 1 + PASSES_OF_A_STEP
+    if method == "rise":
+        return MASKS
     return 1 if method == "eigen_cam" else 1 + asked_for(channels, fast=method == "score_cam_fast")

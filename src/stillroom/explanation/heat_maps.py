@@ -1,7 +1,7 @@
-"""Heat maps of any torch network: Score-CAM, exact and fast, Grad-CAM, Grad-CAM++ and Eigen-CAM.
+"""Heat maps of any torch network: Score-CAM, exact and fast, Grad-CAM, Grad-CAM++, Eigen-CAM and RISE.
 
-Score-CAM is the default: it needs no gradients, so the exported model draws it as well. How the others compare stands in
-docs/explanation.md.
+Score-CAM and RISE need no gradients, so the exported model draws them as well. Which finds evidence best stands in
+docs/evidence.md.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from stillroom.data.inference import at_once, evaluating
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.layers import Layer, find_layer, slopes, watched
+from stillroom.explanation.rise import rise
 from stillroom.explanation.score_cam import finished, score_cam
 from stillroom.models.network import Network
 from stillroom.progress import Advance
-from stillroom.settings.methods import METHODS, Method
+from stillroom.settings.methods import BY_MASKS, METHODS, Method
 
 BY_GRADIENT: tuple[Method, ...] = ("grad_cam", "grad_cam_pp")
 
@@ -46,9 +47,9 @@ def heat_maps(
         classes: ``[B]`` numbers of the classes to explain, or one for all images.
         method: ``score_cam`` (Wang et al., CVPR 2020), ``score_cam_fast`` (an estimate of it from a sixth of the
             passes), ``grad_cam`` (Selvaraju et al., ICCV 2017), ``grad_cam_pp`` (Chattopadhay et al., WACV 2018, with the
-            exponential that makes its weights a closed form) or ``eigen_cam`` (Muhammad and Yeasin, IJCNN 2020; the same for
-            every class).
-        layer: see :mod:`~stillroom.explanation.layers`. Default: the last feature map.
+            exponential that makes its weights a closed form), ``eigen_cam`` (Muhammad and Yeasin, IJCNN 2020; the same for
+            every class) or ``rise`` (Petsiuk et al., BMVC 2018, see :mod:`~stillroom.explanation.rise`).
+        layer: see :mod:`~stillroom.explanation.layers`; ``rise`` asks for none. Default: the last feature map.
         as_map: makes ``[B, C', H', W']`` of the layer's output, for a network of unusual layout.
         memory_mb: what Score-CAM's masked images and their passes may take, in MB, about.
         advance: called with 1 after each image.
@@ -71,14 +72,17 @@ def heat_maps(
         raise UsageError(f"Heat maps need a class for every image: {len(images)} images, {len(numbers)} classes.")
     if not numbers:
         return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
-    by_gradient = method in BY_GRADIENT
-    place = find_layer(network, layer, images[:1], by_gradient=by_gradient, as_map=as_map)
     _check_classes(network, images[:1], numbers)
-    if not by_gradient and method != "eigen_cam":
+    if method in BY_MASKS:
         at_once = _at_once(network, images[:1], memory_mb)
+    by_gradient = method in BY_GRADIENT
+    if method != "rise":
+        place = find_layer(network, layer, images[:1], by_gradient=by_gradient, as_map=as_map)
     maps = []
     for image, number in zip(images, numbers, strict=True):
-        if by_gradient:
+        if method == "rise":
+            evidence = _by_random_masks(network, image[None], number, at_once=at_once)
+        elif by_gradient:
             evidence = _by_gradient(network, place, image[None], number, plus=method == "grad_cam_pp")
         elif method == "eigen_cam":
             evidence = _eigen(_seen(network, place, image[None])[0])
@@ -89,6 +93,18 @@ def heat_maps(
         if advance:
             advance(1)
     return torch.stack(maps).to(images.device)
+
+
+def _by_random_masks(network: nn.Module, image: Tensor, number: int, *, at_once: int) -> np.ndarray:
+    hidden = hidden_value(network, image)
+
+    def ask(masks: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(masks).to(image)[:, None].split(at_once)
+        answers = [network(hidden + (image - hidden) * part)[:, number].float() for part in parts]
+        return torch.cat(answers).cpu().numpy()
+
+    with evaluating(network):
+        return rise((image.shape[-2], image.shape[-1]), ask)
 
 
 def _by_scores(network: nn.Module, layer: Layer, image: Tensor, number: int, *, at_once: int, fast: bool) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.errors import UsageError
+from stillroom.settings.methods import DEFAULT, Method
 from stillroom.settings.network_names import shown
 from stillroom.task import Task
 
@@ -61,6 +62,7 @@ class Recipe(ABC):
     default_teacher: ClassVar[str] = "vit_base_patch14_dinov2"
     default_teacher_mode: ClassVar[Literal["frozen", "finetune"]] = "frozen"
     default_student: ClassVar[str] = "resnet10t_050"
+    default_map: ClassVar[Method] = DEFAULT
 
     def adapt(self, task: Task) -> Task:
         """The task as this recipe trains it. Raises UsageError where the recipe does not support it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.ranges import not_negative, positive, share
 from stillroom.recipes.base import Claim, Recipe
+from stillroom.settings.methods import Method
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
@@ -36,6 +37,7 @@ class ExplainableKD(Recipe):
     default_teacher: ClassVar[str] = "densenet201"
     default_teacher_mode: ClassVar[Literal["frozen", "finetune"]] = "finetune"
     default_student: ClassVar[str] = "ofa595"
+    default_map: ClassVar[Method] = "score_cam"  # the paper's
 
     alpha: float = 0.5
     temperature: float = 4.0

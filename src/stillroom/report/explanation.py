@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "score_cam": "Score-CAM", "score_cam_fast": "Score-CAM, estimated", "grad_cam": "Grad-CAM",
-    "grad_cam_pp": "Grad-CAM++", "eigen_cam": "Eigen-CAM",
+    "grad_cam_pp": "Grad-CAM++", "eigen_cam": "Eigen-CAM", "rise": "RISE",
 }  # fmt: skip
 TRIVIAL = {"centre": "centre blob", "edges": "edges", "random": "random"}
 _TRIVIAL_STYLE: dict[str, Any] = {
@@ -288,7 +288,9 @@ def _scope(found: dict[str, Any]) -> str:
     how: dict[str, list[str]] = {}
     for role in in_order(found["method"]):
         method, layer = found["method"][role], found["layer"][role]
-        of = f"{METHODS.get(method, method)}, {f'layer {layer}' if layer else 'last feature map'}"
+        of = METHODS.get(method, method)
+        if method != "rise":  # asks for no layer
+            of += f", {f'layer {layer}' if layer else 'last feature map'}"
         how.setdefault(of, []).append(role)
     methods = "; ".join(f"{of} ({', '.join(roles)})" for of, roles in how.items())
     return f"Measured on {images}. Maps: {methods}."

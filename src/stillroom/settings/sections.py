@@ -346,11 +346,11 @@ class EvaluationSettings:
         refusals: share of images like the validation's that the model may refuse as foreign.
         explain: number of test images that get heat maps, by which the maps are judged; 0 makes none. Default: 32, or
             fewer and with less to compare, so that explaining takes no longer than training the student did.
-        explain_method: the heat map. `score_cam_fast` estimates Score-CAM from a sixth of its passes; `auto` is Score-CAM
-            for a layer of up to 256 channels and the fast one beyond. The teacher's is the fast one where the student's
-            is Score-CAM.
-        explain_layer: the student's layer that heat maps are made of: `auto` is the last whose map has four places a side,
-            `last` the one that the head reads, or a name such as `layer3`.
+        explain_method: the heat map. `auto` is `rise`, and for `explainable_kd` its paper's Score-CAM (the fast one for a
+            layer of more than 256 channels). `score_cam_fast` estimates Score-CAM from a sixth of its passes; the teacher's
+            is the fast one where the student's is Score-CAM.
+        explain_layer: the student's layer that heat maps are made of; RISE needs none. `auto` is the last whose map has four
+            places a side, `last` the one that the head reads, or a name such as `layer3`.
         corruptions: also test student, control and teacher on corrupted test images, as
             `stillroom evaluate RUN --corruptions` does later.
     """

@@ -32,7 +32,7 @@ from stillroom.settings.whole import Settings
 FOLDER = "explanations"
 _FIGURES, _MAPS = "explanation.json", "maps.npz"
 _MOST_CHANNELS = 256
-"""A layer of more is explained by the fast Score-CAM, where nothing else is asked for."""
+"""A layer of more is explained by the fast Score-CAM, where a recipe's is Score-CAM and nothing else is asked for."""
 
 _MOST_IMAGES = 32
 _AT_LEAST = 16
@@ -153,7 +153,9 @@ def make(
     asked = {role: networks[role] for role in dict.fromkeys((exported, *_ROLES)) if role in networks}
     method = wanted.explain_method
     if method == "auto":
-        method = "score_cam" if layer.channels <= _MOST_CHANNELS else "score_cam_fast"
+        method = bench.settings.recipe.default_map
+        if method == "score_cam" and layer.channels > _MOST_CHANNELS:
+            method = "score_cam_fast"
     name = wanted.explain_layer if exported in _OTHER_NETWORKS else layer.name
     methods, layers, without = _how(asked, method, name, image)
     needed = tuple(dict.fromkeys((exported, "student")))
