@@ -320,7 +320,12 @@ def test_only_the_numpy_part_of_explanation_is_used_where_torch_is_not(part):
     files = [file for file in (PACKAGE / part).rglob("*.py") if file.name != "onnx.py"]  # the exporter has torch
     used = {name for file in files for name in modules(file) if name.startswith("stillroom.explanation.")}
     assert used
-    assert used <= {"stillroom.explanation.score_cam", "stillroom.explanation.overlay"}
+    assert used <= {
+        "stillroom.explanation.score_cam",
+        "stillroom.explanation.rise",
+        "stillroom.explanation.overlay",
+        "stillroom.explanation.claims",
+    }
 
 
 def test_files_that_the_pages_name_exist():

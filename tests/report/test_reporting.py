@@ -64,7 +64,7 @@ def test_answers_are_the_runs_own(make_run):
     for split, counts in audit["class_counts"].items():
         assert f"{split}: {', '.join(f'{n} {name}' for name, n in counts.items())}" in answers(run, "21").said
     assert metrics["explanation"]["statement"]["student"] in answers(run, "31", 1).said
-    assert "None so far" in answers(run, "33", 1).author
+    assert "Not yet" in answers(run, "33", 1).author
     assert answers(run, "30", 1).by == "author"
     assert "Refusals" in answers(run, "15").said
     for number in ("3a", "17", "18a"):

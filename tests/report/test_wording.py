@@ -3,13 +3,14 @@ import json
 import numpy as np
 import pytest
 
+from stillroom.report.calibration import temperature_notes
 from stillroom.report.citations import HINTON, citations
 from stillroom.report.curves import _pr, _roc
 from stillroom.report.numbers import count, duration, estimate, fixed, p_value, ratio
 from stillroom.report.record import load
 from stillroom.report.tables import confusion, decisions
 from stillroom.report.verdict import LUCK, against_control, against_teacher
-from stillroom.report.wording import findings, notes, reading, temperature_notes
+from stillroom.report.wording import findings, notes, reading
 
 
 def comparison(low, high, margin=0.02):

@@ -68,7 +68,7 @@ def acquisition(facts: Facts) -> Answer:
 def outcome(facts: Facts) -> Answer:
     names = ", ".join(facts.record.task.classes)
     return Answer(
-        f"The labels of the data ({facts.record.task.kind}): {names}.",
+        f"Labels of the data ({facts.record.task.kind}): {names}.",
         "data",
         "How, when and by what reference standard they were established.",
     )

@@ -93,7 +93,7 @@ def selection(facts: Facts) -> Answer:
 
 def ensemble(facts: Facts) -> Answer:
     keep = facts.set_to("evaluation", "keep")
-    return Answer("Several trainings answer with one voice." if keep == "ensemble" else "None.", "kept")
+    return Answer("Several trainings answer with one voice." if keep == "ensemble" else "No ensemble.", "kept")
 
 
 def output(facts: Facts) -> Answer:
@@ -150,7 +150,7 @@ def fairness(facts: Facts) -> Answer:
 
 def updating(facts: Facts) -> Answer:
     return Answer(
-        "None after the evaluation: probabilities were calibrated on validation, before the test.", "calibration"
+        "Nothing after the evaluation: probabilities were calibrated on validation, before the test.", "calibration"
     )
 
 
@@ -187,7 +187,7 @@ def explanation(facts: Facts) -> Answer:
 def external(facts: Facts) -> Answer:
     if tests := facts.external_tests:
         return Answer(f"Tested on {'; '.join(tests)}.", "", "Where these data come from.")
-    return Answer("", "", "None so far: `stillroom evaluate RUN SOURCE`; else say why there is none.")
+    return Answer("", "", "Not yet: `stillroom evaluate RUN SOURCE`; else say why there is none.")
 
 
 def errors(facts: Facts) -> Answer:
