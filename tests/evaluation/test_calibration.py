@@ -136,9 +136,12 @@ def test_outputs_without_information_drive_the_temperature_to_its_bound_and_are_
 
 
 def test_a_temperature_that_worsens_calibration_on_the_test_is_remarked():
-    (note,) = calibration_notes({"temperature": 1.5, "ece_before": 0.031, "ece_after": 0.052})
-    assert "0.031 before, 0.052 after" in note
-    assert calibration_notes({"temperature": 1.5, "ece_before": 0.0312, "ece_after": 0.0313}) == []
+    was = {"error": {"value": 0.031}, "verdict": "not shown"}
+    now = {"error": {"value": 0.072}, "verdict": "recalibration needed"}
+    (note,) = calibration_notes({"temperature": 1.5, "before": was, "after": now})
+    assert "calibration error 0.031 before, 0.072 after" in note
+    assert calibration_notes({"temperature": 1.5, "before": was, "after": was}) == []
+    assert calibration_notes({"temperature": 1.5, "before": now, "after": now}) == []  # no doing of the temperature
     assert calibration_notes({}) == []
 
 

@@ -120,8 +120,8 @@ def print_json(content: Any) -> None:
 
 def show_run(run: Run) -> None:
     """A finished run in a few lines: the test figures, what they mean, and where the report is."""
-    from stillroom.evaluation.calibration import calibration_notes
-    from stillroom.evaluation.calibration_error import NEEDED, calibration_words
+    from stillroom.evaluation.calibration import NEEDED, calibration_notes
+    from stillroom.evaluation.calibration_error import calibration_words
 
     metrics, console = run.metrics, out()
     shown = {role: figures for role, figures in metrics["test"].items() if role not in _IN_A_SENTENCE}

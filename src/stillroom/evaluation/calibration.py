@@ -14,6 +14,8 @@ from stillroom.task import Task
 
 TEMPERATURES = (0.05, 20.0)
 FEWEST_IMAGES = 10
+NEEDED = "recalibration needed"
+"""The verdict of :mod:`~stillroom.evaluation.calibration_error` that asks for something to be done."""
 
 
 def fit_temperature(task: Task, logits: np.ndarray, targets: np.ndarray) -> float:
@@ -46,18 +48,24 @@ def fit_temperature(task: Task, logits: np.ndarray, targets: np.ndarray) -> floa
 
 
 def calibration_notes(calibration: Mapping[str, Any]) -> list[str]:
-    """What to mind about a fitted temperature, from ``temperature``, ``ece_before`` and ``ece_after``."""
+    """What to mind about a fitted temperature: its bound, and a calibration that it made worse by more than chance does.
+
+    Args:
+        calibration: ``temperature``, and what :func:`~stillroom.evaluation.calibration_error.calibration_error` found
+            ``before`` and ``after`` it (not in a run of an earlier Stillroom).
+    """
     notes = []
     if uninformative(calibration.get("temperature")):
         notes.append(
             f"The fitted temperature is at its bound of {TEMPERATURES[1]:.0f}: on validation the outputs carry "
             "no usable information."
         )
-    before, after = calibration.get("ece_before"), calibration.get("ece_after")
-    if before is not None and after is not None and round(after, 3) > round(before, 3):
+    before, after = calibration.get("before") or {}, calibration.get("after") or {}
+    if after.get("verdict") == NEEDED and before.get("verdict") != NEEDED:
+        worse = [found["error"]["value"] for found in (before, after)]
         notes.append(
-            f"The temperature made calibration on the test images worse: calibration error {before:.3f} before, "
-            f"{after:.3f} after."
+            f"The temperature made calibration on the test images worse: calibration error {worse[0]:.3f} before, "
+            f"{worse[1]:.3f} after."
         )
     return notes
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.evaluation.calibration import equal_width
+from stillroom.evaluation.calibration import NEEDED, equal_width
 from stillroom.evaluation.intervals import BLOCK_CELLS, group_indices
 from stillroom.task import Task
 
@@ -27,7 +27,7 @@ FEW_ERRORS = 100
 """Below so many expected errors the test's distribution is simulated; above, it is chi-square's."""
 WIDENED = 1.1
 """Chance is taken for a tenth larger than estimated: without it intervals of 500 images hold the truth in 91 to 93 %."""
-NEEDED, CALIBRATED, NOT_SHOWN = "recalibration needed", "calibrated", "not shown"
+CALIBRATED, NOT_SHOWN = "calibrated", "not shown"
 
 
 @dataclass(frozen=True)
