@@ -72,7 +72,8 @@ def test_the_tables_say_what_the_runs_say(done):
     for found in rows:
         run = Run.open(results.out / found["run"])
         student = run.metrics["test"]["student"]
-        for name in ("auc", "accuracy", "f1", "ece", "nll"):
+        assert float(found["ece"]) == student["ece"]["value"]
+        for name in ("auc", "accuracy", "f1", "calibration_error", "nll"):
             assert float(found[name]) == student[name]["value"]
             assert float(found[f"{name}_low"]) == student[name]["low"]
         assert int(found["parameters"]) == run.metrics["efficiency"]["student"]["parameters"]

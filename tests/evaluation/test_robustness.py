@@ -86,7 +86,7 @@ def test_every_condition_is_what_score_says_of_it(cases, kind):
         assert clean["balanced_error"]["low"] == pytest.approx(1 - found["balanced_accuracy"]["high"])
         # The variance comes from 40 resamples here.
         assert result["by_severity"][role]["accuracy"][0] == pytest.approx(found["accuracy"], abs=0.045)
-        assert result["by_severity"][role]["ece"][0] == pytest.approx(found["ece"])
+        assert result["by_severity"][role]["ece"][0]["value"] == pytest.approx(found["ece"]["value"])
         for name, severity in (("gaussian_noise", 4), ("jpeg", 2), ("bubbles", 5)):
             found = score(case.task, case.probabilities(role, name, severity), case.targets)
             own = result["corruptions"][name][role]

@@ -26,7 +26,7 @@ SIMULATED = 2000
 FEW_ERRORS = 100
 """Below so many expected errors the test's distribution is simulated; above, it is chi-square's."""
 WIDENED = 1.1
-"""Chance is taken for a tenth larger than estimated: without it intervals of 500 images hold the truth in 91 to 93 %."""
+"""Chance is taken for a tenth larger than estimated: without it intervals of 500 images hold the truth in 92 %."""
 CALIBRATED, NOT_SHOWN = "calibrated", "not shown"
 
 

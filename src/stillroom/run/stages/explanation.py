@@ -140,7 +140,7 @@ def make(
     image = bench.data.images.batch(table.indices("test")[:1])
     layer = exported_layer(networks[exported], exported, wanted.explain_layer, image)
     if layer is None:
-        reason = f"The {exported} has no feature map of more than one place, so it makes no heat maps."
+        reason = f"The {exported} has no feature map of more than one place, so no heat maps were judged."
         if isinstance(networks[exported], Panel):
             reason = "An ensemble is handed over without heat maps: each of its members has a map of its own."
         return Explanations({"images": 0, "reason": reason}, None)
