@@ -176,12 +176,17 @@ def test_temperatures_to_mind_stand_with_the_calibration(make_run, page_of, chan
     run = make_run(featured=16)
 
     def edit(metrics):
-        metrics["calibration"]["student"].update(temperature=20.0, ece_before=0.03, ece_after=0.05)
+        student = metrics["calibration"]["student"]
+        for when, value, verdict in (("before", 0.03, "not shown"), ("after", 0.05, "recalibration needed")):
+            student[when]["error"]["value"] = value
+            student[when]["verdict"] = verdict
+        student["temperature"] = 20.0
 
     change(run, "metrics.json", edit)
     words = page_of(run).words
     assert "Student: The fitted temperature is at its bound of 20" in words
     assert "calibration error 0.030 before, 0.050 after" in words
+    assert "Student: Recalibration is needed: " in words
 
 
 def test_same_run_gives_the_same_page(make_run):
