@@ -24,12 +24,14 @@ from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.distillation.step import Objective, Step, TeacherOutputs
 from stillroom.distillation.teachers import Teacher
+from stillroom.evaluation.by_patient import by_patient
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.conformal import ConformalRule, coverage_report
 from stillroom.evaluation.luck import luck
 from stillroom.evaluation.metrics import score
 from stillroom.evaluation.ood import ForeignRule, foreign_report, refusal_report
 from stillroom.evaluation.robustness import robustness
+from stillroom.evaluation.subgroups import judge_subgroups
 from stillroom.explanation import layers
 from stillroom.explanation.evidence import gather
 from stillroom.models.efficiency import profile
@@ -72,6 +74,8 @@ FILES = {
     "exported/": "The network that student.onnx was made of, where that is not simply `student/`; of an ensemble a folder "
     "for each member.",
     "predictions.parquet": "Every image with its probabilities; see [below](#predictionsparquet).",
+    "subgroups.parquet": "Of every test image its `id`, `group:<column>`, the subgroup it is in for each of `--groups` "
+    "(bands, not what the cells held), and `quality:<property>`: `sharpness`, `contrast`, `brightness` and `size`.",
     "features.npz": "Pooled features of up to 2,000 test images, for the report's map: `student [M, D]`, "
     "`teacher [M, D2]`, and `index [M]`, rows of predictions.parquet.",
     "gallery.npz": "The student's worst mistakes on the test split: `images [G, C, H, W]` uint8 and `index [G]`.",
@@ -123,6 +127,10 @@ METRICS = {
     "luck": "figures and comparisons over `--repeats` or `--folds`, as described below; absent after one training",
     "kept": "which network was exported: `role`, `why`, and `candidates` with `role`, `mb`, `validation` (mean calibrated "
     "log-likelihood) and `within` (whether it is no larger than `--max-mb`); absent where there was nothing to choose",
+    "by_patient": "figures by patient, as described below; absent where no patient is known, or each has one image",
+    "groups": "figures of the subgroups of each of `--groups` and the largest gaps, as described below; absent where none "
+    "was named",
+    "quality": "the same of the thirds of the images by sharpness, contrast, brightness and size",
     "conformal": "whether the sets of classes hold the truth as often as promised, as described below",
     "ood": "which images are refused as foreign, as described below",
     "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",
@@ -334,6 +342,8 @@ def _run_folder() -> Iterator[str]:
     )
     yield f"**Comparison.** {_returns(compare)}"
     yield f"**Luck.** {_returns(luck)}"
+    yield f"**By patient.** {_returns(by_patient)}"
+    yield f"**Groups and quality.** {_returns(judge_subgroups)}"
     yield f"**Conformal.** {_returns(coverage_report)} `rule`: see [student.onnx](#studentonnx)."
     yield (
         f"**Ood.** Of the test images: {_returns(refusal_report)} `rule`: see [student.onnx](#studentonnx); null where none "

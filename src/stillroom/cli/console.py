@@ -122,6 +122,7 @@ def show_run(run: Run) -> None:
     """A finished run in a few lines: the test figures, what they mean, and where the report is."""
     from stillroom.evaluation.calibration import NEEDED, calibration_notes
     from stillroom.evaluation.calibration_error import calibration_words
+    from stillroom.evaluation.subgroup_words import told_in_short
 
     metrics, console = run.metrics, out()
     shown = {role: figures for role, figures in metrics["test"].items() if role not in _IN_A_SENTENCE}
@@ -133,6 +134,8 @@ def show_run(run: Run) -> None:
         said.append(calibration_words(judged))
     for sentence in filter(None, (*said, luck.get("statement"), kept.get("why"))):
         console.print(escape(sentence))
+    for urgent, sentence in told_in_short(metrics):
+        console.print(f"{'[yellow]Note:[/yellow] ' if urgent else ''}{escape(sentence)}")
     for part in ("conformal", "ood"):
         found = metrics.get(part) or {}  # not in a run of an earlier Stillroom
         if found:

@@ -82,7 +82,7 @@ def on_original(values: np.ndarray, height: int, width: int, fit: Fit) -> np.nda
     """
     inner = values.astype(np.float32)
     if fit == "pad":
-        rows, columns = _inner(height, width, len(values))
+        rows, columns = inner_box(height, width, len(values))
         inner = inner[rows, columns]
     return np.asarray(Image.fromarray(inner).resize((width, height), Image.Resampling.BILINEAR))
 
@@ -159,13 +159,13 @@ def _on_square(image: np.ndarray, size: int, fit: Fit, resampling: Image.Resampl
         return image
     if fit == "resize":
         return _resize(image, size, size, resampling)
-    rows, columns = _inner(height, width, size)
+    rows, columns = inner_box(height, width, size)
     square = np.zeros((size, size, *image.shape[2:]), dtype=image.dtype)
     square[rows, columns] = _resize(image, rows.stop - rows.start, columns.stop - columns.start, resampling)
     return square
 
 
-def _inner(height: int, width: int, size: int) -> tuple[slice, slice]:
+def inner_box(height: int, width: int, size: int) -> tuple[slice, slice]:
     """Rows and columns of the square that a padded image takes."""
     scale = size / max(height, width)
     sides = (max(1, round(height * scale)), max(1, round(width * scale)))

@@ -74,6 +74,11 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0, tr
     from stillroom.data.sources.relabelling import relabel_table
 
     text, path = str(source), Path(source).expanduser()
+    if settings.groups and path.suffix.lower() not in TABLE_SUFFIXES:
+        raise UsageError(
+            f"--groups names columns of a table, and {text} is none: give a table ({', '.join(TABLE_SUFFIXES)}) with a row "
+            "per image, or leave --groups out."
+        )
     if is_named_set(text):
         changes = settings.merge or settings.drop_class or settings.positive
         read_as = replace(settings, classes=(), positive="") if changes else settings

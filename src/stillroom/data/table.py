@@ -65,6 +65,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class GroupColumn:
+    """A column of the source by which images are parted into subgroups.
+
+    Attributes:
+        name: as the source writes it.
+        cells: ``[N]`` str, tidied; ``""`` where nothing is known.
+        edges: of bands, as given; empty where none were.
+    """
+
+    name: str
+    cells: np.ndarray
+    edges: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of one data set. Immutable: stages return a new table.
 
@@ -79,6 +94,7 @@ class Table:
         reader: reads pixels and masks.
         patients: ``[N]`` str patient (group) ids; ``""`` where unknown for a row. None when the source has none at all.
         patient_column: the column of a table that gave them; ``""`` for other sources.
+        groups: columns by which subgroups are judged, where the user named some.
         synthetic: True for phantoms: every page that shows them must say so.
         has_masks: whether the reader may return a lesion mask for some row.
         changes: the source's classes that were joined to others or dropped.
@@ -96,6 +112,7 @@ class Table:
     reader: ImageReader
     patients: np.ndarray | None = None
     patient_column: str = ""
+    groups: tuple[GroupColumn, ...] = ()
     synthetic: bool = False
     has_masks: bool = False
     changes: tuple[Change, ...] = ()
@@ -114,6 +131,7 @@ class Table:
             splits=self.splits[indices],
             rows=self.rows[indices],
             patients=None if self.patients is None else self.patients[indices],
+            groups=tuple(replace(column, cells=column.cells[indices]) for column in self.groups),
         )
 
     def indices(self, split: str) -> np.ndarray:

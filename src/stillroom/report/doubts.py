@@ -10,6 +10,7 @@ from stillroom.evaluation.roles import CONTROL, PROBE_OF_TEACHER, STUDENT, TEACH
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import METRICS, Estimate, count, finite, fixed
 from stillroom.report.record import Record
+from stillroom.report.subgroups import gap_findings
 
 BEYOND_LUCK = 2.576
 """A difference of so many standard errors is met by luck in one of a hundred runs."""
@@ -19,7 +20,8 @@ _NAMED = 3
 
 def doubts(record: Record) -> list[Finding]:
     """Findings of tone bad, or neutral where luck may be behind them, as far as they apply."""
-    return [finding for finding in (_disagreement(record), _poor_teacher(record), _few_images(record)) if finding]
+    found = (_disagreement(record), _poor_teacher(record), _few_images(record))
+    return [*(finding for finding in found if finding), *gap_findings(record)]
 
 
 def _disagreement(record: Record) -> Finding | None:

@@ -22,6 +22,7 @@ from stillroom.report.reporting import filled
 from stillroom.report.robustness import robustness_section
 from stillroom.report.section import sections
 from stillroom.report.style import COLOURS, glyph
+from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import TEMPLATES, environment
 from stillroom.report.uncertainty import uncertainty_section
@@ -83,6 +84,7 @@ def _context(record: Record) -> dict[str, Any]:
     maps, classes = figures.features(record)
     kept, declared = tables.kept(record), sections(record.metrics)
     compared = [role for role in ("student", "teacher") if role in roles]
+    parted = [part for key in ("groups", "quality") if (part := subgroup_section(record, key))]
     return {
         "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
         "record": record,
@@ -115,6 +117,9 @@ def _context(record: Record) -> dict[str, Any]:
         "calibration_notes": temperature_notes(record),
         "reliability": _panels(figures.reliability(record)),
         "per_class": tables.per_class(record),
+        "patients": patient_section(record),
+        "subgroups": parted,
+        "subgroup_contents": [(part.key, part.title, True) for part in parted],
         "maps": [Panel(*pair) for pair in maps],
         "map_classes": classes,
         "mistakes": mistakes(record),

@@ -21,6 +21,7 @@ from stillroom.report.reporting import FILE as REPORTING
 from stillroom.report.reporting import filled, places
 from stillroom.report.robustness import robustness_table
 from stillroom.report.section import sections
+from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import environment
 from stillroom.report.uncertainty import refusal_notes, refusal_table, sets_table
@@ -102,6 +103,8 @@ def _context(record: Record) -> dict[str, Any]:
         "calibration": {key: estimate(value) for key, value in (record.calibration.get(role) or {}).items()},
         "calibration_notes": temperature_notes(record),
         "warnings": audit_warnings(record),
+        "patients": patient_section(record),
+        "subgroups": [part for key in ("groups", "quality") if (part := subgroup_section(record, key, drawn=False))],
         "maps": _maps(record.metrics["explanation"]) if "explanation" in record.metrics else None,
         "conformal": record.metrics.get("conformal"),
         "sets": sets_table(record) if record.metrics.get("conformal") else None,

@@ -10,6 +10,7 @@ from stillroom.report.reporting_data import ANSWERS as OF_DATA
 from stillroom.report.reporting_facts import Answer, Facts
 from stillroom.report.reporting_model import ANSWERS as OF_MODEL
 from stillroom.report.section import sections
+from stillroom.report.subgroups import HEADINGS
 
 FILE = "REPORTING.md"
 AUTHOR = {
@@ -74,7 +75,8 @@ PLACES = {
 
 def places(record: Record) -> dict[str, str]:
     """All sections that answers may point at, those that stages added too."""
-    return PLACES | {section.key: section.title for section in sections(record.metrics)}
+    measured = {key: heading for key, heading in HEADINGS.items() if record.metrics.get(key)}
+    return PLACES | measured | {section.key: section.title for section in sections(record.metrics)}
 
 
 def filled(record: Record) -> list[Filled]:

@@ -28,7 +28,17 @@ from stillroom.run.forecast import foreseen, stage_of
 from stillroom.run.preparing import check_settings, data_set
 from stillroom.run.same_settings import require_same_settings
 from stillroom.run.stage import Evidence, Stage, carry_out
-from stillroom.run.stages import choice, corruptions, efficiency, evaluation, explanation, export, training, uncertainty
+from stillroom.run.stages import (
+    choice,
+    corruptions,
+    efficiency,
+    evaluation,
+    explanation,
+    export,
+    subgroups,
+    training,
+    uncertainty,
+)
 from stillroom.run.workbench import Workbench
 from stillroom.settings.whole import Settings, anchored
 
@@ -36,6 +46,7 @@ STAGES: tuple[Stage, ...] = (
     training.STAGE,
     evaluation.STAGE,
     choice.STAGE,
+    subgroups.STAGE,
     uncertainty.STAGE,
     explanation.STAGE,
     export.STAGE,

@@ -13,7 +13,7 @@ from stillroom.errors import UsageError
 from stillroom.ranges import LARGEST_SIDE, MOST_OFTEN, at_least, between, not_negative, positive, positive_share
 from stillroom.settings.methods import Method
 from stillroom.settings.network_names import listing, parse
-from stillroom.settings.wishes import check_wishes
+from stillroom.settings.wishes import check_wishes, group_wishes
 
 AnswersKind = Literal["probabilities", "logits", "votes", "embedding"]
 ReaderWeights = Literal["equal", "confidence"]
@@ -45,6 +45,8 @@ class DataSettings:
             `subset`, is used, one of any name that holds such words is pointed at; `none` uses none.
         mask_column: column that holds the lesion mask's path, used where the table has it, or one of a like name whose files
             exist; `none` uses none.
+        groups: columns of a table by which subgroups of the test images are judged, such as `site sex age`. Ages are cut at
+            18, 40, 65 and 80, other numbers into thirds of the training images, or where you say: `age=50,70`.
         val_fraction: share of the training images put aside for validation where the source has no validation split.
         test_fraction: share of all images put aside for the test where the source has no test split.
         group_duplicates: keep near-identical images on one side when Stillroom makes the split.
@@ -66,6 +68,7 @@ class DataSettings:
     patient_column: str = "patient"
     split_column: str = "split"
     mask_column: str = "mask"
+    groups: tuple[str, ...] = ()
     val_fraction: float = 0.15
     test_fraction: float = 0.2
     group_duplicates: bool = True
@@ -76,6 +79,7 @@ class DataSettings:
         between("val_fraction", self.val_fraction, 0.9)
         between("test_fraction", self.test_fraction, 0.9)
         check_wishes(self.merge, self.drop_class, self.classes, self.positive)
+        group_wishes(self.groups)
 
     @property
     def merges(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from stillroom.errors import UsageError
 
@@ -34,3 +35,34 @@ def check_wishes(merge: Sequence[str], drop_class: Sequence[str], classes: Seque
             f"positive {positive} and classes {' '.join(classes)} contradict each other: of two classes the last "
             "is the positive one. Give only one of these settings."
         )
+
+
+def group_wishes(groups: Sequence[str]) -> list[tuple[str, tuple[float, ...]]]:
+    """Columns that part images into subgroups, with the edges of bands: ``site,age=40,65`` is site, and age in three.
+
+    Raises:
+        UsageError: edges that are no numbers in ascending order, or a column twice.
+    """
+    if isinstance(groups, str):
+        raise UsageError(f"groups takes a list, such as [{groups!r}], got {groups!r} alone.")
+    wishes: list[tuple[str, tuple[float, ...]]] = []
+    for text in groups:
+        names, equals, told = text.partition("=")
+        try:
+            edges = tuple(float(edge) for edge in told.split(",")) if equals else ()
+        except ValueError:
+            edges = (float("nan"),)
+        if any(not below < above for below, above in pairwise((float("-inf"), *edges, float("inf")))):
+            raise UsageError(
+                f"groups {text}: after = come the edges of bands, numbers in ascending order such as age=40,65; name other "
+                "columns apart from it."
+            )
+        columns = [name.strip() for name in names.split(",")]
+        if not all(columns):
+            raise UsageError(f"groups {text!r} names no column: give names as site sex age, or site,sex,age.")
+        wishes += [(name, edges if name is columns[-1] else ()) for name in columns]
+    seen = [name.casefold() for name, _ in wishes]
+    for name, _ in wishes:
+        if seen.count(name.casefold()) > 1:
+            raise UsageError(f"groups names the column {name!r} twice: leave one out.")
+    return wishes

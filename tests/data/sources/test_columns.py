@@ -151,7 +151,7 @@ def test_a_patient_is_one_whether_written_as_a_whole_number_or_not(read):
 
 
 def test_columns_about_patients_are_no_ids(read):
-    assert not read(
+    found = read(
         {
             "patient_age": lambda row: row % 9,
             "Patient position": lambda row: row % 4,
@@ -159,7 +159,11 @@ def test_columns_about_patients_are_no_ids(read):
             "Patient Sex": lambda row: "MF"[row % 2],
             "inpatient": lambda row: row % 5,
         }
-    ).findings
+    )
+    assert said(found) == {
+        "columns_for_groups": "Columns by which subgroups could be judged: --groups patient_age 'Patient Sex' tells figures "
+        "and gaps of each."
+    }
 
 
 def test_ids_that_differ_in_leading_zeros_are_pointed_at(read):

@@ -21,6 +21,7 @@ from stillroom.data.sources.conventions import (
     what_to_do,
     whose,
 )
+from stillroom.data.sources.group_columns import group_columns, hint_at_groups
 from stillroom.data.sources.labels import read_labels
 from stillroom.data.sources.paths import Finder, ending_hint, file_finder
 from stillroom.data.sources.relabelling import refuse_positive, relabel
@@ -54,7 +55,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
 
     Args:
         path: the file. Ids are the images' POSIX paths relative to its folder.
-        settings: columns, ``classes``, ``positive``, ``drop_class``, ``merge`` and ``task`` are used.
+        settings: columns, ``groups``, ``classes``, ``positive``, ``drop_class``, ``merge`` and ``task`` are used.
         training: see :func:`stillroom.data.load.open_source`.
 
     Raises:
@@ -69,8 +70,12 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
     paths = _image_paths(sheet, columns.path, find)
     masks = _masks(sheet, columns.mask, find) if columns.mask else ()
     patients = [plain_integer(filled(cell)) for cell in sheet.cells(columns.patient)] if columns.patient else []
+    groups = group_columns(sheet, settings.groups)
     splits, joined = _splits(sheet, columns.split)
     findings += [*joined, *_alike(patients), *_crowded(patients)]
+    if not groups:
+        used = {columns.path, columns.label, columns.patient, columns.split, columns.mask}
+        findings += hint_at_groups(sheet, used)
     for column, files in ((columns.path, [(path,) for path in paths]), (columns.mask or "", masks)):
         findings += _missing_files(sheet, column, files, task, targets, training)
     if training:
@@ -86,6 +91,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         reader=FileReader(paths, masks if any(masks) else ()),
         patients=np.array(patients) if any(patients) else None,
         patient_column=columns.patient or "",
+        groups=groups,
         has_masks=any(masks),
         changes=changes,
         findings=tuple(findings),
