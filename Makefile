@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Where torch and torchvision are taken from, if not from where the rest is: docs/how-to.md, "Which torch to install".
+TORCH_INDEX ?=
 
-.PHONY: help install demo test quick lint types format docs prove wheel check clean
+.PHONY: help install demo test quick lint types format docs prove wheel edge check clean
 
 help: ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -15,6 +17,11 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Stillroom needs Python 3.11 or newer; say which: make PYTHON=python3.12 install"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if test -n "$(TORCH_INDEX)"; then \
+		$(BIN)/pip install --quiet --disable-pip-version-check --index-url '$(TORCH_INDEX)' 'torch>=2.11' 'torchvision>=0.26'; \
+	elif test "$$(uname -sm)" = "Linux x86_64" && ! command -v nvidia-smi >/dev/null; then \
+		echo "No GPU is to be seen here. torch for the CPU is a tenth of the size: see 'Which torch to install' in docs/how-to.md."; \
+	fi
 	@echo "Installing into $(VENV): torch and what belongs to it, several GB the first time."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -64,6 +71,11 @@ wheel: install ## build the wheel, install it away from the checkout, and try it
 	rm -rf build/wheel
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	OMP_NUM_THREADS=1 $(BIN)/python .ci/try_wheel.py build/wheel/*.whl
+
+edge: install ## run the tests of a device in clean environments without torch, on each Python from 3.11 to 3.13 that is here
+	rm -rf build/wheel
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/try_light.py build/wheel/*.whl
 
 check: lint types test ## all that a change must pass
 

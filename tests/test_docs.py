@@ -328,6 +328,55 @@ def test_only_the_numpy_part_of_explanation_is_used_where_torch_is_not(part):
     }
 
 
+def loaded_with(tree: ast.AST) -> list[ast.Import | ast.ImportFrom]:
+    """The imports that run when a module is loaded: in no function, and not for the type checker alone."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            found += loaded_with(node)
+    return found
+
+
+def others_loaded_with(module: str) -> dict[str, str]:
+    """Packages of others that loading a module of ours loads, each with the file of ours that names it."""
+    todo, seen, found = {file_of(module)}, set(), {}
+    while todo:
+        file = todo.pop()
+        seen.add(file)
+        for node in loaded_with(ast.parse(file.read_text("utf-8"))):
+            for alias in node.names:
+                name = alias.name if isinstance(node, ast.Import) else f"{node.module}.{alias.name}"
+                ours = file_of(name) or file_of(name.rpartition(".")[0])
+                if ours:
+                    folder = ours.parent / "__init__.py"
+                    todo |= {ours, folder} - seen
+                elif name.split(".")[0] not in sys.stdlib_module_names:
+                    found[name.split(".")[0]] = file.relative_to(PACKAGE).as_posix()
+    return found
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("cli.app", "cli.commands", "deployment.predictor", "deployment.edge_maps", "deployment.prediction_table"),
+        *("data.load", "data.sources.folder", "data.sources.manifest", "data.sources.phantoms"),
+        *("after.heat_map", "after.external_validation", "after.foreign_images", "after.doctor"),
+    ],
+)
+def test_what_a_device_loads_is_in_the_plain_install(module):
+    plain = {"numpy", "onnxruntime", "PIL", "pydicom", "cyclopts", "rich", "packaging"}
+    found = others_loaded_with(f"stillroom.{module}")
+    assert {name: file for name, file in found.items() if name not in plain} == {}
+
+
+def test_a_device_would_be_noticed_to_load_torch():
+    assert others_loaded_with("stillroom.run.pipeline")["torch"]
+
+
 def test_files_that_the_pages_name_exist():
     package = ROOT / "src/stillroom"
     for page in (DOCS / "architecture.md", DOCS / "recipes.md", DOCS / "reliability.md", ROOT / "CONTRIBUTING.md"):

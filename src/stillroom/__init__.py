@@ -108,7 +108,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'stillroom' has no attribute {name!r}")
-    return getattr(import_module(f"stillroom.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"stillroom.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from stillroom.extras import not_installed
+
+        raise not_installed(error, f"stillroom.{name}") or error from None
 
 
 def __dir__() -> list[str]:

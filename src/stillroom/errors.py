@@ -13,6 +13,10 @@ class UsageError(StillroomError):
     exit_code = 2
 
 
+class NotInstalled(UsageError, ImportError):
+    """What was asked for needs packages that the plain install leaves out; the message names the extra that brings them."""
+
+
 class RunError(StillroomError):
     """The request was fine but the run failed: a full disk, an export that does not match, a diverged loss. Exit code 1."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stillroom.after import doctor
+from stillroom.after import installation as installed
 from stillroom.after.doctor import Check, cache, examine, installation, run_folder, summary, weights_here
 from stillroom.cli.app import main
 from stillroom.errors import UsageError
@@ -36,7 +36,7 @@ def test_an_installation_that_works_is_well():
 
 def test_what_is_missing_or_too_old_is_named(monkeypatch):
     monkeypatch.setattr(
-        doctor, "requires", lambda name: ["numpy>=99", "a-thing-of-nobody>=1", "ray>=2; extra == 'sweep'"]
+        installed, "requires", lambda name: ["numpy>=99", "a-thing-of-nobody>=1", "ray>=2; extra == 'sweep'"]
     )
     found = [check.text for check in wrong(installation())]
     assert len(found) == 2  # what only an extra wants is not wanted here
@@ -46,7 +46,7 @@ def test_what_is_missing_or_too_old_is_named(monkeypatch):
 
 
 def test_what_cannot_be_loaded_is_named_with_the_reason(monkeypatch):
-    monkeypatch.setattr(doctor, "_PARTS", ("numpy", "no_such_module_of_ours"))
+    monkeypatch.setattr(installed, "_PARTS", ("numpy", "no_such_module_of_ours"))
     (found,) = wrong(installation())
     assert "no_such_module_of_ours cannot be loaded: ModuleNotFoundError" in found.text
     assert "pip install" in found.advice
@@ -247,7 +247,7 @@ def test_the_worst_state_stands_on_top():
 
 
 def test_the_verb_exits_by_what_it_found(own_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "installation", lambda: iter(()))
+    monkeypatch.setattr("stillroom.after.doctor.installation", lambda: iter(()))
     main(["doctor", str(own_run.path), "--json"])
     assert json.loads(capsys.readouterr().out)["state"] != "wrong"
     flip(own_run.path / "student" / "model.safetensors")

@@ -20,6 +20,7 @@ from stillroom import (
     UsageError,
     ViewSettings,
 )
+from stillroom.cli.app import main
 from stillroom.data.load import load_data, open_source
 from stillroom.run.stages.export import export_student
 
@@ -55,6 +56,35 @@ def test_figures_are_those_of_the_predictor(run, pictures):
     assert found["quarantined"] == []
     (written,) = (run.path / "evaluations").glob("other-clinic-all-*.json")
     assert json.loads(written.read_text("utf-8")) == json.loads(json.dumps(found))
+
+
+def test_a_file_alone_is_tested_as_the_run_is(own_run, pictures, capsys):
+    """Without the run's folder: all the same but what only the run knows, and nothing is written."""
+    expected = evaluate(own_run, pictures)
+    file = own_run.path.parent / "alone" / "student.onnx"
+    file.parent.mkdir()
+    shutil.copy(own_run.path / "student.onnx", file)
+    found = evaluate(file, pictures)
+    assert list(file.parent.iterdir()) == [file]
+    assert found["seen_in_training"] is None
+    assert expected["seen_in_training"]["images"] > 0
+    same = ("source", "location", "data", "split", "synthetic", "quarantined")
+    assert {key: found[key] for key in same} == {key: expected[key] for key in same}
+    both = [result["test"]["student"].items() for result in (found, expected)]
+    values = [{name: part["value"] for name, part in one if isinstance(part, dict) and "value" in part} for one in both]
+    assert len(values[0]) > 5
+    assert values[0] == values[1]
+    assert found["conformal"]["coverage"]["value"] == expected["conformal"]["coverage"]["value"]
+    assert found["ood"]["refused"]["value"] == expected["ood"]["refused"]["value"]
+    assert evaluate(own_run.path, pictures) == expected
+
+    main(["evaluate", str(file), str(pictures), "--json"])
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found))
+    for more in (["--corruptions"], [str(pictures), "--foreign"], []):
+        with pytest.raises(SystemExit) as stop:
+            main(["evaluate", str(file), *more])
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_whether_sets_and_refusals_keep_their_promises_there(run, pictures):

@@ -5,21 +5,19 @@ Changes nothing. Each check is one line, with what to do where something is wron
 
 from __future__ import annotations
 
-import importlib
 import os
-import platform
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from stillroom.after.checks import Check, State, in_a_line
+from stillroom.after.installation import installation, trains
 from stillroom.errors import StillroomError, UsageError
+from stillroom.extras import need
 from stillroom.files.cache import cache_root
 from stillroom.files.digests import LEDGER
 from stillroom.files.reading import read_json
@@ -28,10 +26,6 @@ from stillroom.run.claims import cut_off, digests_lost, require_run, unlisted
 from stillroom.run.epochs import in_words, lost_epochs, parts_of
 from stillroom.run.files import Checked, files_of_cache, files_of_run
 
-State = Literal["well", "note", "wrong"]
-
-_PARTS = ("torch", "torchvision", "timm", "lightning_fabric", "onnxruntime", "onnx", "sklearn", "pandas", "PIL")
-"""Modules whose import fails where a system library is missing or two packages do not fit."""
 MODEL_FILE, REPORT, IMAGES = "student.onnx", "report.html", "images.parquet"
 _SHOWN = 5
 _PASSING = re.compile(r"(^|/)checkpoints/")
@@ -43,27 +37,6 @@ _LASTING = re.compile(
 """What an unfinished run reads when it goes on. Everything else it makes again, where it is damaged."""
 _LITTLE = 2e9
 """Bytes free on a disk below which a store or bank may not fit."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        part: what it belongs to, for people: "installation", "cache", "weights" or the run's folder.
-        state: ``well``; ``note`` where nothing is broken but one should know; ``wrong``.
-        text: what was found, a sentence.
-        advice: what to do; empty where there is nothing to do.
-    """
-
-    part: str
-    state: State
-    text: str
-    advice: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
 
 
 def examine(run: Path | None = None, weights: Path | None = None) -> Iterator[Check]:
@@ -78,97 +51,20 @@ def examine(run: Path | None = None, weights: Path | None = None) -> Iterator[Ch
     """
     if run is not None:
         _require_run(run)
+        if run.is_dir():
+            need(
+                "torch", "Looking through a run folder", f"Of its {MODEL_FILE} alone, `stillroom doctor` tells without."
+            )
+    if weights is not None:
+        need("torch", "Looking through weights")
     if weights is not None and not weights.expanduser().exists():
         raise UsageError(f"No weights at {weights}: there is no such file or folder.")
     yield from installation()
     yield from cache()
-    yield from weights_here(weights)
+    if trains():
+        yield from weights_here(weights)
     if run is not None:
         yield from run_folder(run)
-
-
-# -- installation ---------------------------------------------------------------------------------------------------
-def installation() -> Iterator[Check]:
-    """Python, the packages that are needed with their versions, whether they load, and where a run computes."""
-    part = "installation"
-    yield Check(
-        part, "well", f"Stillroom {version('stillroom')}, Python {platform.python_version()} on {sys.platform}."
-    )
-    unfit = list(_unfit_requirements())
-    for text in unfit:
-        yield Check(part, "wrong", text, "Install again: `pip install --upgrade stillroom`.")
-    broken = 0
-    for name in _PARTS:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a missing system library raises OSError, two packages that do not fit anything
-            broken += 1
-            yield Check(
-                part,
-                "wrong",
-                f"{name} cannot be loaded: {_in_a_line(error)}.",
-                f"Install it again in this environment: `{sys.executable} -m pip install --force-reinstall {name}`.",
-            )
-    if not unfit and not broken:
-        yield Check(part, "well", f"Everything that is needed is installed and loads ({', '.join(_PARTS)}).")
-    if not broken:
-        yield from _machine(part)
-        yield _computes(part)
-    encoding = (sys.stdout.encoding or "ascii").lower().replace("_", "-")
-    if encoding not in ("utf-8", "utf8"):
-        text = f"This terminal or pipe takes {encoding}: letters that it lacks are shown as '?'."
-        yield Check(part, "note", text, "Set PYTHONIOENCODING=utf-8 where names need more.")
-
-
-def _unfit_requirements() -> Iterator[str]:
-    """Requirements of the installed package that are missing or of another version, a sentence each."""
-    from packaging.requirements import Requirement
-
-    for text in requires("stillroom") or ():
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            found = version(wanted.name)
-        except PackageNotFoundError:
-            yield f"{wanted.name} is not installed."
-            continue
-        if not wanted.specifier.contains(found, prereleases=True):
-            yield f"{wanted.name} is {found}; {wanted.specifier} is needed."
-
-
-def _machine(part: str) -> Iterator[Check]:
-    import torch
-
-    if torch.cuda.is_available():
-        yield Check(part, "well", f"Trains on {torch.cuda.get_device_name()} (CUDA {torch.version.cuda}).")
-    elif torch.backends.mps.is_available():
-        yield Check(part, "well", "Trains on Apple's GPU (mps).")
-    else:
-        why = "torch was built without CUDA" if torch.version.cuda is None else "no CUDA device answers"
-        yield Check(part, "well", f"Trains on the CPU, {torch.get_num_threads()} of {os.cpu_count()} cores; {why}.")
-
-
-def _computes(part: str) -> Check:
-    """Whether ONNX Runtime answers: a file of one multiplication, made here."""
-    import numpy as np
-    import onnx
-    import onnxruntime
-
-    sort = onnx.TensorProto.FLOAT
-    taken, given = (onnx.helper.make_tensor_value_info(name, sort, [2]) for name in "xy")
-    node = onnx.helper.make_node("Add", ["x", "x"], ["y"])
-    graph = onnx.helper.make_graph([node], "twice", [taken], [given])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        (answer,) = session.run(None, {"x": np.array([1.5, -2.0], dtype=np.float32)})
-    except Exception as error:  # ONNX Runtime raises a class of its own for each of its codes
-        advice = f"Install it again: `{sys.executable} -m pip install --force-reinstall onnxruntime`."
-        return Check(part, "wrong", f"ONNX Runtime does not answer: {_in_a_line(error)}.", advice)
-    if not np.array_equal(answer, [3.0, -4.0]):
-        return Check(part, "wrong", "ONNX Runtime gives 2 * 1.5 as something else than 3.", "Do not use this machine.")
-    return Check(part, "well", f"ONNX Runtime {onnxruntime.__version__} answers.")
 
 
 # -- cache ----------------------------------------------------------------------------------------------------------
@@ -364,7 +260,7 @@ def _answers(part: str, file: Path, remedy: str) -> Check:
     except StillroomError as error:
         return Check(part, "wrong", str(error), remedy)
     except Exception as error:  # ONNX Runtime raises a class of its own for each of its codes
-        return Check(part, "wrong", f"{file} does not answer: {_in_a_line(error)}.", remedy)
+        return Check(part, "wrong", f"{file} does not answer: {in_a_line(error)}.", remedy)
     if answer.error is not None or not np.isfinite(list(answer.probabilities.values())).all():
         return Check(part, "wrong", f"{file} answers a grey image with {answer.error or 'no numbers'}.", remedy)
     return Check(part, "well", f"{file.name} opens and answers ({len(answer.probabilities)} classes, {side} px).")
@@ -388,10 +284,6 @@ def _require_run(path: Path) -> None:
         require_run(path)
     elif not path.is_file():
         raise UsageError(f"There is no file {path}.")
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
 
 
 def summary(checks: list[Check]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Test a finished run on another data set, through the exported student: what is tested is what is deployed. No torch."""
+"""Test a run's exported student, or the file alone, on another data set: what is tested is what is deployed. No torch."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,27 +16,48 @@ from stillroom.data.geometry import drop_equal_channels
 from stillroom.data.load import is_named_set, open_source
 from stillroom.data.sources.relabelling import refuse_absent
 from stillroom.data.table import Table, UnreadableImage
+from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import reliability
 from stillroom.evaluation.calibration_error import calibration_error, calibration_words
 from stillroom.evaluation.conformal import coverage_report
 from stillroom.evaluation.metrics import score
 from stillroom.evaluation.ood import energy, refusal_report
+from stillroom.extras import need
 from stillroom.files.atomic import write_json
 from stillroom.files.cache import fingerprint
 from stillroom.files.places import require_folder_place
 from stillroom.progress import progress
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
-from stillroom.settings.sections import DataSettings
+from stillroom.settings.sections import DataSettings, EvaluationSettings
 from stillroom.task import Task
 
 Split = Literal["auto", "train", "val", "test", "all"]
 _BATCH = 32
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """What is known of how a model was made; the defaults are what is known of a file alone.
+
+    Attributes:
+        data: the settings that its data were read with.
+        seed: draws what is drawn.
+        resamples: how often.
+        learnt: pixel digests of what it was trained or selected on; None where they are not known.
+        unknown: why they are not.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    seed: int = 0
+    resamples: int = EvaluationSettings.resamples
+    learnt: frozenset[str] | None = None
+    unknown: str = "An exported file does not say which images it was trained on"
+
+
 def evaluate(
-    run: Run,
+    run: Run | Path | str,
     source: str | Path,
     data: DataSettings | None = None,
     *,
@@ -46,7 +67,7 @@ def evaluate(
     """Score a run's exported student on another data set; also written to ``evaluations/`` in the run folder.
 
     Args:
-        run: a finished run.
+        run: a finished run, or its folder; or an exported .onnx file, where nothing is written down.
         source: see :func:`stillroom.data.load.open_source`.
         data: how to read the source. Size, fit, intensity and the positive class are the model's own; so are task and
             classes, unless given here. Classes are joined and dropped as said here; where nothing is said, as the run did,
@@ -59,21 +80,42 @@ def evaluate(
         ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``conformal`` and ``ood`` (whether sets and
         refusals keep their promises here; None where the model has no such rule), ``quarantined`` (path and reason of what
         could not be read), ``seen_in_training`` (``images``, the number of images that are in the run's training or
-        validation split pixel for pixel, ``of`` how many; None for a run that kept no digests) and ``notes``.
+        validation split pixel for pixel, ``of`` how many; None for a file, or a run that kept no digests) and ``notes``.
 
     Raises:
         UsageError: a label that the model does not know, a split that is empty, no readable image, or another process is at
             work in the run folder.
     """
+    need("scipy", "Evaluating")
+    data = data or DataSettings()
+    if not isinstance(run, Run):
+        if not Path(run).is_dir():
+            return _evaluated(Predictor.load(run), _Origin(), source, data, split, show_progress)[0]
+        run = Run.open(Path(run))
     with alone_in(run.path):
-        return _evaluated(run, source, data or DataSettings(), split, show_progress)
+        predictor = run.predictor()
+        require_folder_place(run.path / "evaluations", "Copy the run to where you may write.")
+        result, name = _evaluated(predictor, _origin(run), source, data, split, show_progress)
+        write_json(run.path / "evaluations" / f"{name}.json", result)
+    return result
 
 
-def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, show_progress: bool) -> dict[str, Any]:
-    predictor = run.predictor()
-    require_folder_place(run.path / "evaluations", "Copy the run to where you may write.")
+def _origin(run: Run) -> _Origin:
+    known = run.predictions()
+    learnt = None
+    if "digest" in known:
+        learnt = frozenset(known.loc[known["split"].isin(("train", "val")), "digest"])
+    settings = run.settings
+    unknown = "The run kept no digests of its images"
+    return _Origin(settings.data, settings.seed, settings.evaluation.resamples, learnt, unknown)
+
+
+def _evaluated(
+    predictor: Predictor, origin: _Origin, source: str | Path, given: DataSettings, split: Split, show_progress: bool
+) -> tuple[dict[str, Any], str]:
+    """What :func:`evaluate` gives, and a name for the file of it."""
     task = predictor.task
-    data = _as_the_run_reads(given, run.settings.data)
+    data = _as_the_run_reads(given, origin.data)
     data = replace(data, size=predictor.size, positive="")  # the size picks MedMNIST's file
     if is_named_set(str(source)):  # which knows its own task
         location = str(source)
@@ -82,7 +124,7 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
     else:
         location = str(Path(source).expanduser().absolute())
         data = _as_the_model_reads(data, task)
-    table = open_source(source, data, seed=run.settings.seed, training=False)
+    table = open_source(source, data, seed=origin.seed, training=False)
     refuse_absent(table, given)
     targets = _renumbered(table, task)
     rows, chosen = chosen_rows(table, split)
@@ -122,8 +164,8 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
     figures = score(task, found, truth, patients=patients)
     drawn: dict[str, Any] = {
         "patients": patients,
-        "resamples": run.settings.evaluation.resamples,
-        "seed": run.settings.seed,
+        "resamples": origin.resamples,
+        "seed": origin.seed,
     }
     conformal = refused = None
     if predictor.conformal:
@@ -131,8 +173,8 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
     if predictor.foreign:
         scores = energy(task, answers["logits"]), answers["distance"].astype(np.float64)
         refused = refusal_report(predictor.foreign, *scores, **drawn)
-    judged = calibration_error(task, found, truth, patients, seed=run.settings.seed)
-    seen, notes = _seen_in_training(run, digests)
+    judged = calibration_error(task, found, truth, patients, seed=origin.seed)
+    seen, notes = _seen_in_training(origin, digests)
     notes.append(calibration_words(judged))
     notes += figures["notes"]
     of_all = [finding.text for finding in (*table.findings, *on_changes(table))]
@@ -162,8 +204,7 @@ def _evaluated(run: Run, source: str | Path, given: DataSettings, split: Split, 
     }
     reading = fingerprint(location, chosen, data)[:8]  # other sites may have a folder of the same name
     name = re.sub(r"[^\w.-]+", "-", f"{table.name}-{chosen}-{reading}")
-    write_json(run.path / "evaluations" / f"{name}.json", result)
-    return result
+    return result, name
 
 
 def tell(run: Run) -> None:
@@ -191,13 +232,11 @@ def _as_the_model_reads(data: DataSettings, task: Task) -> DataSettings:
     return replace(data, task=kind, classes=data.classes or task.classes)
 
 
-def _seen_in_training(run: Run, digests: list[str]) -> tuple[dict[str, int] | None, list[str]]:
+def _seen_in_training(origin: _Origin, digests: list[str]) -> tuple[dict[str, int] | None, list[str]]:
     """How many of the images the run trained or was selected on, and a note for people where that matters."""
-    known = run.predictions()
-    if "digest" not in known:
-        return None, ["The run kept no digests of its images: whether it was trained on some of these is not known."]
-    learnt = set(known.loc[known["split"].isin(("train", "val")), "digest"])
-    seen = sum(digest in learnt for digest in digests)
+    if origin.learnt is None:
+        return None, [f"{origin.unknown}: whether it was trained on some of these is not known."]
+    seen = sum(digest in origin.learnt for digest in digests)
     notes = [
         f"{seen} of {len(digests)} images were in the run's training or validation split, pixel for pixel: "
         "these figures flatter the model."

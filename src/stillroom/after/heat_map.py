@@ -25,6 +25,7 @@ from stillroom.deployment.predictor import Prediction, Predictor, expand
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.claims import FAITHFUL, Verdict, verdict_of
 from stillroom.explanation.overlay import overlay
+from stillroom.extras import need
 from stillroom.files.atomic import write_atomically
 from stillroom.files.cache import fingerprint
 from stillroom.files.places import require_folder_place
@@ -230,6 +231,7 @@ def _origin_of(picture: Path) -> str | None:
 
 
 def _by_torch(run: Path, method: Method, layer: str | None) -> Draw:
+    need("torch", f"A map by {method}", "rise and score_cam do without.")
     import torch
 
     from stillroom.distillation.teachers import Panel

@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from stillroom.cli import commands
-from stillroom.cli.commands import section
+from stillroom.cli.flags import section
 from stillroom.cli.following import names_in, plan_or_settings, refuse_where_taken
 from stillroom.cli.stopping import exit_code, stoppable
 from stillroom.cli.unforeseen import unforeseen
@@ -56,6 +56,7 @@ def make_app(
         "Every command explains itself: `stillroom distill --help`.",
         config=[cyclopts.config.Dict({"distill": _flags(preset, recipe)})] if preset else [],
         result_action="return_value",
+        help_format="plaintext",  # the list of verbs is wanted at once, and to lay out Markdown takes a while to load
         suppress_keyboard_interrupt=False,  # `main` says how to go on
     )
 
@@ -202,10 +203,8 @@ def make_app(
 
     settings_of = section(f"Recipe {recipe.name}") if fields(recipe) else Parameter(parse=False)
     distill.__annotations__["own"] = Annotated[recipe, settings_of]
-    app.command(distill)
-    app.command(plan)
-    for verb in commands.VERBS:
-        app.command(verb)
+    for verb in (distill, plan, *commands.VERBS):
+        app.command(verb, help_format="markdown")
     app.register_install_completion_command()
     return app
 
@@ -235,8 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
         _let_go_of_output()
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            console.fail(f"{error.filename}: no file has so long a name.")
+        if wrong := _wrong_use(error, arguments):
+            console.fail(wrong)
             sys.exit(2)
         console.fail(_with_notes(unforeseen(error, arguments), error))
         try:
@@ -244,6 +243,18 @@ def main(arguments: list[str] | None = None) -> None:
         except (OSError, ValueError, AttributeError):  # Python would try again at its end, and say so at length
             _let_go_of_output()
         sys.exit(1)
+
+
+def _wrong_use(error: Exception, arguments: list[str]) -> str | None:
+    """The line for an error of Python's own that comes of how Stillroom was called or installed; None for others."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: no file has so long a name."
+    if isinstance(error, ModuleNotFoundError):
+        from stillroom.extras import not_installed
+
+        absent = not_installed(error, f"`stillroom {' '.join(arguments[:1])}`")
+        return None if absent is None else str(absent)
+    return None
 
 
 def _let_go_of_output() -> None:

@@ -8,10 +8,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-
-from stillroom.files.cache import cache_root
 
 LOG = "errors.log"
 """Where tracebacks are written down: in the run folder that was named, else in the cache, else among temporary files."""
@@ -51,6 +48,8 @@ def _reason(error: Exception) -> str:
 def _write_down(error: Exception, arguments: Sequence[str]) -> Path | None:
     """Append the traceback to the first log that takes it."""
     with suppress(Exception):
+        from importlib import metadata  # takes a while to load, and is wanted once in a blue moon
+
         head = f"{datetime.now(UTC).isoformat(timespec='seconds')} stillroom {metadata.version('stillroom')}"
         text = f"{head}: {shlex.join(arguments)}\n{''.join(traceback.format_exception(error))}\n"
         for folder in (*_run_folders(arguments), _cache(), Path(tempfile.gettempdir())):
@@ -73,6 +72,8 @@ def _run_folders(arguments: Sequence[str]) -> list[Path]:
 
 
 def _cache() -> Path:
+    from stillroom.files.cache import cache_root
+
     try:
         return cache_root()
     except RuntimeError:  # a user without a home

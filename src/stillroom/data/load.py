@@ -14,6 +14,7 @@ from stillroom.data.store import Quarantined, Store, at_side, build_store
 from stillroom.data.table import SPLITS, Table
 from stillroom.data.unlabelled import Unlabelled
 from stillroom.errors import UsageError, nearest
+from stillroom.extras import need
 from stillroom.files.cache import fingerprint
 from stillroom.files.walk import not_a_file
 from stillroom.settings.sections import DataSettings
@@ -127,6 +128,7 @@ def load_data(
         UsageError: the source cannot be used as it is.
         RunError: the disk is full.
     """
+    need("scipy", "Looking for copies in a data set")
     settings = settings or DataSettings()
     if seed < 0:
         raise UsageError(f"seed must be at least 0, got {seed}.")

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import StorageError
 from stillroom.files.digests import record
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 """Names of files that :func:`write_atomically` has not renamed yet; the number is its process."""
@@ -85,6 +86,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Arrays by name as a compressed .npz file, atomically."""
+    import numpy as np
 
     def write(target: Path) -> None:
         with target.open("wb") as file:

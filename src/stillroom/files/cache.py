@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stillroom.errors import StorageError
 from stillroom.files import digests
 from stillroom.files.atomic import sync_file, sync_folder
@@ -218,8 +216,10 @@ def _plain(value: Any) -> Any:
     """What JSON does not know: paths, dataclasses and NumPy scalars."""
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, np.generic):
-        return value.item()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
     raise TypeError(f"{type(value).__name__} has no canonical JSON form.")

@@ -18,10 +18,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import truststore
-from filelock import FileLock, Timeout
-
 from stillroom.errors import RunError, StorageError, UsageError
+from stillroom.extras import need
 from stillroom.progress import progress
 
 TIMEOUT_S = 20.0
@@ -89,6 +87,7 @@ def download(
         RunError: the connection was cut again and again, or the content is another.
         StorageError: the disk is full, or the folder cannot be written to.
     """
+    need("truststore", f"Downloading {name}")
     part = file.with_name(f".{file.name}.part")
     with _storing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +113,8 @@ def _sweep(folder: Path, wanted: Path) -> None:
 @contextmanager
 def _alone(lock: Path, name: str) -> Iterator[None]:
     """Wait until no other process downloads the same. The lock's file goes when it has served: the file is there then."""
+    from filelock import FileLock, Timeout
+
     held = FileLock(lock)
     with _storing(lock):
         try:
@@ -191,6 +192,8 @@ def _receive(part: Path, address: str, name: str, authorization: str, timeout: f
 
 def _trusted() -> ssl.SSLContext:
     """The operating system's certificates, a clinic's own among them, as the hub's client trusts them."""
+    import truststore
+
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import UsageError
+from stillroom.extras import need
 from stillroom.files.walk import not_a_file
 
 _MOST_VALUES = 200_000
@@ -26,6 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_yaml(path: Path, what: str) -> Any:
     """A YAML file's content. Raises UsageError, naming the file, where it cannot be read; ``what`` it should have been."""
+    need("yaml", f"Reading {path}")
     import yaml
 
     try:

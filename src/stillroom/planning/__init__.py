@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from stillroom.extras import need
 from stillroom.planning.plan_file import FILE, read_plan, to_plain, write_plan
 from stillroom.planning.sheet import GIVEN, Choice, Limits, Plan, names_of, value_of
 from stillroom.settings.whole import Settings, anchored, from_dict
@@ -51,6 +52,7 @@ def plan(
     Raises:
         UsageError: the source, the weights or the device cannot be used, or no network is within the limits.
     """
+    need("torch", "Planning a run")
     limits = Limits(minutes, max_mb, max_ms)
     if given is None:
         given = Settings(str(source), seed=seed, device=device)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from stillroom.errors import UsageError
 from stillroom.settings.methods import DEFAULT, Method
 from stillroom.settings.network_names import shown
-from stillroom.task import Task
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
     from stillroom.recipes.contract import Moves, RunSettings
+    from stillroom.task import Task
 
 
 @dataclass(frozen=True)

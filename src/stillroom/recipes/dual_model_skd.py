@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from stillroom.errors import UsageError
 from stillroom.ranges import at_least, not_negative, numeric, positive, share
 from stillroom.recipes.base import Claim, Recipe
-from stillroom.task import Task
 
 if TYPE_CHECKING:
     from stillroom.distillation.objectives.self_distillation import SelfDistillation
     from stillroom.models.network import Network
     from stillroom.recipes.contract import Moves, RunSettings
+    from stillroom.task import Task
 
 _SEEDS_APART = 1000  # between main and auxiliary network: runs with seeds 0, 1, 2 must not share one
 _LABEL_FREE = ("byol", "dino")

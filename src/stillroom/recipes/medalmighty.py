@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.ranges import positive, share
 from stillroom.recipes.base import Recipe
-from stillroom.task import Task
 
 if TYPE_CHECKING:
     from stillroom.models.network import Network
     from stillroom.recipes.contract import Moves, RunSettings
+    from stillroom.task import Task
 
 
 @dataclass(frozen=True)

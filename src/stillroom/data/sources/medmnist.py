@@ -18,6 +18,7 @@ import numpy as np
 
 from stillroom.data.table import SPLITS, Table
 from stillroom.errors import StillroomError, StorageError, UsageError, nearest
+from stillroom.extras import need
 from stillroom.files.download import Digest, download
 from stillroom.settings.sections import DataSettings
 from stillroom.task import MultiClass, MultiLabel, Task
@@ -147,9 +148,10 @@ def read_medmnist(flag: str, settings: DataSettings) -> Table:
 @cache
 def medmnist_info() -> dict[str, dict[str, Any]]:
     """``medmnist.INFO``, read from the installed package without importing it (and torch with it)."""
+    need("medmnist", "A set of MedMNIST")
     package = importlib.util.find_spec("medmnist")
-    if package is None or package.origin is None:
-        raise UsageError("The package medmnist is not installed; run `pip install medmnist`.")
+    assert package is not None
+    assert package.origin is not None
     spec = importlib.util.spec_from_file_location("medmnist_info", Path(package.origin).with_name("info.py"))
     assert spec is not None
     assert spec.loader is not None

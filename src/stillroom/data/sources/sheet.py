@@ -11,6 +11,7 @@ from typing import Any
 
 from stillroom.data.spelling import filled, tidy
 from stillroom.errors import UsageError, nearest
+from stillroom.extras import need
 from stillroom.files.walk import why_no_file
 
 BINARY = "(binary data)"
@@ -130,6 +131,7 @@ def _text_lines(path: Path) -> list[tuple[str, ...]]:
 
 
 def _parquet_lines(path: Path) -> list[tuple[str, ...]]:
+    need("pyarrow", f"Reading {path}", "A CSV file needs nothing more.")
     import pyarrow
     from pyarrow import parquet
 
