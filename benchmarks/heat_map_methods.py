@@ -32,7 +32,7 @@ from stillroom.explanation.heat_maps import heat_maps as draw
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.judging import BASELINES
 from stillroom.explanation.lesions import mask_energy, mask_share, pointing
-from stillroom.explanation.means import mean_with_interval
+from stillroom.explanation.means import SHARE, mean_with_interval
 from stillroom.models.zoo import create
 from stillroom.settings.methods import METHODS
 from stillroom.settings.sections import DataSettings
@@ -216,7 +216,7 @@ def main() -> None:
                 "gap": torch.stack(gaps).mean(dim=0),
             }
             figures = {
-                key: mean_with_interval(value.double().numpy(), None, 1000, 0, share=key == "pointing")
+                key: mean_with_interval(value.double().numpy(), None, None if key == "gap" else SHARE)
                 for key, value in values.items()
             }
             results[name][method] = figures

@@ -46,8 +46,6 @@ def main() -> None:
     mean = partial(
         mean_with_interval,
         patients=None if table.patients is None else table.patients[rows],
-        resamples=1000,
-        seed=0,
     )
 
     def text(values: torch.Tensor) -> str:

@@ -120,7 +120,7 @@ METRICS = {
     "task": "`kind`, `classes`, and for each kind what else describes it",
     "test": "per role (`student`, `control`, `teacher`, the simple rivals `probe_of_teacher`, `probe_of_student` and "
     "`majority`, and networks on the way) the figures on the test split, as described below",
-    "validation": "per role the same figures on the validation split, with at most 200 resamples",
+    "validation": "per role the same figures on the validation split",
     "calibration": "per role `temperature` (fitted on validation), `ece_before` and `ece_after` (calibration error on "
     "test), and the bins of the reliability diagrams, `bins_before` and `bins`",
     "comparison": "`student_vs_control`, `student_vs_teacher` and so on for every role, as described below",

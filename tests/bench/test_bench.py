@@ -258,15 +258,17 @@ def invented(tmp_path, **changes):
     """Outcomes of a grid whose figures are drawn: the recipe is better than its baseline by 0.05."""
     from stillroom.bench.collect import Finished
     from stillroom.bench.statistics import Spread
+    from stillroom.evaluation.effective import Moved
 
     rng, outcomes = np.random.default_rng(0), []
     for cell in read_grid(write(tmp_path, **changes)):
         value = 0.7 + 0.05 * (not cell.is_baseline) + rng.normal(0, 0.003)
         values = dict.fromkeys(("auc", "accuracy", "f1"), value)
-        moved = {name: value + np.random.default_rng(1).normal(0, 0.02, 200) for name in values}
+        moves = np.random.default_rng(1).normal(0, 0.02 / 80**0.5, 80)
+        moved = {name: Moved(value, moves, 80.0, 80.0) for name in values}
         figures = {name: {"value": v, "low": v - 0.04, "high": v + 0.04} for name, v in values.items()}
         cost = {"seconds": 1.5, "parameters": 10, "size_mb": 0.5, "latency_ms": None}
-        finished = Finished(figures, "auc", Spread(f"{cell.data} {cell.seed}", 80, values, moved), cost, False)
+        finished = Finished(figures, "auc", Spread(f"{cell.data} {cell.seed}", 80, moved), cost, False)
         outcomes.append(Outcome(cell, "done", finished=finished))
     return outcomes
 

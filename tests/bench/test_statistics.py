@@ -1,5 +1,7 @@
 """Means, intervals, ranks and tests over data sets, against scipy, scikit-learn and simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -17,25 +19,26 @@ from stillroom.bench.statistics import (
     spread,
     verdict,
 )
-from stillroom.evaluation.intervals import joint_interval
+from stillroom.evaluation.effective import Moved
 from stillroom.task import MultiClass
 
 NAMES = ("auc", "accuracy", "f1")
 IDS = [f"i{number}" for number in range(60)]
 
 
-def run(seed, *, quality=1.0, ids=IDS, patients=None, resamples=300):
+def run(seed, *, quality=1.0, ids=IDS, patients=None):
     """A spread and what it was made from: three classes, of which the truth depends on the images alone."""
     targets = np.random.default_rng(len(ids)).integers(0, 3, len(ids))
     logits = np.random.default_rng(seed).normal(size=(len(ids), 3)) + quality * np.eye(3)[targets]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     task = MultiClass(("a", "b", "c"))
-    return spread(task, probabilities, targets, ids, patients, NAMES, resamples=resamples), probabilities, targets
+    return spread(task, probabilities, targets, ids, patients, NAMES), probabilities, targets
 
 
-def made(values, resampled, units=50):
+def made(values, moves, units=50):
     return [
-        Spread("same", units, {"auc": v}, {"auc": np.asarray(r, float)}) for v, r in zip(values, resampled, strict=True)
+        Spread("same", units, {"auc": Moved(v, np.asarray(m, float), units, units)})
+        for v, m in zip(values, moves, strict=True)
     ]
 
 
@@ -48,43 +51,52 @@ def test_figures_are_scikit_learns():
     assert found.units == 60
 
 
-def test_runs_on_the_same_images_are_resampled_alike_and_others_are_not():
+def test_runs_on_the_same_images_are_known_and_others_are_not():
     first, second, other = run(0)[0], run(0)[0], run(0, ids=[f"j{number}" for number in range(60)])[0]
     assert first.images == second.images != other.images
-    assert np.array_equal(first.resampled["auc"], second.resampled["auc"])
-    assert not np.array_equal(first.resampled["auc"], other.resampled["auc"])
 
 
-def test_whole_patients_are_resampled():
+def test_whole_patients_count():
     """Thirty patients of two images each: accuracy moves as the mean of thirty shares does."""
     patients = np.repeat([f"p{number}" for number in range(30)], 2)
-    found, probabilities, targets = run(0, patients=patients, resamples=4000)
+    found, probabilities, targets = run(0, patients=patients)
     assert found.units == 30
     shares = (probabilities.argmax(axis=1) == targets).reshape(30, 2).mean(axis=1)
-    assert found.resampled["accuracy"].std() == pytest.approx(shares.std() / np.sqrt(30), rel=0.1)
+    moves = found.figures["accuracy"].moves
+    assert np.sqrt((moves**2).sum()) == pytest.approx(shares.std() / np.sqrt(30))
 
 
 def test_where_seeds_alone_vary_the_interval_is_students_t():
-    values = np.array([0.71, 0.78, 0.74])
-    low, high = joint_interval(values, np.full((3, 200), 0.7), units=1000)
-    assert (low, high) == pytest.approx(stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values)))
+    values = np.array([0.51, 0.58, 0.54])
+    mean = mean_of(made(values, np.random.default_rng(0).normal(0, 1e-6, (3, 1000)), 1000), "auc")
+    low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    assert mean.high - mean.low == pytest.approx(high - low, rel=0.05)
 
 
-def test_where_images_alone_vary_the_interval_is_the_bootstraps_normal_one():
-    moved = np.random.default_rng(0).normal(0.7, 0.02, 5000)
-    low, high = joint_interval(np.array([0.7]), moved[None], units=10_000)
-    assert (low, high) == pytest.approx(stats.norm.interval(0.95, 0.7, moved.std(ddof=1)), abs=1e-4)
+def test_where_images_alone_vary_the_interval_is_the_usual_one():
+    moves = np.random.default_rng(0).normal(0, 0.02 / 100, 10_000)
+    mean = mean_of(made([0.7], [moves], 10_000), "auc")
+    assert (mean.low, mean.high) == pytest.approx(stats.norm.interval(0.95, 0.7, 0.02), abs=2e-3)
 
 
 def test_both_parts_add_and_the_degrees_of_freedom_lie_between():
-    values = np.array([0.70, 0.74, 0.72, 0.76])
-    moved = np.random.default_rng(1).normal(0.73, 0.02, (1, 4000)).repeat(4, axis=0)
-    low, high = joint_interval(values, moved, units=100)
-    v1, v2 = values.var(ddof=1) / 4, moved[0].var(ddof=1)
-    freedom = (v1 + v2) ** 2 / (v1**2 / 3 + v2**2 / 99)
-    assert 3 < freedom < 102
-    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, freedom) * np.sqrt(v1 + v2))
-    assert (low + high) / 2 == pytest.approx(0.73)
+    moves = np.random.default_rng(1).normal(0, 0.02 / 50, (1, 2500)).repeat(4, axis=0)
+    first = made([0.70, 0.74, 0.72, 0.76], moves, 2500)
+    second = made([0.7] * 4, np.zeros((4, 2500)), 2500)
+    found = difference_of(dict(enumerate(first)), dict(enumerate(second)), "auc")
+    v1, v2 = np.var([0.0, 0.04, 0.02, 0.06], ddof=1) / 4, (moves[0] ** 2).sum()
+    freedom = (v1 + v2) ** 2 / (v1**2 / 3 + v2**2 / 2499)
+    assert 3 < freedom < 2502
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, freedom) * np.sqrt(v1 + v2), rel=0.02)
+    assert (found.low + found.high) / 2 == pytest.approx(0.03)
+
+
+def test_seeds_on_other_images_move_independently():
+    moves = np.random.default_rng(1).normal(0, 0.02 / 50, 2500)
+    same = made([0.7, 0.7], [moves, moves], 2500)
+    apart = [same[0], replace(same[1], images="other")]
+    widths = [found.high - found.low for found in (mean_of(spreads, "auc") for spreads in (same, apart))]
+    assert widths[0] / widths[1] == pytest.approx(2**0.5, rel=0.03)
 
 
 def test_the_interval_covers():
@@ -94,29 +106,28 @@ def test_the_interval_covers():
     for _ in range(400):
         images = rng.normal(0, 0.3, 80)  # how much easier each image is for the first system
         per_seed = images + rng.normal(0, 0.04, (3, 1)) + rng.normal(0, 0.2, (3, 80))
-        weights = rng.multinomial(80, np.full(80, 1 / 80), 300) / 80
-        low, high = joint_interval(per_seed.mean(axis=1), per_seed @ weights.T, units=80)
-        inside += low <= 0 <= high
+        moves = (per_seed - per_seed.mean(axis=1, keepdims=True)) / 80
+        first, second = made(per_seed.mean(axis=1), moves, 80), made(np.zeros(3), np.zeros((3, 80)), 80)
+        found = difference_of(dict(enumerate(first)), dict(enumerate(second)), "auc")
+        inside += found.low <= 0 <= found.high
     assert 0.93 <= inside / 400 <= 0.995
 
 
-def test_nothing_varies_nothing_is_claimed():
-    assert joint_interval(np.array([0.5, 0.5]), np.full((2, 100), 0.5), 10) == (None, None)
-    mean = mean_of(made([0.5, 0.5], np.full((2, 100), 0.5)), "auc")
-    assert (mean.value, mean.sd, mean.low, mean.seeds) == (0.5, 0.0, None, 2)
-    assert verdict(mean) == "no difference seen"
+def test_what_no_image_moves_is_its_own_interval():
+    mean = mean_of(made([0.5, 0.5], np.zeros((2, 100)), 100), "auc")
+    assert (mean.value, mean.sd, mean.low, mean.high, mean.seeds) == (0.5, 0.0, 0.5, 0.5, 2)
 
 
 def test_an_undefined_figure_has_no_interval():
-    mean = mean_of(made([0.5, np.nan], np.full((2, 100), 0.5)), "auc")
+    mean = mean_of(made([0.5, np.nan], np.zeros((2, 100))), "auc")
     assert np.isnan(mean.value)
     assert mean.low is None
     assert verdict(mean) == "not compared"
 
 
 def test_the_interval_stays_within_what_the_figure_can_be():
-    mean = mean_of(made([0.99, 0.96], np.random.default_rng(0).normal(0.97, 0.05, (2, 500))), "auc", (0.0, 1.0))
-    assert mean.high == 1.0
+    mean = mean_of(made([0.99, 0.96], np.random.default_rng(0).normal(0, 0.05 / 50**0.5, (2, 50))), "auc")
+    assert 0.97 < mean.high <= 1.0
 
 
 def test_differences_are_paired_by_seed_and_image():
@@ -135,9 +146,9 @@ def test_differences_are_paired_by_seed_and_image():
 def test_a_pair_is_told_apart_better_than_two_strangers():
     """The same system but for a small gain on every image: pairing takes out what makes images hard."""
     rng = np.random.default_rng(0)
-    base = rng.normal(0.7, 0.05, 500)
-    first = {0: Spread("same", 100, {"auc": 0.72}, {"auc": base + 0.02 + rng.normal(0, 0.002, 500)})}
-    second = {0: Spread("same", 100, {"auc": 0.70}, {"auc": base})}
+    base = rng.normal(0, 0.05 / 4000**0.5, 4000)
+    moved = [Moved(0.72, base + rng.normal(0, 0.002 / 4000**0.5, 4000), 4000, 4000), Moved(0.70, base, 4000, 4000)]
+    first, second = ({0: Spread("same", 4000, {"auc": one})} for one in moved)
     found = difference_of(first, second, "auc")
     assert found.high - found.low < 0.01
     assert verdict(found) == "beats its control"

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import beta, betabinom, binomtest
+from scipy.stats import beta, betabinom
 
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import (
@@ -11,15 +11,17 @@ from stillroom.evaluation.conformal import (
     coverage_report,
     fit_conformal,
     in_percent,
-    ratio_figures,
 )
-from stillroom.evaluation.intervals import resample_weights
 from stillroom.task import MultiClass, MultiLabel
 
 TWO, FIVE = MultiClass(("healthy", "ill")), MultiClass(tuple("abcde"))
 LABELS = MultiLabel(("x", "y", "z"))
 TASKS = {"two": TWO, "five": FIVE, "labels": LABELS}
-WANTED = {"patients": None, "resamples": 300, "seed": 0}
+WANTED = {"patients": None}
+
+
+ALWAYS = ConformalRule(0.9, False, np.array([0.5, 0.5]), 1000)
+CERTAIN = np.tile([0.0, 9.0], (40, 1)), np.ones(40, dtype=int)
 
 
 def images(task, count, seed=0, signal=1.5):
@@ -186,7 +188,7 @@ def test_few_images_put_everything_into_the_set(task):
     assert report["accuracy_of_singletons"] == {"value": None, "low": None, "high": None}
     assert any("at least 9 are needed" in note and "every set is everything" in note for note in report["notes"])
     assert any("No set has exactly one member" in note for note in report["notes"])
-    assert any("Every set has the same size" in note for note in report["notes"])
+    assert report["mean_size"]["low"] < report["mean_size"]["high"]
     logits, targets = images(task, 9)
     assert np.isfinite(fit_conformal(task, logits, targets, coverage=0.9, class_conditional=False).thresholds).all()
 
@@ -248,22 +250,20 @@ def test_report_counts_what_the_sets_hold(task, class_conditional):
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
-def test_intervals_are_those_of_resampled_images_and_wilsons_where_all_agree():
-    generator = np.random.default_rng(0)
-    held, asked = generator.integers(2, size=(40, 1)), np.ones((40, 1), dtype=int)
-    weights = resample_weights(40, 200, seed=1)
-    (figure,) = ratio_figures(held, asked, weights, np.arange(40))
-    drawn = [np.repeat(held[:, 0], weight).mean() for weight in weights]
-    assert (figure["low"], figure["high"]) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+def test_intervals_are_those_of_shares_of_images_and_of_patients():
+    report = coverage_report(TWO, ALWAYS, *CERTAIN, patients=None)
+    shown = [(report[name]["low"], report[name]["high"]) for name in ("coverage", "singletons", "mean_size")]
+    # Of 40 of 40: between the exact interval and that of half its caution.
+    exact, mid = 0.025 ** (1 / 40), 0.05 ** (1 / 40)
+    assert exact < shown[0][0] < mid
+    assert shown[0][1] == 1
+    assert shown[1] == shown[0]
+    assert shown[2] == pytest.approx((1, 2 - shown[0][0]))
 
-    patients = np.repeat(np.arange(10), 4)
-    (figure,) = ratio_figures(asked, asked, resample_weights(40, 200, seed=1, groups=patients.astype(str)), patients)
-    oracle = binomtest(10, 10).proportion_ci(method="wilson")
-    assert (figure["value"], figure["low"], figure["high"]) == pytest.approx((1, oracle.low, 1))
-    (figure,) = ratio_figures(2 * asked, asked, weights)
-    assert figure == {"value": 2, "low": 2, "high": 2}
-    (figure,) = ratio_figures(0 * asked, 0 * asked, weights)
-    assert figure == {"value": None, "low": None, "high": None}
+    patients = np.repeat(np.arange(10), 4).astype(str)
+    together = coverage_report(TWO, ALWAYS, *CERTAIN, patients=patients)["coverage"]
+    # Student's quantile of so few patients makes it wider.
+    assert 0.025 ** (1 / 10) - 0.05 < together["low"] < 0.05 ** (1 / 10)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_statement_claims_no_more_than_the_interval(wrong, claim):
 
 def test_statement_without_an_interval_claims_nothing():
     rule = fit_conformal(LABELS, *images(LABELS, 50), coverage=0.9, class_conditional=False)
-    report = coverage_report(LABELS, rule, *images(LABELS, 50, seed=1), patients=None, resamples=0, seed=0)
+    report = coverage_report(LABELS, rule, *images(LABELS, 50, seed=1), patients=np.full(50, "one"))
     assert report["coverage"]["low"] is None
     assert "pairs of image and label" in report["statement"]
     assert report["statement"].endswith("no interval could be computed, so nothing can be claimed.")
@@ -326,7 +326,7 @@ def test_notes_say_what_the_promise_rests_on():
     assert any(f"{100 * low:.1f} to {100 * high:.1f} %" in note for note in notes)
     assert not any("several images of a patient" in note for note in notes)
     patients = np.repeat(np.arange(20).astype(str), 3)
-    report = coverage_report(TWO, rule, new, truth, patients=patients, resamples=100, seed=0)
+    report = coverage_report(TWO, rule, new, truth, patients=patients)
     assert any("several images of a patient" in note for note in report["notes"])
 
 

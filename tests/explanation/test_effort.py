@@ -52,7 +52,6 @@ def test_passes_are_those_that_are_made(method, judged):
         probability=lambda role: lambda images: networks[role](images).softmax(dim=1),
         methods=dict.fromkeys(networks, method),
         layers=dict.fromkeys(networks, "layer2"),
-        resamples=0,
         seed=0,
         show_progress=False,
         judged={"student", "control"} if judged else {"student"},

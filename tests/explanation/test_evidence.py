@@ -64,14 +64,13 @@ def explained():
     )
 
 
-def gathered(networks, explained, draw=honest, resamples=200, seed=0):
+def gathered(networks, explained, draw=honest, seed=0):
     return gather(
         networks,
         explained,
         probability=probabilities(networks),
         methods=dict.fromkeys(networks, "score_cam"),
         layers=dict.fromkeys(networks),
-        resamples=resamples,
         seed=seed,
         show_progress=False,
         heat_maps=draw,
@@ -185,7 +184,6 @@ def test_a_network_is_asked_about_210_times_an_image_in_large_batches(explained)
         probability=probability,
         methods={"student": "score_cam"},
         layers={"student": None},
-        resamples=0,
         seed=0,
         show_progress=False,
         heat_maps=honest,
@@ -273,7 +271,7 @@ def first(explained, count):
 @pytest.mark.parametrize("where", [CORNER, torch.zeros(SIDE, SIDE)])
 def test_every_outcome_is_plain_json(explained, count, where):
     networks = {"student": Looking(where), "control": Looking(), "teacher": Looking(where)}
-    figures = gathered(networks, first(explained, count), resamples=50).figures
+    figures = gathered(networks, first(explained, count)).figures
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert figures["images"] == count
     if count == 1:
@@ -283,12 +281,6 @@ def test_every_outcome_is_plain_json(explained, count, where):
     if not where.any():
         assert figures["agreement"]["student_vs_teacher"]["all"]["pearson"]["value"] is None
         assert any(f"The student's map is flat for {count} of {count} images" in note for note in figures["notes"])
-
-
-def test_the_verdict_rests_on_no_resamples(explained):
-    found = gathered({"student": Looking()}, explained, resamples=0).figures["faithfulness"]["student"]
-    assert found["drop"]["low"] is None
-    assert found["verdict"] == FAITHFUL
 
 
 def test_only_images_decided_positive_are_judged(explained):
@@ -319,9 +311,9 @@ def test_without_any_positive_nothing_is_shown(explained):
 def test_advantages_have_t_intervals_over_patients(explained):
     """A patient's images say the same twice: of eight images each, three patients have two degrees of freedom."""
     patients = np.repeat(["a", "b", "c"], 8)
-    single = gathered({"student": Looking()}, explained, resamples=0).figures["faithfulness"]["student"]["advantage"]
+    single = gathered({"student": Looking()}, explained).figures["faithfulness"]["student"]["advantage"]
     known = replace(explained, patients=patients)
-    grouped = gathered({"student": Looking()}, known, resamples=0).figures["faithfulness"]["student"]["advantage"]
+    grouped = gathered({"student": Looking()}, known).figures["faithfulness"]["student"]["advantage"]
     for name in TRIVIAL:
         assert single[name]["low"] < single[name]["value"] < single[name]["high"]
         assert grouped[name]["value"] == single[name]["value"]
@@ -355,7 +347,6 @@ def test_fast_and_exact_maps_are_compared_but_for_the_teachers(explained):
         probability=probabilities(networks),
         methods=methods,
         layers=dict.fromkeys(networks),
-        resamples=10,
         seed=0,
         show_progress=False,
         heat_maps=draw,
@@ -399,7 +390,7 @@ def test_large_images_do_without_road():
 
 
 def test_of_many_images_a_sample_is_checked_against_random_weights():
-    figures = gathered({"student": Looking(torch.rand(12, 12))}, plain(34, 12), resamples=10).figures
+    figures = gathered({"student": Looking(torch.rand(12, 12))}, plain(34, 12)).figures
     assert figures["notes"] == ["The check against random weights is of 17 of the 34 images judged."]
 
 
@@ -422,7 +413,6 @@ def test_real_maps_of_a_real_network_are_measured(explained):
         probability=probabilities(networks),
         methods={"student": "score_cam"},
         layers={"student": "4"},
-        resamples=20,
         seed=0,
         show_progress=False,
     )

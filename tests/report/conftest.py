@@ -133,11 +133,11 @@ def build_run(
         rows = table.indices("test")[:explained]
         metrics["explanation"] = _explain(folder, table, found.probabilities, rows, roles, side, channels, lesions)
     if several:
-        metrics["luck"] = _luck(table, found.probabilities, several, resamples)
+        metrics["luck"] = _luck(table, found.probabilities, several)
     if planned:
         (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
     if uncertain:
-        metrics |= _uncertain(table, logits["student"], resamples)
+        metrics |= _uncertain(table, logits["student"])
     _json(folder / "metrics.json", metrics)
     _json(folder / "manifest.json", _manifest(task, teacher, synthetic))
     _json(folder / "audit.json", _audit(task, table, leaks))
@@ -152,7 +152,7 @@ def build_run(
     return folder
 
 
-def _luck(table: Table, probabilities: dict[str, np.ndarray], count: int, resamples: int) -> dict[str, Any]:
+def _luck(table: Table, probabilities: dict[str, np.ndarray], count: int) -> dict[str, Any]:
     """Trainings whose student and control differ by a little noise."""
     rng, test = np.random.default_rng(9), table.indices("test")
     trainings = []
@@ -163,7 +163,7 @@ def _luck(table: Table, probabilities: dict[str, np.ndarray], count: int, resamp
         patients = None if table.patients is None else table.patients[test]
         seen = {"student": float(rng.uniform(0.9, 1))}
         trainings.append(Training(said, table.targets[test], patients, table.ids[test], len(table) // 3, seen))
-    return luck(table.task, "repeats", trainings, margin=0.02, resamples=resamples, seed=0)
+    return luck(table.task, "repeats", trainings, margin=0.02)
 
 
 def _explain(
@@ -194,7 +194,6 @@ def _explain(
         probability=lambda role: lambda batch: task.torch_probabilities(networks[role](batch), 1.0),
         methods=dict.fromkeys(roles, "score_cam"),
         layers=dict.fromkeys(roles, "1"),
-        resamples=20,
         seed=0,
         show_progress=False,
     )
@@ -210,12 +209,10 @@ def _network(seed: int, channels: int, classes: int) -> torch.nn.Sequential:
     return torch.nn.Sequential(torch.nn.Conv2d(channels, 6, 5, stride=4), torch.nn.ReLU(), *last)
 
 
-def _uncertain(table: Table, logits: np.ndarray, resamples: int) -> dict[str, Any]:
+def _uncertain(table: Table, logits: np.ndarray) -> dict[str, Any]:
     """Sets and refusals as a run measures them; the logits are the features too."""
     task, val, test = table.task, table.indices("val"), table.indices("test")
-    how: dict[str, Any] = {
-        "patients": None if table.patients is None else table.patients[test], "resamples": resamples, "seed": 0,
-    }  # fmt: skip
+    how: dict[str, Any] = {"patients": None if table.patients is None else table.patients[test]}
     rule = fit_conformal(task, logits[val], table.targets[val], coverage=0.9, class_conditional=False)
     covered = coverage_report(task, rule, logits[test], table.targets[test], **how)
     density = fit_density(task, logits[table.indices("train")], table.targets[table.indices("train")])

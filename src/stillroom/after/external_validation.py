@@ -30,7 +30,7 @@ from stillroom.files.places import require_folder_place
 from stillroom.progress import progress
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
-from stillroom.settings.sections import DataSettings, EvaluationSettings
+from stillroom.settings.sections import DataSettings
 from stillroom.task import Task
 
 Split = Literal["auto", "train", "val", "test", "all"]
@@ -44,14 +44,12 @@ class _Origin:
     Attributes:
         data: the settings that its data were read with.
         seed: draws what is drawn.
-        resamples: how often.
         learnt: pixel digests of what it was trained or selected on; None where they are not known.
         unknown: why they are not.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
     seed: int = 0
-    resamples: int = EvaluationSettings.resamples
     learnt: frozenset[str] | None = None
     unknown: str = "An exported file does not say which images it was trained on"
 
@@ -107,7 +105,7 @@ def _origin(run: Run) -> _Origin:
         learnt = frozenset(known.loc[known["split"].isin(("train", "val")), "digest"])
     settings = run.settings
     unknown = "The run kept no digests of its images"
-    return _Origin(settings.data, settings.seed, settings.evaluation.resamples, learnt, unknown)
+    return _Origin(settings.data, settings.seed, learnt, unknown)
 
 
 def _evaluated(
@@ -162,17 +160,12 @@ def _evaluated(
     truth = targets[kept]
     patients = None if table.patients is None else table.patients[kept]
     figures = score(task, found, truth, patients=patients)
-    drawn: dict[str, Any] = {
-        "patients": patients,
-        "resamples": origin.resamples,
-        "seed": origin.seed,
-    }
     conformal = refused = None
     if predictor.conformal:
-        conformal = coverage_report(task, predictor.conformal, answers["logits"], truth, **drawn)
+        conformal = coverage_report(task, predictor.conformal, answers["logits"], truth, patients=patients)
     if predictor.foreign:
         scores = energy(task, answers["logits"]), answers["distance"].astype(np.float64)
-        refused = refusal_report(predictor.foreign, *scores, **drawn)
+        refused = refusal_report(predictor.foreign, *scores, patients=patients)
     judged = calibration_error(task, found, truth, patients, seed=origin.seed)
     seen, notes = _seen_in_training(origin, digests)
     notes.append(calibration_words(judged))

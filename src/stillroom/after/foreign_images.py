@@ -99,8 +99,6 @@ def _evaluated(
         (np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])),
         name,
         patients=patients if len(patients) else None,
-        resamples=run.settings.evaluation.resamples,
-        seed=run.settings.seed,
     )
     if quarantined:
         notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")

@@ -98,7 +98,7 @@ class System:
 
 
 def read_cell(folder: Path) -> Finished:
-    """What a finished run found. Takes a moment: its test images are drawn again a thousand times."""
+    """What a finished run found. Takes a moment: what each test image moves is worked out."""
     run = Run.open(folder)
     task, frame, test = run.task, run.predictions(), run.metrics["test"][STUDENT]
     frame = frame[frame["split"] == "test"]
@@ -204,7 +204,7 @@ def _system(key: Key, group: list[Outcome], control_key: Key | None, groups: Map
     difference = None
     if spreads and control:
         beside = {o.cell.seed: o.finished.spread for o in control if o.finished}
-        difference = difference_of(spreads, beside, metric)
+        difference = difference_of(spreads, beside, metric, _bounds(metric))
     return System(
         key=key,
         is_control=is_control,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
 
-from stillroom.evaluation.intervals import group_indices, joint_interval, resample_weights
-from stillroom.evaluation.metrics import checked, figures
+from stillroom.evaluation.effective import Moved
+from stillroom.evaluation.intervals import draw
+from stillroom.evaluation.joint import joint_difference, joint_figure
+from stillroom.evaluation.metrics import measure
 from stillroom.files.cache import fingerprint
 from stillroom.task import Task
 
@@ -23,19 +25,22 @@ Verdict = Literal["beats its control", "no difference seen", "worse", "not compa
 
 @dataclass(frozen=True)
 class Spread:
-    """One run's test figures and how far they move when the test images are drawn again.
+    """One run's test figures and how far the test images move them.
 
     Attributes:
         images: names the test images, their labels and patients; figures of runs with equal names are paired.
         units: number of test images, or of patients where they are known.
-        values: figure by name; NaN where it is not defined.
-        resampled: by name, ``[R]``: the same figure on each bootstrap resample.
+        figures: by name, with what each image (or patient) moves them by.
     """
 
     images: str
     units: int
-    values: dict[str, float]
-    resampled: dict[str, np.ndarray]
+    figures: dict[str, Moved]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Figure by name; NaN where it is not defined."""
+        return {name: moved.value for name, moved in self.figures.items()}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Mean:
     Attributes:
         value: the mean; NaN where a seed's figure is not defined.
         sd: standard deviation over seeds; None for one seed.
-        low, high: ends of the 95 % interval, see :func:`~stillroom.evaluation.intervals.joint_interval`; None where there is
+        low, high: ends of the 95 % interval, see :mod:`~stillroom.evaluation.joint`; None where there is
             none.
         seeds: ``S``.
     """
@@ -64,47 +69,41 @@ def spread(
     ids: Sequence[str],
     patients: np.ndarray | None,
     names: Sequence[str],
-    *,
-    resamples: int = 1000,
 ) -> Spread:
-    """Figures of one run and their bootstrap.
-
-    The resamples are drawn from the test images' own name: two runs on the same images are scored on the same resamples,
-    so what makes an image hard for both cancels out of their difference; other images give other resamples.
+    """Figures of one run, and how its test images move them.
 
     Args:
         probabilities: ``[N, K]``.
         targets: in the task's form.
         ids: ``N`` names of the images.
-        patients: ``[N]`` str; whole patients are resampled. ``""`` or None where unknown.
+        patients: ``[N]`` str; whole patients then count. ``""`` or None where unknown.
         names: which figures, by the names of metrics.json.
     """
-    probabilities = checked(task, probabilities, targets)
     groups = None if patients is None or not (np.asarray(patients) != "").any() else np.asarray(patients)
     known = None if groups is None else groups.tolist()
-    images = fingerprint(list(ids), task.describe(), np.asarray(targets).tolist(), known)
-    weights = resample_weights(len(targets), resamples, int(images[:12], 16), groups)
-    value = figures(task, probabilities, targets, np.ones((1, len(targets)))).overall
-    moved = figures(task, probabilities, targets, weights).overall
+    drawn = draw(len(targets), 0, 0, groups)
+    measured = measure(task, probabilities, targets, drawn)
     return Spread(
-        images=images,
-        units=len(targets) if groups is None else len(np.unique(group_indices(groups))),
-        values={name: float(value[name][0]) for name in names},
-        resampled={name: moved[name] for name in names},
+        images=fingerprint(list(ids), task.describe(), np.asarray(targets).tolist(), known),
+        units=drawn.units,
+        figures={name: measured.moved(name) for name in names},
     )
 
 
-def mean_of(spreads: Sequence[Spread], name: str, bounds: tuple[float, float] = (-1.0, 1.0)) -> Mean:
-    """One figure of one system, over its seeds. The interval is cut at ``bounds``."""
-    return _mean([s.values[name] for s in spreads], [s.resampled[name] for s in spreads], spreads, bounds)
+def mean_of(spreads: Sequence[Spread], name: str, ends: tuple[float, float] = (0.0, 1.0)) -> Mean:
+    """One figure of one system, over its seeds; ``ends`` are its smallest and largest value."""
+    return _mean([s.values[name] for s in spreads], joint_figure(_together(spreads, name), ends), ends)
 
 
-def difference_of(first: Mapping[int, Spread], second: Mapping[int, Spread], name: str) -> Mean | None:
+def difference_of(
+    first: Mapping[int, Spread], second: Mapping[int, Spread], name: str, ends: tuple[float, float] = (0.0, 1.0)
+) -> Mean | None:
     """``first`` minus ``second`` in one figure, paired by seed and test image; None without a seed in common.
 
     Args:
         first: seed to figures of the system.
         second: seed to figures of its control. A seed whose test images differ between the two is left out.
+        ends: smallest and largest value of the figure.
     """
     pairs = [
         (first[seed], second[seed])
@@ -114,7 +113,9 @@ def difference_of(first: Mapping[int, Spread], second: Mapping[int, Spread], nam
     if not pairs:
         return None
     values = [a.values[name] - b.values[name] for a, b in pairs]
-    return _mean(values, [a.resampled[name] - b.resampled[name] for a, b in pairs], [a for a, _ in pairs], (-2.0, 2.0))
+    width = ends[1] - ends[0]
+    moved = [_together([pair[side] for pair in pairs], name) for side in (0, 1)]
+    return _mean(values, joint_difference(moved[0], moved[1], width), (-width, width))
 
 
 def verdict(difference: Mean | None) -> Verdict:
@@ -200,11 +201,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _mean(
-    values: Sequence[float], resampled: Sequence[np.ndarray], spreads: Sequence[Spread], bounds: tuple[float, float]
-) -> Mean:
-    found = np.asarray(values, dtype=np.float64)
-    low, high = joint_interval(found, np.stack(resampled), min(s.units for s in spreads))
+def _together(spreads: Sequence[Spread], name: str) -> list[Moved]:
+    """The figure of every seed, moved by the images of all: seeds that were tested on other images move independently."""
+    sizes = {s.images: len(s.figures[name].moves) for s in spreads}
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
+    found = []
+    for s in spreads:
+        moves = np.zeros(sum(sizes.values()))
+        moves[starts[s.images] : starts[s.images] + sizes[s.images]] = s.figures[name].moves
+        found.append(replace(s.figures[name], moves=moves))
+    return found
+
+
+def _mean(values: Sequence[float], ends: tuple[float | None, float | None], bounds: tuple[float, float]) -> Mean:
+    found, (low, high) = np.asarray(values, dtype=np.float64), ends
     return Mean(
         value=float(found.mean()),
         sd=float(found.std(ddof=1)) if len(found) > 1 else None,

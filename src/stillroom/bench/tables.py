@@ -17,9 +17,9 @@ from stillroom.report.numbers import METRICS, fixed
 
 READING = (
     "Mean ± standard deviation over seeds, on the test split, and a 95 % interval that holds the luck of training "
-    "and the luck of the test images: its variance is that of the mean over seeds plus that of resampled test images "
-    "(whole patients where they are known), with Welch and Satterthwaite's degrees of freedom. With one seed it holds "
-    "the images' part alone.",
+    "and the luck of the test images: its variance is that of the mean over seeds plus what the test images "
+    "(whole patients where they are known) move it by, with Welch and Satterthwaite's degrees of freedom. With one seed it "
+    "holds the images' part alone.",
     "A difference is the system minus its control of the same data, student and seed, on the same test images, in the "
     "figure that picks the epoch. The control is the baseline, or the recipe that is named in brackets. A system beats its "
     "control where the whole interval lies above zero. The intervals are not adjusted for the number of comparisons: of "

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import UsageError
-from stillroom.evaluation.intervals import blocks, divide, group_indices, percentile, resample_weights, wilson
+from stillroom.evaluation.estimates import Estimate, ratio
+from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.metrics import checked
 from stillroom.task import Task
 
@@ -26,8 +27,6 @@ LEVEL = 0.95
 STATES = ("absent", "present")
 # Keeps the score of an impossible class finite: only the threshold of too few images is infinite.
 SMALLEST = 1e-300
-
-Figure = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -146,21 +145,18 @@ def coverage_report(
     targets: np.ndarray,
     *,
     patients: np.ndarray | None,
-    resamples: int,
-    seed: int,
 ) -> dict[str, Any]:
     """What the sets are worth on images that the rule has not seen, ready for JSON.
 
     Of a multi-label task every pair of image and label has a set of its own, and figures are over those pairs.
-    Intervals are 95 % bootstrap intervals over images or whole patients, Wilson's where every resample agrees on
-    a share. They are of this rule: that another validation set would have given another is not in them.
+    The 95 % intervals are those of shares of an effective number of images or patients
+    (:func:`~stillroom.evaluation.estimates.ratio`). They are of this rule: that another validation set would have given
+    another is not in them.
 
     Args:
         logits: ``[N, K]`` before any temperature.
         targets: in the task's form.
-        patients: ``[N]`` str; whole patients are then resampled. ``""`` where unknown.
-        resamples: bootstrap resamples; 0 gives neither intervals nor claims.
-        seed: of the resamples.
+        patients: ``[N]`` str; whole patients then count. ``""`` where unknown.
 
     Returns:
         ``wanted``, ``class_conditional`` and ``calibration_images``, of the rule. ``coverage`` (share of sets that
@@ -184,21 +180,20 @@ def coverage_report(
     asked = np.ones_like(sizes)
 
     groups = known_patients(patients)
-    units = np.arange(len(sets)) if groups is None else group_indices(groups)
-    weights = resample_weights(len(sets), resamples, seed, groups)
-    right = single & covered
-    numerators = np.stack([part.sum(axis=1) for part in (covered, single, right)], axis=1)
-    denominators = np.stack([part.sum(axis=1) for part in (asked, asked, single)], axis=1)
-    coverage, singletons, accuracy = ratio_figures(numerators, denominators, weights, units)
-    (mean_size,) = ratio_figures(sizes.sum(axis=1)[:, None], asked.sum(axis=1)[:, None], weights)
+    units = None if groups is None else group_indices(groups)
+    largest = float(sets.shape[-1])
+
+    def whole(above: np.ndarray, below: np.ndarray, ends: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+        return ratio(above.sum(axis=1), below.sum(axis=1), units, ends)
+
+    def by_class(above: np.ndarray, below: np.ndarray, ends: tuple[float, float] = (0.0, 1.0)) -> list[Estimate]:
+        return [ratio(*pair, units, ends) for pair in zip((above * below).T, below.T, strict=True)]
 
     members = labelled if task.exclusive else np.ones_like(labelled)
-    parts = {
-        "coverage": ratio_figures(covered * members, members, weights, units),
-        "size": ratio_figures(sizes * members, members, weights),
-    }
+    parts = {"coverage": by_class(covered, members), "size": by_class(sizes, members, (1.0, largest))}
     if not task.exclusive:
-        parts["coverage_present"] = ratio_figures(covered * labelled, labelled, weights, units)
+        parts["coverage_present"] = by_class(covered, labelled)
+    coverage = whole(covered, asked)
     per_class: dict[str, dict[str, Any]] = {
         name: {part: figures[k] for part, figures in parts.items()} | {"support": int(labelled[:, k].sum())}
         for k, name in enumerate(task.classes)
@@ -209,55 +204,27 @@ def coverage_report(
         "calibration_images": rule.images,
         "coverage": coverage,
         "per_class": per_class,
-        "mean_size": mean_size,
-        "singletons": singletons,
-        "accuracy_of_singletons": accuracy,
+        "mean_size": whole(sizes, asked, (1.0, largest)),
+        "singletons": whole(single, asked),
+        "accuracy_of_singletons": whole(single & covered, single),
         "statement": _statement(task, coverage, rule.coverage),
         "notes": [
             *_rule_notes(task, rule),
             *_class_notes(rule, per_class),
             *_size_notes(sizes),
-            *_promise_notes(task, rule, grouped=len(np.unique(units)) < len(units)),
+            *_promise_notes(task, rule, grouped=units is not None and len(np.unique(units)) < len(units)),
         ],
     }
 
 
-def ratio_figures(
-    numerators: np.ndarray, denominators: np.ndarray, weights: np.ndarray, units: np.ndarray | None = None
-) -> list[Figure]:
-    """Ratios of sums over images as ``{"value", "low", "high"}`` with 95 % bootstrap intervals; None if not defined.
-
-    Args:
-        numerators: ``[N, F]``, what each image adds above the line of each of ``F`` figures.
-        denominators: ``[N, F]``, and below it.
-        weights: ``[R, N]`` from :func:`~stillroom.evaluation.intervals.resample_weights`.
-        units: ``[N]`` number of each image's patient (or of the image). Where every resample agrees, Wilson's
-            interval stands instead, of a share of so many units. None for figures that are not shares.
-    """
-    above, below = numerators.astype(np.float64), denominators.astype(np.float64)
-    values = divide(above.sum(axis=0), below.sum(axis=0))
-    resampled = np.concatenate([divide(block @ above, block @ below) for block in blocks(weights)])
-    figures: list[Figure] = []
-    for f, value in enumerate(values):
-        low, high = (None, None) if np.isnan(value) else percentile(resampled[:, f], LEVEL)
-        if units is not None and low is not None and low == high:
-            count = len(np.unique(units[below[:, f] > 0]))
-            low, high = wilson(value * count, count, LEVEL)
-        figures.append({"value": None if np.isnan(value) else float(value), "low": low, "high": high})
-    return figures
-
-
-def share(chosen: np.ndarray, patients: np.ndarray | None, resamples: int, seed: int) -> Figure:
+def share(chosen: np.ndarray, patients: np.ndarray | None) -> Estimate:
     """The share of ``[N]`` bool images that are chosen, with its interval over images or whole patients."""
     groups = known_patients(patients)
-    units = np.arange(len(chosen)) if groups is None else group_indices(groups)
-    weights = resample_weights(len(chosen), resamples, seed, groups)
-    (figure,) = ratio_figures(chosen[:, None], np.ones((len(chosen), 1)), weights, units)
-    return figure
+    return ratio(chosen, np.ones(len(chosen)), None if groups is None else group_indices(groups))
 
 
 def known_patients(patients: np.ndarray | None) -> np.ndarray | None:
-    """``[N]`` str patients as they are, or None where not one is known: images are then resampled."""
+    """``[N]`` str patients as they are, or None where not one is known: images then count."""
     return patients if patients is not None and (np.asarray(patients) != "").any() else None
 
 
@@ -277,7 +244,7 @@ def _nonconformity(task: Task, probabilities: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(_states(task, probabilities), SMALLEST))
 
 
-def _statement(task: Task, coverage: Figure, wanted: float) -> str:
+def _statement(task: Task, coverage: Estimate, wanted: float) -> str:
     """One sentence for people; its rounding never contradicts the claim it makes."""
     value, low, high = coverage["value"], coverage["low"], coverage["high"]
     assert value is not None
@@ -342,8 +309,6 @@ def _size_notes(sizes: np.ndarray) -> list[str]:
     notes = []
     if not (sizes == 1).any():
         notes.append("No set has exactly one member: the accuracy of such sets is not defined.")
-    if (sizes == sizes[0, 0]).all():
-        notes.append("Every set has the same size, so the interval of the mean size has no width.")
     return notes
 
 

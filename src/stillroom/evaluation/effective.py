@@ -6,7 +6,8 @@ squares of what each patient moves the figure by. Where few errors are seen they
 are added: ``n = (p (1 - p) + w / m) / (V + w / (m u))``, where the figure rests on ``m`` images of ``u`` patients, and
 ``w = q^2 / (k + 1)`` fades with the effective number ``k`` of patients that move it (Kish's, of the squared moves). A
 figure without an error has ``n = u``, and so an AUC of exactly 1 has a lower end. To a mean over classes each class adds
-its own unseen errors, for one without errors may have few images. The interval is Clopper and Pearson's
+its own unseen errors, for one without errors may have few images. The log loss is a share of the largest loss that one of
+the images could have cost (:func:`worst_loss`). The interval is Clopper and Pearson's
 with a quarter of their caution taken away: their own is wide, and the mid-P interval, which takes half, falls to 92 %.
 
 **A difference** of two models gets ``+- q sqrt(V + s + w / u^2)``: ``s`` is the square of the largest move once more, and
@@ -33,11 +34,23 @@ FEWEST = 2.0
 """A figure that rests on fewer images or patients than this has no interval: one says nothing of how others differ."""
 
 
-def span(task: Task, name: str) -> tuple[float, float]:
-    """Smallest and largest value of a figure."""
+def span(task: Task, name: str, worst: float = 1.0) -> tuple[float, float]:
+    """Smallest and largest value of a figure; of the log loss the largest is ``worst``, see :func:`worst_loss`."""
+    if name == "nll":
+        return 0.0, worst
     if name == "brier" and task.kind in ("multiclass", "ordinal"):
         return 0.0, 2.0
     return (-1.0, 1.0) if name in ("mcc", "quadratic_kappa") else (0.0, 1.0)
+
+
+def worst_loss(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """The largest log loss that any of these images could have cost, whatever it shows: of ``[N, K]``.
+
+    Losses are rare and large where confident answers are wrong, and a sample may hold none. How large they would be, the
+    answers themselves say.
+    """
+    least = probabilities.argmin(axis=1) if task.exclusive else (probabilities < 0.5).astype(np.uint8)
+    return float(max(task.log_loss(probabilities, made).max() for made in (least, targets)))
 
 
 @dataclass(frozen=True)
@@ -209,27 +222,6 @@ def _lower(hits: np.ndarray, count: np.ndarray, tail: float) -> np.ndarray:
         rare = CAUTION * so_many + (1 - CAUTION) * more < tail
         low, high = np.where(rare, middle, low), np.where(rare, high, middle)
     return np.where(hits <= 1e-12 * count, 0.0, low)
-
-
-def mean_loss(value: float, moves: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of a mean of losses without an upper bound: Student's t on the scale of its logarithm, for they are skewed.
-
-    The largest move counts twice, as in a difference. Losses that are rare and huge and of which none was drawn are in no
-    interval.
-
-    Args:
-        value: the mean.
-        moves: ``[U]`` how far each image or patient moves it.
-    """
-    from scipy.special import stdtrit
-
-    if not np.isfinite(value) or len(moves) < FEWEST:
-        return np.nan, np.nan
-    if value <= 0:
-        return value, value
-    spread = sqrt(float((moves**2).sum() + (moves**2).max()))
-    factor = float(np.exp(stdtrit(len(moves) - 1, (1 + level) / 2) * spread / value))
-    return value / factor, value * factor
 
 
 def difference(first: Moved, second: Moved, width: float = 1.0) -> tuple[float | None, float | None, float | None]:

@@ -213,40 +213,6 @@ def pivot(value: float, resampled: np.ndarray, level: float = 0.95) -> tuple[flo
     return max(0.0, min(value, 2 * value - high)), min(1.0, max(value, 2 * value - low))
 
 
-def joint_interval(values: np.ndarray, resampled: np.ndarray, units: int) -> tuple[float | None, float | None]:
-    """95 % interval of a mean over trainings, for the luck of training and the luck of the test images together.
-
-    The mean's variance is the sum of two parts: ``s^2 / S``, with ``s`` the standard deviation over trainings, and the
-    variance of their mean when the test images (or patients) are drawn again. The interval is mean +- t times the root
-    of the sum, with Welch and Satterthwaite's degrees of freedom: ``S - 1`` where trainings dominate, ``units - 1`` where
-    images do. What trainings and images do together is counted in both parts, so the interval is rather too wide than
-    too narrow. With one training its luck is unknown and the interval holds the images' part alone.
-
-    Args:
-        values: ``[S]`` one figure (or paired difference) per training.
-        resampled: ``[S, R]`` the same on each resample of the test images.
-        units: number of images or patients resampled.
-
-    Returns:
-        ``(None, None)`` where it is not defined: a value is, or more than half of the resamples are, or nothing varies.
-    """
-    from scipy.stats import t
-
-    moved = resampled.mean(axis=0)
-    defined = moved[~np.isnan(moved)]
-    if np.isnan(values).any() or len(defined) < 2 or 2 * len(defined) < len(moved):
-        return None, None
-    trainings = len(values)
-    of_images = float(defined.var(ddof=1))
-    of_trainings = float(values.var(ddof=1)) / trainings if trainings > 1 else 0.0
-    total = of_images + of_trainings
-    if total < 1e-18:  # rounding alone
-        return None, None
-    parts = of_images**2 / max(units - 1, 1) + (of_trainings**2 / (trainings - 1) if trainings > 1 else 0.0)
-    half = float(t.ppf((1 + LEVEL) / 2, total**2 / parts)) * sqrt(total)
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
 def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share, ``successes`` of ``n`` independent trials; ends in [0, 1]."""
     from scipy.stats import norm

@@ -4,8 +4,8 @@ From one training a figure says how good these weights are, and nothing of how g
 ways of asking have their own arithmetic:
 
 - **repeats**: ``K`` trainings on one split, tested on the same images. The mean's variance is that over trainings,
-  divided by ``K``, and that of the mean when the test images (or patients) are drawn again
-  (:func:`~stillroom.evaluation.intervals.joint_interval`).
+  divided by ``K``, and what the test images (or patients) move the mean by
+  (:mod:`~stillroom.evaluation.joint`).
 - **folds**: ``K`` cuts, a training and test images for each. Training sets overlap, so the cuts' figures depend on each
   other and the variance over them, divided by ``K``, is too small. Nadeau and Bengio (Machine Learning 52, 2003) divide
   by less: ``(1 / K + n_test / n_train) s^2``, with Student's t of ``K - 1`` degrees of freedom.
@@ -24,9 +24,11 @@ import numpy as np
 
 from stillroom.errors import UsageError
 from stillroom.evaluation.comparison import doubt, judge, rarest
-from stillroom.evaluation.figures import Figures, figures
-from stillroom.evaluation.intervals import LEVEL, draw, joint_interval
-from stillroom.evaluation.metrics import checked
+from stillroom.evaluation.effective import Moved
+from stillroom.evaluation.figures import figures
+from stillroom.evaluation.intervals import LEVEL, draw
+from stillroom.evaluation.joint import joint_difference, joint_figure
+from stillroom.evaluation.metrics import measure
 from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.task import Task
 
@@ -57,15 +59,13 @@ class Training:
 
 @dataclass(frozen=True)
 class _Samples:
-    """A figure of every role in every training: ``values[role] [K]``, and of repeats ``moved[role] [K, R]`` on resamples."""
+    """A figure of every role in every training: ``values[role] [K]``, and of repeats how the images move each."""
 
     values: dict[str, np.ndarray]
-    moved: dict[str, np.ndarray]
+    moved: dict[str, list[Moved]]
 
 
-def luck(
-    task: Task, kind: Kind, trainings: Sequence[Training], *, margin: float, resamples: int, seed: int
-) -> dict[str, Any]:
+def luck(task: Task, kind: Kind, trainings: Sequence[Training], *, margin: float) -> dict[str, Any]:
     """Figures and comparisons over several trainings, with intervals for the luck of training and of the images.
 
     Args:
@@ -73,8 +73,6 @@ def luck(
         kind: ``repeats`` (the same test images every time) or ``folds`` (a cut of the data for each).
         trainings: two or more. Roles that some of them lack are left out.
         margin: non-inferiority margin, 0 or more, in units of the selection metric.
-        resamples: of the test images, for repeats.
-        seed: of the resamples.
 
     Returns:
         ``kind``; ``count`` (trainings); ``metric``; ``margin``; ``runs`` (per training the selection metric on test by
@@ -93,7 +91,7 @@ def luck(
         raise UsageError("The luck of training is measured on the student, and some training has none.")
     metric = task.selection_metric
     if kind == "repeats":
-        samples, units = _repeats(task, trainings, roles, (metric, "accuracy"), resamples, seed)
+        samples, units = _repeats(task, trainings, roles, (metric, "accuracy"))
         spare = 0.0
     else:
         samples, units = _folds(task, trainings, roles, (metric, "accuracy"))
@@ -104,16 +102,19 @@ def luck(
         """Of a role's figure, or of the difference of two roles."""
         found, low, high = samples[name], *_BOUNDS[name]
         values = found.values[first] - (0 if second is None else found.values[second])
-        if kind == "folds":
-            ends = corrected_interval(values, spare)
-        else:
-            ends = joint_interval(values, found.moved[first] - (0 if second is None else found.moved[second]), units)
+        bounds = (low, high) if second is None else (low - high, high - low)
+        if kind == "repeats":
+            own = found.moved[first]
+            joint = (
+                joint_figure(own, bounds) if second is None else joint_difference(own, found.moved[second], high - low)
+            )
+            return _figure(values, joint, bounds)
+        ends = corrected_interval(values, spare)
         if not np.isnan(values).any() and np.ptp(values) < 1e-12 and (ends[0] is None or ends[0] == ends[1]):
             # As of one training: shares and differences that never vary leave doubt, the area of a constant answer does not.
             share = name == "accuracy"
             hidden = doubt(units if share else min(units, least)) if share or second is not None else 0.0
             ends = values.mean() - hidden, values.mean() + hidden
-        bounds = (low, high) if second is None else (low - high, high - low)
         return _figure(values, ends, bounds)
 
     comparison = {}
@@ -158,28 +159,26 @@ def corrected_interval(values: np.ndarray, spare: float) -> tuple[float | None, 
 
 
 def _repeats(
-    task: Task, trainings: Sequence[Training], roles: list[str], names: tuple[str, ...], resamples: int, seed: int
+    task: Task, trainings: Sequence[Training], roles: list[str], names: tuple[str, ...]
 ) -> tuple[dict[str, _Samples], int]:
     first = trainings[0]
     if any(not np.array_equal(one.ids, first.ids) for one in trainings):
         raise UsageError("Repeated trainings must be tested on the same images: these are not.")
-    drawn = draw(len(first.ids), resamples, seed, first.patients)
-    ones = np.ones((1, len(first.ids)))
-    measured: dict[str, list[tuple[Figures, Figures]]] = {}
+    drawn = draw(len(first.ids), 0, 0, first.patients)
+    moved: dict[str, list[dict[str, Moved]]] = {}
     for role in roles:
-        found = measured[role] = []
+        found = moved[role] = []
         for one in trainings:
             # What is shared by all trainings, such as the teacher, is measured once.
             if found and np.array_equal(one.probabilities[role], first.probabilities[role]):
                 found.append(found[0])
                 continue
-            probabilities = checked(task, one.probabilities[role], first.targets)
-            value, moved = (figures(task, probabilities, first.targets, weights) for weights in (ones, drawn.weights))
-            found.append((value, moved))
+            measured = measure(task, one.probabilities[role], first.targets, drawn)
+            found.append({name: measured.moved(name) for name in names})
     return {
         name: _Samples(
-            {role: np.array([value.overall[name][0] for value, _ in found]) for role, found in measured.items()},
-            {role: np.stack([moved.overall[name] for _, moved in found]) for role, found in measured.items()},
+            {role: np.array([one[name].value for one in found]) for role, found in moved.items()},
+            {role: [one[name] for one in found] for role, found in moved.items()},
         )
         for name in names
     }, drawn.units

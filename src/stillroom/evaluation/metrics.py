@@ -17,13 +17,13 @@ from stillroom.evaluation.effective import (
     FEWEST,
     Basis,
     Moved,
-    mean_loss,
     seen,
     shares,
     span,
     unseen,
     unseen_in_mean,
     variance,
+    worst_loss,
 )
 from stillroom.evaluation.figures import (
     CLASS_FIGURES,
@@ -67,6 +67,7 @@ class Measured:
         averaged: over which classes the means are.
         images: on how many images each figure rests.
         units: the same in patients where they are known.
+        worst: the largest log loss that one of the images could have cost.
     """
 
     task: Task
@@ -79,6 +80,7 @@ class Measured:
     averaged: Averaged
     images: Basis
     units: Basis
+    worst: float
 
     def moved(self, name: str) -> Moved:
         """An overall figure with all that its interval is made of."""
@@ -118,6 +120,7 @@ def measure(task: Task, probabilities: np.ndarray, targets: np.ndarray, drawn: R
         Averaged.of(task, tally.truth),
         images,
         images if drawn.members is None else Basis.of(tally, drawn.members),
+        worst_loss(task, probabilities, targets),
     )
 
 
@@ -137,8 +140,9 @@ def score(
     (multi-label: the mean over labels).
 
     Intervals are those of shares of an effective number of images (:mod:`stillroom.evaluation.effective`), of patients
-    where they are known; Student's t on the scale of the logarithm for the log loss; inversion of a test for the calibration
-    error (:func:`~stillroom.evaluation.calibration_error.calibration_error`), and none for the usual one over bins (``ece``).
+    where they are known (of the log loss, of the largest that one of the images could have cost); inversion of a test for the
+    calibration error (:func:`~stillroom.evaluation.calibration_error.calibration_error`), and none for the usual one over
+    bins (``ece``).
 
     Args:
         probabilities: ``[N, K]`` in [0, 1].
@@ -181,8 +185,7 @@ def score_of(
     result["images"] = len(probabilities)
     result["patients"] = None if groups is None else drawn.units
     result["interval"] = {
-        "method": "share of an effective number of images, exact less a quarter (log loss: t of its logarithm; "
-        "calibration error: inverted test)",
+        "method": "share of an effective number of images, exact less a quarter; calibration error: inverted test",
         "level": level,
         "unit": "image" if groups is None else "patient",
     }
@@ -224,16 +227,21 @@ def checked(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> np.nd
 
 def interval_ends(measured: Measured, level: float = LEVEL) -> Figures:
     """Ends of every figure but the calibration error: overall ``[2]``, per class ``[K, 2]``; NaN for none."""
-    overall = [name for name in measured.moves if name != "nll"]
+    overall = list(measured.moves)
     classes = len(measured.task.classes)
 
     def row(part: Figures | Basis) -> np.ndarray:
         of_classes = [np.ravel(part.per_class[name]) for name in CLASS_FIGURES]
         return np.concatenate([*(np.ravel(part.overall[name]) for name in overall), *of_classes])
 
-    bounds = [span(measured.task, name) for name in overall] + [(0.0, 1.0)] * (len(CLASS_FIGURES) * classes)
+    bounds = [span(measured.task, name, measured.worst) for name in overall] + [(0.0, 1.0)] * (
+        len(CLASS_FIGURES) * classes
+    )
     start, end = np.array(bounds).T
     moved_by, images, units = row(measured.moved_by), row(measured.images), row(measured.units)
+    # Losses that are all alike are moved by nothing, and yet the next may be another.
+    losses = [overall.index(name) for name in ("brier", "nll")]
+    moved_by[losses] = np.maximum(moved_by[losses], 1e-9)
     added = unseen(moved_by, images, units, level)
     of_class = [of[len(overall) :].reshape(len(CLASS_FIGURES), classes) for of in added]
     for place, name in enumerate(overall):
@@ -255,11 +263,7 @@ def interval_ends(measured: Measured, level: float = LEVEL) -> Figures:
     value = row(measured.value)
     ends = np.stack([np.minimum(ends[:, 0], value), np.maximum(ends[:, 1], value)], axis=1)
     per_class = ends[len(overall) :].reshape(len(CLASS_FIGURES), classes, 2)
-    loss = mean_loss(float(measured.value.overall["nll"][0]), measured.moves["nll"], level)
-    return Figures(
-        dict(zip(overall, ends, strict=False)) | {"nll": np.array(loss)},
-        dict(zip(CLASS_FIGURES, per_class, strict=True)),
-    )
+    return Figures(dict(zip(overall, ends, strict=False)), dict(zip(CLASS_FIGURES, per_class, strict=True)))
 
 
 def _figure(value: float, ends: Any) -> dict[str, float | None]:

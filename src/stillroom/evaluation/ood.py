@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
-from stillroom.evaluation.conformal import LEVEL, Figure, conformal_quantile, in_percent, known_patients, share
-from stillroom.evaluation.intervals import Ranking, blocks, group_indices, percentile, resample_weights, wilson
+from stillroom.evaluation.conformal import conformal_quantile, in_percent, known_patients, share
+from stillroom.evaluation.estimates import Estimate, number_of, share_ends
+from stillroom.evaluation.intervals import Ranking, group_indices
 from stillroom.task import Task
 
 MOST_DIRECTIONS = 64
@@ -223,44 +224,38 @@ def auroc(
     inside: np.ndarray,
     outside: np.ndarray,
     *,
-    resamples: int,
-    seed: int,
     groups: np.ndarray | None = None,
     outside_groups: np.ndarray | None = None,
-) -> Figure:
+) -> Estimate:
     """The chance that a foreign image scores higher than one of the right kind, ties counting half.
 
-    The 95 % interval is a bootstrap interval that resamples both sides, each to its own number. Where every
-    resample agrees (full separation, say), it is widened by Wilson's bound for an event never seen on the
-    smaller side.
+    The 95 % interval is that of an AUC (:mod:`~stillroom.evaluation.effective`).
 
     Args:
         inside: ``[n]`` scores of images of the right kind.
         outside: ``[m]`` scores of foreign ones.
-        resamples: 0 gives no interval.
-        seed: of the resamples.
-        groups: ``[n]`` str patients of the inside images; whole patients are then resampled.
+        groups: ``[n]`` str patients of the inside images; whole patients then count.
         outside_groups: ``[m]`` likewise of the foreign ones. That both sides may be the same patients is not used.
 
     Raises:
         UsageError: no image on one side.
         RunError: a score that is not a number.
     """
-    inside, outside = _finite(inside, "scores"), _finite(outside, "scores")
-    drawn = [
-        resample_weights(len(inside), resamples, seed, groups),
-        resample_weights(len(outside), resamples, seed + 1, outside_groups),
+    scores = [_finite(inside, "scores"), _finite(outside, "scores")]
+    if not len(inside) or not len(outside):
+        raise UsageError("There is no image to evaluate: the split is empty.")
+    members = [
+        np.arange(len(side)) if of is None else group_indices(of)
+        for side, of in zip(scores, (groups, outside_groups), strict=True)
     ]
-    ranking = Ranking.of(np.concatenate([inside, outside]), np.repeat([0, 1], [len(inside), len(outside)]))
-    value = float(ranking.auc_and_ap(np.ones((1, len(inside) + len(outside))))[0][0])
-    spread = [ranking.auc_and_ap(block)[0] for block in blocks(np.concatenate(drawn, axis=1))]
-    low, high = percentile(np.concatenate(spread), LEVEL)
-    if low is not None and high is not None and low == high:
-        sides = ((inside, groups), (outside, outside_groups))
-        units = min(len(side) if of is None else len(np.unique(group_indices(of))) for side, of in sides)
-        doubt = 1 - wilson(units, units, LEVEL)[0]
-        low, high = max(0.0, low - doubt), min(1.0, high + doubt)
-    return {"value": value, "low": low, "high": high}
+    images, units = [len(side) for side in scores], [len(np.unique(side)) for side in members]
+    ranking = Ranking.of(np.concatenate(scores), np.repeat([0, 1], images))
+    value = float(ranking.auc_and_ap(np.ones((1, sum(images))))[0][0])
+    moves = ranking.derivatives()[0]
+    by_unit = np.bincount(np.concatenate([members[0], members[1] + len(inside)]), weights=moves)
+    rests_on = [2 * first * second / (first + second) for first, second in (images, units)]
+    low, high = share_ends(value, by_unit, moves, *rests_on) if min(units) > 1 else (np.nan, np.nan)
+    return {"value": value, "low": number_of(low), "high": number_of(high)}
 
 
 def refusal_report(
@@ -269,27 +264,23 @@ def refusal_report(
     distance: np.ndarray,
     *,
     patients: np.ndarray | None,
-    resamples: int,
-    seed: int,
 ) -> dict[str, Any]:
     """How many images of the right kind (the test split) the rule refuses, ready for JSON.
 
     Args:
         energy: ``[N]`` of the test images.
         distance: ``[N]`` of the same images.
-        patients: ``[N]`` str; whole patients are then resampled. ``""`` where unknown.
-        resamples: bootstrap resamples; 0 gives neither intervals nor claims.
-        seed: of the resamples.
+        patients: ``[N]`` str; whole patients then count. ``""`` where unknown.
 
     Returns:
-        ``refused`` (``{"value", "low", "high"}``; 95 % bootstrap interval, Wilson's where every resample agrees),
+        ``refused`` (``{"value", "low", "high"}``; 95 % interval of a share of an effective number of images),
         ``wanted``, ``threshold`` (None where there is none), ``validation_images``, ``statement`` and ``notes``.
 
     Raises:
         UsageError: no images, or different numbers of them.
         RunError: a score that is not a number.
     """
-    refused = share(rule.foreign(energy, distance), patients, resamples, seed)
+    refused = share(rule.foreign(energy, distance), patients)
     notes = []
     if not isfinite(rule.threshold):
         enough = ceil(round(1 / rule.refusals - 1, 9))
@@ -314,8 +305,6 @@ def foreign_report(
     name: str,
     *,
     patients: np.ndarray | None,
-    resamples: int,
-    seed: int,
     outside_patients: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """How well one set of foreign images is told from the test images, ready for JSON. Other foreign images may
@@ -326,8 +315,6 @@ def foreign_report(
         outside: the same of the foreign images, ``([M], [M])``.
         name: of the foreign set.
         patients: ``[N]`` str, of the test images. ``""`` where unknown.
-        resamples: bootstrap resamples; 0 gives no intervals.
-        seed: of the resamples.
         outside_patients: ``[M]`` str, of the foreign images; without, they are taken as independent of each other.
 
     Returns:
@@ -344,16 +331,15 @@ def foreign_report(
         "auroc_distance": (inside[1], outside[1]),
     }
     groups, outside_groups = known_patients(patients), known_patients(outside_patients)
-    drawn: dict[str, Any] = {"resamples": resamples, "seed": seed, "groups": groups, "outside_groups": outside_groups}
     return {
         "name": name,
         "images": len(outside[0]),
-        **{key: auroc(*pair, **drawn) for key, pair in sides.items()},
-        "refused": share(rule.foreign(*outside), outside_patients, resamples, seed),
+        **{key: auroc(*pair, groups=groups, outside_groups=outside_groups) for key, pair in sides.items()},
+        "refused": share(rule.foreign(*outside), outside_patients),
     }
 
 
-def _statement(refused: Figure, rule: ForeignRule) -> str:
+def _statement(refused: Estimate, rule: ForeignRule) -> str:
     """One sentence for people; its rounding never contradicts the claim it makes."""
     value, low, high = refused["value"], refused["low"], refused["high"]
     assert value is not None

@@ -34,7 +34,7 @@ from stillroom.explanation.judging import (
     varied,
 )
 from stillroom.explanation.lesions import mask_energy, mask_share, pointing
-from stillroom.explanation.means import count_units, mean_with_interval
+from stillroom.explanation.means import CORRELATION, SHARE, count_units, mean_with_interval
 from stillroom.progress import progress
 
 _FAST_IMAGES = 16  # fast maps beside exact ones that are drawn anyway
@@ -63,7 +63,6 @@ def gather(
     probability: Callable[[str], Probability],
     methods: Mapping[str, Method],
     layers: Mapping[str, str | None],
-    resamples: int,
     seed: int,
     show_progress: bool,
     judged: Container[str] | None = None,
@@ -80,7 +79,6 @@ def gather(
         probability: role to the function that gives that network's probabilities.
         methods: role to the kind of heat map.
         layers: role to the layer, None for the network's last feature map.
-        resamples: of the bootstrap; 0 gives no intervals but those that the verdict rests on.
         seed: of everything random.
         show_progress: on standard error.
         judged: the roles whose maps' faithfulness is measured; the others' are drawn and compared only. Default: all.
@@ -114,12 +112,12 @@ def gather(
     count, patients = len(explained.images), explained.patients
     units, side = count_units(patients, np.ones(count, dtype=bool)), max(explained.images.shape[-2:])
     unit = "image" if patients is None else "patient"
-    mean = partial(mean_with_interval, patients=patients, resamples=resamples, seed=seed)
+    mean = partial(mean_with_interval, patients=patients)
     trivial = trivial_maps(explained.images, seed=seed)
     found = np.arange(count) if explained.positive is None else np.flatnonzero(explained.positive)
     ground = found if len(found) else np.arange(count)
     aims = explained.part(ground)
-    ground_mean = partial(mean_with_interval, patients=aims.patients, resamples=resamples, seed=seed)
+    ground_mean = partial(mean_with_interval, patients=aims.patients)
     chosen = spread_evenly(len(ground), sanity_images(len(ground)))
 
     maps: dict[str, Tensor] = {}
@@ -141,7 +139,7 @@ def gather(
                 others = draw(network, images, classes, method=other, advance=advance)
                 pearson = np.full(count, np.nan)
                 pearson[compared] = as_numpy(agreement(maps[role][compared], others))["pearson"]
-                fast[role] = {"pearson": mean(pearson), "images": len(compared)}
+                fast[role] = {"pearson": mean(pearson, ends=CORRELATION), "images": len(compared)}
             stack = torch.stack([maps[role], *trivial.values()])[:, ground]
             sanity = check_against_random(network, aims, stack[0], draw=partial(draw, advance=advance), seed=seed)
             with evaluating(network):
@@ -159,9 +157,8 @@ def gather(
         "images": count,
         "patients": None if patients is None else units,
         "interval": {
-            "method": "percentile bootstrap (shares on which all resamples agree: Wilson); t where the verdict rests on it",
+            "method": "Student's t; of what lies between two ends t of its log odds, of hits and misses that of a share",
             "level": 0.95,
-            "resamples": resamples,
             "unit": unit,
         },
         "method": {role: methods[role] for role in networks},
@@ -227,14 +224,17 @@ def _lesions(
         heat = found.cpu()[torch.from_numpy(drawn)]
         energies[name] = spread(mask_energy(heat, masks))
         hits = spread(pointing(heat, masks))
-        figures[name] = {"energy": mean(energies[name]), "pointing": mean(hits, share=True)}
-    return energies, figures | {"share": mean(spread(mask_share(masks))), "images": int(drawn.sum())}
+        figures[name] = {"energy": mean(energies[name], ends=SHARE), "pointing": mean(hits, ends=SHARE)}
+    return energies, figures | {"share": mean(spread(mask_share(masks)), ends=SHARE), "images": int(drawn.sum())}
 
 
 def _agreement(values: Mapping[str, np.ndarray], right: np.ndarray, mean: Mean) -> dict[str, Any]:
     parts = {"all": np.ones(len(right), dtype=bool), "right": right, "wrong": ~right}
     found: dict[str, Any] = {
-        part: {name: mean(np.where(inside, value, np.nan)) for name, value in values.items()}
+        part: {
+            name: mean(np.where(inside, value, np.nan), ends=SHARE if name == "iou" else CORRELATION)
+            for name, value in values.items()
+        }
         for part, inside in parts.items()
     }
     return found | {"images": {part: int(inside.sum()) for part, inside in parts.items()}}

@@ -24,7 +24,7 @@ from stillroom.explanation.faithfulness import (
     randomised,
     road,
 )
-from stillroom.explanation.means import count_units, mean_with_t_interval
+from stillroom.explanation.means import CORRELATION, SHARE, count_units, mean_with_t_interval
 from stillroom.progress import Advance
 
 _SANITY_IMAGES = 16
@@ -150,19 +150,19 @@ def judged_by(
     result: dict[str, Any] = {}
     for baseline in BASELINES:
         areas = zip(("deletion", "insertion"), measured[baseline].areas, strict=True)
-        result |= {f"{name}_{baseline}": mean(area[0]) for name, area in as_numpy(dict(areas)).items()}
+        result |= {f"{name}_{baseline}": mean(area[0], ends=SHARE) for name, area in as_numpy(dict(areas)).items()}
         result[f"gap_{baseline}"] = mean(gaps[baseline][0])
     result["gap"] = mean_with_t_interval(gap[0], patients)
     result["reach"] = mean(reach)
-    result["drop"] = mean(measured["drop"][0])
-    result["increase"] = mean(measured["increase"][0], share=True)
+    result["drop"] = mean(measured["drop"][0], ends=SHARE)
+    result["increase"] = mean(measured["increase"][0], ends=SHARE)
     if "road" in measured:
         result["road"] = mean(measured["road"])
     result["controls"] = {
         name: {
             "gap": mean(gap[place]),
-            "drop": mean(measured["drop"][place]),
-            "increase": mean(measured["increase"][place], share=True),
+            "drop": mean(measured["drop"][place], ends=SHARE),
+            "increase": mean(measured["increase"][place], ends=SHARE),
         }
         for place, name in enumerate(TRIVIAL, start=1)
     }
@@ -171,7 +171,7 @@ def judged_by(
     }
     result["sanity"] = {
         "pearson": mean_with_t_interval(sanity["pearson"], patients),
-        "ssim": mean(sanity["ssim"]),
+        "ssim": mean(sanity["ssim"], ends=CORRELATION),
     }
     few = np.isfinite(sanity["pearson"]).sum() < FEWEST_CHECKED
     correlation = None if few else result["sanity"]["pearson"]

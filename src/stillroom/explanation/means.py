@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 
-from stillroom.evaluation.intervals import divide, group_indices, percentile, resample_weights, wilson
+from stillroom.evaluation.estimates import Estimate, ratio
+from stillroom.evaluation.intervals import group_indices
+
+SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
+"""Between which ends a figure of one image lies."""
 
 
 def mean_with_interval(
-    values: np.ndarray, patients: np.ndarray | None, resamples: int, seed: int, *, share: bool = False
-) -> dict[str, float | None]:
-    """``{"value", "low", "high"}``: the mean and its 95 % bootstrap interval, over images or whole patients.
+    values: np.ndarray, patients: np.ndarray | None, ends: tuple[float, float] | None = None
+) -> Estimate:
+    """The mean over images and its 95 % interval, over images or whole patients.
 
     Args:
-        values: ``[n]``; NaN where an image has none and is left out. The same resamples serve whatever is left out, so that
-            the interval of a difference is a paired one.
+        values: ``[n]``; NaN where an image has none and is left out.
         patients: ``[n]`` str, ``""`` where unknown, or None.
-        resamples: 0 gives no interval.
-        seed: of the resamples.
-        share: the values are shares in [0, 1]. Where every resample agrees, the interval is then Wilson's.
+        ends: smallest and largest value, where the values have them. Of values that are all at an end, hit or miss, the
+            interval is that of a share (:func:`~stillroom.evaluation.estimates.ratio`); otherwise Student's t on the scale
+            of the log odds, with the largest move counted twice: such values are skewed. Without ends it is Student's t.
 
     Returns:
         None for what is not defined: everything without values, the interval with those of one image or patient only.
     """
+    from scipy.special import expit, logit, stdtrit
+
     defined = ~np.isnan(values)
-    if not defined.any():
-        return {"value": None, "low": None, "high": None}
-    value, units = float(values[defined].mean()), count_units(patients, defined)
-    low, high = None, None
-    if units > 1:
-        weights = resample_weights(len(values), resamples, seed, patients)
-        low, high = percentile(divide(weights @ np.where(defined, values, 0.0), weights @ defined.astype(np.float64)))
-    if share and low is not None and low == high:
-        low, high = wilson(value * units, units)
-    return {"value": value, "low": low, "high": high}
+    found = mean_with_t_interval(values, patients)
+    if ends is None or found["low"] is None or found["value"] is None:
+        return found
+    (start, end), kept = ends, values[defined]
+    members = None if patients is None else group_indices(patients[defined])
+    if np.isin(kept, ends).all():
+        return ratio(kept, np.ones(len(kept)), members, ends)
+    share = min(max((found["value"] - start) / (end - start), 1e-9), 1 - 1e-9)
+    moves = (kept - found["value"]) / (end - start) / len(kept)
+    moves = moves if members is None else np.bincount(members, weights=moves)
+    spread = sqrt(float((moves**2).sum() + (moves**2).max())) / (share * (1 - share))
+    half = float(stdtrit(len(moves) - 1, 0.975)) * spread
+    low, high = (start + (end - start) * float(expit(logit(share) + by)) for by in (-half, half))
+    return {"value": found["value"], "low": min(low, found["value"]), "high": max(high, found["value"])}
 
 
-def mean_with_t_interval(values: np.ndarray, patients: np.ndarray | None) -> dict[str, float | None]:
-    """Like :func:`mean_with_interval`, with a 95 % t-interval over images or whole patients: of few the bootstrap's is too
-    narrow.
+def mean_with_t_interval(values: np.ndarray, patients: np.ndarray | None) -> Estimate:
+    """The mean over images and its 95 % t-interval, over images or whole patients.
 
     Args:
         values: ``[n]``; NaN where an image has none and is left out.

@@ -18,8 +18,8 @@ LOOK_S = 0.1
 """Seconds of a look besides asking: checkpoint and log."""
 STATISTICS = 1024
 """Images over which batch norm is estimated anew."""
-EVALUATE_S, SCORE_S, RESAMPLE_S = 1.0, 6e-7, 1.2e-8
-"""Seconds of evaluation, of scoring for each network, test image and class, and for each network, test image and resample."""
+EVALUATE_S, SCORE_S = 1.0, 6e-7
+"""Seconds of evaluation, and of scoring for each network, test image and class."""
 ROLES = 5
 """Networks and rivals that are scored."""
 EXPLAIN_PASSES = 700
@@ -132,7 +132,7 @@ def afterwards_s(
     wanted, ask = settings.evaluation, times.forward(*student)
     ask_teacher = sum(times.forward(name, side) for name, side in teaching.asked) if teaching else 0.0
     networks = 1 + (settings.recipe.has_control and wanted.control)
-    scored = ROLES * facts.test * (SCORE_S * max(2, len(facts.classes)) + RESAMPLE_S * wanted.resamples)
+    scored = ROLES * facts.test * SCORE_S * max(2, len(facts.classes))
     asked = [ask, ask]  # the student, and the file that is made of it
     asked += [times.forward(name, side) for name, side in (teaching.asked if teaching else ())]
     seconds = {

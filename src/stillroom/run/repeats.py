@@ -153,8 +153,7 @@ def luck_of(bench: Workbench, trainings: Sequence[Training]) -> dict[str, Any]:
 
     wanted = bench.settings.evaluation
     kind: Kind = "folds" if wanted.folds > 1 else "repeats"
-    drawn: dict[str, Any] = {"resamples": wanted.resamples, "seed": bench.settings.seed}
-    return luck(bench.task, kind, trainings, margin=wanted.margin, **drawn)
+    return luck(bench.task, kind, trainings, margin=wanted.margin)
 
 
 def _calibrated(bench: Workbench, logits: dict[str, np.ndarray]) -> Probabilities:

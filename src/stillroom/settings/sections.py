@@ -341,8 +341,7 @@ class EvaluationSettings:
             weights, or `ensemble`, in answers.
         max_mb: largest size in MB of float32 parameters that `--keep best` may hand over.
         margin: non-inferiority margin on the selection metric: how much worse the student may be.
-        resamples: bootstrap resamples, where intervals need them: calibration error, sets of classes, refusals, heat maps,
-            corruptions, repeats. Other figures and comparisons need none.
+        resamples: bootstrap resamples for the figures on corrupted images. No other interval needs any.
         latency: time the networks on this machine.
         coverage: how often the set of classes that the model names should hold the true one (split-conformal prediction).
         class_conditional: keep that promise for each class apart, not for all images together. With several labels per

@@ -176,7 +176,6 @@ def make(
         probability=probability,
         methods=methods,
         layers=layers,
-        resamples=wanted.resamples,
         seed=bench.settings.seed,
         show_progress=bench.show_progress,
         judged=effort.judged,

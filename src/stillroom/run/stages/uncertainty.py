@@ -109,12 +109,11 @@ def measure(bench: Workbench, student: Exported, logits: np.ndarray) -> Uncertai
         student: of which the bundle is made.
         logits: ``[N, K]`` the student's, of every row.
     """
-    task, table, wanted = bench.task, bench.dataset.table, bench.settings.evaluation
+    task, table, _wanted = bench.task, bench.dataset.table, bench.settings.evaluation
     test = table.indices("test")
     patients = None if table.patients is None else table.patients[test]
-    drawn: dict[str, Any] = {"resamples": wanted.resamples, "seed": bench.settings.seed}
     rules = fit_rules(bench, student, logits)
-    covered = coverage_report(task, rules.conformal, logits[test], table.targets[test], patients=patients, **drawn)
+    covered = coverage_report(task, rules.conformal, logits[test], table.targets[test], patients=patients)
     figures: dict[str, Any] = {"conformal": covered | {"rule": rules.conformal.to_dict()}}
     if rules.density is None or rules.foreign is None:
         figures["ood"] = {"rule": None, "statement": f"Foreign images are not refused: {rules.reason}"}
@@ -124,7 +123,7 @@ def measure(bench: Workbench, student: Exported, logits: np.ndarray) -> Uncertai
     inside = energy(task, logits[test]), rules.density.distances(_pooled(bench, student, test))
     known = np.array([]) if patients is None else patients
     write_arrays(bench.run.path / FOREIGN_SCORES, {"energy": inside[0], "distance": inside[1], "patients": known})
-    report = refusal_report(rules.foreign, *inside, patients=patients, **drawn)
+    report = refusal_report(rules.foreign, *inside, patients=patients)
     chosen = np.sort(np.random.default_rng(0).permutation(test)[:_FOREIGN_IMAGES])
     images = bench.seen_by(student).images.batch(chosen)
     made_up = []
@@ -132,9 +131,7 @@ def measure(bench: Workbench, student: Exported, logits: np.ndarray) -> Uncertai
         said, features = _asked(student, changed)
         outside = (energy(task, said), rules.density.distances(features))
         theirs = None if table.patients is None else table.patients[chosen]
-        made_up.append(
-            foreign_report(rules.foreign, inside, outside, name, patients=patients, outside_patients=theirs, **drawn)
-        )
+        made_up.append(foreign_report(rules.foreign, inside, outside, name, patients=patients, outside_patients=theirs))
     figures["ood"] = report | {"rule": rules.foreign.to_dict(), "made_up": made_up, "against": []}
     return Uncertainty(rules, figures)
 
