@@ -1,7 +1,7 @@
 """How often the intervals of figures and of paired differences hold the truth, and how often non-inferiority is claimed
 in error, where the truth is known: answers are drawn from distributions, the truth is measured on 200,000 images of each.
 
-    python proofs/intervals.py [--studies 500] [--seed 0] [--before 200]
+    python proofs/intervals.py [--studies 500] [--seed 0] [--before 200] [--only NAME ...]
 
 Every case is a kind of answers, so many images, a share of positives and a true AUC; the first of two networks has that
 AUC less .02, which is also the margin, so that every claim of non-inferiority is an error (2.5 % are meant). Graded
@@ -217,11 +217,17 @@ def main() -> None:
     flags = parser(__doc__, name="intervals", count=len(CASES))
     flags.add_argument("--studies", type=int, default=500)
     flags.add_argument("--before", type=int, default=0, help="resamples of the percentile bootstrap; default none")
+    flags.add_argument("--only", nargs="+", metavar="NAME", help="of these kinds; default all")
     given = flags.parse_args()
+    cases = [case for case in CASES if not given.only or case.name in given.only]
+    if given.only and len(cases) < len(given.only):
+        flags.error(f"some of these kinds are none of {', '.join(case.name for case in CASES)}")
+    given.count = min(given.count, len(cases))
     given.out /= f"{given.studies}-studies{f'-{given.before}-resamples' if given.before else ''}"
+    given.out /= "-".join(str(CASES.index(case)) for case in cases) if given.only else ""
 
     def case(_rng: np.random.Generator, number: int) -> dict:
-        return study(CASES[number], given.studies, given.seed, given.before)
+        return study(cases[number], given.studies, given.seed, given.before)
 
     found = list(carry_out(given, case))
     # Of so many studies a true 93 % or 2.5 % is missed by chance: three standard errors are allowed.
