@@ -397,7 +397,7 @@ def _run_folder() -> Iterator[str]:
         "task": "`kind`, `classes` and what else describes the task: what the outputs mean",
     }
     keys = ("format", "sha256", "version", "task", "decision_rule", "name", "size", "channels", "white", "fit")
-    keys += ("temperature", "synthetic", "layer", "hidden", "explanation", "conformal", "foreign", "details")
+    keys += ("temperature", "synthetic", "layer", "hidden", "explanation", "conformal", "foreign", "window", "details")
     yield _table(("Property", "Meaning"), [(f"`stillroom.{key}`", texts[key]) for key in keys])
     yield (
         "**`conformal`.** A class is in an image's set where minus the logarithm of its probability, of the logits as they "

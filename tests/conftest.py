@@ -19,8 +19,9 @@ gc.set_threshold(50_000, 20, 50)  # an export makes millions of objects: looking
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory):
-    """Stores and banks of the tests never touch the user's cache."""
+    """Stores and banks of the tests never touch the user's cache, nor the secret by which patients are told apart."""
     os.environ["STILLROOM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["STILLROOM_SECRET"] = str(tmp_path_factory.mktemp("secret") / "patients.key")
 
 
 def _folder(variable: str, part: str) -> Path:

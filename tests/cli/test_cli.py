@@ -328,7 +328,7 @@ def test_predict_names_what_it_cannot_read_and_answers_the_rest(stillroom, finis
 
 
 def test_predict_says_what_it_passes_over(stillroom, finished, picture_folder, tmp_path):
-    for name in ("000.png", "000_mask.png", "deep/@eaDir/000.png", "001.dcm", "pipe.png"):
+    for name in ("000.png", "000_mask.png", "deep/@eaDir/000.png", "001.mha", "pipe.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if name == "pipe.png":
             os.mkfifo(tmp_path / name)
@@ -337,7 +337,7 @@ def test_predict_says_what_it_passes_over(stillroom, finished, picture_folder, t
     answer = stillroom("predict", finished, tmp_path, "--json")
     assert [Path(found["path"]).name for found in json.loads(answer.out)] == ["000.png", "pipe.png"]
     assert f"Masks of images in {tmp_path} are left out: 1." in answer.err
-    assert "are not read: .dcm." in answer.err
+    assert "are not read: .mha." in answer.err
     assert "it is a named pipe, not a file" in answer.err
 
 

@@ -41,10 +41,10 @@ def test_masks_in_doubt_are_named(tmp_path):
 def test_what_may_be_an_image_and_is_not_read_is_told(folder):
     for name in ("a_mask.png", "sub/masks/b.png"):
         (folder / name).unlink()
-    for name in ("d.dcm", "e.dcm", "f", "notes.txt"):
+    for name in ("d.mha", "e.mha", "f", "notes.txt"):
         (folder / name).touch()
     assert list_pictures(folder)[1] == [
-        f"Some files in {folder} are passed over, for such are not read: .dcm, without an ending."
+        f"Some files in {folder} are passed over, for such are not read: .mha, without an ending."
     ]
 
 

@@ -299,6 +299,7 @@ def test_prediction_is_ready_for_json(predictor, tmp_path):
     assert (first["possible"], first["foreign"], first["foreign_score"]) == (None, None, None)
     assert second == {
         "path": str(tmp_path / "gone.png"),
+        "frame": None,
         "answer": None,
         "decision": [],
         "probabilities": {},

@@ -114,7 +114,8 @@ def _evaluated(
     """What :func:`evaluate` gives, and a name for the file of it."""
     task = predictor.task
     data = _as_the_run_reads(given, origin.data)
-    data = replace(data, size=predictor.size, positive="")  # the size picks MedMNIST's file
+    window = predictor.metadata.window
+    data = replace(data, size=predictor.size, positive="", window=window)  # the size picks MedMNIST's file
     if is_named_set(str(source)):  # which knows its own task
         location = str(source)
         if data.merge or data.drop_class:
@@ -122,7 +123,7 @@ def _evaluated(
     else:
         location = str(Path(source).expanduser().absolute())
         data = _as_the_model_reads(data, task)
-    table = open_source(source, data, seed=origin.seed, training=False)
+    table = predictor.as_shown(open_source(source, data, seed=origin.seed, training=False))
     refuse_absent(table, given)
     targets = _renumbered(table, task)
     rows, chosen = chosen_rows(table, split)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from stillroom.after.external_validation import Split, chosen_rows
-from stillroom.data.files import FileReader
 from stillroom.data.listing import list_images, list_pictures
 from stillroom.data.load import is_named_set, open_source
+from stillroom.data.pictures import pictures_in
 from stillroom.data.sources.relabelling import refuse_absent
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.predictor import Predictor
@@ -121,11 +121,13 @@ def _images(
         files, notes = list_pictures(path)
         if not files:
             raise UsageError(f"There is no image in the folder {source}.")
-        reader = FileReader(tuple(files))
-        found: list[_Image] = [(str(file), partial(reader.read, place)) for place, file in enumerate(files)]
+        pictures = pictures_in(files)
+        reader = predictor.reader(pictures)
+        found: list[_Image] = [(str(one), partial(reader.read, place)) for place, one in enumerate(pictures)]
         return found, path.name, str(path), notes
-    read_as = replace(data or DataSettings(), size=predictor.size)  # picks MedMNIST's file
-    table = open_source(source, read_as, seed=run.settings.seed, training=False)
+    window = predictor.metadata.window
+    read_as = replace(data or DataSettings(), size=predictor.size, window=window)  # the size picks MedMNIST's file
+    table = predictor.as_shown(open_source(source, read_as, seed=run.settings.seed, training=False))
     refuse_absent(table, read_as)
     rows, _ = chosen_rows(table, split)
     places: list[_Image] = [(str(table.ids[row]), partial(table.reader.read, int(table.rows[row]))) for row in rows]

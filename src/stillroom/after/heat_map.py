@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from stillroom.data.files import FileReader
 from stillroom.data.geometry import on_original
+from stillroom.data.pictures import Picture
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.predictor import Prediction, Predictor, expand
@@ -42,7 +42,7 @@ _LONGEST_STEM = 200
 Draw = Callable[[np.ndarray, int], np.ndarray]
 """``[C, S, S]`` float32 in [0, 1] and the number of a class to the heat map ``[S, S]``."""
 
-Place = Callable[[Path, str], tuple[Path, PngInfo]]
+Place = Callable[[Picture, str], tuple[Path, PngInfo]]
 """An image and the class explained to where its files go."""
 
 UNTESTED = (
@@ -116,14 +116,14 @@ def explain(
         )
     folder = Path(out) if out else (Path(source) / "explanations" if Path(source).is_dir() else Path("explanations"))
     require_folder_place(folder)
-    paths = [Path(path) for path in expand(images) if not isinstance(path, np.ndarray)]
+    pictures = [one for one in expand(images) if isinstance(one, Picture)]
     draw = drawing(predictor, source, method)
     suffix = () if method == default_method(predictor, source) else (method,)
     place = partial(_free_place, folder, suffix, Path(source).absolute(), set())
     done = []
-    with alone_where(folder), progress("explain", len(paths), enabled=show_progress) as advance:
-        for path in paths:
-            done.append(_explained(predictor, draw, path, of, place))
+    with alone_where(folder), progress("explain", len(pictures), enabled=show_progress) as advance:
+        for picture in pictures:
+            done.append(_explained(predictor, draw, picture, of, place))
             advance()
     return done
 
@@ -179,19 +179,20 @@ def _beyond(predictor: Predictor, explanation: Explanation) -> str | None:
     return None
 
 
-def _explained(predictor: Predictor, draw: Draw, path: Path, of: str | None, place: Place) -> Explanation:
+def _explained(predictor: Predictor, draw: Draw, one: Picture, of: str | None, place: Place) -> Explanation:
     try:
-        image = FileReader((path,)).read(0)
+        image = predictor.reader([one]).read(0)
         prepared = predictor.prepare(image)
     except (UnreadableImage, UsageError) as error:
-        return Explanation(Prediction(path, error=str(error)))
-    prediction = replace(predictor.answers(prepared[None], [path])[0], note=predictor.note_on(image))
+        return Explanation(Prediction(one.path, error=str(error), frame=one.number))
+    answer = predictor.answers(prepared[None], [one.path])[0]
+    prediction = replace(answer, note=predictor.note_on(image), frame=one.number)
     if prediction.error is not None:
         return Explanation(prediction)
     name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
     square = draw(prepared, predictor.classes.index(name))
     heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
-    stem, stated = place(path, name)
+    stem, stated = place(one, name)
     picture, array = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.npy")
     shown = image if image.dtype == np.uint8 else np.minimum(image, np.uint16(predictor.metadata.white))
     write_atomically(picture, lambda target: overlay(shown, heat).save(target, "PNG", pnginfo=stated))
@@ -200,15 +201,16 @@ def _explained(predictor: Predictor, draw: Draw, path: Path, of: str | None, pla
 
 
 def _free_place(
-    folder: Path, suffix: tuple[str, ...], model: Path, taken: set[str], path: Path, of: str
+    folder: Path, suffix: tuple[str, ...], model: Path, taken: set[str], one: Picture, of: str
 ) -> tuple[Path, PngInfo]:
     """Where files of an image go, without ending, and what the picture says of itself.
 
     A name is passed over where it is taken by this call, or by an earlier one for another image or model.
     """
-    stem = re.sub(r"[^\w.-]+", "-", ".".join([path.stem, of, *suffix]))
+    number = [str(one.number)] if one.number else []
+    stem = re.sub(r"[^\w.-]+", "-", ".".join([one.path.stem, *number, of, *suffix]))
     stem = stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
-    origin, stated = fingerprint(path.absolute(), model), PngInfo()
+    origin, stated = fingerprint(one.path.absolute(), model, *number), PngInfo()
     stated.add_text(_ORIGIN, origin)
     name = next(
         text

@@ -45,7 +45,7 @@ def predict(
 
     Args:
         run: a run folder, or an exported .onnx file.
-        images: image files, or folders of them.
+        images: image files, folders of them, or a DICOMDIR.
         json: print JSON alone.
     """
     from stillroom.cli import console
@@ -85,7 +85,7 @@ def explain(
 
     Args:
         run: a run folder, or an exported .onnx file.
-        images: image files, or folders of them.
+        images: image files, folders of them, or a DICOMDIR.
         method: `rise`; `score_cam`, which `score_cam_fast` estimates from a sixth of the passes; `grad_cam`, `grad_cam_pp`
             and `eigen_cam` to compare with. Default: the one that the run has tested for faithfulness.
         of: the class to explain. Default: for each image its most probable one.
@@ -140,7 +140,7 @@ def _say_what_was_left_out(found: Sequence[Prediction]) -> None:
     unread = [prediction for prediction in found if prediction.error]
     if not unread:
         return
-    first = f"{unread[0].path}: {str(unread[0].error).rstrip('.')}."
+    first = f"{unread[0].name}: {str(unread[0].error).rstrip('.')}."
     if len(unread) == len(found):
         raise UsageError(f"None of the images could be read. {first}")
     raise PartlyDone(f"{len(unread)} of {len(found)} images could not be read and have no answer; the first is {first}")

@@ -201,10 +201,10 @@ def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[Ver
     for explanation in found:
         prediction = explanation.prediction
         if prediction.error is not None:
-            table.add_row(escape(str(prediction.path)), f"[red]{escape(prediction.error)}[/red]", "", "")
+            table.add_row(escape(prediction.name), f"[red]{escape(prediction.error)}[/red]", "", "")
             continue
         share = prediction.probabilities[str(explanation.of)]
-        cells = (prediction.path, prediction.answer, f"{explanation.of} ({share:.1%})", explanation.picture)
+        cells = (prediction.name, prediction.answer, f"{explanation.of} ({share:.1%})", explanation.picture)
         table.add_row(*(escape(str(cell)) for cell in cells))
     console = out()
     console.print(table)

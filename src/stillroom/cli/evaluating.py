@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stillroom.run.folder import Run
 
 _JSON = Parameter(negative="")
-_MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks|positive)$)")
+_MODELS_OWN = re.compile(r"^(?!(size|fit|val_fraction|test_fraction|group_duplicates|drop_leaks|positive|window)$)")
 """Data settings that a trained model has decided already are no flags of `evaluate`."""
 
 

@@ -47,12 +47,17 @@ def contents_of(table: Table, *, cache: Path | None = None, show_progress: bool 
         show_progress: show how far reading has come.
 
     Returns:
-        ``[N]`` lists of digests, of the image and of its masks; or what the reader says of an image that has no file.
+        ``[N]`` lists of digests, of the image and of its masks, and of what else the reader says it depends on; or what it
+        says of an image that has no file.
     """
     rows = [table.reader.made_of(int(row)) for row in table.rows]
-    files = sorted({path for parts in rows if not isinstance(parts, str) for path in parts})
+    files = sorted({part for parts in rows if not isinstance(parts, str) for part in parts if isinstance(part, Path)})
     digests = file_digests(files, cache=cache, show_progress=show_progress)
-    return [parts if isinstance(parts, str) else [digests[path] for path in parts] for parts in rows]
+    return [parts if isinstance(parts, str) else [_known(part, digests) for part in parts] for parts in rows]
+
+
+def _known(part: Path | str, digests: dict[Path, str]) -> str:
+    return digests[part] if isinstance(part, Path) else part
 
 
 def file_digests(files: Sequence[Path], *, cache: Path | None = None, show_progress: bool = True) -> dict[Path, str]:

@@ -109,7 +109,7 @@ def _decode(table: Table, row: int, form: Form, clip: int = WHITES[-1]) -> _Deco
             bit_depth=8 * image.itemsize,
             blank=_is_blank(image, thumbnail),
             colour=image.ndim == 3,
-            white=white_of(image),
+            white=255 if image.itemsize == 1 else table.white or white_of(image),
             above=above,
             scaled_mask=given is not None and given.shape != (height, width),
             flat_mask=0 if mask is None else 1 if not mask.any() else 2 if mask.all() else 0,

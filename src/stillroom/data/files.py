@@ -1,6 +1,6 @@
-"""Pixels from image files: what Pillow decodes, brought to the two forms of an :class:`ImageReader`.
+"""Pixels from image files: what Pillow and pydicom decode, brought to the two forms of an :class:`ImageReader`.
 
-Light on purpose (NumPy and Pillow), so that what is deployed may decode as training does.
+Light on purpose (NumPy, Pillow and, for DICOM alone, pydicom), so that what is deployed may decode as training does.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from stillroom.data.dicom.decoding import decode_dicom
+from stillroom.data.dicom.grey import Display
+from stillroom.data.dicom.recognising import looks_like_dicom
 from stillroom.data.table import UnreadableImage
 from stillroom.data.tiff import as_meant, for_pillow, read_tiff, refuse_unclear, unknown_kind
 from stillroom.files.walk import not_a_file
 
+_AS_STORED = Display()
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 
@@ -27,16 +31,23 @@ class FileReader:
     """Reads a list of image files, each with any number of lesion masks. Holds paths only, so it pickles.
 
     Attributes:
-        paths: ``[N]`` image files.
+        paths: ``[N]`` image files; a DICOM file of several frames stands there once for each.
         masks: ``[N]`` tuples of mask files, or empty where no image has one.
+        frames: ``[N]`` which frame of its file each image is, from 0; or empty where each is the first.
+        display: how DICOM images are shown.
     """
 
     paths: tuple[Path, ...]
     masks: tuple[tuple[Path, ...], ...] = ()
+    frames: tuple[int, ...] = ()
+    display: Display = _AS_STORED
 
     def read(self, index: int) -> np.ndarray:
         """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, as :func:`decode_image` makes it."""
-        return _decode_file(self.paths[index])
+        return _decode_file(self.paths[index], self._frame(index), self.display)
+
+    def _frame(self, index: int) -> int:
+        return self.frames[index] if self.frames else 0
 
     def read_mask(self, index: int) -> np.ndarray | None:
         """The union of the image's masks, ``[H, W]`` bool: True where any channel is above 0; None where it has none.
@@ -59,13 +70,15 @@ class FileReader:
             union = inside if union is None else np.logical_or(union, inside)
         return union
 
-    def made_of(self, index: int) -> tuple[Path, ...]:
-        """The image's file and those of its masks."""
-        return (self.paths[index], *(self.masks[index] if self.masks else ()))
+    def made_of(self, index: int) -> tuple[Path | str, ...]:
+        """The image's file and those of its masks; of later frames which, and what window was asked for."""
+        frame, window = self._frame(index), self.display.window
+        said = [*([f"frame {frame}"] if frame else []), *([f"window {window}"] if window else [])]
+        return (self.paths[index], *(self.masks[index] if self.masks else ()), *said)
 
 
-def decode_image(file: BinaryIO) -> np.ndarray:
-    """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, from an open PNG, JPEG, BMP, TIFF, WebP or GIF file.
+def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED) -> np.ndarray:
+    """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, from an open PNG, JPEG, BMP, TIFF, WebP, GIF or DICOM file.
 
     - EXIF and TIFF orientation is applied. Colour profiles (ICC) and gamma are not: values count as they are stored.
     - 0 is black: what a TIFF stores as WhiteIsZero is inverted.
@@ -73,6 +86,12 @@ def decode_image(file: BinaryIO) -> np.ndarray:
     - Transparency is laid on black, the background of most medical images and of padding.
     - 12- and 16-bit grey is uint16, as are 32-bit and signed 16-bit integers whose values fit.
     - Of a stereo or preview JPEG (MPO, as some phones write) the main picture is read.
+    - DICOM is shown as :func:`~stillroom.data.dicom.decoding.decode_dicom` says.
+
+    Args:
+        file: open, and read from its beginning.
+        frame: which frame of a DICOM file, from 0.
+        display: how DICOM images are shown; others are taken as they are.
 
     Raises:
         UnreadableImage: no image, or a damaged one; more than about 179 million pixels; several frames or
@@ -84,6 +103,8 @@ def decode_image(file: BinaryIO) -> np.ndarray:
     # which is reported by name; it must not end a run over thousands of good ones.
     tiff = None
     try:
+        if looks_like_dicom(file):
+            return decode_dicom(file, frame, display)
         if tiff := read_tiff(file):
             refuse_unclear(tiff)
             file = for_pillow(file, tiff)
@@ -100,19 +121,21 @@ def decode_image(file: BinaryIO) -> np.ndarray:
     except UnidentifiedImageError:
         if tiff:
             raise unknown_kind(tiff) from None
-        raise UnreadableImage("the content is no PNG, JPEG, BMP, TIFF, WebP or GIF image of a known kind") from None
+        raise UnreadableImage(
+            "the content is no PNG, JPEG, BMP, TIFF, WebP, GIF or DICOM image of a known kind"
+        ) from None
     except Exception as error:
         raise UnreadableImage(f"the image is truncated or damaged ({_first_line(error)})") from None
 
 
-def _decode_file(path: Path) -> np.ndarray:
+def _decode_file(path: Path, frame: int = 0, display: Display = _AS_STORED) -> np.ndarray:
     if kind := not_a_file(path):
         raise UnreadableImage(f"it is {kind}, not a file")
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise UnreadableImage("the file is empty (0 bytes)")
-            return decode_image(file)
+            return decode_image(file, frame, display)
     except OSError as error:
         raise UnreadableImage(_why_not_opened(error)) from None
 

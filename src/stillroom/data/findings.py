@@ -126,7 +126,7 @@ def on_classes(missing: tuple[ClassCount, ...], small: tuple[ClassCount, ...]) -
 
 def on_pixels(table: Table, store: Store, sizes: dict[str, Any]) -> list[Finding]:
     found = []
-    if len(depths := np.unique(store.bit_depths)) > 1:
+    if len(depths := np.unique(store.bit_depths)) > 1 and table.white is None:  # which says what white is in both
         deep = int((store.bit_depths == depths.max()).sum())
         text = f"{deep:,} of {len(store):,} images have 16 bits, the others 8: check that white means the same in both."
         found.append(Finding("warning", "mixed_bit_depths", text))

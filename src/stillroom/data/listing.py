@@ -7,13 +7,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stillroom.data.companions import find_masks
+from stillroom.data.dicom.recognising import DICOM_ENDINGS, is_dicom_file, is_directory
 from stillroom.files.walk import walk
 
-IMAGE_EXTENSIONS = (
+PICTURE_EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
     *(".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo", ".apng", ".dib"),
 )
-"""Endings, in lower case, by which images are found in folders, the usual ones first. Decoding goes by content."""
+IMAGE_EXTENSIONS = (*PICTURE_EXTENSIONS, *DICOM_ENDINGS)
+"""Endings, in lower case, by which images are found in folders, the usual ones first. Decoding goes by content.
+
+A file without an ending is an image where it is DICOM by its content.
+"""
 
 BESIDE = (
     *(".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".pdf", ".log", ".ini", ".db"),
@@ -63,18 +68,25 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def images_among(files: Sequence[Path]) -> list[Path]:
-    """Those that are images by their endings, in the same order."""
-    return [path for path in files if is_image_name(path.name)]
+    """Those that are images by their endings, or DICOM files without one, in the same order."""
+    return [path for path in files if is_image(path)]
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image when a folder is listed."""
-    return Path(name).suffix.lower() in IMAGE_EXTENSIONS
+def is_image(path: Path) -> bool:
+    """Whether a file is taken for an image when a folder is listed. A DICOMDIR, which lists images, is none."""
+    if is_directory(path):
+        return False
+    return path.suffix.lower() in IMAGE_EXTENSIONS or (not ending_of(path) and is_dicom_file(path))
+
+
+def passed_over_among(files: Iterable[Path]) -> list[Path]:
+    """Those that are not read as images, but for a DICOMDIR: what it lists is found without it."""
+    return [path for path in files if not is_directory(path) and not is_image(path)]
 
 
 def endings_in(files: Iterable[Path]) -> list[str]:
     """The endings of those files that are no images, the commonest first: ``.dcm``, ``without an ending``."""
-    counts = Counter(ending_of(path) for path in files if not is_image_name(path.name))
+    counts = Counter(ending_of(path) for path in passed_over_among(files))
     return [ending or "without an ending" for ending, _ in counts.most_common()]
 
 

@@ -29,11 +29,12 @@ class ImageReader(Protocol):
         """Lesion mask ``[H, W]`` of bool at the image's own size or another scale of it; None where the row has none."""
         ...
 
-    def made_of(self, index: int) -> tuple[Path, ...] | str:
+    def made_of(self, index: int) -> tuple[Path | str, ...] | str:
         """What the image and its mask are read from, without reading it.
 
-        Files are known by the digest of their bytes (:mod:`stillroom.data.contents`). Where there are none, a text that
-        changes with anything that changes a pixel: the digest of an array file and a row, or what draws the image.
+        Files are known by the digest of their bytes (:mod:`stillroom.data.contents`); texts among them say what else the
+        pixels depend on. Where there are none, a text that changes with anything that changes a pixel: the digest of an
+        array file and a row, or what draws the image.
         """
         ...
 
@@ -100,6 +101,8 @@ class Table:
         changes: the source's classes that were joined to others or dropped.
         findings: what its user should know of how the source was read; part of the audit.
         passed_over: how many files of the source are not read, by ending and class folder; part of the audit.
+        white: what white is in images of more than 8 bits, where the source knows: of DICOM, which is shown in the whole
+            range. None leaves it to the images.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Table:
     changes: tuple[Change, ...] = ()
     findings: tuple[Finding, ...] = ()
     passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    white: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.contrast import squeezed
+from stillroom.data.dicom.grey import Display
 from stillroom.data.duplicates import find_pairs
 from stillroom.data.files import FileReader
 from stillroom.data.listing import list_pictures
+from stillroom.data.pictures import pictures_in
 from stillroom.data.store import Quarantined, Store, at_side, build_store
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
+from stillroom.settings.windows import parse_window
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,13 @@ def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def load_unlabelled(
-    folder: Path, table: Table, store: Store, *, cache: Path | None = None, show_progress: bool = True
+    folder: Path,
+    table: Table,
+    store: Store,
+    *,
+    window: str = "",
+    cache: Path | None = None,
+    show_progress: bool = True,
 ) -> Unlabelled:
     """Decode the images of ``folder`` as the labelled ones were, whose white is theirs: what is brighter cannot be read.
 
@@ -78,6 +87,7 @@ def load_unlabelled(
         folder: where the images are.
         table: the labelled images, with their splits.
         store: their pixels.
+        window: see :class:`~stillroom.settings.sections.DataSettings`.
         cache: root of the cache; default the user's.
         show_progress: show how far decoding has come.
 
@@ -85,16 +95,21 @@ def load_unlabelled(
         UsageError: there is no image, fewer than half can be read, or none is left.
     """
     paths, notes = _pictures(folder)
-    count = len(paths)
+    pictures = pictures_in(paths)
+    count = len(pictures)
     origin = Table(
         name=folder.name,
         source=f"images without labels in {folder.name}",
         task=table.task,
-        ids=np.array([path.relative_to(folder).as_posix() for path in paths]),
+        ids=np.array([one.path.relative_to(folder).as_posix() + one.end for one in pictures]),
         targets=np.zeros((count, *table.targets.shape[1:]), dtype=table.targets.dtype),
         splits=np.full(count, "train"),
         rows=np.arange(count),
-        reader=FileReader(tuple(paths)),
+        reader=FileReader(
+            tuple(one.path for one in pictures),
+            frames=tuple(one.frame for one in pictures),
+            display=Display(parse_window(window), int(store.white)),
+        ),
     )
     found, rows, quarantined = build_store(
         origin, size=store.size, fit=store.fit, white=store.white, cache=cache, progress=show_progress

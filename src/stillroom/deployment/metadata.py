@@ -47,6 +47,9 @@ class ModelMetadata:
             was fitted.
         foreign: the rule that refuses foreign images, see :class:`~stillroom.evaluation.ood.ForeignRule`; None where none
             was fitted, and the graph then has no output ``distance``.
+        window: of grey DICOM images, what goes from black to white, as
+            :func:`~stillroom.settings.windows.parse_window` takes it; empty where each file says, and in files of earlier
+            versions.
         details: free notes for people, e.g. the data set and the run.
         stillroom: version of Stillroom that wrote the file.
     """
@@ -64,6 +67,7 @@ class ModelMetadata:
     explanation: Mapping[str, Any] | None = None
     conformal: Mapping[str, Any] | None = None
     foreign: Mapping[str, Any] | None = None
+    window: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
     stillroom: str = field(default_factory=lambda: version("stillroom"))
 
@@ -89,6 +93,7 @@ class ModelMetadata:
             "explanation": self.explanation,
             "conformal": self.conformal,
             "foreign": self.foreign,
+            "window": self.window,
             "details": dict(self.details),
         }
         return {_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()} | {KEY: BLANK}
@@ -129,6 +134,7 @@ class ModelMetadata:
                 explanation=values["explanation"],
                 conformal=values["conformal"],
                 foreign=values["foreign"],
+                window=values.get("window", ""),
                 details=values["details"],
                 stillroom=values["version"],
             )

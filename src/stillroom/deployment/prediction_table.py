@@ -26,7 +26,7 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
     for heading in ("image", "answer", "class", "probability", ""):
         table.add_column(heading, justify="right" if heading == "probability" else "left")
     for number, prediction in enumerate(predictions, start=1):
-        image = Text(f"image {number}" if prediction.path is None else shown(prediction.path))
+        image = Text(f"image {number}" if prediction.path is None else shown(prediction.name))
         if prediction.error is not None:
             table.add_row(image, Text(shown(prediction.error), style="red"))
             continue

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.data.dicom.directory import listed_images
+from stillroom.data.dicom.grey import Display
+from stillroom.data.dicom.recognising import is_directory
 from stillroom.data.files import FileReader
 from stillroom.data.geometry import as_stored, brighter
 from stillroom.data.listing import list_pictures
-from stillroom.data.table import UnreadableImage
+from stillroom.data.pictures import Picture, pictures_in
+from stillroom.data.table import Table, UnreadableImage
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.session import Opened, first_line, open_session, require_fit, stamp_of
 from stillroom.errors import RunError, UsageError
@@ -21,6 +25,7 @@ from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule, energy
 from stillroom.files.digests import require_whole
 from stillroom.files.own_digest import own_state
+from stillroom.settings.windows import parse_window
 from stillroom.task import Task
 
 if TYPE_CHECKING:
@@ -30,7 +35,7 @@ MODEL_FILE = "student.onnx"
 """Name of the exported model in a run's folder."""
 
 Source = Path | str | np.ndarray
-"""An image file, a folder of them, or a decoded image."""
+"""An image file, a folder or DICOMDIR of them, or a decoded image."""
 
 _REMEDY = "Export it again with `stillroom export RUN`."
 
@@ -57,6 +62,7 @@ class Prediction:
         foreign_score: how unlike, in spreads above the median of the validation images.
         note: what was done to the image that one should know: a handful of pixels brighter than white is shown as white.
         error: why the image could not be read; None where all went well.
+        frame: which frame of a DICOM file of several, from 1; None where the file is one image.
     """
 
     path: Path | None
@@ -68,6 +74,12 @@ class Prediction:
     foreign_score: float | None = None
     note: str | None = None
     error: str | None = None
+    frame: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file, and of several frames which; empty for an array."""
+        return "" if self.path is None else f"{self.path}#{self.frame}" if self.frame else str(self.path)
 
     @property
     def answer(self) -> str | None:
@@ -89,6 +101,7 @@ class Prediction:
         """Plain values, ready for JSON."""
         return {
             "path": None if self.path is None else str(self.path),
+            "frame": self.frame,
             "answer": self.answer,
             "decision": list(self.decision),
             "probabilities": self.probabilities,
@@ -190,6 +203,22 @@ class Predictor:
         """True for a model trained on phantoms: every page that shows its answers must say so."""
         return self.metadata.synthetic
 
+    @property
+    def display(self) -> Display:
+        """How DICOM images are shown: in the window of the training images, in the range of their white."""
+        return Display(parse_window(self.metadata.window), int(self.metadata.white))
+
+    def reader(self, pictures: Sequence[Picture]) -> FileReader:
+        """What decodes these images as the training images were decoded."""
+        paths, frames = tuple(one.path for one in pictures), tuple(one.frame for one in pictures)
+        return FileReader(paths, frames=frames, display=self.display)
+
+    def as_shown(self, table: Table) -> Table:
+        """A table whose DICOM images, if it has any, are decoded as the training images were."""
+        if not isinstance(table.reader, FileReader):
+            return table
+        return replace(table, reader=replace(table.reader, display=self.display))
+
     def ask(self, batch: np.ndarray, *names: str) -> dict[str, np.ndarray]:
         """Outputs of the graph by name, see :func:`~stillroom.deployment.onnx.export_onnx`.
 
@@ -271,7 +300,8 @@ class Predictor:
 
         Args:
             images: files, folders (all images in them and below, by name, without masks; a warning, :class:`PassedOver`,
-                tells what is left out) and decoded arrays as in :meth:`prepare`.
+                tells what is left out), DICOMDIR files (all images that they list) and decoded arrays as in
+                :meth:`prepare`. Of a DICOM file of several frames each is an image.
             batch_size: images per call of the runtime; memory grows with it, answers do not depend on it.
 
         Returns:
@@ -286,13 +316,13 @@ class Predictor:
             predictions += self._predict_batch(sources[start : start + batch_size])
         return predictions
 
-    def _predict_batch(self, sources: list[Path | np.ndarray]) -> list[Prediction]:
+    def _predict_batch(self, sources: list[Picture | np.ndarray]) -> list[Prediction]:
         prepared: list[np.ndarray] = []
         errors: list[str | None] = []
         notes: list[str | None] = []
         for source in sources:
             try:
-                image = source if isinstance(source, np.ndarray) else FileReader((source,)).read(0)
+                image = source if isinstance(source, np.ndarray) else self.reader([source]).read(0)
                 prepared.append(self.prepare(image))
                 notes.append(self.note_on(image))
                 errors.append(None)
@@ -301,10 +331,11 @@ class Predictor:
         read = [_path(source) for source, error in zip(sources, errors, strict=True) if error is None]
         found = self.answers(np.stack(prepared), read) if prepared else []
         answers = iter([replace(one, note=note) for one, note in zip(found, notes, strict=True)])
-        return [
+        given = [
             next(answers) if error is None else Prediction(_path(source), error=error)
             for source, error in zip(sources, errors, strict=True)
         ]
+        return [replace(one, frame=_frame(source)) for one, source in zip(given, sources, strict=True)]
 
     def answers(self, batch: np.ndarray, paths: Sequence[Path | None]) -> list[Prediction]:
         """What is said of prepared images.
@@ -350,24 +381,31 @@ class Predictor:
         return tuple(name for name, on in zip(self.classes, chosen, strict=True) if on)
 
 
-def expand(images: Source | Iterable[Source]) -> Iterator[Path | np.ndarray]:
-    """Files and arrays as they are, folders as the images in them, without masks. One alone is taken for a list of one.
+def expand(images: Source | Iterable[Source]) -> Iterator[Picture | np.ndarray]:
+    """Images and arrays one by one: of a folder those in it, without masks, of a DICOMDIR those that it lists.
 
-    What of a folder is left out, or may be a mask, is told by warnings of the category :class:`PassedOver`.
+    One alone is taken for a list of one. What of a folder is left out, or may be a mask, is told by warnings of the category
+    :class:`PassedOver`.
     """
     for image in [images] if isinstance(images, str | Path | np.ndarray) else images:
         if isinstance(image, np.ndarray):
             yield image
-        elif Path(image).is_dir():
-            found, notes = list_pictures(Path(image))
+        elif (path := Path(image)).is_dir():
+            found, notes = list_pictures(path)
             if not found:
                 raise UsageError(f"There is no image in the folder {image}: name images, or a folder that holds some.")
             for note in notes:
                 warnings.warn(note, PassedOver, stacklevel=3)
-            yield from found
+            yield from pictures_in(found)
+        elif is_directory(path) and path.is_file():
+            yield from pictures_in(listed_images(path))
         else:
-            yield Path(image)
+            yield from pictures_in([path])
 
 
-def _path(source: Path | np.ndarray) -> Path | None:
-    return None if isinstance(source, np.ndarray) else source
+def _path(source: Picture | np.ndarray) -> Path | None:
+    return None if isinstance(source, np.ndarray) else source.path
+
+
+def _frame(source: Picture | np.ndarray) -> int | None:
+    return None if isinstance(source, np.ndarray) else source.number

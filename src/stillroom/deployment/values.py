@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from stillroom.data.geometry import Fit
+from stillroom.errors import UsageError
 from stillroom.explanation.claims import VERDICTS
 from stillroom.settings.methods import METHODS
+from stillroom.settings.windows import parse_window
 from stillroom.task import from_description
 
 _LEAST = -1e-6
@@ -41,6 +43,8 @@ def check_values(values: Mapping[str, Any]) -> None:
             _require(f"{part}.{name}", stored[name], holds, form)
     if "verdict" in (values["explanation"] or {}):  # files of before there were three have none
         _require("explanation.verdict", values["explanation"]["verdict"], _verdict, f"one of {', '.join(VERDICTS)}")
+    if "window" in values:  # files of before there was DICOM have none
+        _require("window", values["window"], _window, "empty, CENTER,WIDTH or the name of a window")
     if values["conformal"] is not None:
         _check_thresholds(values["conformal"]["thresholds"], count, exclusive)
     if values["foreign"] is not None and (more := values["foreign"].keys() - _FOREIGN.keys()):
@@ -111,6 +115,14 @@ def _text(value: Any) -> bool:
 
 def _flag(value: Any) -> bool:
     return isinstance(value, bool)
+
+
+def _window(value: Any) -> bool:
+    try:
+        parse_window(value)
+    except (UsageError, AttributeError):
+        return False
+    return True
 
 
 def _verdict(value: Any) -> bool:

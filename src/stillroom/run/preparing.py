@@ -25,7 +25,9 @@ def data_set(table: Table, settings: Settings, show_progress: bool, number: int 
     folder = settings.training.unlabelled
     if folder is None:
         return dataset
-    unlabelled = load_unlabelled(folder, dataset.table, dataset.store, show_progress=show_progress)
+    unlabelled = load_unlabelled(
+        folder, dataset.table, dataset.store, window=settings.data.window, show_progress=show_progress
+    )
     return replace(dataset, unlabelled=unlabelled)
 
 

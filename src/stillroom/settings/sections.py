@@ -13,6 +13,7 @@ from stillroom.errors import UsageError
 from stillroom.ranges import LARGEST_SIDE, MOST_OFTEN, at_least, between, not_negative, positive, positive_share
 from stillroom.settings.methods import Method
 from stillroom.settings.network_names import listing, parse
+from stillroom.settings.windows import parse_window
 from stillroom.settings.wishes import check_wishes, group_wishes
 
 AnswersKind = Literal["probabilities", "logits", "votes", "embedding"]
@@ -50,6 +51,8 @@ class DataSettings:
         val_fraction: share of the training images put aside for validation where the source has no validation split.
         test_fraction: share of all images put aside for the test where the source has no test split.
         group_duplicates: keep near-identical images on one side when Stillroom makes the split.
+        window: which values of grey DICOM images go from black to white: `CENTER,WIDTH` (`--window=-600,1500`), or of CT
+            `lung`, `mediastinum`, `bone`, `brain`, `stroke`, `subdural`, `soft-tissue`, `liver`. Default: what files say.
         drop_leaks: leave out training and validation images that the audit finds again in the test split, and training
             images that it finds again in validation. Patients on two sides are not touched.
     """
@@ -73,11 +76,13 @@ class DataSettings:
     test_fraction: float = 0.2
     group_duplicates: bool = True
     drop_leaks: bool = False
+    window: str = ""
 
     def __post_init__(self) -> None:
         at_least("size", self.size, 16, LARGEST_SIDE)
         between("val_fraction", self.val_fraction, 0.9)
         between("test_fraction", self.test_fraction, 0.9)
+        parse_window(self.window)
         check_wishes(self.merge, self.drop_class, self.classes, self.positive)
         group_wishes(self.groups)
 

@@ -215,7 +215,7 @@ def test_masks_beside_the_classes_may_be_dropped_by_name(lay):
 
 def test_files_of_other_endings_are_counted_by_class(lay):
     root = lay("ill/1.png", "ill/2.jfif", "ill/3.JPE", "well/1.png", "README.md")
-    for name in ("well/a.dcm", "well/b.DCM", "ill/c.nii.gz", "ill/1.2.840.113", "well/note.txt"):
+    for name in ("well/a.mha", "well/b.MHA", "ill/c.nii.gz", "ill/1.2.840.113", "well/note.txt"):
         (root / name).touch()
     table = read_folder(root, AUTO)
     assert table.ids.tolist() == ["ill/1.png", "ill/2.jfif", "ill/3.JPE", "well/1.png"]
@@ -224,7 +224,7 @@ def test_files_of_other_endings_are_counted_by_class(lay):
         "other_files": "note",
     }
     assert notes(table)["files_passed_over"] == (
-        "Passed over, for such files are not read: 2 .dcm (well 2), 1 file without an ending (ill 1), 1 .nii.gz (ill 1). "
+        "Passed over, for such files are not read: 2 .mha (well 2), 1 file without an ending (ill 1), 1 .nii.gz (ill 1). "
         "Save images as PNG, TIFF or JPEG."
     )
     assert notes(table)["other_files"] == (
@@ -232,19 +232,19 @@ def test_files_of_other_endings_are_counted_by_class(lay):
     )
     (root / "well" / "1.png").unlink()
     assert "without any image in" in (message := error(root))
-    assert "well (there are .dcm, .txt files, which are not read)" in message
+    assert "well (there are .mha, .txt files, which are not read)" in message
 
 
 def test_many_endings_are_cut_with_their_counts_and_none_is_lost(lay):
     root = lay("a/1.png", "b/1.png")
-    for number, ending in enumerate(("heic", "dcm", "nrrd", "mha", "svs", "czi", "ndpi")):
+    for number, ending in enumerate(("heic", "mha", "nrrd", "vms", "svs", "czi", "ndpi")):
         for copy in range(8 - number):
             (root / "ab"[copy % 2] / f"{copy}.{ending}").touch()
     table = read_folder(root, AUTO)
-    assert table.passed_over[".dcm"] == {"a": 4, "b": 3}
+    assert table.passed_over[".mha"] == {"a": 4, "b": 3}
     assert len(table.passed_over) == 7
     text = notes(table)["files_passed_over"]
-    assert "8 .heic (a 4, b 4), 7 .dcm (a 4, b 3)" in text
+    assert "8 .heic (a 4, b 4), 7 .mha (a 4, b 3)" in text
     assert "4 .svs (a 2, b 2) and 5 of 2 more endings: 35 in all (--json names each)." in text
     for number in range(8):
         (root / f"c{number}").mkdir()

@@ -32,7 +32,7 @@ _OFTEN_ELSE = "set sets setname dataset phase stage usage mode purpose group val
 _WRITTEN = {
     "path": """path paths file files filename filenames filepath fname fullpath relpath relativepath image images imagepath
         imagefile imagefilename imagefilepath imagename imageid imageindex img imgs imgpath imgfile imgfilename imgname imgid
-        pathtoimage picture photo scan location uri url src""",
+        pathtoimage picture photo scan location uri url src sopinstanceuid sopuid instanceuid""",
     "label": """label labels labelname class classes classname classlabel classid target targets diagnosis diagnoses dx
         finding findings findinglabel findinglabels category categories groundtruth gt truth outcome pathology disease grade
         severity level y""",

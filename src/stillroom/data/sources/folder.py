@@ -10,8 +10,15 @@ from stillroom.data.companions import find_masks, is_mask_folder
 from stillroom.data.files import FileReader
 from stillroom.data.listing import IMAGE_EXTENSIONS, endings_in, images_among
 from stillroom.data.sources.conventions import check_training_classes, exclusive_task, one_spelling, parse_split
+from stillroom.data.sources.dicom_rows import frames_of
 from stillroom.data.sources.folder_masks import doubt_mask_classes, refuse_lone_masks, refuse_mask_classes
-from stillroom.data.sources.folder_notes import count_passed_over, notes_on_files, notes_on_masks, some
+from stillroom.data.sources.folder_notes import (
+    count_passed_over,
+    notes_on_files,
+    notes_on_masks,
+    notes_on_masks_of_frames,
+    some,
+)
 from stillroom.data.sources.relabelling import relabel
 from stillroom.data.table import Table
 from stillroom.errors import UsageError
@@ -66,30 +73,35 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
     spelled, findings = one_spelling([[label] for _, label, _ in rows], settings)
     wanted = relabel(spelled, settings, where, training=training)
     kept, names = [rows[place] for place in wanted.kept], [name for (name,) in wanted.labels]
-    paths = tuple(image for _, _, image in kept)
-    masks = tuple(found.masks.get(path, ()) for path in paths)
-    has_masks = any(masks)
-
     passed_over = count_passed_over(upper, inside)
     task = exclusive_task(names, settings, where, training=training)
+    frames = frames_of([image for _, _, image in kept], settings)
+    kept, names = [kept[file] for file in frames.of], [names[file] for file in frames.of]
+    paths = tuple(image for _, _, image in kept)
+    masks = tuple(found.masks.get(path, ()) if not end else () for path, end in zip(paths, frames.ends, strict=True))
+    has_masks = any(masks)
     table = Table(
         name=root.resolve().name,
         source=f"image folder {root.resolve().name}",
         task=task,
-        ids=np.array([path.relative_to(root).as_posix() for path in paths]),
+        ids=np.array([path.relative_to(root).as_posix() + end for path, end in zip(paths, frames.ends, strict=True)]),
         targets=task.parse(names),
         splits=np.array([split for split, _, _ in kept], dtype="<U5"),
         rows=np.arange(len(kept)),
-        reader=FileReader(paths, masks if has_masks else ()),
+        reader=FileReader(paths, masks if has_masks else (), frames.numbers, frames.display),
+        patients=frames.patients,
         has_masks=has_masks,
         changes=wanted.changes,
         findings=(
             *findings,
             *doubt_mask_classes(pairs, images_of, settings),
             *notes_on_masks(root, found),
+            *notes_on_masks_of_frames(root, [path for path, end in zip(paths, frames.ends, strict=True) if end], found),
             *notes_on_files(root, [*upper, *inside.values()], passed_over),
+            *frames.findings,
         ),
         passed_over=passed_over,
+        white=frames.white,
     )
     if training:
         check_training_classes(task, table.targets, table.splits, where)

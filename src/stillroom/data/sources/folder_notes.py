@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stillroom.data.companions import Companions, is_mask_folder
 from stillroom.data.findings import counted
-from stillroom.data.listing import BESIDE, ending_of, is_image_name
+from stillroom.data.listing import BESIDE, ending_of, passed_over_among
 from stillroom.data.table import Finding
 from stillroom.files.walk import Listing
 
@@ -48,6 +48,18 @@ def notes_on_masks(root: Path, found: Companions) -> list[Finding]:
     return notes
 
 
+def notes_on_masks_of_frames(root: Path, several: Sequence[Path], found: Companions) -> list[Finding]:
+    """Masks of files that hold several frames, of which nothing says whose they are."""
+    files = [file.relative_to(root).as_posix() for file in dict.fromkeys(several) if file in found.masks]
+    if not files:
+        return []
+    text = (
+        f"{counted(len(files), 'file')} of several frames ({some(files, 3)}) have a lesion mask, which is of one image: it"
+        " is not used."
+    )
+    return [Finding("warning", "masks_of_frames", text)]
+
+
 def count_passed_over(upper: Sequence[Listing], inside: Mapping[Path, Listing]) -> dict[str, Counter[str]]:
     """Files that are not read, by ending and class folder.
 
@@ -58,7 +70,7 @@ def count_passed_over(upper: Sequence[Listing], inside: Mapping[Path, Listing]) 
     counts: dict[str, Counter[str]] = {}
     above = [("beside the class folders", level.files) for level in upper]
     for name, files in (*above, *((folder.name, level.files) for folder, level in inside.items())):
-        for ending in map(ending_of, _not_images(files)):
+        for ending in map(ending_of, passed_over_among(files)):
             counts.setdefault(ending, Counter())[name] += 1
     return counts
 
@@ -94,10 +106,6 @@ def some(names: Sequence[str], count: int = 5) -> str:
     """The first few names, and how many more there are."""
     text = ", ".join(names[:count])
     return text + (f" and {len(names) - count} more" if len(names) > count else "")
-
-
-def _not_images(files: Iterable[Path]) -> list[Path]:
-    return [file for file in files if not is_image_name(file.name)]
 
 
 def _by_class(counts: Mapping[str, Counter[str]]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from stillroom.data.sources.conventions import (
     what_to_do,
     whose,
 )
+from stillroom.data.sources.dicom_cells import Places, places_in
+from stillroom.data.sources.dicom_rows import frames_of
 from stillroom.data.sources.group_columns import group_columns, hint_at_groups
 from stillroom.data.sources.labels import read_labels
 from stillroom.data.sources.paths import Finder, ending_hint, file_finder
@@ -62,12 +65,13 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         UsageError: names the file, the row as a spreadsheet numbers it, and the column.
     """
     sheet = read_sheet(Path(path))
-    find = file_finder(sheet.path.parent)
+    places = places_in(sheet.path.parent, file_finder(sheet.path.parent))
+    find = places.find
     columns = choose_columns(sheet, settings, find)
     sheet, task, targets, changes, said = _targets(sheet, columns.label, settings, training)
     findings = [*columns.findings, *said]
 
-    paths = _image_paths(sheet, columns.path, find)
+    files = _image_files(sheet, columns.path, places)
     masks = _masks(sheet, columns.mask, find) if columns.mask else ()
     patients = [plain_integer(filled(cell)) for cell in sheet.cells(columns.patient)] if columns.patient else []
     groups = group_columns(sheet, settings.groups)
@@ -76,30 +80,40 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
     if not groups:
         used = {columns.path, columns.label, columns.patient, columns.split, columns.mask}
         findings += hint_at_groups(sheet, used)
-    for column, files in ((columns.path, [(path,) for path in paths]), (columns.mask or "", masks)):
-        findings += _missing_files(sheet, column, files, task, targets, training)
+    for column, named in ((columns.path, files), (columns.mask or "", masks)):
+        findings += _missing_files(sheet, column, named, task, targets, training)
     if training:
         check_training_classes(task, targets, splits, f"The table {sheet.path}")
+    every = [path for row in files for path in row]
+    frames = frames_of(every, settings)
+    rows = np.repeat(np.arange(len(files)), [len(row) for row in files])[frames.of]
+    _refuse_masks_of_several(sheet, masks, rows)
+    paths = tuple(every[file] for file in frames.of)
+    known = np.array(patients)[rows] if any(patients) else frames.patients
     return Table(
         name=sheet.path.stem,
         source=f"table {sheet.path.name}",
         task=task,
-        ids=_identities(sheet, paths),
-        targets=targets,
-        splits=splits,
+        ids=_identities(sheet, paths, frames.ends),
+        targets=targets[rows],
+        splits=splits[rows],
         rows=np.arange(len(paths)),
-        reader=FileReader(paths, masks if any(masks) else ()),
-        patients=np.array(patients) if any(patients) else None,
+        reader=FileReader(
+            paths, tuple(masks[row] for row in rows) if any(masks) else (), frames.numbers, frames.display
+        ),
+        patients=known,
         patient_column=columns.patient or "",
-        groups=groups,
+        groups=tuple(replace(one, cells=one.cells[rows]) for one in groups),
         has_masks=any(masks),
         changes=changes,
-        findings=tuple(findings),
+        findings=(*findings, *frames.findings),
+        white=frames.white,
     )
 
 
 # -- files --------------------------------------------------------------------------------------------------------
-def _image_paths(sheet: Sheet, column: str, find: Finder) -> tuple[Path, ...]:
+def _image_files(sheet: Sheet, column: str, named: Places) -> tuple[tuple[Path, ...], ...]:
+    """For each row the files that it is about: one, or those of a DICOM series."""
     places = sheet.cells(column)
     empty = [(place, number) for place, number in zip(places, sheet.numbers, strict=True) if is_missing(place)]
     if empty:
@@ -114,31 +128,43 @@ def _image_paths(sheet: Sheet, column: str, find: Finder) -> tuple[Path, ...]:
             "images as files and their paths as text."
         )
     first_at: dict[Path, int] = {}
-    for place, number in zip(places, sheet.numbers, strict=True):
-        path = find(place)
-        if path in first_at:
-            raise UsageError(
-                f"{sheet.path}: rows {first_at[path]} and {number} name the same image, {place}; keep one "
-                "row per image (several labels of one image go into one cell, joined by ';')."
-            )
-        first_at[path] = number
-    return tuple(first_at)
+    files = tuple(named.all(place) for place in places)
+    for found, place, number in zip(files, places, sheet.numbers, strict=True):
+        for path in found:
+            if path in first_at:
+                raise UsageError(
+                    f"{sheet.path}: rows {first_at[path]} and {number} name the same image, {place}; keep one "
+                    "row per image (several labels of one image go into one cell, joined by ';')."
+                )
+            first_at[path] = number
+    return files
 
 
-def _identities(sheet: Sheet, paths: tuple[Path, ...]) -> np.ndarray:
+def _identities(sheet: Sheet, paths: Sequence[Path], ends: Sequence[str]) -> np.ndarray:
     folder = Path(os.path.abspath(sheet.path.parent))  # noqa: PTH100  (resolve() would follow links)
     ids = []
-    for path in paths:
+    for path, end in zip(paths, ends, strict=True):
         if folder.drive != path.drive:  # on Windows: nothing to be relative to
-            ids.append(path.as_posix())
+            ids.append(path.as_posix() + end)
         else:
-            ids.append(os.path.relpath(path, folder).replace(os.sep, "/"))
+            ids.append(os.path.relpath(path, folder).replace(os.sep, "/") + end)
     return np.array(ids)
 
 
 def _masks(sheet: Sheet, column: str, find: Finder) -> tuple[tuple[Path, ...], ...]:
     cells = ["" if is_missing(cell) else cell for cell in sheet.cells(column)]
     return tuple(tuple(find(part.strip()) for part in _JOINTS.split(cell) if part.strip()) for cell in cells)
+
+
+def _refuse_masks_of_several(sheet: Sheet, masks: Sequence[Sequence[Path]], rows: np.ndarray) -> None:
+    """A mask is of one image: of a series or of several frames nothing says of which."""
+    images = np.bincount(rows, minlength=len(sheet.rows))
+    for row, number in enumerate(sheet.numbers):
+        if masks and masks[row] and images[row] > 1:
+            raise UsageError(
+                f"{sheet.path}, row {number}: its mask is of one image, but the row names {images[row]:,}: give each image "
+                "a row, or the row no mask."
+            )
 
 
 def _missing_files(

@@ -84,6 +84,7 @@ def export_network(
         explanation=exported_note(figures.get("explanation"), role),
         conformal=(figures.get("conformal") or {}).get("rule"),
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
+        window=run.settings.data.window,
         details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
     )
     untried = export_onnx(network, path.with_name(f".{path.name}.untried.tmp"), metadata, layer=layer, density=density)

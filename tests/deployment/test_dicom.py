@@ -1,0 +1,83 @@
+"""DICOM images get the answers that the same pixels get: in the model's window, frame by frame, from a DICOMDIR too."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import SECRETS, write_dicom
+
+from stillroom.data.load import load_data
+from stillroom.deployment.predictor import Predictor
+from stillroom.errors import UsageError
+from stillroom.settings.sections import DataSettings
+
+from .test_predictor import write_model
+
+RAMP = np.linspace(-1350, 150, 64).reshape(8, 8).astype(np.int16)
+SCALED = {"RescaleSlope": 1, "RescaleIntercept": 0}
+
+
+@pytest.fixture
+def predictor(tmp_path):
+    return Predictor.load(write_model(tmp_path / "model.onnx", white=65535, window="lung"))
+
+
+def test_prediction_sees_what_training_saw(tmp_path, predictor):
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        about = {"PatientID": str(number)} | SCALED
+        write_dicom(
+            tmp_path / "set" / ("a", "b")[number % 2] / str(number), rng.permutation(RAMP, axis=number % 2), **about
+        )
+    dataset = load_data(
+        tmp_path / "set", DataSettings(size=16, window="lung", group_duplicates=False), show_progress=False
+    )
+    model = Predictor.load(write_model(tmp_path / "model.onnx", white=dataset.store.white, window="lung", size=8))
+    reader = model.as_shown(dataset.table).reader
+    from stillroom.data.geometry import as_stored
+
+    for row in (0, 7, 23):
+        image = reader.read(int(dataset.table.rows[row]))
+        stored = as_stored(image, 16, "pad", False, dataset.store.white)
+        assert np.array_equal(stored, dataset.store.batch(np.array([row]))[0])
+
+
+def test_every_frame_is_answered_and_what_cannot_be_read_has_an_error_row(tmp_path, predictor):
+    write_dicom(tmp_path / "new" / "frames", np.stack([RAMP, RAMP[::-1]]), **SCALED)
+    write_dicom(tmp_path / "new" / "mr.dcm", RAMP, Modality="MR", **SCALED)
+    found = predictor.predict(tmp_path / "new")
+    assert [(one.path.name, one.frame, one.error is None) for one in found] == [
+        ("frames", 1, True),
+        ("frames", 2, True),
+        ("mr.dcm", None, False),
+    ]
+    assert found[0].name == f"{tmp_path}/new/frames#1"
+    assert found[0].probabilities == found[1].probabilities
+    assert "which only CT has" in found[2].error
+    assert not any(secret in str([one.to_dict() for one in found]).replace(str(tmp_path), "") for secret in SECRETS)
+
+
+def test_a_model_of_8_bits_is_shown_dicom_in_its_range(tmp_path):
+    model = Predictor.load(write_model(tmp_path / "model.onnx"))
+    half = write_dicom(tmp_path / "half", np.full((8, 8), 2048, np.uint16), BitsStored=12)
+    assert model.predict(half)[0].probabilities["bright"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_dicomdir_stands_for_the_images_that_it_lists(predictor, tmp_path):
+    directory = Path(pydicom.data.get_testdata_file("DICOMDIR", download=False) or "")
+    if not directory.is_file():
+        pytest.skip("pydicom's DICOMDIR is not there")
+    listed = [one.path for one in predictor.predict(directory)]
+    assert len(listed) == 31
+    assert all(path.is_file() for path in listed)
+    data = pydicom.dcmread(directory)
+    for record in data.DirectoryRecordSequence:
+        if "ReferencedFileID" in record:
+            record.ReferencedFileID = ["..", "up"]
+    data.save_as(tmp_path / "DICOMDIR")
+    with pytest.raises(UsageError, match="outside its folder"):
+        predictor.predict(tmp_path / "DICOMDIR")
+    (tmp_path / "DICOMDIR").write_bytes(b"none")
+    with pytest.raises(UsageError, match="DICOMDIR"):
+        predictor.predict(tmp_path / "DICOMDIR")
