@@ -67,6 +67,7 @@ prove: install ## simulate intervals, kill runs and change what users give (most
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/kills.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/flips.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/mutated.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/mutated_dicom.py
 
 wheel: install ## build the wheel, install it away from the checkout, and try it
 	rm -rf build/wheel

@@ -17,6 +17,7 @@ from PIL.ImageFile import ImageFile
 from stillroom.data.dicom.decoding import decode_dicom
 from stillroom.data.dicom.grey import Display
 from stillroom.data.dicom.recognising import looks_like_dicom
+from stillroom.data.quiet import hush
 from stillroom.data.table import UnreadableImage
 from stillroom.data.tiff import as_meant, for_pillow, read_tiff, refuse_unclear, unknown_kind
 from stillroom.files.walk import not_a_file
@@ -108,6 +109,7 @@ def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED) 
         if tiff := read_tiff(file):
             refuse_unclear(tiff)
             file = for_pillow(file, tiff)
+        hush("PIL")  # whatever it warns of is refused below, or does not matter
         with Image.open(file, formats=_FORMATS) as image:
             _refuse_unsupported(image, tiff.bits if tiff else 0)
             image.load()

@@ -1,16 +1,18 @@
 """Frames of DICOM files to the two forms of an image reader: grey through the grey chain, colour as RGB.
 
-One decoder is tried first for each way of compression, so that one file gives the same pixels wherever it stands. What the
-compressed picture says of its own size is held against the header before a decoder is asked.
+One decoder is asked first for each way of compression, so that one file gives the same pixels wherever it stands. What the
+compressed picture says of its own size is held against the header before.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from stillroom.data.dicom.apart import decode_apart
 from stillroom.data.dicom.grey import Display, grey_table
 from stillroom.data.dicom.opening import (
     MOST_PIXELS,
@@ -36,7 +38,11 @@ _WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "1.2.840.10008.1.2.4.203": ("High-Throughput JPEG 2000", ("pylibjpeg",)),
     "1.2.840.10008.1.2.5": ("RLE", ("pydicom",)),
 }
-"""Of a transfer syntax its name for people, and the decoders that are asked, in order."""
+"""Of a transfer syntax its name for people, and the decoders that are asked, each where those before it give up."""
+
+_SAFE = ("pillow", "pydicom")
+"""Decoders that are asked in this process."""
+_DAMAGED = "its pixels are truncated or damaged"
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
 _RLE = "1.2.840.10008.1.2.5"
@@ -130,28 +136,47 @@ def _stored(opened: Opened, frame: int, frames: int, rows: int, columns: int) ->
     options = _options(opened, frames, rows, columns)
     syntax = opened.syntax if opened.syntax != _NATIVE[2] else _NATIVE[1]  # unpacked by now
     decoder = get_decoder(syntax)
-    plugins: list[str] = [""]
-    if opened.length is None:
-        name, known = _WAYS[opened.syntax]
-        plugins = [one for one in known if one in decoder.available_plugins]
-        _refuse_other_size(opened, _encoded(opened, frame, frames), rows, columns, options)
-        if not plugins:
-            raise UnreadableImage(
-                f"its pixels are compressed as {name}, which is read after `pip install 'stillroom[dicom]'`"
-            )
-    else:
+    if opened.length is not None:
         _refuse_short(opened, frame, options)
+        return _asked(decoder, opened, frame, "", options)
+    plugins = _plugins(opened, decoder.available_plugins, options)
+    encoded = _encoded(opened, frame, frames)
+    _refuse_other_size(opened, encoded, rows, columns, options)
     for plugin in plugins:
-        assert opened.start is not None
-        opened.file.seek(opened.start)
         try:
-            found, told = decoder.as_array(opened.file, index=frame, decoding_plugin=plugin, **options)
-        except Exception:  # a decoder raises nearly anything on damaged pixels
-            continue
-        return found, str(told["photometric_interpretation"])
-    if options["bits_stored"] > 8 and opened.syntax.endswith(".51"):
+            if plugin in _SAFE:
+                return _asked(decoder, opened, frame, plugin, options)
+            return decode_apart(encoded, opened.syntax, plugin, options)
+        except UnreadableImage as error:
+            if plugin == plugins[-1] or str(error) != _DAMAGED:
+                raise
+    raise UnreadableImage(_DAMAGED)
+
+
+def _asked(decoder: Any, opened: Opened, frame: int, plugin: str, options: dict[str, Any]) -> tuple[np.ndarray, str]:
+    assert opened.start is not None
+    opened.file.seek(opened.start)
+    try:
+        found, told = decoder.as_array(opened.file, index=frame, decoding_plugin=plugin, **options)
+    except Exception:  # a decoder raises nearly anything on damaged pixels
+        raise UnreadableImage(_DAMAGED) from None
+    return found, str(told["photometric_interpretation"])
+
+
+def _plugins(opened: Opened, available: Sequence[str], options: dict[str, Any]) -> list[str]:
+    """Which of pydicom's decoders are asked for compressed pixels, in order."""
+    name, known = _WAYS[opened.syntax]
+    deep = options["bits_stored"] > 8
+    if deep and name in ("JPEG", "JPEG Extended"):
         raise UnreadableImage("its pixels are compressed as JPEG of 12 bits, which is not read")
-    raise UnreadableImage("its pixels are truncated or damaged")
+    if deep and options["samples_per_pixel"] > 1:  # of which Pillow would leave 8
+        known = tuple(one for one in known if one != "pillow")
+    found = [one for one in known if one in available]
+    if not found:
+        raise UnreadableImage(
+            f"its pixels are compressed as {name}, which is read after `pip install 'stillroom[dicom]'`"
+        )
+    return found
 
 
 def _options(opened: Opened, frames: int, rows: int, columns: int) -> dict[str, Any]:

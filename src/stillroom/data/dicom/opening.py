@@ -6,7 +6,6 @@ What pydicom says of a damaged file may quote it, and so a patient. Every reason
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stillroom.data.dicom.recognising import looks_like_dicom
+from stillroom.data.quiet import hush
 from stillroom.data.table import UnreadableImage
 
 if TYPE_CHECKING:
@@ -136,13 +136,9 @@ def count_frames(path: Path) -> int:
 
 
 def be_quiet() -> None:
-    """Keep pydicom's warnings, which quote what files say, and its decoders' from every output of this process."""
-    import pydicom
-
-    mark = ("ignore", None, UserWarning)
-    if not any(found[:3] == mark and "pydicom" in str(found[3]) for found in warnings.filters):
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydicom|stillroom\.data\.dicom)(\.|$)")
-    assert pydicom
+    """Keep pydicom's warnings, which quote what files say, and GDCM's from every output of this process."""
+    hush("pydicom")
+    hush("stillroom.data.dicom")  # whom pydicom names as the caller
     try:
         import gdcm
     except ImportError:
