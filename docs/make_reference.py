@@ -29,7 +29,9 @@ from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.conformal import ConformalRule, coverage_report
 from stillroom.evaluation.luck import luck
 from stillroom.evaluation.metrics import score
+from stillroom.evaluation.net_benefit import curves_report
 from stillroom.evaluation.ood import ForeignRule, foreign_report, refusal_report
+from stillroom.evaluation.operating_points import OperatingPoint, points_report
 from stillroom.evaluation.robustness import robustness
 from stillroom.evaluation.subgroups import judge_subgroups
 from stillroom.explanation import layers
@@ -133,6 +135,9 @@ METRICS = {
     "quality": "the same of the thirds of the images by sharpness, contrast, brightness and size",
     "conformal": "whether the sets of classes hold the truth as often as promised, as described below",
     "ood": "which images are refused as foreign, as described below",
+    "operating_points": "thresholds chosen on validation, and their figures on test, as described below; absent where none "
+    "is wanted",
+    "decision_curves": "what acting on the probabilities is worth, as described below",
     "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",
     "robustness": "figures on corrupted test images, as described below; only where `--corruptions` was asked for, of the "
     "run or of `stillroom evaluate` later",
@@ -352,6 +357,8 @@ def _run_folder() -> Iterator[str]:
         f"`stillroom evaluate --foreign` has shown, in the order of time. Of each set: {_returns(foreign_report)} Those "
         "under `against` also have `source`, `quarantined` and `notes`."
     )
+    yield f"**Operating points.** {_returns(points_report)}"
+    yield f"**Decision curves.** {_returns(curves_report)}"
     yield (
         "**Explanation.** What the words mean, and what may be concluded, stands in [explanation](explanation.md). Where "
         f"the student can make no map, `images` is 0 and `reason` says why. {_returns(gather)}"
@@ -397,7 +404,18 @@ def _run_folder() -> Iterator[str]:
         "task": "`kind`, `classes` and what else describes the task: what the outputs mean",
     }
     keys = ("format", "sha256", "version", "task", "decision_rule", "name", "size", "channels", "white", "fit")
-    keys += ("temperature", "synthetic", "layer", "hidden", "explanation", "conformal", "foreign", "window", "details")
+    keys += (
+        "temperature",
+        "synthetic",
+        "layer",
+        "hidden",
+        "explanation",
+        "conformal",
+        "foreign",
+        "points",
+        "window",
+        "details",
+    )
     yield _table(("Property", "Meaning"), [(f"`stillroom.{key}`", texts[key]) for key in keys])
     yield (
         "**`conformal`.** A class is in an image's set where minus the logarithm of its probability, of the logits as they "
@@ -412,6 +430,12 @@ def _run_folder() -> Iterator[str]:
         "`distance_location`) / `distance_scale` is above the threshold. A threshold of null refuses nothing."
     )
     yield _attributes(ForeignRule)
+    yield (
+        "**`points`.** A list, one entry for each threshold. An image is flagged where the calibrated probability of what is "
+        "asked (`of`: a class; of grades, `moderate or above`, the sum of that grade's probability and those above) is "
+        "at least `threshold`, which may lie just above 1: never. `for` is `sensitivity` or `specificity`."
+    )
+    yield _attributes(OperatingPoint)
 
 
 # -- Python -------------------------------------------------------------------------------------------------------

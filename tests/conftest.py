@@ -153,7 +153,8 @@ def old_run(own_run):
     for name in ("density.npz", "foreign_scores.npz", "images.parquet"):
         (run.path / name).unlink(missing_ok=True)
     run.note(data_fingerprint="0" * 32)  # it was one of the files' dates
-    metrics = {key: part for key, part in run.metrics.items() if key not in ("conformal", "ood", "explanation")}
+    new_parts = ("conformal", "ood", "explanation", "operating_points", "decision_curves")
+    metrics = {key: part for key, part in run.metrics.items() if key not in new_parts}
     (run.path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     settings = yaml.safe_load((run.path / "settings.yaml").read_text(encoding="utf-8"))
     old = ("control", "margin", "resamples", "latency")
@@ -164,7 +165,7 @@ def old_run(own_run):
     manifest = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))
     del manifest["digests"]
     (run.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    new = ("layer", "hidden", "explanation", "conformal", "foreign", "sha256")
+    new = ("layer", "hidden", "explanation", "conformal", "foreign", "points", "sha256")
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key.removeprefix("stillroom.") not in new}
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, kept | {"stillroom.format": "1"})

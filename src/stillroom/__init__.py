@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from stillroom.run.folder import Run
     from stillroom.run.pipeline import distill, resume
     from stillroom.run.stages.export import export_student
+    from stillroom.settings.evaluation import EvaluationSettings
     from stillroom.settings.sections import (
         DataSettings,
-        EvaluationSettings,
         StudentSettings,
         TeacherSettings,
         TrainingSettings,
@@ -93,7 +93,7 @@ _HOMES = {
     "WeCKD": "recipes",
     "Run": "run.folder",
     "DataSettings": "settings.sections",
-    "EvaluationSettings": "settings.sections",
+    "EvaluationSettings": "settings.evaluation",
     "Settings": "settings.whole",
     "StudentSettings": "settings.sections",
     "TeacherSettings": "settings.sections",

@@ -103,6 +103,13 @@ def test_whether_sets_and_refusals_keep_their_promises_there(run, pictures):
     assert found["ood"]["refused"]["low"] <= np.mean(refused) <= found["ood"]["refused"]["high"]
     assert found["ood"]["wanted"] == run.settings.evaluation.refusals
     assert found["conformal"]["statement"]
+    (point,) = found["operating_points"]["points"]
+    raised = np.array([answer.probabilities["right"] for answer in said]) >= point["threshold"]
+    assert point["figures"]["sensitivity"]["value"] == pytest.approx(raised[60:].mean())  # foreign ones count too
+    assert point["figures"]["flagged"]["value"] == pytest.approx(raised.mean())
+    assert [answer.flagged for answer in said] == [
+        {} if gone else {"right at sensitivity 0.95": flag} for gone, flag in zip(refused, raised, strict=True)
+    ]
     assert found["ood"]["statement"] != run.metrics["ood"]["statement"]
 
 

@@ -29,6 +29,7 @@ from stillroom.deployment.predictor import PassedOver, Prediction, Predictor
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule
+from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.files.own_digest import KEY, with_own_digest
 from stillroom.task import MultiClass, MultiLabel, Task
 
@@ -307,6 +308,7 @@ def test_prediction_is_ready_for_json(predictor, tmp_path):
         "unsure": [],
         "foreign": None,
         "foreign_score": None,
+        "flagged": {},
         "note": None,
         "error": "the file does not exist",
     }
@@ -391,6 +393,77 @@ def test_images_of_another_kind_are_refused(tmp_path):
     assert json.loads(json.dumps(found.to_dict()))["foreign"] is True
     never = Predictor.load(write_model(tmp_path / "never.onnx", foreign=foreign_rule(float("inf"))))
     assert never.predict([spot])[0].foreign is False
+
+
+def point(of: str = "bright", threshold: float = 0.3, wanted: float = 0.95, kind: str = "sensitivity") -> dict:
+    return OperatingPoint(of, kind, wanted, threshold, wanted, 100, 100.0).to_dict()
+
+
+def test_an_image_is_flagged_from_the_threshold_of_the_calibrated_probability_on(tmp_path):
+    """At mean m the log odds are 8 m - 4 over the temperature: .3 lies at m = .5 - .106 * temperature."""
+    flags = {}
+    for temperature in (1.0, 2.0):
+        path = write_model(
+            tmp_path / f"{temperature}.onnx", temperature=temperature, points=(point(), point(threshold=0.9))
+        )
+        predictor = Predictor.load(path)
+        edge = 255 * (0.5 - np.log(0.7 / 0.3) / 8 * temperature)
+        found = predictor.predict([flat(int(edge) - 1), flat(int(edge) + 2)])
+        flags[temperature] = [list(one.flagged.values()) for one in found]
+        assert list(found[0].flagged) == ["bright at sensitivity 0.95"]  # of two of one name the last would do
+        assert found[1].answer == "dark"
+    assert [one.threshold for one in predictor.points] == [0.3, 0.9]
+
+
+def test_a_flag_is_said_beside_the_answer_and_a_refusal_alone(tmp_path):
+    known = {"points": (point(), point(threshold=0.8, wanted=0.9, kind="specificity")), "foreign": foreign_rule()}
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", **known))
+    spot = flat(0)
+    spot[0] = 255
+    likely, perhaps, foreign = predictor.predict([flat(255), flat(115), spot])
+    assert likely.flagged == {"bright at sensitivity 0.95": True, "bright at specificity 0.9": True}
+    assert likely.flags == "flagged at sensitivity 0.95: bright; flagged at specificity 0.9: bright"
+    assert (perhaps.answer, perhaps.flags) == ("dark", "flagged at sensitivity 0.95: bright")
+    assert (foreign.answer, foreign.flagged, foreign.flags) == ("not this kind of image", {}, "")
+    assert json.loads(json.dumps(perhaps.to_dict()))["flagged"] == perhaps.flagged
+    console = Console(width=140, color_system=None)
+    with console.capture() as capture:
+        console.print(prediction_table([perhaps, foreign]))
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert lines[2].startswith("flagged at sensitivity 0.95: bright")
+    assert "flagged" not in lines[3]
+
+
+def test_labels_are_flagged_each_by_its_own_threshold():
+    flagged = {"a b at sensitivity 0.95": True, "c at sensitivity 0.95": False, "look at at sensitivity 0.95": True}
+    assert Prediction(None, flagged=flagged).flags == "flagged at sensitivity 0.95: a b, look at"
+    assert Prediction(None, flagged=dict.fromkeys(flagged, False)).flags == ""
+
+
+def test_a_file_of_before_there_were_thresholds_has_none(tmp_path):
+    path = write_model(tmp_path / "student.onnx", points=(point(),))
+    model = onnx.load(path)
+    kept = [entry for entry in model.metadata_props if entry.key != "stillroom.points"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    path.write_bytes(with_own_digest(model.SerializeToString()))
+    predictor = Predictor.load(path)
+    assert predictor.points == ()
+    assert predictor.predict([flat(255)])[0].flagged == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"of": "blurred"}, r"points\[0\].of is 'blurred'; it must be one of bright"),
+        ({"for": "luck"}, "sensitivity or specificity"),
+        ({"threshold": 1.5}, r"points\[0\].threshold is 1.5"),
+        ({"wanted": None}, r"points\[0\].wanted is None; it must be between 0 and 1"),
+    ],
+)
+def test_thresholds_that_cannot_be_are_refused(tmp_path, changed, said):
+    with pytest.raises(UsageError, match=f"damaged Stillroom metadata.*{said}"):
+        Predictor.load(write_model(tmp_path / "student.onnx", points=(point() | changed,)))
 
 
 def test_a_refusal_is_shown_instead_of_a_class(tmp_path):

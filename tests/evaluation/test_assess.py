@@ -16,7 +16,7 @@ from stillroom.evaluation.calibration import (
 from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.metrics import score
-from stillroom.settings.sections import EvaluationSettings
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.task import MultiClass
 
 TASK = MultiClass(("benign", "malignant", "normal"))

@@ -9,7 +9,7 @@ import pytest
 
 from stillroom.planning.costs import Teaching, afterwards_s, teaching_s, training_s, without_labels
 from stillroom.recipes import Baseline
-from stillroom.settings.sections import EvaluationSettings
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.settings.whole import Settings
 
 

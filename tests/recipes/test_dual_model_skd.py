@@ -20,9 +20,9 @@ from stillroom.recipes import RECIPES
 from stillroom.recipes.dual_model_skd import DualModelSKD
 from stillroom.run.folder import Run
 from stillroom.run.workbench import Workbench
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.settings.sections import (
     DataSettings,
-    EvaluationSettings,
     StudentSettings,
     TeacherSettings,
     TrainingSettings,

@@ -17,10 +17,12 @@ from stillroom.data.table import Table
 from stillroom.evaluation.assess import assess, predictions_frame
 from stillroom.evaluation.conformal import coverage_report, fit_conformal
 from stillroom.evaluation.luck import Training, luck
+from stillroom.evaluation.net_benefit import curves_report
 from stillroom.evaluation.ood import energy, fit_density, fit_foreign_rule, foreign_report, refusal_report
+from stillroom.evaluation.operating_points import fit_points, points_report, wishes
 from stillroom.explanation.evidence import Explained, gather
 from stillroom.report import write_report
-from stillroom.settings.sections import EvaluationSettings
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.task import MultiClass, MultiLabel, Task
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -138,6 +140,7 @@ def build_run(
         (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
     if uncertain:
         metrics |= _uncertain(table, logits["student"])
+        metrics |= _thresholds(table, found.probabilities)
     _json(folder / "metrics.json", metrics)
     _json(folder / "manifest.json", _manifest(task, teacher, synthetic))
     _json(folder / "audit.json", _audit(task, table, leaks))
@@ -207,6 +210,22 @@ def _network(seed: int, channels: int, classes: int) -> torch.nn.Sequential:
     torch.manual_seed(seed)
     last = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, classes))
     return torch.nn.Sequential(torch.nn.Conv2d(channels, 6, 5, stride=4), torch.nn.ReLU(), *last)
+
+
+def _thresholds(table: Table, probabilities: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Operating points and decision curves as a run measures them."""
+    task, val, test = table.task, table.indices("val"), table.indices("test")
+    groups = {
+        name: None if table.patients is None else table.patients[rows] for name, rows in (("val", val), ("test", test))
+    }
+    wanted = wishes(task, ("0.9",), (f"{task.classes[-1]}=0.9",))
+    points = fit_points(task, probabilities["student"][val], table.targets[val], groups["val"], wanted)
+    said = {role: probabilities[role][test] for role in NETWORKS if role in probabilities}
+    targets = table.targets[test]
+    return {
+        "operating_points": points_report(task, points, said["student"], targets, groups["test"]),
+        "decision_curves": curves_report(task, said, targets, groups["test"], role="student"),
+    }
 
 
 def _uncertain(table: Table, logits: np.ndarray) -> dict[str, Any]:

@@ -396,7 +396,7 @@ def test_a_run_stopped_in_its_control_can_be_used(picture_folder, tmp_path, monk
     assert early.metadata.explanation is None
     done = stillroom.resume(tmp_path / "run", show_progress=False).predictor()
     assert [one.probabilities for one in said] == [one.probabilities for one in done.predict(paths)]
-    for name in ("conformal", "foreign"):
+    for name in ("conformal", "foreign", "points"):
         assert getattr(early.metadata, name) == getattr(done.metadata, name)
 
 

@@ -9,8 +9,16 @@ import yaml
 
 from stillroom.errors import UsageError
 from stillroom.recipes import RECIPES, Baseline, ExplainableKD, MedAlmighty
-from stillroom.settings.sections import DataSettings, StudentSettings, TeacherSettings, TrainingSettings, ViewSettings
+from stillroom.settings.evaluation import EvaluationSettings
+from stillroom.settings.sections import (
+    DataSettings,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+    ViewSettings,
+)
 from stillroom.settings.whole import SECTIONS, Settings, from_dict, read_section, to_dict
+from stillroom.settings.wishes import wanted_shares
 
 
 @pytest.mark.parametrize(
@@ -49,12 +57,26 @@ def test_round_trip_through_yaml(settings):
         ({"source": "x", "seed": "many"}, "seed: .*'many'"),
         ({"seed": 1}, "`source` is missing"),
         ([1], "expected settings by name"),
+        ({"source": "x", "evaluation": {"sensitivity": ["1.5"]}}, "sensitivity takes a share between 0 and 1.*'1.5'"),
+        ({"source": "x", "evaluation": {"sensitivity": ["ill="]}}, "class=share such as ill=0.95, got 'ill='"),
+        ({"source": "x", "evaluation": {"sensitivity": ["=0.9"]}}, "got '=0.9'"),
+        ({"source": "x", "evaluation": {"specificity": ["nan"]}}, "specificity takes a share"),
+        ({"source": "x", "evaluation": {"sensitivity": ["a=0.9", "a=0.8"]}}, "two shares for a: leave one out"),
+        ({"source": "x", "evaluation": {"sensitivity": ["0.9", "none"]}}, "auto and none stand alone"),
         ({"source": "x", "data": {"val_fraction": 1.5}}, "val_fraction must lie between 0 and 0.9"),
     ],
 )
 def test_wrong_settings_are_named(content, message):
     with pytest.raises(UsageError, match=message):
         from_dict(content, "here.yaml")
+
+
+def test_a_share_may_be_given_as_a_number_or_by_class():
+    settings = Settings("x", evaluation=EvaluationSettings(sensitivity=(0.9, "a=b=0.99")))  # type: ignore[arg-type]
+    assert settings.evaluation.sensitivity == ("0.9", "a=b=0.99")
+    assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(settings)))) == settings
+    assert wanted_shares("sensitivity", ("0.9", "a=b=0.99")) == {"": 0.9, "a=b": 0.99}
+    assert wanted_shares("sensitivity", ("none",)) == wanted_shares("sensitivity", ()) == {}
 
 
 def test_images_are_read_at_the_students_side():

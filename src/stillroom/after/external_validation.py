@@ -23,6 +23,7 @@ from stillroom.evaluation.calibration_error import calibration_error, calibratio
 from stillroom.evaluation.conformal import coverage_report
 from stillroom.evaluation.metrics import score
 from stillroom.evaluation.ood import energy, refusal_report
+from stillroom.evaluation.operating_points import points_report
 from stillroom.extras import need
 from stillroom.files.atomic import write_json
 from stillroom.files.cache import fingerprint
@@ -75,8 +76,9 @@ def evaluate(
 
     Returns:
         ``source`` (a line for people), ``location`` (the name or absolute path), ``data`` (how it was read), ``split``,
-        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``conformal`` and ``ood`` (whether sets and
-        refusals keep their promises here; None where the model has no such rule), ``quarantined`` (path and reason of what
+        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``conformal``,
+        ``operating_points`` and ``ood`` (whether sets, thresholds and refusals keep their promises here; None where the model
+        has no such rule), ``quarantined`` (path and reason of what
         could not be read), ``seen_in_training`` (``images``, the number of images that are in the run's training or
         validation split pixel for pixel, ``of`` how many; None for a file, or a run that kept no digests) and ``notes``.
 
@@ -167,6 +169,10 @@ def _evaluated(
     if predictor.foreign:
         scores = energy(task, answers["logits"]), answers["distance"].astype(np.float64)
         refused = refusal_report(predictor.foreign, *scores, patients=patients)
+    thresholds = None
+    if predictor.points:
+        calibrated = task.probabilities(answers["logits"], predictor.metadata.temperature)
+        thresholds = points_report(task, predictor.points, calibrated, truth, patients)
     judged = calibration_error(task, found, truth, patients, seed=origin.seed)
     seen, notes = _seen_in_training(origin, digests)
     notes.append(calibration_words(judged))
@@ -191,6 +197,7 @@ def _evaluated(
             "student": {"after": judged, "bins": reliability(task, found, truth, design=judged["design_effect"])}
         },
         "conformal": conformal,
+        "operating_points": thresholds,
         "ood": refused,
         "quarantined": quarantined,
         "seen_in_training": seen,

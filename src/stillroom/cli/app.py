@@ -24,10 +24,10 @@ from stillroom.errors import StillroomError, UsageError
 from stillroom.planning.plan_file import FILE as PLAN_FILE
 from stillroom.planning.plan_file import read_plan
 from stillroom.recipes import MedAlmighty, Recipe, recipe_named
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.settings.sections import (
     AnswersKind,
     DataSettings,
-    EvaluationSettings,
     StudentSettings,
     TeacherSettings,
     TrainingSettings,

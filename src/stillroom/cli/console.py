@@ -49,6 +49,7 @@ _IN_A_SENTENCE = (PROBE_OF_TEACHER, PROBE_OF_STUDENT, MAJORITY)
 """Beside these three more columns would not fit: what they reach is said in a sentence each."""
 _UNBROKEN = 1000
 _LONGEST = 1200
+_MOST_POINTS = 3
 _DIGITS = re.compile("[0-9]{60,}")
 """Characters of an error: a name or value in it may have any length."""
 _UNDEFINED: dict[str, float | None] = {"value": None}
@@ -143,6 +144,14 @@ def show_run(run: Run) -> None:
         for note in found.get("notes") or []:
             if note.startswith(("Too few", "With ")):  # the promise cannot be made at all
                 console.print(f"[yellow]Note:[/yellow] {escape(note)}")
+    thresholds = metrics.get("operating_points") or {}
+    points = thresholds.get("points", ())
+    for point in points[:_MOST_POINTS]:
+        console.print(escape(point["statement"]))
+    if len(points) > _MOST_POINTS:
+        console.print(f"{len(points) - _MOST_POINTS} more thresholds stand in the report.")
+    for note in thresholds.get("notes", ()):
+        console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     explanation = metrics.get("explanation") or {}
     if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
         judged = (explanation.get("faithfulness") or {}).get("student")

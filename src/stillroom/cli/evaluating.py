@@ -114,5 +114,7 @@ def _show_evaluation(run: Run | Path, source: str, data: DataSettings, split: Sp
     console.show_figures(found["test"], found["source"], synthetic=found["synthetic"])
     for part in filter(None, (found["conformal"], found["ood"])):
         console.out().print(part["statement"], markup=False)
+    for point in (found["operating_points"] or {"points": ()})["points"]:
+        console.out().print(point["statement"], markup=False)
     for note in found["notes"]:
         console.say(note)

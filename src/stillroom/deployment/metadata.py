@@ -50,6 +50,8 @@ class ModelMetadata:
         window: of grey DICOM images, what goes from black to white, as
             :func:`~stillroom.settings.windows.parse_window` takes it; empty where each file says, and in files of earlier
             versions.
+        points: operating points, see :class:`~stillroom.evaluation.operating_points.OperatingPoint`; missing in files of
+            earlier versions.
         details: free notes for people, e.g. the data set and the run.
         stillroom: version of Stillroom that wrote the file.
     """
@@ -68,6 +70,7 @@ class ModelMetadata:
     conformal: Mapping[str, Any] | None = None
     foreign: Mapping[str, Any] | None = None
     window: str = ""
+    points: tuple[Mapping[str, Any], ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     stillroom: str = field(default_factory=lambda: version("stillroom"))
 
@@ -94,6 +97,7 @@ class ModelMetadata:
             "conformal": self.conformal,
             "foreign": self.foreign,
             "window": self.window,
+            "points": list(self.points),
             "details": dict(self.details),
         }
         return {_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()} | {KEY: BLANK}
@@ -135,6 +139,7 @@ class ModelMetadata:
                 conformal=values["conformal"],
                 foreign=values["foreign"],
                 window=values.get("window", ""),
+                points=tuple(values.get("points", ())),  # an earlier version passes them over
                 details=values["details"],
                 stillroom=values["version"],
             )

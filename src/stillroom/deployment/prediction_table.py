@@ -31,12 +31,15 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
             table.add_row(image, Text(shown(prediction.error), style="red"))
             continue
         answer = Text(shown(prediction.answer or ""), "yellow" if prediction.foreign else "bold")
+        flags = Text(shown(prediction.flags), "yellow")
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[: 1 if prediction.foreign else top]
         for name, probability in ranked:
             style = "bold" if name in prediction.decision and not prediction.foreign else "dim"
             bar = "█" * round(_BAR * probability)
             table.add_row(image, answer, Text(shown(name), style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
-            image, answer = Text(), Text()
+            image, answer, flags = Text(), flags, Text()
+        if answer:
+            table.add_row(image, answer)
         if prediction.note:
             table.add_row(Text(), Text(prediction.note, style="yellow"))
     return table

@@ -23,6 +23,7 @@ from stillroom.deployment.session import Opened, first_line, open_session, requi
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule, energy
+from stillroom.evaluation.operating_points import OperatingPoint, flagged
 from stillroom.files.digests import require_whole
 from stillroom.files.own_digest import own_state
 from stillroom.settings.windows import parse_window
@@ -60,6 +61,8 @@ class Prediction:
         unsure: with multi-label, the labels that may be present or absent.
         foreign: whether the image is unlike those that the model was made for; None where the model has no such rule.
         foreign_score: how unlike, in spreads above the median of the validation images.
+        flagged: by operating point, such as ``malignant at sensitivity 0.95``, whether the probability reaches its threshold.
+            Empty where the model has none, and of a foreign image, whose probabilities should not be used.
         note: what was done to the image that one should know: a handful of pixels brighter than white is shown as white.
         error: why the image could not be read; None where all went well.
         frame: which frame of a DICOM file of several, from 1; None where the file is one image.
@@ -72,6 +75,7 @@ class Prediction:
     unsure: tuple[str, ...] = ()
     foreign: bool | None = None
     foreign_score: float | None = None
+    flagged: dict[str, bool] = field(default_factory=dict)
     note: str | None = None
     error: str | None = None
     frame: int | None = None
@@ -97,6 +101,16 @@ class Prediction:
         words = [*sure, *(f"perhaps {name}" for name in self.unsure)]
         return ", ".join(words) or "no finding"
 
+    @property
+    def flags(self) -> str:
+        """What the image is flagged for, in words: ``flagged at sensitivity 0.95: effusion, mass``; empty for nothing."""
+        reached: dict[str, list[str]] = {}
+        for name, on in self.flagged.items():
+            of, _, wanted = name.rpartition(" at ")
+            if on:
+                reached.setdefault(wanted, []).append(of)
+        return "; ".join(f"flagged at {wanted}: {', '.join(names)}" for wanted, names in reached.items())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
@@ -109,6 +123,7 @@ class Prediction:
             "unsure": list(self.unsure),
             "foreign": self.foreign,
             "foreign_score": self.foreign_score,
+            "flagged": self.flagged,
             "note": self.note,
             "error": self.error,
         }
@@ -123,6 +138,7 @@ class Predictor:
         metadata: all that the file says about itself.
         conformal: its rule for sets of classes, or None.
         foreign: its rule for foreign images, or None.
+        points: its operating points.
     """
 
     def __init__(self, session: InferenceSession, metadata: ModelMetadata, opened: Opened) -> None:
@@ -130,6 +146,7 @@ class Predictor:
         self._session, self._opened = session, opened
         self.conformal = ConformalRule.from_dict(metadata.conformal) if metadata.conformal else None
         self.foreign = ForeignRule.from_dict(metadata.foreign) if metadata.foreign else None
+        self.points = tuple(map(OperatingPoint.from_dict, metadata.points))
 
     @classmethod
     def load(cls, source: Path | str, *, threads: int = 0) -> Predictor:
@@ -354,6 +371,7 @@ class Predictor:
         if self.foreign:
             scores = self.foreign.scores(energy(self.task, logits), found["distance"])
         sets = self.conformal.sets(self.task, logits) if self.conformal else None
+        raised = flagged(self.task, self.task.probabilities(logits, self.metadata.temperature), self.points)
         predictions = []
         for row, path in enumerate(paths):
             if not sound[row]:
@@ -364,6 +382,8 @@ class Predictor:
                 possible = sets[row] if self.task.exclusive else sets[row, :, 1]
                 unsure = unsure if self.task.exclusive else sets[row].all(axis=1)
             score = None if scores is None else float(scores[row])
+            foreign = None if score is None or not self.foreign else score > self.foreign.threshold
+            flags = () if foreign else zip(self.points, raised[row], strict=True)
             predictions.append(
                 Prediction(
                     path=path,
@@ -371,8 +391,9 @@ class Predictor:
                     probabilities={name: float(p) for name, p in zip(self.classes, probabilities[row], strict=True)},
                     possible=None if possible is None else self._named(possible),
                     unsure=self._named(unsure),
-                    foreign=None if score is None or not self.foreign else score > self.foreign.threshold,
+                    foreign=foreign,
                     foreign_score=score,
+                    flagged={point.name: bool(on) for point, on in flags},
                 )
             )
         return predictions

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from stillroom.data.geometry import Fit
 from stillroom.errors import UsageError
+from stillroom.evaluation.questions import question_names
 from stillroom.explanation.claims import VERDICTS
 from stillroom.settings.methods import METHODS
 from stillroom.settings.windows import parse_window
@@ -45,6 +46,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         _require("explanation.verdict", values["explanation"]["verdict"], _verdict, f"one of {', '.join(VERDICTS)}")
     if "window" in values:  # files of before there was DICOM have none
         _require("window", values["window"], _window, "empty, CENTER,WIDTH or the name of a window")
+    _check_points(values.get("points", []), values["task"])
     if values["conformal"] is not None:
         _check_thresholds(values["conformal"]["thresholds"], count, exclusive)
     if values["foreign"] is not None and (more := values["foreign"].keys() - _FOREIGN.keys()):
@@ -91,6 +93,17 @@ def _check_thresholds(thresholds: Any, count: int, exclusive: bool) -> None:
         raise ValueError(
             f"conformal.thresholds is {_shown(thresholds)}; it must hold {form} for each of {count} classes"
         )
+
+
+def _check_points(points: Any, task: Any) -> None:
+    _require(
+        "points", points, lambda value: isinstance(value, list) and all(isinstance(p, dict) for p in value), "a list"
+    )
+    questions = question_names(from_description(task))
+    for number, point in enumerate(points):
+        for name, (holds, form) in _POINT.items():
+            _require(f"points[{number}].{name}", point[name], holds, form)
+        _require(f"points[{number}].of", point["of"], lambda of: of in questions, f"one of {', '.join(questions)}")
 
 
 def _number(value: Any) -> bool:
@@ -179,4 +192,13 @@ _FOREIGN: dict[str, _Form] = {
     "threshold": (lambda value: value is None or _number(value), "a finite number or null"),
     "refusals": (_share, "between 0 and 1"),
     "images": (_count, "a whole number, 1 or more"),
+}
+_POINT: dict[str, _Form] = {
+    "of": (_text, "a text"),
+    "for": (lambda value: value in ("sensitivity", "specificity"), "sensitivity or specificity"),
+    "wanted": (_share, "between 0 and 1"),
+    "threshold": (lambda value: _number(value) and 0 <= value <= 1.001, "a probability, or just above 1"),
+    "promised": (_share, "between 0 and 1"),
+    "images": (_count, "a whole number, 1 or more"),
+    "units": (lambda value: _number(value) and value >= 1 - 1e-9, "a number, 1 or more"),
 }

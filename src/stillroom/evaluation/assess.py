@@ -14,7 +14,7 @@ from stillroom.evaluation.comparison import compare_measured
 from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import measure, score_of
 from stillroom.evaluation.roles import STUDENT, noun
-from stillroom.settings.sections import EvaluationSettings
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.task import Task
 
 if TYPE_CHECKING:

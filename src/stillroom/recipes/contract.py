@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.settings.sections import (
     DataSettings,
-    EvaluationSettings,
     StudentSettings,
     TeacherSettings,
     TrainingSettings,

@@ -25,6 +25,7 @@ from stillroom.report.style import COLOURS, glyph
 from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import TEMPLATES, environment
+from stillroom.report.thresholds import thresholds_section
 from stillroom.report.uncertainty import uncertainty_section
 from stillroom.report.wording import (
     audit_warnings,
@@ -83,6 +84,7 @@ def _context(record: Record) -> dict[str, Any]:
     roles = list(record.test)
     maps, classes = figures.features(record)
     kept, declared = tables.kept(record), sections(record.metrics)
+    thresholds = thresholds_section(record)
     compared = [role for role in ("student", "teacher") if role in roles]
     parted = [part for key in ("groups", "quality") if (part := subgroup_section(record, key))]
     return {
@@ -129,6 +131,9 @@ def _context(record: Record) -> dict[str, Any]:
         "explanation": explanation_section(record),
         "uncertainty": uncertainty_section(record),
         "robustness": robustness_section(record),
+        "thresholds": thresholds,
+        "benefits": _panels(thresholds.curves if thresholds else ()),
+        "thresholds_drawn": _legend(thresholds.roles if thresholds else ()),
         "declared": declared,
         "declared_contents": [(section.key, section.title, True) for section in declared],
         "efficiency": tables.efficiency(record),

@@ -24,6 +24,7 @@ from stillroom.report.section import sections
 from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import environment
+from stillroom.report.thresholds import thresholds_section
 from stillroom.report.uncertainty import refusal_notes, refusal_table, sets_table
 from stillroom.report.wording import (
     audit_warnings,
@@ -111,6 +112,7 @@ def _context(record: Record) -> dict[str, Any]:
         "ood": record.metrics.get("ood"),
         "refusals": refusal_table(record.metrics["ood"]) if record.metrics.get("ood") else None,
         "refusal_notes": refusal_notes(record.metrics.get("ood") or {}),
+        "thresholds": thresholds_section(record),
         "robustness": record.metrics.get("robustness"),
         "corrupted": robustness_table(record.metrics["robustness"]) if record.metrics.get("robustness") else None,
         "declared": sections(record.metrics),

@@ -66,6 +66,7 @@ PLACES = {
     "calibration": "Calibration",
     "explanation": "Where it looks",
     "uncertainty": "What it does not know",
+    "thresholds": "Acting on it",
     "robustness": "Robustness",
     "efficiency": "Size and speed",
     "making": "How it was made",

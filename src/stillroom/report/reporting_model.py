@@ -98,10 +98,11 @@ def ensemble(facts: Facts) -> Answer:
 
 def output(facts: Facts) -> Answer:
     sets = " Sets of classes that cannot be ruled out." if facts.record.metrics.get("conformal") else ""
+    points = " Thresholds for a wanted sensitivity." if facts.record.metrics.get("operating_points") else ""
     refused = " Refusals of foreign images." if (facts.record.metrics.get("ood") or {}).get("rule") else ""
     return Answer(
-        f"Calibrated probabilities; decision: {facts.record.task.decision_rule}.{sets}{refused}",
-        "uncertainty" if sets or refused else "calibration",
+        f"Calibrated probabilities; decision: {facts.record.task.decision_rule}.{sets}{refused}{points}",
+        "thresholds" if points else "uncertainty" if sets or refused else "calibration",
         "Why this threshold fits the use.",
     )
 

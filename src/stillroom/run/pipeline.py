@@ -36,6 +36,7 @@ from stillroom.run.stages import (
     explanation,
     export,
     subgroups,
+    thresholds,
     training,
     uncertainty,
 )
@@ -48,6 +49,7 @@ STAGES: tuple[Stage, ...] = (
     choice.STAGE,
     subgroups.STAGE,
     uncertainty.STAGE,
+    thresholds.STAGE,
     explanation.STAGE,
     export.STAGE,
     efficiency.STAGE,

@@ -9,6 +9,7 @@ from stillroom.data.table import Table
 from stillroom.data.unlabelled import list_unlabelled, load_unlabelled
 from stillroom.distillation.cutting import cut_out
 from stillroom.errors import UsageError
+from stillroom.evaluation.operating_points import wishes
 from stillroom.models.device import pick_device
 from stillroom.models.zoo import create, locate_weights, resolve_size, specification
 from stillroom.run.answered import check_answers
@@ -68,6 +69,7 @@ def check_settings(settings: Settings, table: Table) -> None:
         ]
         cut_out(*pair, layers="first", elements="uniform", seed=0)
     _check_keep(settings, task)
+    wishes(task, settings.evaluation.sensitivity, settings.evaluation.specificity)
     if settings.evaluation.explain_layer not in ("auto", "last"):
         drawn = create(student.student, classes=len(task.classes), size=student.student_size or side)
         check_layer(drawn, settings)

@@ -12,10 +12,10 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 from stillroom.errors import UsageError, nearest
 from stillroom.files.reading import in_short, read_yaml
 from stillroom.recipes import MedAlmighty, Recipe, recipe_named
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.settings.network_names import anchored_name, parse, with_options
 from stillroom.settings.sections import (
     DataSettings,
-    EvaluationSettings,
     StudentSettings,
     TeacherSettings,
     TrainingSettings,

@@ -66,3 +66,42 @@ def group_wishes(groups: Sequence[str]) -> list[tuple[str, tuple[float, ...]]]:
         if seen.count(name.casefold()) > 1:
             raise UsageError(f"groups names the column {name!r} twice: leave one out.")
     return wishes
+
+
+USUAL, NOTHING = "auto", ""
+"""In what :func:`wanted_shares` gives: nothing was said; and the share for every class that is not named."""
+
+
+def wanted_shares(name: str, given: Sequence[str]) -> dict[str, float | None]:
+    """What is asked of thresholds: class to the wanted share, :data:`NOTHING` to that of all others.
+
+    Args:
+        name: of the setting, ``sensitivity`` or ``specificity``.
+        given: each a share (``0.95``) or a class and a share (``melanoma=0.99``); or ``auto`` or ``none`` alone.
+
+    Returns:
+        ``{"auto": None}`` for ``auto``, and nothing for ``none`` and for nothing.
+
+    Raises:
+        UsageError: a share does not lie between 0 and 1, or two are given for one class.
+    """
+    if isinstance(given, str):
+        raise UsageError(f"{name} takes a list, such as [{given!r}], got {given!r} alone.")
+    given = [str(text) for text in given]
+    if any(text in (USUAL, "none") for text in given):
+        if len(given) > 1:
+            raise UsageError(f"{name} {' '.join(given)}: {USUAL} and none stand alone.")
+        return {USUAL: None} if given[0] == USUAL else {}
+    found: dict[str, float | None] = {}
+    for text in given:
+        of, equals, number = text.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = 0.0
+        if not 0 < share < 1 or bool(equals) != bool(of):
+            raise UsageError(f"{name} takes a share between 0 and 1, or class=share such as ill=0.95, got {text!r}.")
+        if of in found:
+            raise UsageError(f"{name} gives two shares for {of or 'every class'}: leave one out.")
+        found[of] = share
+    return found

@@ -17,6 +17,7 @@ from stillroom.distillation.teachers import Panel
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.ood import FeatureDensity
+from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
 from stillroom.files.digests import record, stands
@@ -28,6 +29,7 @@ from stillroom.run.claims import alone_where
 from stillroom.run.folder import Run
 from stillroom.run.stage import Evidence, Stage
 from stillroom.run.stages.explanation import exported_layer, exported_note
+from stillroom.run.stages.thresholds import points_of
 from stillroom.run.stages.uncertainty import DENSITY_FILE, fit_rules, read_density
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def export_network(
         path: the file to write.
         run: its manifest says what the file must know of the data.
         figures: the run's metrics: the network's temperature under ``calibration``, and where they are there, its rules
-            under ``conformal`` and ``ood`` and what its heat maps are worth under ``explanation``.
+            under ``conformal`` and ``ood``, its thresholds under ``operating_points``, and what its heat maps are worth under
+            ``explanation``.
         images: ``[N, C, S, S]`` float32 in [0, 1], real validation images to compare on, at the side that the file takes.
         layer: of which heat maps are made.
         density: of training features, for the distance that the rule under ``ood`` asks for.
@@ -85,6 +88,7 @@ def export_network(
         conformal=(figures.get("conformal") or {}).get("rule"),
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
         window=run.settings.data.window,
+        points=tuple(map(_point, (figures.get("operating_points") or {}).get("points", ()))),
         details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
     )
     untried = export_onnx(network, path.with_name(f".{path.name}.untried.tmp"), metadata, layer=layer, density=density)
@@ -96,6 +100,11 @@ def export_network(
     finally:
         untried.unlink(missing_ok=True)
     return path, parity
+
+
+def _point(stored: dict[str, Any]) -> dict[str, Any]:
+    """A threshold as the file carries it, without its figures on the test."""
+    return OperatingPoint.from_dict(stored).to_dict()
 
 
 def _members(network: nn.Module) -> dict[str, str]:
@@ -118,12 +127,14 @@ def export_at_once(bench: Workbench, student: Network) -> None:
         logits = run_over(student, bench.data.images, np.arange(len(table)))
         rules = fit_rules(bench, student, logits)
         temperature = fit_temperature(task, logits[val], table.targets[val])
+        points = [point.to_dict() for point in points_of(bench, task.probabilities(logits[val], temperature))]
         images = bench.data.images.batch(val[:PARITY_IMAGES]).cpu()
         export_network(
             student,
             path,
             run,
-            figures={"calibration": {"student": {"temperature": temperature}}} | rules.figures(),
+            figures={"calibration": {"student": {"temperature": temperature}}, "operating_points": {"points": points}}
+            | rules.figures(),
             images=images.numpy(),
             layer=exported_layer(student, "student", wanted.explain_layer, images.to(bench.data.images.device)),
             density=rules.density,
