@@ -553,3 +553,57 @@ def test_the_objective_of_the_how_to(task, tmp_path):
     assert losses["label"].item() == pytest.approx(task.nll(student, targets), rel=1e-5)
     sum(losses.values()).backward()
     assert logits.grad.abs().sum() > 0
+
+
+# -- where figures come from ----------------------------------------------------------------------------------------
+SCRIPTS = [path for folder in ("benchmarks", "proofs") for path in sorted((ROOT / folder).glob("*.py"))]
+DECIDING = ("data", "distillation", "evaluation", "explanation", "planning", "training")
+
+
+def numbers_of(path: Path) -> set[str]:
+    """``NAME = number`` of a module's constants, tuples of numbers and their parts in a joint assignment included."""
+    found = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        target, value = node.targets[0] if isinstance(node, ast.Assign) else node.target, node.value
+        joint = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        for name, part in zip(target.elts, value.elts, strict=True) if joint else [(target, value)]:
+            allowed = (ast.Constant, ast.Tuple, ast.Load, ast.UnaryOp, ast.USub, ast.BinOp, ast.operator)
+            inside = list(ast.walk(part))
+            numeric = all(isinstance(one, allowed) for one in inside) and all(
+                type(one.value) in (int, float) for one in inside if isinstance(one, ast.Constant)
+            )
+            if numeric and isinstance(name, ast.Name) and name.id.isupper() and part is not None:
+                found.add(f"{name.id} = {ast.unparse(part)}")
+    return {one for one in found if not one.endswith("()")}
+
+
+@pytest.mark.parametrize("room", DECIDING)
+def test_every_number_says_where_it_comes_from(room):
+    page = (DOCS / "constants.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| (.+) \| (\S.*) \|$", page, re.MULTILINE)
+    said = {name: set() for name, _, _ in rows}
+    for name, cells, origin in rows:
+        said[name] |= set(re.findall(r"`([^`]+)`", cells))
+        assert origin.split(":")[0].split(",")[0] in {
+            "measured", "published", "chosen", "counted", "bookkeeping", "convention", "convention of cameras",
+            "rounding of float32", "rounding of float64", "closed form of the normal distribution", "what the figures can be",
+        }, origin  # fmt: skip
+    files = {path.relative_to(PACKAGE).as_posix(): numbers_of(path) for path in (PACKAGE / room).rglob("*.py")}
+    wanted = {name: numbers for name, numbers in files.items() if numbers}
+    found = {name: numbers for name, numbers in said.items() if name.split("/")[0] == room}
+    assert found == wanted, "docs/constants.md: say of each number what measured it, or that it was chosen"
+
+
+def test_every_script_is_explained_and_every_script_named_is_there():
+    pages = "".join(path.read_text("utf-8") for path in (*PAGES, ROOT / "Makefile", *PACKAGE.rglob("*.py")))
+    for name in set(re.findall(r"\b((?:benchmarks|proofs)/\w+\.(?:py|yaml))", pages)):
+        assert (ROOT / name).exists(), name
+    docs = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
+    for path in SCRIPTS:
+        name = f"{path.parent.name}/{path.name}"
+        imported = any(
+            re.search(rf"^from {path.stem} import", other.read_text("utf-8"), re.MULTILINE) for other in SCRIPTS
+        )
+        assert name in docs or imported, f"{name} is in no page: what it makes is quoted nowhere"
