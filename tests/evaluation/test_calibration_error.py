@@ -105,6 +105,22 @@ def test_large_sets_are_judged_fast_and_to_within_the_tolerance():
     assert calibration_words(off).startswith("Recalibration is needed: 75 % is stated on average and 55 % comes true")
 
 
+def test_words_never_let_a_sure_test_and_an_interval_that_reaches_zero_contradict_each_other():
+    """Where the bins hold few images each, the test may be sure of a tilt that no bin shows; that is said."""
+    needed = []
+    for study in range(60):
+        generator = np.random.default_rng([7, study])
+        stated = generator.uniform(0.6, 1, 60)
+        right = (generator.random(60) < stated - 0.12).astype(np.int64)
+        found = calibration_error(TASK, binary(stated), right, seed=study)
+        if found["verdict"] == "recalibration needed":
+            needed.append(found["error"]["low"] > 0)
+            words = calibration_words(found)
+            assert ("How large the error is is less sure" in words) == (found["error"]["low"] == 0)
+            assert "of 0.000" not in words
+    assert set(needed) == {True, False}
+
+
 def test_the_band_holds_the_dots_of_a_calibrated_classifier_and_not_of_another():
     generator = np.random.default_rng(6)
     stated = generator.uniform(0.5, 1, 5000)

@@ -11,7 +11,6 @@ from stillroom.evaluation.intervals import (
     draw,
     group_indices,
     percentile,
-    pivot,
     resample_weights,
     wilson,
 )
@@ -97,13 +96,6 @@ def test_percentile_leaves_out_what_is_not_defined():
     assert percentile(values, 0.9) == pytest.approx((5.0, 95.0))
     assert percentile(np.append(values, [np.nan, np.nan])) == (None, None)
     assert percentile(np.array([])) == (None, None)
-
-
-def test_pivot_mirrors_the_resamples_and_holds_the_value():
-    values = np.arange(101.0) / 200 + 0.2  # quantiles at 5 % and 95 %: 0.225 and 0.675
-    assert pivot(0.4, values, 0.9) == pytest.approx((0.125, 0.575))
-    assert pivot(0.1, values, 0.9) == (0.0, 0.1)
-    assert pivot(0.4, values[:0]) == (None, None)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 10), (57, 200), (199, 200)])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stillroom.errors import RunError, UsageError
+from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from stillroom.evaluation.intervals import resample_weights
 from stillroom.evaluation.metrics import score
@@ -86,7 +87,14 @@ def test_every_condition_is_what_score_says_of_it(cases, kind):
         assert clean["balanced_error"]["low"] == pytest.approx(1 - found["balanced_accuracy"]["high"])
         # The variance comes from 40 resamples here.
         assert result["by_severity"][role]["accuracy"][0] == pytest.approx(found["accuracy"], abs=0.045)
-        assert result["by_severity"][role]["ece"][0]["value"] == pytest.approx(found["ece"]["value"])
+        assert result["by_severity"][role]["ece"][0] == pytest.approx(found["ece"])
+        assert result["by_severity"][role]["calibration_error"][0] == pytest.approx(
+            found["calibration_error"], abs=0.02
+        )
+        worst = np.concatenate([case.probabilities(role, name, 5) for name in NAMES])
+        images = np.tile(np.arange(COUNT).astype(str), len(NAMES))
+        together = calibration_error(case.task, worst, np.concatenate([case.targets] * len(NAMES)), images, seed=SEED)
+        assert result["by_severity"][role]["calibration_error"][5]["value"] == pytest.approx(together["error"]["value"])
         for name, severity in (("gaussian_noise", 4), ("jpeg", 2), ("bubbles", 5)):
             found = score(case.task, case.probabilities(role, name, severity), case.targets)
             own = result["corruptions"][name][role]

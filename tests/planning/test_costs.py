@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stillroom.planning.costs import Teaching, afterwards_s, teaching_s, training_s, without_labels
+from stillroom.explanation.effort import passes
+from stillroom.planning.costs import EXPLAIN_PASSES, Teaching, afterwards_s, teaching_s, training_s, without_labels
 from stillroom.recipes import Baseline
 from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.settings.whole import Settings
@@ -70,6 +71,10 @@ def test_what_is_not_asked_for_is_not_foreseen():
     assert "corrupt" not in after()
     assert after(corruptions=True)["corrupt"] > 0
     assert after()["export"] == Times().export("any")
+
+
+def test_explaining_asks_as_often_as_it_is_counted():
+    assert pytest.approx(passes(32, 64, "rise", 100, judged=True) / 32, rel=0.02) == EXPLAIN_PASSES
 
 
 def test_explaining_is_bounded_by_training_unless_a_number_is_asked_for():

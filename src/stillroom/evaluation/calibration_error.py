@@ -106,13 +106,21 @@ def calibration_words(found: dict[str, Any]) -> str:
         return "Whether stated confidence is true cannot be judged: all images are of one patient."
     span = f"{error['value']:.3f} ({error['low']:.3f}-{error['high']:.3f})"
     chance = "p < .001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
-    if found["verdict"] == NEEDED:
+    surely = found["p_value"] < 1 - LEVEL
+    if found["verdict"] == NEEDED and error["low"] > 0:
         return (
             f"Recalibration is needed: {stated:.0f} % is stated on average and {true:.0f} % comes true; the calibration "
             f"error of {span} is hardly chance ({chance})."
         )
+    if found["verdict"] == NEEDED:
+        return (
+            f"Recalibration is needed: {stated:.0f} % is stated on average and {true:.0f} % comes true, and that confidences "
+            f"are off together, all too high, too low or too extreme, is hardly chance ({chance}). How large the error is "
+            f"is less sure: {span}, because it is estimated bin by bin, from few images each."
+        )
     if found["verdict"] == CALIBRATED:
-        return f"Calibrated: the calibration error is {span}, below {TOLERANCE:g} in all its interval."
+        small = f" What there is is hardly chance ({chance}), but small." if surely else ""
+        return f"Calibrated: the calibration error is {span}, below {TOLERANCE:g} in all its interval.{small}"
     return (
         f"Whether recalibration is needed is not shown: the calibration error is {span}; chance can explain it ({chance}), "
         f"but more than {TOLERANCE:g} is not ruled out."

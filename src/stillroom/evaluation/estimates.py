@@ -8,7 +8,7 @@ import numpy as np
 
 from stillroom.errors import UsageError
 from stillroom.evaluation.effective import seen, shares, variance
-from stillroom.evaluation.intervals import percentile, pivot
+from stillroom.evaluation.intervals import percentile
 
 Estimate = dict[str, float | None]
 """``value``, ``low`` and ``high``, None where not defined."""
@@ -86,12 +86,6 @@ def share_ends(
     each = [np.array([number]) for number in (value, variance(moves, by_image), moved_by, images, units)]
     low, high = shares(each[0], each[1], each[2], each[3], each[4])
     return float(low[0]), float(high[0])
-
-
-def gap(samples: np.ndarray) -> Estimate:
-    """As :func:`estimate`, of a calibration error, which resampling biases upward."""
-    low, high = pivot(float(samples[0]), samples[1:])
-    return {"value": float(samples[0]), "low": low, "high": high}
 
 
 def complement(share: Mapping[str, float | None]) -> Estimate:

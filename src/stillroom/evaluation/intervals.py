@@ -201,18 +201,6 @@ def percentile(resampled: np.ndarray, level: float = 0.95) -> tuple[float | None
     return float(low), float(high)
 
 
-def pivot(value: float, resampled: np.ndarray, level: float = 0.95) -> tuple[float | None, float | None]:
-    """Pivot interval (``2 value - quantile``) in [0, 1], widened where needed to hold the value itself.
-
-    For a figure whose resamples are biased upward, such as the calibration error: resampling adds noise to
-    every bin once more, just as sampling did.
-    """
-    low, high = percentile(resampled, level)
-    if low is None or high is None:
-        return None, None
-    return max(0.0, min(value, 2 * value - high)), min(1.0, max(value, 2 * value - low))
-
-
 def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share, ``successes`` of ``n`` independent trials; ends in [0, 1]."""
     from scipy.stats import norm

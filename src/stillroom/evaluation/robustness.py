@@ -17,8 +17,9 @@ from torch import Tensor
 from stillroom.errors import UsageError
 from stillroom.evaluation.assess import STUDENT
 from stillroom.evaluation.calibration import calibration_gaps
+from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from stillroom.evaluation.estimates import Estimate, complement, estimate, gap, number_of, share
+from stillroom.evaluation.estimates import Estimate, complement, estimate, number_of, share
 from stillroom.evaluation.intervals import blocks, divide, group_indices, percentile, resample_weights, wilson
 from stillroom.evaluation.metrics import checked, figures, score
 from stillroom.progress import Advance
@@ -68,7 +69,7 @@ def robustness(
     of the rises ``e_c - e_clean`` is always given.
 
     All networks and corruptions are judged on the same resamples, so the intervals of means and differences allow for
-    what makes an image hard for all. They are bootstrap intervals (of calibration errors the pivot kind); accuracies' are
+    what makes an image hard for all. They are bootstrap intervals; accuracies' are
     those of shares (:func:`stillroom.evaluation.effective.shares`), with the variance of the resamples.
 
     Args:
@@ -93,7 +94,9 @@ def robustness(
         - ``clean``: role to the estimates ``accuracy``, ``balanced_error``, ``ece`` and the metric.
         - ``corruptions``: corruption to role to ``mean_accuracy`` (an estimate), ``accuracy`` (one by severity), and
           ``balanced_error``, ``ece`` and the metric (a value by severity).
-        - ``by_severity``: role to ``accuracy`` and ``ece``, six estimates each: clean, then means over corruptions.
+        - ``by_severity``: role to ``accuracy``, ``ece`` and ``calibration_error``, six estimates each: clean, then means over
+          corruptions; the calibration error is that of the answers under all corruptions together, and ``ece`` has no
+          interval (:mod:`~stillroom.evaluation.calibration_error`).
         - ``summary``: role to the estimates ``mean_accuracy``, ``mean_error``, ``rise`` (of the error, a mean over
           corruptions), ``rise_over_reference`` (that minus the reference's), ``be`` and ``rbe``.
         - ``difference``: every other role to the student's mean accuracy minus that role's.
@@ -110,11 +113,13 @@ def robustness(
     judge = _Judge.of(task, targets, patients, resamples, seed)
     clean: dict[str, dict[str, Any]] = {}
     judged: dict[str, list[np.ndarray]] = {role: [] for role in asks}
+    stated: dict[str, list[np.ndarray]] = {role: [] for role in asks}
     selection: dict[str, list[float]] = {role: [] for role in asks}
     for name, logits in _answers(asks, batches, rows, seed, batch_size, advance):
         for role, answers in logits.items():
             probabilities = checked(task, task.probabilities(answers, temperatures[role]), targets)
             judged[role].append(judge(probabilities))
+            stated[role].append(probabilities)
             if name:
                 overall = figures(task, probabilities, targets, np.ones((1, len(targets)))).overall
                 selection[role].append(float(overall[metric][0]))
@@ -140,7 +145,10 @@ def robustness(
             corruption.name: {role: sheet.corruption(number, metric) for role, sheet in sheets.items()}
             for number, corruption in enumerate(CORRUPTIONS)
         },
-        "by_severity": {role: sheet.by_severity() for role, sheet in sheets.items()},
+        "by_severity": {
+            role: sheet.by_severity() | {"calibration_error": _calibration(task, stated[role], targets, patients, seed)}
+            for role, sheet in sheets.items()
+        },
         "summary": {role: sheet.summary(against) for role, sheet in sheets.items()},
         "difference": {
             other: _difference(sheets[STUDENT], sheet)
@@ -150,6 +158,24 @@ def robustness(
         "published": _published(data_name, sheets),
         "notes": _notes(reference, against, resamples),
     }
+
+
+def _calibration(
+    task: Task, stated: list[np.ndarray], targets: np.ndarray, patients: np.ndarray | None, seed: int
+) -> list[Estimate]:
+    """Clean and by severity: of an image's answers under all corruptions together, which depend on each other.
+
+    Args:
+        stated: ``[n, K]`` probabilities of the clean images, then by corruption and severity.
+    """
+    images = np.arange(len(targets)).astype(str) if patients is None else np.asarray(patients)
+    images = np.where(images == "", np.char.add("image ", np.arange(len(targets)).astype(str)), images)
+    found = [calibration_error(task, stated[0], targets, patients, seed=seed)["error"]]
+    for severity in range(len(SEVERITIES)):
+        answers = stated[1 + severity :: len(SEVERITIES)]
+        together = np.concatenate(answers), np.concatenate([targets] * len(answers)), np.tile(images, len(answers))
+        found.append(calibration_error(task, *together, seed=seed)["error"])
+    return found
 
 
 def _answers(
@@ -290,7 +316,7 @@ class _Sheet:
         means = [self.clean, *self.corrupted.mean(axis=0)]
         return {
             "accuracy": [share(accuracy, self.units) for accuracy, _, _ in means],
-            "ece": [gap(ece) for _, _, ece in means],
+            "ece": [{"value": number_of(ece[0]), "low": None, "high": None} for _, _, ece in means],
         }
 
     def summary(self, reference: _Sheet | None) -> dict[str, Any]:

@@ -22,8 +22,8 @@ EVALUATE_S, SCORE_S = 1.0, 6e-7
 """Seconds of evaluation, and of scoring for each network, test image and class."""
 ROLES = 5
 """Networks and rivals that are scored."""
-EXPLAIN_PASSES = 700
-"""Questions to the student for each image that is explained, and to the teacher half as many."""
+EXPLAIN_PASSES = 450
+"""Questions to each network, student, control and teacher, for each image that is explained by RISE."""
 EXPLAINED, LEAST_EXPLAINED, PASSES_OF_A_STEP = 32, 20 * 300, 3
 """Images that are explained where training took long enough; the fewest questions otherwise; what an image costs in training,
 in questions. See :mod:`stillroom.explanation.effort`."""
@@ -142,7 +142,7 @@ def afterwards_s(
     }
     if wanted.explain != 0:
         explained = min(wanted.explain or EXPLAINED, facts.test)
-        everything = explained * EXPLAIN_PASSES * (ask + ask_teacher / 2)
+        everything = explained * EXPLAIN_PASSES * (networks * ask + ask_teacher)
         bounded = max(LEAST_EXPLAINED * ask, min(everything, PASSES_OF_A_STEP * seen * ask))
         seconds["explain"] = 2.0 + (everything if wanted.explain else bounded)
     if wanted.corruptions:

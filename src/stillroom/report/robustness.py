@@ -56,7 +56,8 @@ def robustness_section(record: Record) -> RobustnessSection | None:
         severities=len(found["severities"]),
         reference=found["reference"],
         drawings=[
-            {"heading": f"{METRICS[key]} by severity", "svg": _by_severity(found, key)} for key in ("accuracy", "ece")
+            {"heading": f"{METRICS[key]} by severity", "svg": _by_severity(found, key)}
+            for key in ("accuracy", _calibration_key(found))
         ],
         summary=robustness_table(found),
         table=_by_corruption(found),
@@ -66,6 +67,11 @@ def robustness_section(record: Record) -> RobustnessSection | None:
         f"clean and {fixed(published['mean_error'])} on corrupted images. {published['note']}",
         notes=found["notes"],
     )
+
+
+def _calibration_key(found: dict[str, Any]) -> str:
+    """Runs of an earlier Stillroom have the usual error over bins alone."""
+    return "calibration_error" if all("calibration_error" in one for one in found["by_severity"].values()) else "ece"
 
 
 def _by_severity(found: dict[str, Any], key: str) -> str:

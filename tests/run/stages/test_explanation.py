@@ -12,6 +12,7 @@ import stillroom.run.stages.explanation
 from stillroom import DataSettings, EvaluationSettings, Settings, StudentSettings, TrainingSettings, UsageError
 from stillroom.data.load import load_data
 from stillroom.distillation.teachers import Panel
+from stillroom.explanation.claims import VERDICTS
 from stillroom.explanation.heat_maps import heat_maps
 from stillroom.models.zoo import create
 from stillroom.recipes.base import Recipe
@@ -149,13 +150,25 @@ def test_none_are_made_where_none_are_wanted(bench):
     assert not (place.run.path / "explanations").exists()
 
 
-@pytest.mark.parametrize(("name", "side", "wanted"), [("mobilenetv3_small_050", 28, "last"), ("test_vit", 16, "auto")])
-def test_a_student_of_one_place_makes_none_and_says_why(bench, name, side, wanted):
-    found = made(bench(size=side, explain_layer=wanted), network(name, side))
+ONE_PLACE = [("mobilenetv3_small_050", 28, "last"), ("test_vit", 16, "auto")]
+
+
+@pytest.mark.parametrize(("name", "side", "wanted"), ONE_PLACE)
+def test_a_student_of_one_place_makes_none_of_a_layer_and_says_why(bench, name, side, wanted):
+    found = made(bench(size=side, explain_layer=wanted, explain_method="score_cam"), network(name, side))
     assert found.layer is None
     assert found.figures["images"] == 0
     assert "no feature map of more than one place" in found.figures["reason"]
     assert exported_note(found.figures) is exported_note(None) is None
+
+
+@pytest.mark.parametrize(("name", "side", "wanted"), ONE_PLACE)
+def test_a_student_of_one_place_is_explained_by_what_asks_for_no_layer(bench, name, side, wanted):
+    found = made(bench(size=side, explain_layer=wanted, explain_method="rise"), network(name, side))
+    assert found.layer is None
+    assert found.figures["images"] > 0
+    assert (found.figures["method"]["student"], found.figures["layer"]["student"]) == ("rise", None)
+    assert exported_note(found.figures)["verdict"] in VERDICTS
 
 
 def test_images_of_28_pixels_are_explained(bench):

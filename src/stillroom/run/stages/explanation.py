@@ -139,10 +139,16 @@ def make(
     drawn = _drawn(bench, probabilities)[:most]
     image = bench.data.images.batch(table.indices("test")[:1])
     layer = exported_layer(networks[exported], exported, wanted.explain_layer, image)
-    if layer is None:
+    method = wanted.explain_method
+    if method == "auto":
+        method = bench.settings.recipe.default_map
+        if method == "score_cam" and layer is not None and layer.channels > _MOST_CHANNELS:
+            method = "score_cam_fast"
+    if isinstance(networks[exported], Panel):
+        reason = "An ensemble is handed over without heat maps: each of its members has a map of its own."
+        return Explanations({"images": 0, "reason": reason}, None)
+    if layer is None and method != "rise":
         reason = f"The {exported} has no feature map of more than one place, so no heat maps were judged."
-        if isinstance(networks[exported], Panel):
-            reason = "An ensemble is handed over without heat maps: each of its members has a map of its own."
         return Explanations({"images": 0, "reason": reason}, None)
     if not len(drawn):
         return Explanations(None, layer)
@@ -151,12 +157,7 @@ def make(
         return Explanations(json.loads((folder / _FIGURES).read_text(encoding="utf-8")), layer)
 
     asked = {role: networks[role] for role in dict.fromkeys((exported, *_ROLES)) if role in networks}
-    method = wanted.explain_method
-    if method == "auto":
-        method = bench.settings.recipe.default_map
-        if method == "score_cam" and layer.channels > _MOST_CHANNELS:
-            method = "score_cam_fast"
-    name = wanted.explain_layer if exported in _OTHER_NETWORKS else layer.name
+    name = layer.name if layer is not None and exported not in _OTHER_NETWORKS else wanted.explain_layer
     methods, layers, without = _how(asked, method, name, image)
     needed = tuple(dict.fromkeys((exported, "student")))
     if not set(needed) <= layers.keys():
@@ -207,7 +208,13 @@ def _effort(
     image = data.images.batch(drawn[:1])
     members = {role: list(net.networks) if isinstance(net, Panel) else [net] for role, net in networks.items()}
     macs = {role: [count_macs(member, image) for member in found] for role, found in members.items()}
-    channels = {role: [find_layer(member, layers[role], image).channels for member in members[role]] for role in roles}
+    channels = {
+        role: [
+            0 if methods[role] == "rise" else find_layer(member, layers[role], image).channels
+            for member in members[role]
+        ]
+        for role in roles
+    }
 
     def cost(effort: Effort) -> float:
         total = 0
@@ -262,7 +269,8 @@ def _explained(bench: Workbench, rows: np.ndarray, probabilities: np.ndarray) ->
 def _how(
     asked: Mapping[str, nn.Module], method: Method, layer: str, images: Tensor
 ) -> tuple[dict[str, Method], dict[str, str | None], list[str]]:
-    """Method and layer of every role, and a note for each that cannot be explained; ``layer`` is the student's.
+    """Method and layer of every role, and a note for each that cannot be explained; ``layer`` is the student's. RISE asks for
+    no layer: a network without one has None.
 
     A teacher is large, so its Score-CAM is the fast one.
     """
@@ -278,6 +286,9 @@ def _how(
         try:
             found = [find_layer(member, name, images[:1], by_gradient=by_gradient).name for member in members]
         except UsageError as error:
+            if methods[role] == "rise" and name in ("auto", "last"):
+                layers[role] = None
+                continue
             notes.append(f"The {role} has no heat maps: {error}")
             continue
         layers[role] = found[0] if len(found) == 1 else "auto"
