@@ -60,6 +60,7 @@ prove: install ## simulate intervals, kill runs and change what users give (most
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/relative.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/intervals.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/shares.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/subgroups.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/calibration.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/operating_points.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/readers.py

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stillroom.after.who_was_tested import Cuts, cuts_of, hint, who_was_tested
 from stillroom.data.decoding import pixel_digest
 from stillroom.data.findings import on_changes
 from stillroom.data.geometry import drop_equal_channels
 from stillroom.data.load import is_named_set, open_source
+from stillroom.data.quality import PROPERTIES, quality_of_image
 from stillroom.data.sources.relabelling import refuse_absent
 from stillroom.data.table import Table, UnreadableImage
 from stillroom.deployment.predictor import Predictor
@@ -47,12 +49,14 @@ class _Origin:
         seed: draws what is drawn.
         learnt: pixel digests of what it was trained or selected on; None where they are not known.
         unknown: why they are not.
+        cuts: where its own images were cut into subgroups.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
     seed: int = 0
     learnt: frozenset[str] | None = None
     unknown: str = "An exported file does not say which images it was trained on"
+    cuts: Cuts = Cuts()
 
 
 def evaluate(
@@ -76,11 +80,12 @@ def evaluate(
 
     Returns:
         ``source`` (a line for people), ``location`` (the name or absolute path), ``data`` (how it was read), ``split``,
-        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``conformal``,
-        ``operating_points`` and ``ood`` (whether sets, thresholds and refusals keep their promises here; None where the model
-        has no such rule), ``quarantined`` (path and reason of what
-        could not be read), ``seen_in_training`` (``images``, the number of images that are in the run's training or
-        validation split pixel for pixel, ``of`` how many; None for a file, or a run that kept no digests) and ``notes``.
+        ``synthetic``, ``test`` (figures under ``student``), ``calibration``, ``by_patient``, ``groups`` and ``quality`` (as
+        in metrics.json, bands cut as the run's own; None where there is nothing to tell), ``conformal``, ``operating_points``
+        and ``ood`` (whether sets, thresholds and refusals keep their promises here; None where the model has no such rule),
+        ``quarantined`` (path and reason of what could not be read), ``seen_in_training`` (``images``, the number of images
+        that are in the run's training or validation split pixel for pixel, ``of`` how many; None for a file, or a run that
+        kept no digests) and ``notes``.
 
     Raises:
         UsageError: a label that the model does not know, a split that is empty, no readable image, or another process is at
@@ -107,7 +112,7 @@ def _origin(run: Run) -> _Origin:
         learnt = frozenset(known.loc[known["split"].isin(("train", "val")), "digest"])
     settings = run.settings
     unknown = "The run kept no digests of its images"
-    return _Origin(settings.data, settings.seed, learnt, unknown)
+    return _Origin(settings.data, settings.seed, learnt, unknown, cuts_of(run))
 
 
 def _evaluated(
@@ -137,11 +142,13 @@ def _evaluated(
     quarantined: list[dict[str, str]] = []
     clipped: list[str] = []
     pending: list[np.ndarray] = []
+    measured: list[tuple[float, ...]] = []
     with progress("evaluate", len(rows), enabled=show_progress) as advance:
         for row in rows:
             try:
                 image = table.reader.read(int(table.rows[row]))
                 pending.append(predictor.prepare(image))
+                measured.append(quality_of_image(pending[-1], image.shape[0], image.shape[1], predictor.metadata.fit))
                 kept.append(int(row))
                 clipped += [str(table.ids[row])] if predictor.note_on(image) else []
                 digests.append(pixel_digest(drop_equal_channels(image)))
@@ -175,6 +182,8 @@ def _evaluated(
         thresholds = points_report(task, predictor.points, calibrated, truth, patients)
     judged = calibration_error(task, found, truth, patients, seed=origin.seed)
     seen, notes = _seen_in_training(origin, digests)
+    quality = dict(zip(PROPERTIES, np.array(measured).T, strict=True))
+    notes += hint(origin.cuts, table)
     notes.append(calibration_words(judged))
     notes += figures["notes"]
     of_all = [finding.text for finding in (*table.findings, *on_changes(table))]
@@ -196,6 +205,7 @@ def _evaluated(
         "calibration": {
             "student": {"after": judged, "bins": reliability(task, found, truth, design=judged["design_effect"])}
         },
+        **who_was_tested(origin.cuts, task, table, np.array(kept), found, truth, quality),
         "conformal": conformal,
         "operating_points": thresholds,
         "ood": refused,
@@ -203,7 +213,8 @@ def _evaluated(
         "seen_in_training": seen,
         "notes": notes,
     }
-    reading = fingerprint(location, chosen, data)[:8]  # other sites may have a folder of the same name
+    # Other sites may have a folder of the same name; subgroups only tell more of the same images.
+    reading = fingerprint(location, chosen, replace(data, groups=()))[:8]
     name = re.sub(r"[^\w.-]+", "-", f"{table.name}-{chosen}-{reading}")
     return result, name
 

@@ -43,6 +43,7 @@ def evaluate(
     ```
     stillroom evaluate runs/first ./other_hospital
     stillroom evaluate runs/first ./third_hospital --merge bening=benign --drop-class unclear
+    stillroom evaluate runs/first other_hospital.csv --groups site sex age
     stillroom evaluate runs/first breastmnist --json
     stillroom evaluate student.onnx ./other_hospital
     stillroom evaluate runs/first ./holiday_pictures --foreign
@@ -93,6 +94,8 @@ def evaluate(
     if source is None:
         raise UsageError("Say what to test on: `stillroom evaluate RUN SOURCE`, or --corruptions.")
     if foreign:
+        if data.groups:
+            raise UsageError("--groups judges by labels, which do not matter to --foreign: leave one of them out.")
         from stillroom.after.foreign_images import evaluate_foreign
 
         found = evaluate_foreign(opened, source, data, split=split)
@@ -104,6 +107,7 @@ def evaluate(
 def _show_evaluation(run: Run | Path, source: str, data: DataSettings, split: Split, json: bool) -> None:
     from stillroom.after.external_validation import evaluate, tell
     from stillroom.cli import console
+    from stillroom.evaluation.subgroup_words import told_in_short
 
     found = evaluate(run, source, data, split=split)
     if not isinstance(run, Path):
@@ -112,6 +116,8 @@ def _show_evaluation(run: Run | Path, source: str, data: DataSettings, split: Sp
         console.print_json(found)
         return
     console.show_figures(found["test"], found["source"], synthetic=found["synthetic"])
+    for urgent, sentence in told_in_short(found):
+        console.out().print(f"{'Note: ' if urgent else ''}{sentence}", markup=False)
     for part in filter(None, (found["conformal"], found["ood"])):
         console.out().print(part["statement"], markup=False)
     for point in (found["operating_points"] or {"points": ()})["points"]:

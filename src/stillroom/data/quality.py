@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from stillroom.data.bands import Grouping, banded, thirds
-from stillroom.data.geometry import inner_box
+from stillroom.data.geometry import Fit, inner_box
 from stillroom.data.store import Store
 
 PROPERTIES = {
@@ -34,7 +34,9 @@ _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 def quality_of(store: Store, rows: np.ndarray) -> dict[str, np.ndarray]:
     """The figures of these rows' images by name, ``[n]`` float64 each; grey values count from 0 (black) to 1 (white)."""
     sizes = store.original_sizes[rows]
-    boxes = np.array([_box(height, width, store) for height, width in sizes.tolist()]).reshape(len(rows), 4)
+    boxes = np.array([_box(height, width, store.size, store.fit) for height, width in sizes.tolist()]).reshape(
+        len(rows), 4
+    )
     found = np.empty((3, len(rows)))
     # Images of one shape are cut alike: there are few shapes at the stored side.
     shapes, shape = np.unique(boxes, axis=0, return_inverse=True)
@@ -50,6 +52,21 @@ def quality_of(store: Store, rows: np.ndarray) -> dict[str, np.ndarray]:
             pixels = store.batch(rows[part])[:, :, top:bottom, left:right]
             found[:, part] = _measured(pixels, store.white, grey[: len(part)], curved[: len(part)])
     return dict(zip(PROPERTIES, (*found, sizes.min(axis=1).astype(np.float64)), strict=True))
+
+
+def quality_of_image(pixels: np.ndarray, height: int, width: int, fit: Fit) -> tuple[float, ...]:
+    """The figures of one image in the order of :data:`PROPERTIES`.
+
+    Args:
+        pixels: ``[C, S, S]`` float32 in [0, 1], made square.
+        height, width: before that.
+        fit: how it was made square.
+    """
+    top, bottom, left, right = _box(height, width, pixels.shape[1], fit)
+    inside = pixels[None, :, top:bottom, left:right]
+    grey = np.empty((1, *inside.shape[2:]), dtype=np.float32)
+    curved = np.empty((1, *(max(side - 2, 0) for side in inside.shape[2:])), dtype=np.float32)
+    return (*map(float, _measured(inside, 1.0, grey, curved)[:, 0]), float(min(height, width)))
 
 
 def by_quality(quality: Mapping[str, np.ndarray], edges: Mapping[str, tuple[float, ...]]) -> list[Grouping]:
@@ -79,10 +96,10 @@ def learnt_rows(rows: np.ndarray) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(rows)[:LEARNT])
 
 
-def _box(height: int, width: int, store: Store) -> tuple[int, int, int, int]:
-    if store.fit == "resize":
-        return 0, store.size, 0, store.size
-    rows, columns = inner_box(height, width, store.size)
+def _box(height: int, width: int, size: int, fit: Fit) -> tuple[int, int, int, int]:
+    if fit == "resize":
+        return 0, size, 0, size
+    rows, columns = inner_box(height, width, size)
     return rows.start, rows.stop, columns.start, columns.stop
 
 

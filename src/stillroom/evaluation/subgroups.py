@@ -130,7 +130,8 @@ def _too_small(part: Answers, usable: frozenset[int], whole: Answers) -> str:
     having, without = part.sides()
     if task.positive_class is not None:
         k = task.scored[0]
-        return f"{having[k]:,} {unit} with {task.positive_class} and {without[k]:,} without"
+        lone = having[k] == 1
+        return f"{having[k]:,} {part.unit if lone else unit} with {task.positive_class} and {without[k]:,} without"
     words = "classes" if task.exclusive else "labels"
     return f"{len(usable)} of {len(task.scored)} {words} have {FEWEST} {unit} or more"
 

@@ -165,7 +165,9 @@ def differences(facts: Facts) -> Answer:
 
 def performance(facts: Facts) -> Answer:
     groups = "" if facts.groups else "Figures of groups of people: the run has none."
-    return Answer(f"{facts.main_figure} on {count(facts.tested.get('images'))} test images.", "results", groups)
+    patients = " Also by patient." if (facts.record.metrics.get("by_patient") or {}).get("figures") else ""
+    images = count(facts.tested.get("images"))
+    return Answer(f"{facts.main_figure} on {images} test images.{patients}", "results", groups)
 
 
 def accuracy(facts: Facts) -> Answer:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
 
-from stillroom.data.bands import MOST_VALUES, number_of, plain_values, values_that_differ
+from stillroom.data.bands import MOST_VALUES, is_age, number_of, plain_values, values_that_differ
 from stillroom.data.sources.column_names import named_like, plain_name
 from stillroom.data.sources.sheet import Sheet
 from stillroom.data.spelling import filled, plain_integer
@@ -50,10 +51,11 @@ def _fit(sheet: Sheet, column: GroupColumn) -> GroupColumn:
     if not values:
         raise UsageError(f"{where}: every cell is empty, so that it parts no images; leave it out of --groups.")
     numbers = {value for value in values if number_of(column.name, value) is not None}
-    if named_like([column.name], "patient") or named_like([column.name], "group") or _like_ids(column, values):
+    if len(values) > MOST_VALUES and (_named_like_ids(column.name) or _like_ids(column, values) or _like_dates(values)):
+        kind = "dates" if _like_dates(values) else "ids"
         raise UsageError(
             f"{where} holds {len(values):,} different values in {len(column.cells):,} rows, such as {values[0]!r}, and looks "
-            "like ids: these are no groups. Leave it out of --groups, or write groups into a column of another name."
+            f"like {kind}: these are no groups. Leave it out of --groups, or write groups into a column of another name."
         )
     if column.edges and len(numbers) < len(values):
         other = next(value for value in values if value not in numbers)
@@ -69,6 +71,16 @@ def _fit(sheet: Sheet, column: GroupColumn) -> GroupColumn:
     return column
 
 
+def _named_like_ids(name: str) -> bool:
+    return bool(named_like([name], "patient") or named_like([name], "group"))
+
+
+def _like_dates(values: list[str]) -> bool:
+    """Whether most values are days, such as 2020-01-31, 31.01.2020 or 20200131."""
+    day = re.compile(r"(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})([ T].*)?|(19|20)\d\d[01]\d[0-3]\d")
+    return 2 * sum(day.fullmatch(value) is not None for value in values) > len(values)
+
+
 def _like_ids(column: GroupColumn, values: list[str]) -> bool:
     """Whether nearly every row has a whole number of its own."""
     return len(values) > max(REFUSED, 0.9 * len(column.cells)) and all(value.isdigit() for value in values)
@@ -82,7 +94,9 @@ def hint_at_groups(sheet: Sheet, used: set[str | None]) -> list[Finding]:
             continue
         cells = np.array([plain_integer(filled(cell)) for cell in sheet.cells(name)])
         counts = Counter(cells[cells != ""].tolist())
-        if len(counts) > 1 and (len(counts) <= MOST_VALUES or plain_values(GroupColumn(name, cells))):
+        if len(counts) > 1 and (
+            len(counts) <= MOST_VALUES or (is_age(name) and plain_values(GroupColumn(name, cells)))
+        ):
             able.append(name)
     if not able:
         return []
