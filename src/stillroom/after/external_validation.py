@@ -56,7 +56,7 @@ class _Origin:
     seed: int = 0
     learnt: frozenset[str] | None = None
     unknown: str = "An exported file does not say which images it was trained on"
-    cuts: Cuts = Cuts()
+    cuts: Cuts = field(default_factory=Cuts)
 
 
 def evaluate(

@@ -1,20 +1,23 @@
-"""Who was tested on whom, from a table's columns to metrics.json, the pages, and a test on another set."""
+"""Who was tested on whom: from a table's columns to figures that can be computed again, and on another set."""
 
-import re
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import stillroom
 from stillroom.after.external_validation import evaluate
+from stillroom.data.load import load_data
 from stillroom.evaluation.main_figures import Answers, main_figures, to_dict
 from stillroom.evaluation.metrics import score
+from stillroom.files.digests import record
+from stillroom.run.stages.subgroups import FILE, work
 from stillroom.settings.sections import DataSettings
 
 
 def table_of(folder):
-    """A table of the folder's pictures in which every class has the same sites, ages and patients of two."""
+    """A table of the folder's pictures in which both classes have the same sites and ages, and patients of two images."""
     rows = []
     for name in ("left", "right"):
         for number, path in enumerate(sorted((folder / name).glob("*.png"))):
@@ -24,80 +27,69 @@ def table_of(folder):
 
 
 @pytest.fixture(scope="module")
-def run(picture_folder, tmp_path_factory):
+def judged(picture_folder, tmp_path_factory):
+    """What the stage makes of answers to a table of 120 pictures: data set, probabilities, parts, and the file it writes."""
     folder = tmp_path_factory.mktemp("subgroups")
     table_of(picture_folder).to_csv(folder / "labels.csv", index=False)
-    settings = stillroom.Settings(
-        str(folder / "labels.csv"),
-        recipe=stillroom.recipes.Baseline(),
-        data=stillroom.DataSettings(size=32, groups=("site,age=50",)),
-        student=stillroom.StudentSettings("resnet10t_050"),
-        training=stillroom.TrainingSettings(epochs=2, batch_size=16, lr=3e-3),
-        evaluation=stillroom.EvaluationSettings(resamples=100, latency=False, explain=0, rivals=False),
-        device="cpu",
+    settings = DataSettings(size=32, groups=("site,age=50",))
+    dataset = load_data(folder / "labels.csv", settings, cache=folder / "cache", show_progress=False)
+    task, generator = dataset.table.task, np.random.default_rng(0)
+    logits = 2.0 * task.one_hot(dataset.table.targets) + generator.normal(size=(120, 2))
+    said = {role: task.probabilities(scale * logits) for role, scale in (("student", 1.0), ("teacher", 0.5))}
+    bench = SimpleNamespace(dataset=dataset, task=task)
+    evidence = SimpleNamespace(
+        bench=bench,
+        run=SimpleNamespace(path=folder),
+        exported="student",
+        assessment=SimpleNamespace(probabilities=said),
     )
-    return stillroom.distill(settings, folder / "run", show_progress=False)
+    return dataset, said, work(evidence), pd.read_parquet(folder / FILE)
 
 
-def test_every_figure_can_be_computed_again_from_what_the_run_leaves(run):
-    said, parts = run.predictions(), pd.read_parquet(run.path / "subgroups.parquet")
-    test = said[said["split"] == "test"]
-    assert parts["id"].tolist() == test["id"].tolist()
-    assert set(parts["group:age"]) == {"under 50", "50 and over"}
-    assert parts.columns.tolist() == [
+def test_every_figure_can_be_computed_again_from_what_is_left(judged):
+    dataset, said, parts, left = judged
+    table, task = dataset.table, dataset.table.task
+    test = table.indices("test")
+    assert left["id"].tolist() == table.ids[test].tolist()
+    assert left.columns.tolist() == [
         "id", "group:site", "group:age", "quality:sharpness", "quality:contrast", "quality:brightness", "quality:size",
     ]  # fmt: skip
-    task = stillroom.task.from_description(run.metrics["task"])
-    chance = test[["student:left", "student:right"]].to_numpy()
-    answers = Answers.of(task, chance, task.parse(test["target"].tolist()), test["patient"].to_numpy(dtype=str))
-    for column in run.metrics["groups"]["columns"]:
+    assert set(left["group:age"]) == {"under 50", "50 and over"}
+    answers = Answers.of(task, said["student"][test], table.targets[test], table.patients[test])
+    for column in parts["groups"]["columns"]:
         for group in column["groups"]:
-            rows = np.flatnonzero(parts[f"group:{column['name']}"] == group["name"])
-            again = to_dict(main_figures(answers.take(rows)))
-            assert {name: group[name] for name in again} == {name: pytest.approx(of) for name, of in again.items()}
-    means = test.groupby("patient")[["student:left", "student:right"]].mean()
-    truth = np.array([patient.startswith("right") for patient in means.index]).astype(np.int64)
-    oracle = score(task, means.to_numpy(), truth)
-    found = run.metrics["by_patient"]
-    assert found["patients"] == len(means)
-    assert found["figures"]["student"]["auc"] == pytest.approx(oracle["auc"], abs=1e-6)
-    assert {column["name"] for column in run.metrics["quality"]["columns"]} == {"sharpness", "contrast", "brightness"}
+            rows = np.flatnonzero(left[f"group:{column['name']}"] == group["name"])
+            for name, figure in to_dict(main_figures(answers.take(rows))).items():
+                assert group[name] == pytest.approx(figure)
+    assert {column["name"] for column in parts["quality"]["columns"]} == {"sharpness", "contrast", "brightness"}
 
 
-def test_the_pages_tell_it_in_the_same_words(run):
-    page = (run.path / "report.html").read_text("utf-8")
-    card = (run.path / "MODEL_CARD.md").read_text("utf-8")
-    for key, title in (("by_patient", "By patient"), ("groups", "Subgroups"), ("quality", "Image quality")):
-        assert f'<h2 id="{key}-title">{title}</h2>' in page
-        assert f'<a href="#{key}">{title}</a>' in page
-        assert f"### {title}" in card
-    for part in ("groups", "quality"):
-        for column in run.metrics[part]["columns"]:
-            for text in column["statements"]:
-                assert text in page
-                assert text.replace(";", "").replace("(", "") in card.replace(";", "").replace("(", "").replace(
-                    "\\", ""
-                )
-    reporting = (run.path / "REPORTING.md").read_text("utf-8")
-    assert "(report.html#groups)" in reporting
-    assert not re.search(r"\b(None|nan)\b", page)
+def test_patients_of_every_network_are_judged(judged):
+    dataset, said, parts, _ = judged
+    table = dataset.table
+    test = table.indices("test")
+    frame = pd.DataFrame({"patient": table.patients[test], "right": said["teacher"][test, 1]}).groupby("patient").mean()
+    truth = np.array([patient.startswith("right") for patient in frame.index]).astype(np.int64)
+    oracle = score(table.task, np.column_stack([1 - frame["right"], frame["right"]]), truth)
+    assert list(parts["by_patient"]["figures"]) == ["student", "teacher"]
+    assert parts["by_patient"]["patients"] == len(frame)
+    for name, figure in parts["by_patient"]["figures"]["teacher"].items():
+        assert figure == pytest.approx(oracle[name], abs=1e-6)
 
 
-def test_another_set_is_judged_by_the_same_bands(run, picture_folder, tmp_path):
+def test_another_set_is_judged_by_the_run_s_own_bands(judged, own_run, picture_folder, tmp_path):
+    metrics = own_run.metrics
+    path = own_run.path / "metrics.json"
+    path.write_text(json.dumps(metrics | {"groups": judged[2]["groups"]}), encoding="utf-8")
+    record(path)
     table = table_of(picture_folder).drop(columns=["patient", "split"]).rename(columns={"age": "AGE"})
     table.to_csv(tmp_path / "other.csv", index=False)
-    found = evaluate(run, tmp_path / "other.csv", DataSettings(groups=("site", "age")), show_progress=False)
+    found = evaluate(own_run, tmp_path / "other.csv", DataSettings(groups=("site", "age")), show_progress=False)
     site, age = found["groups"]["columns"]
     assert [group["images"] for group in site["groups"]] == [60, 60]
-    assert age["edges"] == [50.0]
-    assert {group["name"] for group in age["groups"]} == {"under 50", "50 and over"}
+    assert (age["name"], age["edges"]) == ("AGE", [50.0])
     assert found["by_patient"] is None
-    assert [one["edges"] for one in found["quality"]["columns"]] == [
-        one["edges"] for one in run.metrics["quality"]["columns"]
-    ]
-    without = evaluate(run, tmp_path / "other.csv", show_progress=False)
-    assert without["groups"] is None
-    assert any(
-        note.startswith("The run was judged by site,age=50: --groups site,age=50 tells") for note in without["notes"]
-    )
-    assert len(list((run.path / "evaluations").iterdir())) == 1
+    own = {column["name"]: column["edges"] for column in metrics["quality"]["columns"]}
+    assert {column["name"]: column["edges"] for column in found["quality"]["columns"]} == own
+    alone = evaluate(own_run.path / "student.onnx", tmp_path / "other.csv", show_progress=False)
+    assert alone["groups"] is alone["quality"] is None
