@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml
 	@if test -n "$(TORCH_INDEX)"; then \
 		$(BIN)/pip install --quiet --disable-pip-version-check --index-url '$(TORCH_INDEX)' 'torch>=2.11' 'torchvision>=0.26'; \
 	elif test "$$(uname -sm)" = "Linux x86_64" && ! command -v nvidia-smi >/dev/null; then \
-		echo "No GPU is to be seen here. torch for the CPU is a tenth of the size: see 'Which torch to install' in docs/how-to.md."; \
+		echo "No GPU is to be seen here. torch for the CPU takes some hundred MB: see 'Which torch to install' in docs/how-to.md."; \
 	fi
 	@echo "Installing into $(VENV): torch and what belongs to it, several GB the first time."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'

@@ -124,7 +124,7 @@ def main() -> None:
     absent = [version for version in VERSIONS if version not in there]
     if absent:
         print(f"Not tried, since this machine has no such Python: {', '.join(absent)}", flush=True)
-    ends, wrong = (min(there), max(there)), []
+    ends, wrong = {*list(there)[:1], *list(there)[-1:]}, []
     for version, python in there.items():
         wrong += try_on(version, python, wheel, device, version in ends)
     if wrong:

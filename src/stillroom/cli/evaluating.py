@@ -72,9 +72,9 @@ def evaluate(
             raise UsageError("Say what to test on: `stillroom evaluate FILE SOURCE`.")
         _show_evaluation(run, source, data, split, json)
         return
-    if run.is_dir():
-        file = shlex.quote(str(run / "student.onnx"))
-        need("torch", "`stillroom evaluate` on a run folder", f"`stillroom evaluate {file} SOURCE` needs less.")
+    if (file := run / "student.onnx").is_file():
+        instead = f"`stillroom evaluate {shlex.quote(str(file))} SOURCE` needs less."
+        need("torch", "`stillroom evaluate` on a run folder", instead)
     opened = Run.open(run)
     if corruptions:
         if source is not None or foreign or split != "auto":
