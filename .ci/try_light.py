@@ -32,6 +32,7 @@ OTHERS = [
     *(f"tests/data/sources/test_{name}.py" for name in ("columns", "folder", "patient_cells")),
     *(f"tests/explanation/test_{name}.py" for name in ("claims", "overlay", "sampling")),
     *(f"tests/files/test_{name}.py" for name in ("atomic", "places", "walk")),
+    *(file.relative_to(ROOT).as_posix() for file in sorted(ROOT.glob("tests/data/dicom/test_*.py"))),
 ]
 """Test files of other rooms that need no torch; tests/deployment/test_predictor.py makes its models by the package onnx."""
 
@@ -81,22 +82,12 @@ def try_on(version: str, python: str, wheel: Path, device: Path, others: bool) -
     clean |= {"STILLROOM_EDGE": str(device), "STILLROOM_CACHE": str(PLACE / "cache")}
 
     def install(*what: str) -> None:
-        pip = [environment / "bin" / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*pip, *what], check=True)
 
     def fail(*tests: str) -> bool:
-        command = [
-            environment / "bin" / "python",
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            "not slow",
-            *tests,
-        ]
-        return subprocess.run(command, cwd=ROOT, env=clean).returncode != 0
+        pytest = [str(environment / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+        return subprocess.run([*pytest, *tests], cwd=ROOT, env=clean).returncode != 0
 
     start = time.monotonic()
     install(str(wheel))

@@ -114,7 +114,9 @@ def make_app(
             device: `auto` takes an accelerator where there is one.
         """
         from stillroom.cli import console
+        from stillroom.extras import need
 
+        need("torch", "`stillroom distill`")
         if resume:
             from stillroom.run.folder import Run
             from stillroom.run.pipeline import resume as go_on
