@@ -34,7 +34,7 @@ OTHERS = [
     *(f"tests/files/test_{name}.py" for name in ("atomic", "places", "walk")),
     *(file.relative_to(ROOT).as_posix() for file in sorted(ROOT.glob("tests/data/dicom/test_*.py"))),
 ]
-"""Test files of other rooms that need no torch; tests/deployment/test_predictor.py makes its models by the package onnx."""
+"""Test files of other rooms that need no torch; some make models by the package onnx, some read pydicom-data."""
 
 
 def pythons() -> dict[str, str]:
@@ -101,7 +101,7 @@ def try_on(version: str, python: str, wheel: Path, device: Path, others: bool) -
     print(f"Python {version}: {size_mb(environment):.0f} MB with the extra evaluate and pytest", flush=True)
     wrong += ["fails tests of the extra evaluate"] if fail("tests/edge", "-k", "figures or audited") else []
     if others:
-        install("onnx")
+        install("onnx", "pydicom-data")
         wrong += ["fails tests that need no torch"] if fail(*OTHERS) else []
     return [f"Python {version} {text}." for text in wrong]
 
