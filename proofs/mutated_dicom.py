@@ -21,6 +21,8 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,18 @@ def work() -> None:
         print(json.dumps(answer | {"seconds": time.perf_counter() - began, "megabytes": grown}), flush=True)
 
 
+def carried_out(asked: Asked, files: Sequence[Path], rng: np.random.Generator) -> dict[str, Any]:
+    """One case: what was changed, and what came of it; a file that failed is kept."""
+    path = files[int(rng.integers(len(files)))]
+    how, content = mutated(path.read_bytes(), rng)
+    place = asked.folder / "case"
+    place.write_bytes(content)
+    found = asked(place)
+    if "failed" in found:
+        place.rename(asked.folder / f"failed-{sha256(content).hexdigest()[:8]}")
+    return {"file": path.name, "how": how} | found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do the cases, and print what came of them."""
     warnings.simplefilter("ignore")  # pydicom's, of the odd values that it is asked to write
@@ -184,18 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     files, asked = originals(), Asked(folder)
 
-    def case(rng: np.random.Generator, number: int) -> dict[str, Any]:
-        path = files[int(rng.integers(len(files)))]
-        how, content = mutated(path.read_bytes(), rng)
-        place = folder / "case"
-        place.write_bytes(content)
-        found = asked(place)
-        if "failed" in found:
-            (folder / f"failed-{number}").write_bytes(content)
-        return {"file": path.name, "how": how} | found
-
     try:
-        cases = list(carry_out(given, case))
+        cases = list(carry_out(given, lambda rng, _: carried_out(asked, files, rng)))
     finally:
         asked.end()
     reasons = Counter(re.sub(r"[0-9]+", "N", reason) for one in cases for reason in one.get("reasons", ()))

@@ -86,6 +86,30 @@ def test_what_is_changed_in_what_users_give_is_answered_in_one_line(proof, tiny_
         assert not case["failed"], case
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of the odd values that it writes
+def test_a_changed_dicom_file_is_shown_or_refused_in_our_own_words(proof, tmp_path):
+    mutated_dicom = proof("mutated_dicom")
+    small = [path for path in mutated_dicom.originals() if path.stat().st_size < 200_000]
+    asked = mutated_dicom.Asked(tmp_path)
+    try:
+        cases = [mutated_dicom.carried_out(asked, small, np.random.default_rng([9, number])) for number in range(40)]
+        (tmp_path / "loud").write_text("no image")
+        assert asked(tmp_path / "loud")["images"] == 0
+    finally:
+        asked.end()
+    assert not [case for case in cases if "failed" in case]
+    assert sum(bool(case["images"]) for case in cases) > 5
+    assert sum(bool(case["reasons"]) for case in cases) > 5
+
+
+def test_a_process_that_ends_is_a_failed_case(proof, tmp_path, monkeypatch):
+    mutated_dicom = proof("mutated_dicom")
+    monkeypatch.setattr(mutated_dicom.sys, "executable", shutil.which("false"))
+    asked = mutated_dicom.Asked(tmp_path)
+    (tmp_path / "case").write_bytes(b"")
+    assert "died" in asked(tmp_path / "case")["failed"]
+
+
 @pytest.mark.slow
 def test_runs_that_differ_in_one_weight_or_figure_are_not_the_same(proof, tiny_run, tmp_path):
     same = proof("kills").same

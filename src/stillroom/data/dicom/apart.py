@@ -83,8 +83,10 @@ def _take() -> subprocess.Popen[bytes]:
         if _owner != os.getpid():  # a fork, whose pipes are its parent's
             _owner = os.getpid()
             _idle.clear()
-        if _idle:
-            return _idle.pop()
+        while _idle:
+            process = _idle.pop()
+            if process.poll() is None:
+                return process
     path = os.pathsep.join(place for place in sys.path if place)
     return subprocess.Popen(
         [sys.executable, "-c", f"from {__name__} import work; work()"],
@@ -109,7 +111,8 @@ def _give_back(process: subprocess.Popen[bytes]) -> None:
 @atexit.register
 def _end_all() -> None:
     if _owner == os.getpid():
-        for process in _idle:
+        while _idle:
+            process = _idle.pop()
             process.kill()
             process.wait()
             _give_back(process)
