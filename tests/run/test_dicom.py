@@ -54,7 +54,7 @@ def contents_of(path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_nothing_of_a_patient_reaches_a_run(told, tmp_path):
+def test_nothing_of_a_patient_reaches_a_run(told, tmp_path, monkeypatch):
     about = {"private": "Snickerdoodle", "Modality": "CT"}
     root = write_set(tmp_path / "set", patients=40, images=2, **about)
     for number, change in enumerate(({"PhotometricInterpretation": "QUAGMIRE"}, {"Rows": 999}, {"Modality": "RTDOSE"})):
@@ -72,6 +72,10 @@ def test_nothing_of_a_patient_reaches_a_run(told, tmp_path):
     assert told("explain", run, root / "ill" / "p1", "--out", tmp_path / "maps")[0] == 0
     assert told("evaluate", run, root)[0] == 0
     assert told("audit", tmp_path / "gone")[0] == 2
+    monkeypatch.setenv("STILLROOM_SECRET", str(tmp_path / "other.key"))
+    code, _, err = told("export", run, "--out", tmp_path / "again.onnx")
+    assert code == 1
+    assert "bring the one that the run began with" in err
 
     written = [path for folder in ("run", "cache", "maps") for path in (tmp_path / folder).rglob("*") if path.is_file()]
     assert len(written) > 20
@@ -88,6 +92,7 @@ def test_nothing_of_a_patient_reaches_a_run(told, tmp_path):
     properties = {one.key: one.value for one in onnx.load(run / "student.onnx").metadata_props}
     assert json.loads(properties["stillroom.window"]) == "soft-tissue"
     assert json.loads(properties["stillroom.white"]) == 65535
+    assert "by the window asked for, 50,400" in (run / "REPORTING.md").read_text()
     audit = json.loads((run / "audit.json").read_text())
     assert "by the window asked for, 50,400" in str(audit["warnings"])
     assert {one["path"] for one in audit["quarantined"]} >= {f"well/bad{number}.dcm" for number in range(3)}

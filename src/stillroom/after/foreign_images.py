@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.after.external_validation import Split, chosen_rows
+from stillroom.data.dicom.directory import listed_images
+from stillroom.data.dicom.recognising import is_directory
 from stillroom.data.listing import list_images, list_pictures
 from stillroom.data.load import is_named_set, open_source
 from stillroom.data.pictures import pictures_in
@@ -117,8 +119,9 @@ def _images(
 ) -> tuple[list[_Image], str, str, list[str]]:
     """Place and reader of each image, the source's short name, a line on it for people, and how it was read."""
     path = Path(source).expanduser()
-    if not is_named_set(str(source)) and path.is_dir() and _without_classes(path):
-        files, notes = list_pictures(path)
+    listed = is_directory(path) and path.is_file()
+    if not is_named_set(str(source)) and (listed or (path.is_dir() and _without_classes(path))):
+        files, notes = (listed_images(path), []) if listed else list_pictures(path)
         if not files:
             raise UsageError(f"There is no image in the folder {source}.")
         pictures = pictures_in(files)

@@ -82,7 +82,7 @@ class _Finder:
         self.answers, self.table, self.digests = answers, table, digests
         self.folder = Path(os.path.abspath(answers.path.parent))  # noqa: PTH100  (resolve() would follow links)
         reader = table.reader
-        files = [str(reader.paths[row]) for row in table.rows] if isinstance(reader, FileReader) else []
+        files = [reader.name(int(row)) for row in table.rows] if isinstance(reader, FileReader) else []
         ids = table.ids.tolist()
         self.ids = {name: row for row, name in enumerate(ids)}
         self.paths = {os.path.abspath(file): row for row, file in enumerate(files)}  # noqa: PTH100

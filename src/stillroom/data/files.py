@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +50,16 @@ class FileReader:
 
     def _frame(self, index: int) -> int:
         return self.frames[index] if self.frames else 0
+
+    @cached_property
+    def _several(self) -> frozenset[Path]:
+        """Files that more than one image is in."""
+        return frozenset(path for path, frame in zip(self.paths, self.frames, strict=False) if frame)
+
+    def name(self, index: int) -> str:
+        """The image's path, and of a file of several frames which: ``scan.dcm#3``."""
+        path = self.paths[index]
+        return f"{path}#{self._frame(index) + 1}" if path in self._several else str(path)
 
     def read_mask(self, index: int) -> np.ndarray | None:
         """The union of the image's masks, ``[H, W]`` bool: True where any channel is above 0; None where it has none.

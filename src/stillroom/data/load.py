@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.audit import Audit, audit_data
+from stillroom.data.dicom.recognising import is_dicom_file, is_directory
 from stillroom.data.duplicates import DuplicatePairs, duplicate_groups, find_duplicates
 from stillroom.data.splits import assign_splits, require_training_images, take_fold
 from stillroom.data.store import Quarantined, Store, at_side, build_store
@@ -89,6 +90,11 @@ def open_source(source: str | Path, settings: DataSettings, *, seed: int = 0, tr
         return read_folder(path, settings, training=training)
     if path.suffix.lower() in TABLE_SUFFIXES:
         return read_manifest(path, settings, training=training)
+    if path.is_file() and (is_directory(path) or is_dicom_file(path)):
+        raise UsageError(
+            f"{path} is DICOM, which tells no labels: give a table beside the files with a column `path` or "
+            "`SOPInstanceUID` and one of labels, or a folder with one folder of files per class."
+        )
     if path.is_file():
         raise UsageError(f"{path} is a file of another kind: give a folder, or a table ({', '.join(TABLE_SUFFIXES)}).")
     if kind := not_a_file(path):

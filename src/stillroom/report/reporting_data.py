@@ -54,7 +54,8 @@ def scaling(facts: Facts) -> Answer:
     store = facts.record.manifest.get("store") or {}
     views = facts.listed("views", "augment", "flips", "crop", "mix")
     white = f" Pixels are divided by {store['white']:g}." if store.get("white") else ""
-    return Answer(f"{_stored(store)}{white}{f' Views in training: {views}.' if views else ''}", "making")
+    windows = "".join(f" {one['text']}" for one in facts.audit.get("warnings") or [] if one.get("code") == "windows")
+    return Answer(f"{_stored(store)}{white}{windows}{f' Views in training: {views}.' if views else ''}", "making")
 
 
 def acquisition(facts: Facts) -> Answer:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillroom.data.answers import digest_of
+from stillroom.data.dicom.patients import VARIABLE, secret_file
 from stillroom.data.load import Dataset, is_named_set, open_source
+from stillroom.data.sources.dicom_rows import HASHED
 from stillroom.data.table import Table
 from stillroom.errors import RunError, UsageError
 from stillroom.files.atomic import write_atomically
@@ -194,7 +196,8 @@ def _refuse_changed(run: Run, dataset: Dataset, begun: pd.DataFrame | None) -> N
         changes = _changes(begun, _frame(dataset))
         if changes:
             raise RunError(
-                f"{settings.source} is not what {run.path} began with: {'; '.join(changes)}.{_told_by_name(dataset)} Put "
+                f"{settings.source} is not what {run.path} began with: {'; '.join(changes)}.{_told_by_name(dataset)}"
+                f"{_told_by_secret(dataset, changes)} Put "
                 "back what it was, or start a new run."
             )
         form = {key: value for key, value in facts_of_store(dataset).items() if key != "fingerprint"}
@@ -212,6 +215,17 @@ def _told_by_name(dataset: Dataset) -> str:
     """Sentences on the columns that are used by their names, which the Stillroom that began the run may not have known."""
     told = [finding.text for finding in dataset.table.findings if finding.code == "columns_by_name"]
     return f" {' '.join(told)} An earlier Stillroom did not use such columns." if told else ""
+
+
+def _told_by_secret(dataset: Dataset, changes: list[str]) -> str:
+    """A sentence where other patients may be the same ones under another secret, as on another machine."""
+    hashed = any(finding.code in HASHED for finding in dataset.table.findings)
+    if not hashed or not any(_KINDS["patient"] in one for one in changes):
+        return ""
+    return (
+        f" Patients of DICOM files are named by the secret in {secret_file()}: bring the one that the run began with, or "
+        f"name it by ${VARIABLE}."
+    )
 
 
 def _changes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:

@@ -270,6 +270,7 @@ def test_a_file_that_claims_more_than_it_holds_takes_no_memory(tmp_path):
     many = write_dicom(tmp_path / "c", GREY, NumberOfFrames=99_999)
     assert opening.count_frames(many) == 2  # one that is there, and one that says of the rest
     assert "truncated" in reason(many, frame=1)
+    assert "more than 100,000 frames" in reason(write_dicom(tmp_path / "d", GREY, NumberOfFrames=100_001))
 
 
 def test_a_deflated_bomb_is_refused(tmp_path, monkeypatch):

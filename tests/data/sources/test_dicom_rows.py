@@ -173,3 +173,18 @@ def test_a_mask_is_of_one_image(tmp_path):
     table = write_table(tmp_path / "t.csv", ("path", "label", "mask"), [("a.dcm", "a", "m.png"), ("b.dcm", "b", "")])
     with pytest.raises(UsageError, match="its mask is of one image, but the row names 2"):
         open_source(table, AUTO, training=False)
+
+
+def test_a_dicom_file_alone_tells_no_labels(tmp_path):
+    path = write_dicom(tmp_path / "a", GREY)
+    (tmp_path / "DICOMDIR").write_bytes(b"any")
+    for source in (path, tmp_path / "DICOMDIR"):
+        with pytest.raises(UsageError, match="is DICOM, which tells no labels: give a table"):
+            open_source(source, AUTO)
+
+
+def test_frames_have_names_of_their_own(tmp_path):
+    write_dicom(tmp_path / "set" / "ill" / "a.dcm", np.stack([GREY, GREY.T]))
+    write_dicom(tmp_path / "set" / "well" / "b.dcm", GREY)
+    table = open_source(tmp_path / "set", AUTO)
+    assert [table.reader.name(row) for row in range(3)] == [f"{tmp_path}/set/{one}" for one in table.ids]

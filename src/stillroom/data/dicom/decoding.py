@@ -15,6 +15,7 @@ import numpy as np
 from stillroom.data.dicom.apart import decode_apart
 from stillroom.data.dicom.grey import Display, grey_table
 from stillroom.data.dicom.opening import (
+    MOST_FRAMES,
     MOST_PIXELS,
     Opened,
     frames_in,
@@ -69,6 +70,8 @@ def decode_dicom(file: BinaryIO, frame: int, display: Display) -> np.ndarray:
     _refuse_no_picture(opened)
     rows, columns, bits = _shape_of(opened)
     frames = frames_in(opened)
+    if (number_of(opened.header, "NumberOfFrames", 1) or 1) > MOST_FRAMES:
+        raise UnreadableImage(f"it claims to have more than {MOST_FRAMES:,} frames, which may be an attack")
     if frame >= frames:
         raise UnreadableImage(f"it has no frame {frame + 1}")
     header = opened.header

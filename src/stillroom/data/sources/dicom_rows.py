@@ -15,9 +15,13 @@ from stillroom.data.dicom.patients import pseudonym, secret
 from stillroom.data.findings import counted
 from stillroom.data.listing import PICTURE_EXTENSIONS
 from stillroom.data.table import Finding
+from stillroom.progress import progress
 from stillroom.settings.sections import DataSettings
 from stillroom.settings.windows import parse_window
 
+_MANY = 1000  # files whose headers take seconds
+HASHED = ("patients_hashed", "patients_by_study", "patients_alike")
+"""Codes of findings one of which stands where patients are pseudonyms."""
 WHITE = 65535
 """What white is of DICOM images of more than 8 bits."""
 
@@ -54,7 +58,11 @@ def frames_of(paths: Sequence[Path], settings: DataSettings) -> Frames:
     window = parse_window(settings.window)
     maybe = [path.suffix.lower() not in PICTURE_EXTENSIONS for path in paths]
     key = secret() if any(maybe) else b""
-    headers = [read_header(path, window, key) if asked else None for path, asked in zip(paths, maybe, strict=True)]
+    headers: list[Header | None] = []
+    with progress("reading DICOM headers", len(paths), enabled=sum(maybe) >= _MANY) as advance:
+        for path, asked in zip(paths, maybe, strict=True):
+            headers.append(read_header(path, window, key) if asked else None)
+            advance()
     counts = [header.frames if header else 1 for header in headers]
     of = np.repeat(np.arange(len(paths)), counts)
     numbers = [frame for count in counts for frame in range(count)]
