@@ -597,7 +597,7 @@ def test_every_number_says_where_it_comes_from(room):
 
 
 def test_every_script_is_explained_and_every_script_named_is_there():
-    pages = "".join(path.read_text("utf-8") for path in (*PAGES, ROOT / "Makefile"))
+    pages = "".join(path.read_text("utf-8") for path in (*PAGES, ROOT / "Makefile", *PACKAGE.rglob("*.py")))
     for name in set(re.findall(r"\b((?:benchmarks|proofs)/\w+\.(?:py|yaml))", pages)):
         assert (ROOT / name).exists(), name
     docs = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
