@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from stillroom.after.heat_map import Explanation, explain
     from stillroom.bench import run_bench
     from stillroom.data.load import Dataset, load_data
-    from stillroom.deployment.predictor import Prediction, Predictor
+    from stillroom.deployment.prediction import Prediction
+    from stillroom.deployment.predictor import Predictor
     from stillroom.errors import RunError, StillroomError, UsageError
     from stillroom.explanation.heat_maps import heat_maps
     from stillroom.models.origins.own_module import FromFactory, FromModule
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Dataset": "data.load",
     "load_data": "data.load",
-    "Prediction": "deployment.predictor",
+    "Prediction": "deployment.prediction",
     "Predictor": "deployment.predictor",
     "RunError": "errors",
     "StillroomError": "errors",

@@ -9,8 +9,8 @@ from rich.console import Console
 from stillroom.after.heat_map import Explanation
 from stillroom.cli import console
 from stillroom.cli.console import models_table, show_explanations, show_figures, show_run
+from stillroom.deployment.prediction import Prediction
 from stillroom.deployment.prediction_table import prediction_table
-from stillroom.deployment.predictor import Prediction
 from stillroom.evaluation.metrics import score
 from stillroom.explanation.claims import FAITHFUL, NOT_FAITHFUL, NOT_SHOWN
 from stillroom.models.cards import ModelCard

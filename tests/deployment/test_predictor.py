@@ -24,8 +24,9 @@ from stillroom.data.geometry import fit_image
 from stillroom.data.store import build_store
 from stillroom.data.table import Table
 from stillroom.deployment.metadata import ModelMetadata
+from stillroom.deployment.prediction import Prediction
 from stillroom.deployment.prediction_table import prediction_table
-from stillroom.deployment.predictor import PassedOver, Prediction, Predictor
+from stillroom.deployment.predictor import PassedOver, Predictor
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule

@@ -21,7 +21,8 @@ from stillroom.data.geometry import on_original
 from stillroom.data.pictures import Picture
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.edge_maps import edge_map
-from stillroom.deployment.predictor import Prediction, Predictor, expand
+from stillroom.deployment.prediction import Prediction
+from stillroom.deployment.predictor import Predictor, expand
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.claims import FAITHFUL, Verdict, verdict_of
 from stillroom.explanation.overlay import overlay

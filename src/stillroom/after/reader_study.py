@@ -18,7 +18,8 @@ from stillroom.after.heat_map import Draw, default_method, drawing, trust
 from stillroom.data.decoding import pixel_digest
 from stillroom.data.geometry import drop_equal_channels, on_original
 from stillroom.data.table import Table, UnreadableImage
-from stillroom.deployment.predictor import MODEL_FILE, Prediction, Predictor
+from stillroom.deployment.prediction import Prediction
+from stillroom.deployment.predictor import MODEL_FILE, Predictor
 from stillroom.errors import UsageError, nearest
 from stillroom.explanation.overlay import veil
 from stillroom.files.atomic import write_atomically, write_json

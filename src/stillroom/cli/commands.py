@@ -22,7 +22,7 @@ from stillroom.settings.methods import Method
 from stillroom.settings.sections import DataSettings
 
 if TYPE_CHECKING:
-    from stillroom.deployment.predictor import Prediction
+    from stillroom.deployment.prediction import Prediction
 
 _JSON = Parameter(negative="")
 

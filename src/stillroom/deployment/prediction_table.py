@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from stillroom.deployment.predictor import Prediction
+from stillroom.deployment.prediction import Prediction
 from stillroom.shown import shown
 
 _BAR = 30  # characters of a bar at probability 1
