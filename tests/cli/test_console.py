@@ -111,3 +111,22 @@ def test_no_name_steers_the_terminal_or_breaks_a_table(capsys):
         assert text.count(plain) == text.count("skull")
     assert shown.out.splitlines()[1].startswith(f"{plain}.png  {plain}")
     assert shown.err == f"{plain}\nerror: {plain}\n"
+
+
+def test_an_explained_image_shows_its_flags_beside_the_answer(capsys):
+    flagged = {"ill at sensitivity 0.95": True}
+    found = Explanation(Prediction(Path("a.png"), ("well",), {"well": 0.7, "ill": 0.3}, flagged=flagged), "well", False)
+    show_explanations([found], [])
+    assert "well; flagged at sensitivity 0.95: ill" in " ".join(capsys.readouterr().out.split())
+
+
+def test_of_many_thresholds_the_first_are_told_and_every_note(capsys):
+    run = finished(MultiClass(("healthy", "ill")))
+    points = [{"statement": f"Threshold {number} holds."} for number in range(5)]
+    run.metrics["operating_points"] = {"points": points, "notes": ["Too few images."]}
+    show_run(run)
+    printed = capsys.readouterr().out
+    assert "Threshold 2 holds." in printed
+    assert "Threshold 3 holds." not in printed
+    assert "2 more thresholds stand in the report." in printed
+    assert "Note: Too few images." in printed

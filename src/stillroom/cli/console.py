@@ -213,7 +213,8 @@ def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[Ver
             table.add_row(escape(prediction.name), f"[red]{escape(prediction.error)}[/red]", "", "")
             continue
         share = prediction.probabilities[str(explanation.of)]
-        cells = (prediction.name, prediction.answer, f"{explanation.of} ({share:.1%})", explanation.picture)
+        answer = "; ".join(filter(None, (prediction.answer, prediction.flags)))
+        cells = (prediction.name, answer, f"{explanation.of} ({share:.1%})", explanation.picture)
         table.add_row(*(escape(str(cell)) for cell in cells))
     console = out()
     console.print(table)

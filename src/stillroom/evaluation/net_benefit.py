@@ -152,13 +152,11 @@ def _spread(counts: _Counts, images: int, of_units: np.ndarray | None) -> tuple[
     others = (
         np.bincount(np.delete(of_units, counts.units).astype(np.int64)) if len(there) < len(of_units) else np.zeros(1)
     )
-    second, fourth = np.empty(len(share)), np.empty(len(share))
-    for place, rate in enumerate(share):
-        squares = (counts.by_unit[:, place] - rate * there) ** 2
-        # Patients without such images differ by their size alone.
-        rest = (rate * np.arange(len(others))) ** 2
-        second[place] = squares.sum() + (others * rest).sum()
-        fourth[place] = (squares**2).sum() + (others * rest**2).sum()
+    squares = (counts.by_unit - there[:, None] * share) ** 2
+    # Patients without such images differ by their size alone.
+    rest = (np.arange(len(others))[:, None] * share) ** 2
+    second = squares.sum(axis=0) + others @ rest
+    fourth = (squares**2).sum(axis=0) + others @ rest**2
     return np.maximum(second / images**2, single), np.nan_to_num(divide(second**2, fourth))
 
 
