@@ -1,6 +1,7 @@
 """DICOM files as rows: one for each frame, patients by pseudonym, windows and doubts told; tables that name them by UID."""
 
 import csv
+import os
 
 import numpy as np
 import pydicom
@@ -35,13 +36,16 @@ def test_files_without_endings_are_found_and_patients_are_told_apart(tmp_path):
     root = write_set(tmp_path / "set", patients=6, images=2)
     (root / "well" / "DICOMDIR").write_bytes(b"lists, and is none")
     (root / "well" / "LICENSE").write_text("no image")
+    os.mkfifo(root / "well" / "pipe")  # opening it would wait for ever
+    os.mkfifo(root / "well" / "pipe.dcm")
     table = open_source(root, AUTO)
     assert table.ids.tolist()[:2] == ["ill/p1/IM0", "ill/p1/IM1"]
-    assert len(table) == 12
-    assert len(set(table.patients)) == 6
+    assert len(table) == 13
+    assert table.ids[-1] == "well/pipe.dcm"
+    assert len(set(table.patients[:12])) == 6
     assert table.patients[0] == table.patients[1] != table.patients[2]
     assert not any(secret in str(table.patients.tolist() + list(told(table).values())) for secret in SECRETS)
-    assert table.passed_over == {"": {"well": 1}}
+    assert table.passed_over == {"": {"well": 2}}
     assert told(table)["windows"] == "How grey DICOM files are shown: 12 by their own window, 40,400."
 
 

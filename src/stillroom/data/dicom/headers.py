@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stillroom.data.dicom.grey import Shown, shown_by
 from stillroom.data.dicom.opening import Opened, frames_in, number_of, open_dicom, value_of
 from stillroom.data.dicom.patients import pseudonym
-from stillroom.data.dicom.recognising import looks_like_dicom
+from stillroom.data.dicom.recognising import is_dicom_file
 from stillroom.data.table import UnreadableImage
 from stillroom.settings.windows import Window
 
@@ -60,10 +60,10 @@ class Header:
 
 def read_header(path: Path, window: Window | None, key: bytes) -> Header | None:
     """The header of a DICOM file; None of any other, and of one that is damaged, which says so when it is read."""
+    if not is_dicom_file(path):
+        return None
     try:
         with path.open("rb") as file:
-            if not looks_like_dicom(file):
-                return None
             return _told(open_dicom(file), path, window, key)
     except (OSError, ValueError, UnreadableImage):
         return None

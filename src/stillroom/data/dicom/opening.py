@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from stillroom.data.dicom.recognising import looks_like_dicom
+from stillroom.data.dicom.recognising import is_dicom_file
 from stillroom.data.quiet import hush
 from stillroom.data.table import UnreadableImage
 
@@ -128,9 +128,11 @@ def frames_in(opened: Opened) -> int:
 
 def count_frames(path: Path) -> int:
     """The same of a path; 1 of what is no DICOM file or cannot be read."""
+    if not is_dicom_file(path):
+        return 1
     try:
         with path.open("rb") as file:
-            return frames_in(open_dicom(file)) if looks_like_dicom(file) else 1
+            return frames_in(open_dicom(file))
     except (OSError, ValueError, UnreadableImage):
         return 1
 

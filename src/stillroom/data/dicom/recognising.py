@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from stillroom.files.walk import not_a_file
+
 DICOM_ENDINGS = (".dcm", ".dicom", ".dic", ".ima")
 """Endings, in lower case, by which DICOM files are found in folders; files without an ending are looked into."""
 
@@ -31,7 +33,9 @@ def looks_like_dicom(file: BinaryIO) -> bool:
 
 
 def is_dicom_file(path: Path) -> bool:
-    """The same of a path; False for what cannot be opened, which says so where it is read."""
+    """The same of a path; False for what cannot be opened or is no file, which may wait for ever: it says so when read."""
+    if not_a_file(path):
+        return False
     try:
         with path.open("rb") as file:
             return looks_like_dicom(file)

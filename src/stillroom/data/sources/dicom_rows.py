@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +25,42 @@ HASHED = ("patients_hashed", "patients_by_study", "patients_alike")
 """Codes of findings one of which stands where patients are pseudonyms."""
 WHITE = 65535
 """What white is of DICOM images of more than 8 bits."""
+
+
+_DOUBTS: dict[str, tuple[Literal["warning", "note"], Callable[[Header], bool], str]] = {
+    "burned_in": (
+        "warning",
+        lambda one: one.burned_in == "YES",
+        "say that words are burned into their pixels: such words may name patients, show in every picture of the report, and "
+        "can be learnt in the place of the image.",
+    ),
+    "named_by_patient": (
+        "warning",
+        lambda one: one.named,
+        "lie under a path that holds their PatientID or a part of the name. A run names images by their paths: rename them.",
+    ),
+    "oblong_pixels": (
+        "warning",
+        lambda one: one.oblong,
+        "have pixels that are not square. They are shown as they are stored, as wide or tall as that makes them.",
+    ),
+    "burned_in_unsaid": (
+        "note",
+        lambda one: one.burned_in not in ("YES", "NO"),
+        "do not say whether words are burned into their pixels (BurnedInAnnotation): look at some before you pass a run on.",
+    ),
+    "identified": (
+        "note",
+        lambda one: one.identified,
+        "hold a name, a date of birth or the like. None of it gets into a run; whoever has the files has them.",
+    ),
+    "private_elements": (
+        "note",
+        lambda one: one.private,
+        "hold private elements, which may identify a patient. None of them gets into a run.",
+    ),
+}
+"""By code how bad it is, of which files it is said, and what."""
 
 
 @dataclass(frozen=True)
@@ -108,47 +145,9 @@ def _findings(found: Sequence[Header], settings: DataSettings, files: int) -> li
     if not found:
         return []
     total = counted(len(found), "DICOM file")
-    said = []
-
-    def tell(number: int, code: str, text: str) -> None:
-        if number:
-            said.append(Finding("warning", code, f"{number:,} of {total} {text}"))
-
-    tell(
-        sum(one.burned_in == "YES" for one in found),
-        "burned_in",
-        "say that words are burned into their pixels: "
-        "such words may name patients, show in every picture of the report, and can be learnt in the place of the image.",
-    )
-    tell(
-        sum(one.burned_in not in ("YES", "NO") for one in found),
-        "burned_in_unsaid",
-        "do not say whether words are burned "
-        "into their pixels (BurnedInAnnotation): look at some before you pass a run on.",
-    )
-    tell(
-        sum(one.identified for one in found),
-        "identified",
-        "hold a name, a date of birth or the like. None of it gets into a run; whoever has the files has them.",
-    )
-    tell(
-        sum(one.private for one in found),
-        "private_elements",
-        "hold private elements, which may identify a patient. None of them gets into a run.",
-    )
-    tell(
-        sum(one.named for one in found),
-        "named_by_patient",
-        "lie under a path that holds their PatientID or a part of the "
-        "name. A run names images by their paths: rename them.",
-    )
-    tell(
-        sum(one.oblong for one in found),
-        "oblong_pixels",
-        "have pixels that are not square. They are shown as they are stored, as wide or tall as that makes them.",
-    )
-    if notes := _on_windows(found):
-        said += notes
+    counts = {code: sum(map(holds, found)) for code, (_, holds, _) in _DOUBTS.items()}
+    said = [Finding(_DOUBTS[code][0], code, f"{n:,} of {total} {_DOUBTS[code][2]}") for code, n in counts.items() if n]
+    said += _on_windows(found)
     if files > len(found) and settings.window:
         text = f"{files - len(found):,} of {files:,} files are no DICOM: the window {settings.window} is not for them."
         said.append(Finding("note", "window_of_dicom", text))
