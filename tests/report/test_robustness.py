@@ -136,7 +136,10 @@ def test_the_tables_are_complete_and_in_the_order_of_roles(section_of):
 def test_drawings_have_a_line_per_network_and_say_what_they_show(section_of):
     found = measured()
     section = section_of(found)
-    assert [drawing["heading"] for drawing in section.drawings] == ["Accuracy by severity", "ECE by severity"]
+    assert [drawing["heading"] for drawing in section.drawings] == [
+        "Accuracy by severity",
+        "Calibration error by severity",
+    ]
     clean, worst = (found["by_severity"]["student"]["accuracy"][place]["value"] for place in (0, 5))
     drawing = section.drawings[0]["svg"]
     assert f"student {clean:.3f} on clean images, {worst:.3f} at the highest severity" in drawing
