@@ -51,8 +51,8 @@ def notes_on(task: Task, found: Mapping[str, Any], fewest: int) -> list[str]:
     if found["comparisons"]:
         notes.append(
             f"{found['comparisons']} gaps in {main}, sensitivity and specificity are compared: their intervals are wide "
-            f"enough to hold all together in {100 * LEVEL:.0f} % of the cases, so that a gap is claimed in at most {100 * (1 - LEVEL):.0f} % "
-            "of the reports without one. The largest gap seen is above 0 even where there is none."
+            f"enough to hold all together in {100 * LEVEL:.0f} % of the cases, so that a gap is claimed in at most "
+            f"{100 * (1 - LEVEL):.0f} % of the reports without one. The largest gap seen is above 0 even where there is none."
         )
         notes.append(
             "Accuracy is not compared, for it goes with how many are ill. Subgroups differ in more than their name: a gap "
