@@ -22,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,9 @@ class Asked:
         before = self.said.stat().st_size
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{path}\n".encode())
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: there is no answer either
+            self.process.stdin.write(f"{path}\n".encode())
+            self.process.stdin.flush()
         ready, _, _ = select.select([self.process.stdout], [], [], SECONDS)
         line = self.process.stdout.readline() if ready else b""
         try:

@@ -1,10 +1,12 @@
 """Windows by numbers and by name."""
 
+from pathlib import Path
+
 import pytest
 
 from stillroom.errors import UsageError
 from stillroom.settings.sections import DataSettings
-from stillroom.settings.windows import Window, parse_window
+from stillroom.settings.windows import PRESETS, Window, parse_window
 
 
 def test_numbers_and_names():
@@ -19,3 +21,9 @@ def test_numbers_and_names():
 def test_what_is_no_window_is_refused_with_the_setting_s_name(text):
     with pytest.raises(UsageError, match="window must be"):
         DataSettings(window=text)
+
+
+def test_the_page_gives_every_window_as_it_is():
+    page = (Path(__file__).parents[2] / "docs" / "how-to.md").read_text("utf-8")
+    for name, (centre, width) in PRESETS.items():
+        assert f"`{name}` ({centre:g},{width:g})" in page

@@ -298,6 +298,16 @@ def test_a_compressed_picture_of_another_size_is_not_decoded(tmp_path):
     assert shown(tmp_path / "b").shape == (32, 64)
 
 
+def test_run_lengths_longer_than_the_picture_are_not_unpacked(tmp_path):
+    data = pydicom.dcmread(write_dicom(tmp_path / "a", np.zeros((8, 8), np.uint8)))
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.5"
+    runs = b"\x81\0" * 100_000  # each becomes 128 bytes
+    data.PixelData = pydicom.encaps.encapsulate([(b"\x01\0\0\0\x40" + bytes(59)) + runs])
+    data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+    data.save_as(tmp_path / "b")
+    assert "longer than the picture" in reason(tmp_path / "b")
+
+
 def test_no_reason_quotes_the_file(tmp_path):
     path = write_dicom(tmp_path / "a", GREY, PhotometricInterpretation="QUAGMIRE", BitsStored=12)
     assert "QUAGMIRE" not in reason(path).upper()
