@@ -59,6 +59,9 @@ def test_what_takes_too_long_is_ended_and_what_falls_is_refused(tmp_path, monkey
     monkeypatch.setattr(sys, "executable", shutil.which("false"))  # as one that falls
     with pytest.raises(UnreadableImage, match="truncated or damaged"):
         FileReader((path,)).read(0)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with pytest.raises(UnreadableImage, match=r"cannot be started \(no such file"):
+        FileReader((path,)).read(0)
     monkeypatch.undo()
     assert np.array_equal(FileReader((path,)).read(0), whole)
 

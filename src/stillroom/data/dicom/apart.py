@@ -88,13 +88,19 @@ def _take() -> subprocess.Popen[bytes]:
             if process.poll() is None:
                 return process
     path = os.pathsep.join(place for place in sys.path if place)
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import work; work()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": path},
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable or "python", "-c", f"from {__name__} import work; work()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+    except OSError as error:
+        reason = (error.strerror or "unknown").lower()
+        raise UnreadableImage(
+            f"the process that decodes its kind of compression cannot be started ({reason})"
+        ) from None
 
 
 def _give_back(process: subprocess.Popen[bytes]) -> None:
