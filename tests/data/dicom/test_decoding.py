@@ -1,11 +1,14 @@
 """DICOM pixels against pydicom's own functions and closed forms; what is no picture is refused by its reason."""
 
 import io
+import shutil
+import subprocess
 
 import numpy as np
 import pydicom
 import pytest
 from dicom_files import write_dicom
+from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -74,6 +77,21 @@ def test_files_of_pydicom_are_shown_as_its_functions_show_them(name):
     path = pydicom.data.get_testdata_file(name)
     with open(path, "rb") as file:  # noqa: PTH123
         assert np.abs(decode_dicom(file, 0, Display()) - 65535 * reference(path)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "window"),
+    [("MR_small.dcm", ""), ("CT_small.dcm", "40,400"), ("CT_small.dcm", "lung"), ("vlut_04.dcm", "")],
+)
+def test_dicom3tools_shows_the_same(tmp_path, name, window):
+    if shutil.which("dctopgm8") is None:
+        pytest.skip("dicom3tools are not installed")
+    asked = parse_window(window)
+    flags = ["-windowcenter", f"{asked.centre:g}", "-windowwidth", f"{asked.width:g}"] if asked else []
+    subprocess.run(["dctopgm8", *flags, own(name), tmp_path / "a.pgm"], check=True, capture_output=True)
+    with Image.open(tmp_path / "a.pgm") as picture, open(own(name), "rb") as file:  # noqa: PTH123
+        found = decode_dicom(file, 0, Display(asked)) / 257
+        assert np.abs(np.asarray(picture).astype(float) - found).max() < 1.5  # it cuts where we round
 
 
 def test_monochrome_1_and_2_of_one_image_are_one_input(tmp_path):
@@ -241,6 +259,9 @@ def test_what_is_no_picture_is_refused_by_its_reason(tmp_path):
     assert "neither grey" in reason(write_dicom(tmp_path / "f", GREY, PhotometricInterpretation="HSV"))
     assert "rescale" in reason(write_dicom(tmp_path / "g", GREY, RescaleSlope=0, RescaleIntercept=0))
     assert "no width" in reason(write_dicom(tmp_path / "h", GREY, WindowCenter=1, WindowWidth=0))
+    odd = {"RescaleSlope": "1e308", "RescaleIntercept": 0}
+    assert "rescale" in reason(write_dicom(tmp_path / "odd", GREY, **odd))
+    assert "beyond" in reason(write_dicom(tmp_path / "odd", GREY, WindowCenter="-1.7e308", WindowWidth="1.7e308"))
     assert "no frame 2" in reason(write_dicom(tmp_path / "i", GREY), frame=1)
     data = pydicom.dcmread(write_dicom(tmp_path / "j", GREY))
     del data.PixelData
@@ -283,8 +304,6 @@ def test_a_deflated_bomb_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_compressed_picture_of_another_size_is_not_decoded(tmp_path):
-    from PIL import Image
-
     stream = io.BytesIO()
     Image.new("L", (64, 32)).save(stream, "JPEG")
     data = pydicom.dcmread(write_dicom(tmp_path / "a", np.zeros((8, 8), np.uint8)))

@@ -75,6 +75,7 @@ def shown_by(header: Dataset, frame: int, window: Window | None) -> Shown:
     return Shown("window", centre, width)
 
 
+@np.errstate(all="ignore")  # what is no number in the end is refused
 def grey_table(header: Dataset, frame: int, bits: int, signed: bool, display: Display) -> tuple[int, np.ndarray]:
     """What each stored value is shown as.
 
@@ -112,6 +113,8 @@ def grey_table(header: Dataset, frame: int, bits: int, signed: bool, display: Di
             black, white = centre - width / 2, centre + width / 2
         share = _ramp(values, *((white, black) if inverted else (black, white)))
     share[_padding(header, levels, signed)] = 0
+    if np.isnan(share).any():
+        raise UnreadableImage("its window and rescaling are beyond what can be computed")
     plain = bits <= 8 and shown.by == "range" and not sequence_of(header, "ModalityLUTSequence")
     top = 255 if plain else display.white
     return low, np.rint(np.clip(share, 0, 1) * top).astype(np.uint8 if top == 255 else np.uint16)
