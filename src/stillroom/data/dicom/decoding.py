@@ -44,6 +44,7 @@ _WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
 _SAFE = ("pillow", "pydicom")
 """Decoders that are asked in this process."""
 _DAMAGED = "its pixels are truncated or damaged"
+_INSTALL = "pip install 'stillroom[dicom]'"
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
 _RLE = "1.2.840.10008.1.2.5"
@@ -151,9 +152,10 @@ def _stored(opened: Opened, frame: int, frames: int, rows: int, columns: int) ->
                 return _asked(decoder, opened, frame, plugin, options)
             return decode_apart(encoded, opened.syntax, plugin, options)
         except UnreadableImage as error:
-            if plugin == plugins[-1] or str(error) != _DAMAGED:
+            if str(error) != _DAMAGED:
                 raise
-    raise UnreadableImage(_DAMAGED)
+    more = not {*_WAYS[opened.syntax][1]} <= {*decoder.available_plugins}
+    raise UnreadableImage(f"{_DAMAGED}, or read after `{_INSTALL}` alone" if more else _DAMAGED)
 
 
 def _asked(decoder: Any, opened: Opened, frame: int, plugin: str, options: dict[str, Any]) -> tuple[np.ndarray, str]:
@@ -176,9 +178,7 @@ def _plugins(opened: Opened, available: Sequence[str], options: dict[str, Any]) 
         known = tuple(one for one in known if one != "pillow")
     found = [one for one in known if one in available]
     if not found:
-        raise UnreadableImage(
-            f"its pixels are compressed as {name}, which is read after `pip install 'stillroom[dicom]'`"
-        )
+        raise UnreadableImage(f"its pixels are compressed as {name}, which is read after `{_INSTALL}`")
     return found
 
 
