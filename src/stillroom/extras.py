@@ -19,7 +19,11 @@ _LEARNING = (
 _FILES = ("pandas", "pyarrow", "pydantic", "yaml", "filelock", "truststore", "onnx", "onnxscript")
 _PAGES = ("jinja2", "matplotlib", "threadpoolctl")
 
-EXTRAS = {"evaluate": ("scipy",), "train": (*_LEARNING, *_FILES, *_PAGES)}
+EXTRAS = {
+    "evaluate": ("scipy",),
+    "dicom": ("highdicom", "pylibjpeg", "openjpeg", "jpeg_ls", "gdcm"),
+    "train": (*_LEARNING, *_FILES, *_PAGES),
+}
 """The modules of each extra, as they are imported; ``train`` brings those of ``evaluate`` too."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from stillroom.cli.archiving import drawn_maps, require_all_written, require_place, say_what_was_written, write_objects
 from stillroom.cli.doctor import doctor
 from stillroom.cli.evaluating import evaluate
 from stillroom.cli.flags import section
@@ -32,6 +33,7 @@ def predict(
     images: Annotated[list[Path], Parameter(consume_multiple=True)],
     /,
     *,
+    dicom: Path | None = None,
     json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Classify images with a run's exported student: ONNX Runtime alone, no torch.
@@ -41,17 +43,21 @@ def predict(
     ```
     stillroom predict runs/first image.png
     stillroom predict student.onnx ./new_images --json
+    stillroom predict runs/first ./ct --dicom ./for_archive
     ```
 
     Args:
         run: a run folder, or an exported .onnx file.
         images: image files, folders of them, or a DICOMDIR.
+        dicom: folder for a DICOM Structured Report of each DICOM file, with its patient's identity, for research
+            (`stillroom[dicom]`).
         json: print JSON alone.
     """
     from stillroom.cli import console
     from stillroom.deployment.prediction_table import prediction_table
     from stillroom.deployment.predictor import Predictor
 
+    require_place(dicom, images)
     predictor = Predictor.load(run)
     with _told_afterwards():
         found = predictor.predict(images)
@@ -59,8 +65,11 @@ def predict(
         console.print_json([prediction.to_dict() for prediction in found])
     else:
         console.out().print(prediction_table(found, synthetic=predictor.synthetic))
+    written = write_objects(predictor, found, dicom)
     _say_what_was_passed_over(images)
+    say_what_was_written(written, dicom)
     _say_what_was_left_out(found)
+    require_all_written(written, dicom)
 
 
 def explain(
@@ -71,6 +80,7 @@ def explain(
     method: Method | None = None,
     of: str | None = None,
     out: Path | None = None,
+    dicom: Path | None = None,
     json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Show where the model looks: for each image an overlay (.png) and the heat map itself (.npy), and how far to trust it.
@@ -90,6 +100,9 @@ def explain(
             and `eigen_cam` to compare with. Default: the one that the run has tested for faithfulness.
         of: the class to explain. Default: for each image its most probable one.
         out: folder for the files. Default: `explanations` in the run folder, or here for an .onnx file.
+        dicom: folder for DICOM objects about each DICOM file, with its patient's identity, for research: a Structured
+            Report, Secondary Captures of the overlays, and Parametric Maps where the file says how it lies in the
+            patient (`stillroom[dicom]`).
         json: print JSON alone.
     """
     from stillroom.after.heat_map import default_method, trust
@@ -97,6 +110,7 @@ def explain(
     from stillroom.cli import console
     from stillroom.deployment.predictor import Predictor
 
+    require_place(dicom, images)
     predictor = Predictor.load(run)
     chosen = method or default_method(predictor, run)
     with _told_afterwards():
@@ -111,8 +125,12 @@ def explain(
         drawn = any(explanation.picture for explanation in found)
         said = dict.fromkeys([trust(predictor, chosen), *verdicts] if drawn else [])
         console.show_explanations(found, list(said))
+    predictions = [explanation.prediction for explanation in found]
+    written = write_objects(predictor, predictions, dicom, drawn_maps(found, verdicts, chosen))
     _say_what_was_passed_over(images)
-    _say_what_was_left_out([explanation.prediction for explanation in found])
+    say_what_was_written(written, dicom)
+    _say_what_was_left_out(predictions)
+    require_all_written(written, dicom)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,11 @@ class Predictor:
     def name(self) -> str:
         """The network's name."""
         return self.metadata.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the exported file, as ``sha256sum`` gives it. Raises UsageError where it has changed since."""
+        return sha256(self._opened.read()).hexdigest()
 
     @property
     def synthetic(self) -> bool:

@@ -132,7 +132,7 @@ def _modality(header: Dataset, frame: int, levels: np.ndarray) -> tuple[np.ndarr
     if tables := sequence_of(header, "ModalityLUTSequence"):
         table = _table_of(tables[0], signed=bool(levels[0] < 0))
         return table.of(levels), 0.0, table.top
-    where = _functional(header, frame, "PixelValueTransformationSequence") or header
+    where = functional_group(header, frame, "PixelValueTransformationSequence") or header
     slope, intercept = number_of(where, "RescaleSlope", 1.0), number_of(where, "RescaleIntercept", 0.0)
     if slope is None or intercept is None or not np.isfinite([slope, intercept]).all() or slope == 0:
         raise UnreadableImage("its rescale slope or intercept is no number that it can be shown by")
@@ -174,10 +174,10 @@ def _padding(header: Dataset, levels: np.ndarray, signed: bool) -> np.ndarray:
 
 
 def _voi_of(header: Dataset, frame: int) -> Dataset:
-    return _functional(header, frame, "FrameVOILUTSequence") or header
+    return functional_group(header, frame, "FrameVOILUTSequence") or header
 
 
-def _functional(header: Dataset, frame: int, keyword: str) -> Dataset | None:
+def functional_group(header: Dataset, frame: int, keyword: str) -> Dataset | None:
     """The item that an enhanced file keeps of a frame, or of all of them."""
     frames = sequence_of(header, "PerFrameFunctionalGroupsSequence")[frame : frame + 1]
     for group in (*frames, *sequence_of(header, "SharedFunctionalGroupsSequence")[:1]):
@@ -198,7 +198,7 @@ def _refuse_without_units(header: Dataset, window: Window) -> None:
     why = f"the window {window.name!r} is in Hounsfield units, which"
     if modality != "CT":
         raise UnreadableImage(f"{why} only CT has")
-    group = _functional(header, 0, "PixelValueTransformationSequence") or header
+    group = functional_group(header, 0, "PixelValueTransformationSequence") or header
     if number_of(group, "RescaleSlope") is None or number_of(group, "RescaleIntercept") is None:
         raise UnreadableImage(f"{why} this CT does not give: it has no rescale slope and intercept")
     if str(value_of(group, "RescaleType", "HU")).strip().upper() not in ("HU", "HU_MOD"):

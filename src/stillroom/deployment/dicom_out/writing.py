@@ -1,0 +1,158 @@
+"""From answers to files: what is written for which image, and what is not and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stillroom.data.dicom.opening import be_quiet
+from stillroom.data.dicom.recognising import is_dicom_file
+from stillroom.data.quiet import hush
+from stillroom.deployment.dicom_out.common import Model
+from stillroom.deployment.dicom_out.pictures import Drawn, overlay_of, parametric_map_of, told
+from stillroom.deployment.dicom_out.report import report
+from stillroom.deployment.dicom_out.sources import NotReferable, Source, read_source
+from stillroom.deployment.prediction import Prediction
+from stillroom.deployment.predictor import Predictor
+from stillroom.errors import UsageError
+from stillroom.extras import need
+from stillroom.files.atomic import write_atomically
+from stillroom.files.digests import ledger_above
+from stillroom.files.places import require_folder_place
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_REMEDY = "Choose another --dicom."
+
+
+@dataclass
+class Written:
+    """What became of answers.
+
+    Attributes:
+        files: every object of this call, in order, those among them that were there already.
+        already: how many of them an earlier call had written; they were left as they were.
+        passed_over: images that are no DICOM files.
+        failed: by image, why there is no object, or one of them is missing.
+        without_place: by image, that there is no Parametric Map because the image does not say where it lies.
+        left_empty: by image, keywords of what is not valid in it and was not copied.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    already: int = 0
+    passed_over: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    without_place: list[str] = field(default_factory=list)
+    left_empty: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of ``SR``, ``SC`` and ``PM``."""
+        return {kind: sum(path.name.startswith(f"{kind}.") for path in self.files) for kind in ("SR", "SC", "PM")}
+
+
+def require_dicom_place(out: Path, images: Sequence[Path]) -> None:
+    """See before the work that objects can be made, and written to ``out``.
+
+    Raises:
+        UsageError: highdicom is not installed, nothing can be written there, or it is a place where no patient's identity
+            may stand (a run folder) or where the objects would be taken for images (a folder that is read).
+    """
+    need("highdicom", "--dicom")
+    require_folder_place(out, _REMEDY)
+    if ledger := ledger_above(out / "any"):
+        raise UsageError(
+            f"{out} is in the run folder {ledger.parent}, which holds no patient's identity; DICOM objects do. {_REMEDY}"
+        )
+    for folder in images:
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{out} is in {folder}, where objects would be read as images the next time. {_REMEDY}")
+
+
+def write_answers(
+    predictor: Predictor,
+    answers: Sequence[Prediction],
+    out: Path,
+    drawn: Callable[[int], Drawn | None] = lambda _: None,
+) -> Written:
+    """Write what was answered about DICOM files as DICOM objects, named by their UIDs.
+
+    A file has a Structured Report of all of its frames that could be read; a frame with a heat map a Secondary Capture and,
+    where it says how it lies in the patient, a Parametric Map. The same answers of the same model have the same UIDs, and
+    what is there already is left as it is, so that a second call makes no doubles.
+
+    Args:
+        predictor: the model that answered.
+        answers: of files, frames of one file next to each other.
+        out: a folder, made if need be; see :func:`require_dicom_place`.
+        drawn: the heat map of the answer with this number, if it has one; asked for when it is needed.
+
+    Raises:
+        UsageError: the model's file has changed, or highdicom is not installed.
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
+    need("highdicom", "--dicom")
+    be_quiet()
+    for package in ("highdicom", "stillroom.deployment.dicom_out"):  # whom pydicom's warnings name as the caller
+        hush(package)
+    model, done = Model.of(predictor), Written()
+    for path, group in groupby(enumerate(answers), key=lambda item: item[1].path):
+        items = [(number, answer) for number, answer in group if answer.error is None]
+        if path is None or not items:
+            continue
+        if not is_dicom_file(path):
+            done.passed_over.append(str(path))
+            continue
+        try:
+            source = read_source(path)
+        except NotReferable as error:
+            done.failed[str(path)] = str(error)
+            continue
+        if source.left_empty:
+            done.left_empty[str(path)] = source.left_empty
+        _write_instance(source, items, model, out, drawn, done)
+    return done
+
+
+def _write_instance(
+    source: Source,
+    items: Sequence[tuple[int, Prediction]],
+    model: Model,
+    out: Path,
+    drawn: Callable[[int], Drawn | None],
+    done: Written,
+) -> None:
+    told_of = []
+    for number, answer in items:
+        heat_map = drawn(number)
+        told_of.append(told(heat_map) if heat_map else "")
+        if heat_map is None:
+            continue
+        _write(partial(overlay_of, source, heat_map, model), "SC", out, answer.name, done)
+        if source.planes:
+            _write(partial(parametric_map_of, source, heat_map, model), "PM", out, answer.name, done)
+        else:
+            done.without_place.append(answer.name)
+    answers = [answer for _, answer in items]
+    _write(partial(report, source, answers, told_of, model), "SR", out, str(answers[0].path), done)
+
+
+def _write(make: Callable[[], Dataset], kind: str, out: Path, name: str, done: Written) -> None:
+    try:
+        made, content = make(), BytesIO()
+        made.save_as(content, enforce_file_format=True)
+    except Exception as error:  # whose text may quote the file, and so a patient
+        done.failed[name] = f"no {kind} object could be made of it ({type(error).__name__})"
+        return
+    path = out / f"{kind}.{made.SOPInstanceUID}.dcm"
+    if path.is_file():
+        done.already += 1
+    else:
+        write_atomically(path, lambda target: target.write_bytes(content.getvalue()))
+    done.files.append(path)
