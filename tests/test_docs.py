@@ -365,6 +365,7 @@ def others_loaded_with(module: str) -> dict[str, str]:
         *("cli.app", "cli.commands", "deployment.predictor", "deployment.edge_maps", "deployment.prediction_table"),
         *("data.load", "data.sources.folder", "data.sources.manifest", "data.sources.phantoms"),
         *("after.heat_map", "after.external_validation", "after.foreign_images", "after.doctor"),
+        *("deployment.dicom_out.writing", "cli.archiving"),
     ],
 )
 def test_what_a_device_loads_is_in_the_plain_install(module):

@@ -34,6 +34,7 @@ _REST = (
     *("Laterality", "ImageLaterality", "BurnedInAnnotation", "BodyPartExamined"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
+_SEVERAL = ("LossyImageCompressionRatio", "LossyImageCompressionMethod", "DeidentificationMethod")
 _UNSTATED = "not stated in the source image"
 _REQUIRED = (*_WHOSE[:2], "PatientBirthDate", "PatientSex", *_STUDY[:5], "PositionReferenceIndicator")
 _IN_SPACE = (
@@ -143,6 +144,7 @@ def _put(about: Dataset, keyword: str, value: Any) -> bool:
     """Whether the value is valid for its element, which then has it."""
     from pydicom.config import RAISE
     from pydicom.datadict import dictionary_VR
+    from pydicom.multival import MultiValue
     from pydicom.valuerep import PersonName, validate_value
 
     try:
@@ -154,16 +156,20 @@ def _put(about: Dataset, keyword: str, value: Any) -> bool:
             return True
         if vr == "UI" and not value.is_valid:
             return False
-        text = str(value)
-        if vr not in ("US", "IS", "DS"):
-            validate_value(vr, text, RAISE)
-        elif not float(text) >= 0:
+        several = isinstance(value, MultiValue)
+        if several and keyword not in _SEVERAL:
             return False
+        text = str(value)
+        for one in value if several else [value]:
+            if vr not in ("US", "IS", "DS"):
+                validate_value(vr, str(one), RAISE)
+            elif not float(one) >= 0:
+                return False
         if (keyword == "PatientSex" and text not in _SEXES) or (keyword.endswith("aterality") and text not in _SIDES):
             return False
         if vr in ("DA", "TM") and "-" in text:  # a range, as only queries have
             return False
-        setattr(about, keyword, value if vr in ("US", "IS", "DS", "PN") else text)
+        setattr(about, keyword, value if several or vr in ("US", "IS", "DS", "PN") else text)
         _ = about[keyword].value
     except Exception:  # pydicom raises nearly anything on what is not valid
         if keyword in about:
