@@ -109,6 +109,7 @@ def test_the_doctor_finds_nothing_wrong(device):
         (["evaluate", "{run}", "{images}"], "train"),
         (["evaluate", "{run}", "--corruptions"], "train"),
         (["explain", "{run}", "{images}", "--method", "grad_cam"], "train"),
+        (["predict", "{run}", "{images}", "--dicom", "{run}"], "dicom"),
         (["evaluate", "{run}/student.onnx", "breastmnist"], "train" if SCIPY else "evaluate"),
         (["evaluate", "{run}/student.onnx", "{run}/table.parquet"], "train" if SCIPY else "evaluate"),
         *([] if SCIPY else [(["evaluate", "{run}/student.onnx", "{images}"], "evaluate")]),
