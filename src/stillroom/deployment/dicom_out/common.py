@@ -21,7 +21,7 @@ SCHEME = "99STILLROOM"
 """Designator of our own codes (PS3.16, chapter 8: private ones begin with 99)."""
 MAKER = "Stillroom"
 
-_LONGEST = 64  # characters of a text of the representation LO
+_LONGEST = 64  # bytes of a text of the representation LO
 _SERIES = {"SR": 9701, "SC": 9702, "PM": 9703}
 _MOST = 2**31 - 1
 
@@ -71,9 +71,12 @@ def uid_of(*parts: object) -> str:
 
 
 def line(text: str, longest: int = _LONGEST) -> str:
-    """A text as a LO may hold it: without control characters and backslashes, cut to so many characters."""
-    said = shown(text).replace("\\", "/")
-    return said if len(said) <= longest else f"{said[: longest - 1]}…"
+    """A text as a LO may hold it: without control characters and backslashes, cut to so many bytes.
+
+    The standard counts characters, some programs count bytes.
+    """
+    content = shown(text).replace("\\", "/").encode()
+    return content.decode() if len(content) <= longest else content[: longest - 3].decode(errors="ignore") + "..."
 
 
 def identity(kind: str, source: Source, frame: int | None, model: Model, *content: object) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _OF_PIXELS = (
     *("BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 """What holds of a picture's pixels holds of those made of them."""
-_LONGEST_TEXT = 1024  # characters of a text of the representation ST
+_LONGEST_TEXT = 1024  # bytes of a text of the representation ST
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def parametric_map_of(source: Source, drawn: Drawn, model: Model) -> Dataset:
     )
     written.ImageComments = line(f"{model.warning} {told(drawn)}", _LONGEST_TEXT)
     copy_identity(about, written)
-    del written.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices  # a guess
+    written.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)  # a guess
     if source.frames > 1:
         for item in written.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence:
             item.ReferencedFrameNumber = drawn.frame + 1

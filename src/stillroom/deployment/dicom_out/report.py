@@ -159,4 +159,4 @@ def _of_class(code: str, name: str, model: Model, what: str = "") -> CodedConcep
 def _own(code: str, meaning: str) -> CodedConcept:
     from highdicom.sr import CodedConcept
 
-    return CodedConcept(code, SCHEME, line(meaning) or "(no name)")
+    return CodedConcept(code, SCHEME, line(meaning).strip() or "(no name)")
