@@ -23,7 +23,7 @@ from stillroom.data.table import Table
 from stillroom.evaluation.assess import assess
 from stillroom.evaluation.conformal import coverage_report, fit_conformal
 from stillroom.evaluation.ood import energy, fit_foreign_rule, foreign_report, refusal_report
-from stillroom.settings.sections import EvaluationSettings
+from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.task import MultiLabel
 
 ROLES = ("student", "control", "teacher", "majority", "probe_of_teacher")

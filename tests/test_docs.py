@@ -597,6 +597,16 @@ def test_every_number_says_where_it_comes_from(room):
     assert found == wanted, "docs/constants.md: say of each number what measured it, or that it was chosen"
 
 
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_a_script_imports_of_ours_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stillroom"):
+            home = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                there = hasattr(home, name) or importlib.util.find_spec(f"{node.module}.{name}")
+                assert there, f"{path.name} imports {name}, which {node.module} lacks"
+
+
 def test_every_script_is_explained_and_every_script_named_is_there():
     pages = "".join(path.read_text("utf-8") for path in (*PAGES, ROOT / "Makefile", *PACKAGE.rglob("*.py")))
     for name in set(re.findall(r"\b((?:benchmarks|proofs)/\w+\.(?:py|yaml))", pages)):
