@@ -332,14 +332,17 @@ def test_objects_go_to_no_run_folder_and_not_among_the_images(tmp_path, monkeypa
     run, images = tmp_path / "run", tmp_path / "images"
     for folder in (run, images):
         folder.mkdir()
-    (run / "digests.jsonl").touch()
+    for name in ("settings.yaml", "manifest.json"):
+        (run / name).touch()
+    (tmp_path / "link").symlink_to(run)
     require_dicom_place(tmp_path / "new" / "out", [images, images / "a.dcm"])
     for out, reason in (
         (run / "out", "no patient's identity"),
         (run, "no patient's identity"),
+        (tmp_path / "link" / "out", "no patient's identity"),
         (images, "read as images"),
         (images / "deep" / "out", "read as images"),
-        (run / "digests.jsonl", "is a file"),
+        (run / "manifest.json", "is a file"),
     ):
         with pytest.raises(UsageError, match=reason):
             require_dicom_place(out, [images])

@@ -22,12 +22,12 @@ from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
 from stillroom.extras import need
 from stillroom.files.atomic import write_atomically
-from stillroom.files.digests import ledger_above
 from stillroom.files.places import require_folder_place
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+_OF_A_RUN = ("settings.yaml", "manifest.json")
 _REMEDY = "Choose another --dicom."
 
 
@@ -66,10 +66,11 @@ def require_dicom_place(out: Path, images: Sequence[Path]) -> None:
     """
     need("highdicom", "--dicom")
     require_folder_place(out, _REMEDY)
-    if ledger := ledger_above(out / "any"):
-        raise UsageError(
-            f"{out} is in the run folder {ledger.parent}, which holds no patient's identity; DICOM objects do. {_REMEDY}"
-        )
+    for above in (out.resolve(), *out.resolve().parents):
+        if all((above / name).is_file() for name in _OF_A_RUN):
+            raise UsageError(
+                f"{out} is in the run folder {above}, which holds no patient's identity; DICOM objects do. {_REMEDY}"
+            )
     for folder in images:
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{out} is in {folder}, where objects would be read as images the next time. {_REMEDY}")
