@@ -117,16 +117,20 @@ def test_an_explained_image_shows_its_flags_beside_the_answer(capsys):
     flagged = {"ill at sensitivity 0.95": True}
     found = Explanation(Prediction(Path("a.png"), ("well",), {"well": 0.7, "ill": 0.3}, flagged=flagged), "well", False)
     show_explanations([found], [])
-    assert "well; flagged at sensitivity 0.95: ill" in " ".join(capsys.readouterr().out.split())
+    assert "well; flagged at a threshold for sensitivity 0.95: ill" in " ".join(capsys.readouterr().out.split())
 
 
-def test_of_many_thresholds_the_first_are_told_and_every_note(capsys):
+def test_of_many_thresholds_the_first_are_told_and_each_promise_that_is_not_kept(capsys):
     run = finished(MultiClass(("healthy", "ill")))
     points = [{"statement": f"Threshold {number} holds."} for number in range(5)]
-    run.metrics["operating_points"] = {"points": points, "notes": ["Too few images."]}
+    run.metrics["operating_points"] = {"points": points, "notes": ["Too few images.", "It is approximate."]}
     show_run(run)
     printed = capsys.readouterr().out
     assert "Threshold 2 holds." in printed
     assert "Threshold 3 holds." not in printed
     assert "2 more thresholds stand in the report." in printed
     assert "Note: Too few images." in printed
+    assert "approximate" not in printed  # of every run, and so for the report
+    run.metrics["operating_points"]["points"] = points[:4]
+    show_run(run)
+    assert "1 more threshold stands in the report." in capsys.readouterr().out

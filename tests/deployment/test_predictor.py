@@ -310,6 +310,7 @@ def test_prediction_is_ready_for_json(predictor, tmp_path):
         "foreign": None,
         "foreign_score": None,
         "flagged": {},
+        "promised": {},
         "note": None,
         "error": "the file does not exist",
     }
@@ -423,22 +424,42 @@ def test_a_flag_is_said_beside_the_answer_and_a_refusal_alone(tmp_path):
     spot[0] = 255
     likely, perhaps, foreign = predictor.predict([flat(255), flat(115), spot])
     assert likely.flagged == {"bright at sensitivity 0.95": True, "bright at specificity 0.9": True}
-    assert likely.flags == "flagged at sensitivity 0.95: bright; flagged at specificity 0.9: bright"
-    assert (perhaps.answer, perhaps.flags) == ("dark", "flagged at sensitivity 0.95: bright")
+    assert likely.flags == (
+        "flagged at a threshold for sensitivity 0.95: bright; flagged at a threshold for specificity 0.9: bright"
+    )
+    assert (perhaps.answer, perhaps.flags) == ("dark", "flagged at a threshold for sensitivity 0.95: bright")
     assert (foreign.answer, foreign.flagged, foreign.flags) == ("not this kind of image", {}, "")
     assert json.loads(json.dumps(perhaps.to_dict()))["flagged"] == perhaps.flagged
     console = Console(width=140, color_system=None)
     with console.capture() as capture:
         console.print(prediction_table([perhaps, foreign]))
     lines = [" ".join(line.split()) for line in capture.get().splitlines()]
-    assert lines[2].startswith("flagged at sensitivity 0.95: bright")
+    assert lines[2].startswith("flagged at a threshold for sensitivity 0.95: bright")
     assert "flagged" not in lines[3]
 
 
 def test_labels_are_flagged_each_by_its_own_threshold():
     flagged = {"a b at sensitivity 0.95": True, "c at sensitivity 0.95": False, "look at at sensitivity 0.95": True}
-    assert Prediction(None, flagged=flagged).flags == "flagged at sensitivity 0.95: a b, look at"
+    assert Prediction(None, flagged=flagged).flags == "flagged at a threshold for sensitivity 0.95: a b, look at"
     assert Prediction(None, flagged=dict.fromkeys(flagged, False)).flags == ""
+
+
+def test_a_flag_says_what_is_surely_reached_where_that_is_less_than_its_name(tmp_path):
+    few = OperatingPoint("bright", "sensitivity", 0.95, 0.3, 0.949, 57, 57.0).to_dict()
+    known = {"points": (few, point(kind="specificity", wanted=0.8)), "foreign": foreign_rule()}
+    predictor = Predictor.load(write_model(tmp_path / "student.onnx", **known))
+    spot = flat(0)
+    spot[0] = 255
+    said, foreign = predictor.predict([flat(255), spot])
+    assert said.flags == (
+        "flagged at a threshold for sensitivity 0.95 (surely reached: 0.94): bright; "
+        "flagged at a threshold for specificity 0.8: bright"
+    )
+    assert json.loads(json.dumps(said.to_dict()))["promised"] == {
+        "bright at sensitivity 0.95": 0.949,
+        "bright at specificity 0.8": 0.8,
+    }
+    assert foreign.promised == {}
 
 
 def test_a_file_of_before_there_were_thresholds_has_none(tmp_path):

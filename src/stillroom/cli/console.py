@@ -149,9 +149,11 @@ def show_run(run: Run) -> None:
     for point in points[:_MOST_POINTS]:
         console.print(escape(point["statement"]))
     if len(points) > _MOST_POINTS:
-        console.print(f"{len(points) - _MOST_POINTS} more thresholds stand in the report.")
+        left = len(points) - _MOST_POINTS
+        console.print(f"{left} more {'threshold stands' if left == 1 else 'thresholds stand'} in the report.")
     for note in thresholds.get("notes", ()):
-        console.print(f"[yellow]Note:[/yellow] {escape(note)}")
+        if note.startswith(("Too few", "No threshold")):
+            console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     explanation = metrics.get("explanation") or {}
     if sentence := (explanation.get("statement") or {}).get("student") or explanation.get("reason"):
         judged = (explanation.get("faithfulness") or {}).get("student")

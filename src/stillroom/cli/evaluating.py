@@ -120,7 +120,11 @@ def _show_evaluation(run: Run | Path, source: str, data: DataSettings, split: Sp
         console.out().print(f"{'Note: ' if urgent else ''}{sentence}", markup=False)
     for part in filter(None, (found["conformal"], found["ood"])):
         console.out().print(part["statement"], markup=False)
-    for point in (found["operating_points"] or {"points": ()})["points"]:
-        console.out().print(point["statement"], markup=False)
+    thresholds = found["operating_points"] or {"points": (), "notes": ()}
+    for sentence in (
+        *(point["statement"] for point in thresholds["points"]),
+        *(f"Note: {note}" for note in thresholds["notes"] if note.startswith("Too few")),
+    ):
+        console.out().print(sentence, markup=False)
     for note in found["notes"]:
         console.say(note)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stillroom.evaluation.operating_points import surely
+
 FOREIGN = "not this kind of image"
 """What is answered of an image that the model was not made for."""
 
@@ -25,6 +27,8 @@ class Prediction:
         foreign_score: how unlike, in spreads above the median of the validation images.
         flagged: by operating point, such as ``malignant at sensitivity 0.95``, whether the probability reaches its threshold.
             Empty where the model has none, and of a foreign image, whose probabilities should not be used.
+        promised: by the same names, the sensitivity (or specificity) that is surely reached: what the name says, or less
+            where there were too few validation images.
         note: what was done to the image that one should know: a handful of pixels brighter than white is shown as white.
         error: why the image could not be read; None where all went well.
         frame: which frame of a DICOM file of several, from 1; None where the file is one image.
@@ -38,6 +42,7 @@ class Prediction:
     foreign: bool | None = None
     foreign_score: float | None = None
     flagged: dict[str, bool] = field(default_factory=dict)
+    promised: dict[str, float] = field(default_factory=dict)
     note: str | None = None
     error: str | None = None
     frame: int | None = None
@@ -65,13 +70,25 @@ class Prediction:
 
     @property
     def flags(self) -> str:
-        """What the image is flagged for, in words: ``flagged at sensitivity 0.95: effusion, mass``; empty for nothing."""
+        """What the image is flagged for, in words; empty for nothing.
+
+        Such as ``flagged at a threshold for sensitivity 0.95: effusion, mass``; where less is surely reached, it says so:
+        ``flagged at a threshold for sensitivity 0.95 (surely reached: 0.90): effusion``.
+        """
         reached: dict[str, list[str]] = {}
         for name, on in self.flagged.items():
             of, _, wanted = name.rpartition(" at ")
             if on:
-                reached.setdefault(wanted, []).append(of)
-        return "; ".join(f"flagged at {wanted}: {', '.join(names)}" for wanted, names in reached.items())
+                reached.setdefault(f"{wanted}{self._less(name, wanted)}", []).append(of)
+        return "; ".join(
+            f"flagged at a threshold for {wanted}: {', '.join(names)}" for wanted, names in reached.items()
+        )
+
+    def _less(self, point: str, wanted: str) -> str:
+        """What a point surely reaches, where that is less than its name says."""
+        share = self.promised.get(point)
+        short = share is not None and share < float(wanted.rpartition(" ")[2]) - 1e-9
+        return f" (surely reached: {surely(share)})" if short and share is not None else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -86,6 +103,7 @@ class Prediction:
             "foreign": self.foreign,
             "foreign_score": self.foreign_score,
             "flagged": self.flagged,
+            "promised": self.promised,
             "note": self.note,
             "error": self.error,
         }

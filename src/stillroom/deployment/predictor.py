@@ -306,7 +306,7 @@ class Predictor:
                 unsure = unsure if self.task.exclusive else sets[row].all(axis=1)
             score = None if scores is None else float(scores[row])
             foreign = None if score is None or not self.foreign else score > self.foreign.threshold
-            flags = () if foreign else zip(self.points, raised[row], strict=True)
+            flags = () if foreign else tuple(zip(self.points, raised[row], strict=True))
             predictions.append(
                 Prediction(
                     path=path,
@@ -317,6 +317,7 @@ class Predictor:
                     foreign=foreign,
                     foreign_score=score,
                     flagged={point.name: bool(on) for point, on in flags},
+                    promised={point.name: point.promised for point, _ in flags},
                 )
             )
         return predictions

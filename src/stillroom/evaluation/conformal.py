@@ -23,6 +23,8 @@ from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.metrics import checked
 from stillroom.task import Task
 
+APPROXIMATE = "The validation images also chose the epoch, so the promise is approximate."
+"""What is said of every rule that is chosen on validation: sets, refusals and thresholds."""
 LEVEL = 0.95
 STATES = ("absent", "present")
 # Keeps the score of an impossible class finite: only the threshold of too few images is infinite.
@@ -338,4 +340,4 @@ def _promise_notes(task: Task, rule: ConformalRule, *, grouped: bool) -> list[st
         )
     if grouped:
         notes.append("The promise takes images as drawn one by one; several images of a patient are not.")
-    return [*notes, "The validation images also chose the epoch, so the promise is approximate."]
+    return [*notes, APPROXIMATE]

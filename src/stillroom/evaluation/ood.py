@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
-from stillroom.evaluation.conformal import conformal_quantile, in_percent, known_patients, share
+from stillroom.evaluation.conformal import APPROXIMATE, conformal_quantile, in_percent, known_patients, share
 from stillroom.evaluation.estimates import Estimate, number_of, share_ends
 from stillroom.evaluation.intervals import Ranking, group_indices
 from stillroom.task import Task
@@ -294,7 +294,7 @@ def refusal_report(
         "threshold": rule.threshold if isfinite(rule.threshold) else None,
         "validation_images": rule.images,
         "statement": _statement(refused, rule),
-        "notes": [*notes, "The validation images also chose the epoch, so the promise is approximate."],
+        "notes": [*notes, APPROXIMATE],
     }
 
 

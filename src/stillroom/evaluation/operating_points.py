@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, floor, log
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from stillroom.evaluation.conformal import in_percent
+from stillroom.evaluation.conformal import APPROXIMATE, in_percent
 from stillroom.evaluation.estimates import Estimate, ratio
 from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import checked
@@ -291,14 +291,15 @@ def missing_points(
 
 
 def points_notes(points: Sequence[OperatingPoint]) -> list[str]:
-    """Of which points the promise cannot be made, and what they promise instead: a sentence for each thing wanted."""
+    """Of which points the promise cannot be made, and what they promise instead: a sentence for each thing wanted; last, how
+    far any of these promises holds."""
     short: dict[tuple[Kind, float], list[str]] = {}
     for point in points:
         if point.promised < point.wanted:
             counted = f"{point.images} images"
             if point.units < point.images - 0.5:
                 counted += f", for their patients {point.units:.1f}"
-            said = f"{point.of} ({counted}; surely reached is {point.promised:.2f})"
+            said = f"{point.of} ({counted}; surely reached is {surely(point.promised)})"
             short.setdefault((point.kind, point.wanted), []).append(said)
     notes = []
     for (kind, wanted), those in short.items():
@@ -307,7 +308,12 @@ def points_notes(points: Sequence[OperatingPoint]) -> list[str]:
             f"Too few validation images {side} the finding to promise {kind} {wanted:g}, for which at least {needed(wanted)} "
             f"are needed; the threshold is set so that {what}: {', '.join(those)}."
         )
-    return notes
+    return [*notes, APPROXIMATE] if points else notes
+
+
+def surely(promised: float) -> str:
+    """What is surely reached, for people: two digits, cut off, for rounding up would promise more."""
+    return f"{floor(100 * promised + 1e-9) / 100:.2f}"
 
 
 def probability(threshold: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.evaluation.operating_points import probability
+from stillroom.evaluation.operating_points import probability, surely
 from stillroom.evaluation.roles import noun
 from stillroom.report.numbers import MISSING, count, estimate, fixed
 from stillroom.report.record import Record, in_order
@@ -106,7 +106,7 @@ def _points(told: list[dict[str, Any]]) -> Grid:
         (
             f"{point['of']} at {point['for']} {point['wanted']:g}",
             probability(point["threshold"]),
-            fixed(point["promised"], 2 if point["promised"] < point["wanted"] else 3),
+            surely(point["promised"]) if point["promised"] < point["wanted"] else fixed(point["promised"], 3),
             *(estimate(point["figures"][key]) or MISSING for key in _COLUMNS),
             f"{count(point['positives'])} of {count(point['positives'] + point['negatives'])}",
         )

@@ -174,7 +174,7 @@ def test_the_report_says_what_predict_says(predictor, tmp_path):
     said = answer(path, note="2 pixels are brighter")
     (report,) = objects(write_answers(predictor, [said], tmp_path / "out"))["SR"]
     assert named(report, "Answer") == [said.answer] == ["bright"]
-    assert named(report, "Flagged") == [said.flags] == ["flagged at sensitivity 0.95: bright"]
+    assert named(report, "Flagged") == [said.flags] == ["flagged at a threshold for sensitivity 0.95: bright"]
     assert named(report, "Note") == ["2 pixels are brighter"]
     assert named(report, "Probability: dark") == [0.1234]
     assert named(report, "Probability: bright") == [0.8766]
