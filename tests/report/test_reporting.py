@@ -100,6 +100,69 @@ def test_what_is_made_later_joins(make_run):
     assert "([With readers](report.html#readers-1234))" in write_model_card(run).with_name("REPORTING.md").read_text()
 
 
+@pytest.mark.parametrize(("own", "refused"), [(98, 0.0), (0, 1.0)])
+def test_a_test_that_is_spoilt_says_so_wherever_it_is_told(make_run, own, refused):
+    run = make_run()
+    (run / "evaluations").mkdir()
+    other = {
+        "source": "table ext.csv",
+        "test": {"student": {"auc": {"value": 0.9, "low": 0.8, "high": 1.0}, "images": 120}},
+        "seen_in_training": {"images": own, "of": 120},
+        "ood": {"wanted": 0.05, "refused": {"value": refused, "low": max(refused - 0.04, 0), "high": 1.0}},
+    }
+    (run / "evaluations" / "b.json").write_text(json.dumps(other))
+    said = answers(run, "33", 1)
+    spoilt = "98 of its 120 images were the run's own" if own else "100% of its images were refused as foreign"
+    assert spoilt in said.said
+    assert ("never saw" in said.author) == bool(own)
+    assert ("1 other data set" in answers(run, "4").said) == (not own)
+    page, card = write_report(run).read_text(), write_model_card(run).read_text()
+    for text in (page.replace("&#39;", "'"), card, (run / "REPORTING.md").read_text()):
+        assert spoilt in text
+
+
+@pytest.mark.parametrize("gaps", [{}, {"auc": {"value": 0.12, "low": 0.0, "high": 0.3, "sure": []}}])
+def test_groups_answer_only_what_was_compared(make_run, gaps):
+    run = make_run()
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["groups"] = {"columns": [{"name": "site", "gaps": gaps}]}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    found = {number: answers(run, number) for number in ("14", "23a", "23b")}
+    for answer in found.values():
+        assert ("No two groups are large enough" in answer.said) == (not gaps)
+    assert ("site AUC 0.120 (0.000 to 0.300), not shown" in found["23a"].said) == bool(gaps)
+    assert found["23a"].by == ("run" if gaps else "both")
+
+
+def test_with_folds_the_figure_is_that_over_all_cuts(make_run):
+    run = make_run(several=3, uncertain=True)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["luck"]["kind"] = "folds"
+    metrics["luck"]["figures"]["student"]["auc"] = {"value": 0.504, "low": 0.4, "high": 0.6}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    images = metrics["test"]["student"]["images"]
+    assert answers(run, "23a").said.startswith(
+        f"AUC 0.504 (0.400 to 0.600) over 3 cuts of the data; {images} test images in the first cut."
+    )
+    assert answers(run, "32", 1).place == "luck"
+    card, page = write_model_card(run).read_text(), write_report(run).read_text()
+    part = page.partition('<section id="thresholds"')[2].partition("</section>")[0]
+    assert "Of the first of 3 cuts of the data alone." in part
+    assert "Of the first of 3 cuts of the data alone." in card
+
+
+def test_the_card_holds_every_item_with_who_answers_it_and_where(make_run):
+    run = make_run()
+    card = write_model_card(run).read_text(encoding="utf-8").partition("## TRIPOD+AI and CLAIM")[2]
+    rows = iter(re.findall(r"^\| \d.*$", card, re.M))
+    for one in filled(load(run)):
+        for item, answer in one.rows:
+            row = next(rows)
+            assert row.startswith(f"| {item.number} | {item.subject} |")
+            assert ("author" in row.split("|")[3]) == (answer.by == "author")
+            assert f"(report.html#{answer.place})" in row or not answer.place
+
+
 def test_page_and_file_hold_the_same_and_link_to_what_is_there(make_run):
     run = make_run(task=MultiClass(("a|b", "<b>x</b>")), images=300, explained=4, uncertain=True, several=3)
     page = write_report(run).read_text(encoding="utf-8")

@@ -135,6 +135,8 @@ def show_run(run: Run) -> None:
         said.append(calibration_words(judged))
     for sentence in filter(None, (*said, luck.get("statement"), kept.get("why"))):
         console.print(escape(sentence))
+    if (metrics.get("luck") or {}).get("kind") == "folds":
+        console.print(f"What follows is of the first of {luck['count']} cuts of the data alone.")
     for urgent, sentence in told_in_short(metrics):
         console.print(f"{'[yellow]Note:[/yellow] ' if urgent else ''}{escape(sentence)}")
     for part in ("conformal", "ood"):

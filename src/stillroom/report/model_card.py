@@ -14,11 +14,12 @@ from stillroom.report import tables
 from stillroom.report.calibration import calibration_sentences, temperature_notes
 from stillroom.report.citations import citations
 from stillroom.report.explanation import judgements, lesion_table, maps_table, without_maps
+from stillroom.report.external import external_tests
 from stillroom.report.numbers import Estimate, count, estimate
 from stillroom.report.plan import budget
 from stillroom.report.record import Record, load
+from stillroom.report.reporting import BY, filled, places
 from stillroom.report.reporting import FILE as REPORTING
-from stillroom.report.reporting import filled, places
 from stillroom.report.robustness import robustness_table
 from stillroom.report.section import sections
 from stillroom.report.subgroups import patient_section, subgroup_section
@@ -49,10 +50,10 @@ def write_model_card(run: Path) -> Path:
     record = load(run)
     jinja = environment(md=escape, rows=markdown_table)
     lists = filled(record)
-    context = {"title": headline(record)[0], "name": record.name, "reporting": lists, "places": places(record)}
-    reporting = shown_in_lines(jinja.get_template("reporting.md.j2").render(context))
+    context = {"name": record.name, "reporting": lists, "places": places(record), "by": BY}
+    reporting = shown_in_lines(jinja.get_template("reporting.md.j2").render(context | {"title": headline(record)[0]}))
     write_atomically(run / REPORTING, lambda temporary: temporary.write_text(reporting, encoding="utf-8"))
-    text = shown_in_lines(jinja.get_template("model_card.md.j2").render(_context(record) | {"reporting": lists}))
+    text = shown_in_lines(jinja.get_template("model_card.md.j2").render(_context(record) | context))
     target = run / "MODEL_CARD.md"
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return target
@@ -116,6 +117,7 @@ def _context(record: Record) -> dict[str, Any]:
         "robustness": record.metrics.get("robustness"),
         "corrupted": robustness_table(record.metrics["robustness"]) if record.metrics.get("robustness") else None,
         "declared": sections(record.metrics),
+        "external": external_tests(record),
         "efficiency": tables.efficiency(record),
         "citations": citations(record.recipe),
         "command_path": shlex.quote(record.name),

@@ -106,6 +106,17 @@ class Record:
         return self.metrics.get("validation") or {}
 
     @property
+    def cuts(self) -> int:
+        """Of how many cuts of the data (folds) the figures are; 0 for a run with one."""
+        found = self.luck or {}
+        return int(found["count"]) if found.get("kind") == "folds" else 0
+
+    @property
+    def first_cut(self) -> list[str]:
+        """What is said where figures are of the first cut alone; empty for a run with one."""
+        return [f"Of the first of {self.cuts} cuts of the data alone."] if self.cuts else []
+
+    @property
     def luck(self) -> dict[str, Any] | None:
         """What several trainings say; None where there was one each."""
         return self.metrics.get("luck") or None

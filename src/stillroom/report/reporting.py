@@ -36,6 +36,10 @@ AUTHOR = {
 """What no run can know."""
 
 
+BY = {"run": "the run", "both": "the run, in part", "author": "**the author**"}
+"""Who answers an item, in the model card's words."""
+
+
 @dataclass(frozen=True)
 class Filled:
     """A checklist with its answers, in the order of its items."""

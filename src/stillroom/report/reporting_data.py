@@ -103,11 +103,13 @@ def measured_by(facts: Facts) -> Answer:
 
 
 def size(facts: Facts) -> Answer:
-    width = f"; with them {facts.main_figure}" if facts.figure and facts.figure.low is not None else ""
+    joined = "" if facts.record.cuts else "with them "
+    width = f"; {joined}{facts.main_figure}" if facts.figure and facts.figure.low is not None else ""
     patients = facts.tested.get("patients")
     people = f" of {counted(int(patients), 'patient', 'patients')}" if patients else ""
+    first = " in the first cut" if facts.record.cuts else ""
     return Answer(
-        f"{count(facts.tested.get('images'))} test images{people}{width}.",
+        f"{count(facts.tested.get('images'))} test images{people}{first}{width}.",
         "results",
         "Why so many; a calculation, if there was one.",
     )

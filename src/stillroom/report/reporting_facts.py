@@ -7,7 +7,7 @@ from typing import Any
 
 from stillroom.data.table import SPLITS
 from stillroom.evaluation.roles import STUDENT
-from stillroom.files.reading import read_json
+from stillroom.report.external import external_tests
 from stillroom.report.numbers import METRICS, Estimate, count, estimate, plain
 from stillroom.report.record import Record
 from stillroom.report.section import sections
@@ -79,14 +79,9 @@ class Facts:
         )
 
     @property
-    def external_tests(self) -> list[str]:
-        """What other data the run was tested on."""
-        found = []
-        for file in sorted((self.record.folder / "evaluations").glob("*.json")):
-            content = read_json(file)
-            value = estimate(((content.get("test") or {}).get("student") or {}).get(self.record.task.selection_metric))
-            found.append(f"{plain(content.get('source'))}{f' ({self.metric} {value.text()})' if value else ''}")
-        return found
+    def other_data(self) -> int:
+        """On how many other data sets the run was tested; those that hold its own images are none."""
+        return sum(not test.own for test in external_tests(self.record))
 
     @property
     def metric(self) -> str:
@@ -94,7 +89,13 @@ class Facts:
 
     @property
     def main_figure(self) -> str:
-        return f"{self.metric} {self.figure.text()}" if self.figure else f"{self.metric} not defined"
+        """With folds, over all cuts."""
+        cuts, figure, luck = self.record.cuts, self.figure, self.record.luck or {}
+        if cuts:
+            figures = luck["figures"].get(self.exported) or luck["figures"][STUDENT]
+            figure = estimate(figures[self.record.task.selection_metric])
+        over = f" over {cuts} cuts of the data" if cuts else ""
+        return f"{self.metric} {figure.text()}{over}" if figure else f"{self.metric} not defined{over}"
 
     @property
     def exported(self) -> str:
@@ -122,3 +123,20 @@ class Facts:
         if self.record.metrics.get("groups"):
             return "groups"
         return next((key for key in self.declared if "group" in key), "")
+
+    @property
+    def compared(self) -> bool:
+        """Whether any two groups were large enough; of a section that a stage added it is taken for granted."""
+        columns = (self.record.metrics.get("groups") or {}).get("columns")
+        return bool(self.groups) and (columns is None or any(column["gaps"] for column in columns))
+
+    @property
+    def largest_gaps(self) -> str:
+        """Of each column that has one, the gap in the main figure, or the first that there is."""
+        said = []
+        for column in (self.record.metrics.get("groups") or {"columns": []})["columns"]:
+            name, gap = next(iter(column["gaps"].items()), ("", None))
+            if gap and (figure := estimate(gap)):
+                sure = "" if gap["sure"] else ", not shown"
+                said.append(f"{column['name']} {METRICS.get(name, name)} {figure.text()}{sure}")
+        return "; ".join(said)

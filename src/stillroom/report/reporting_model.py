@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.evaluation.roles import STUDENT
-from stillroom.report.numbers import METRICS, count, plain
+from stillroom.report.external import external_tests
+from stillroom.report.numbers import METRICS, count, counted, plain
 from stillroom.report.reporting_facts import Answer, Facts
+from stillroom.report.subgroups import HEADINGS
 from stillroom.report.wording import network
 
 
@@ -31,15 +33,15 @@ def purpose(facts: Facts) -> Answer:
 
 
 def aims(facts: Facts) -> Answer:
-    tested = facts.external_tests
-    what = (
-        f"Development and evaluation, also on {len(tested)} other data set(s)"
-        if tested
-        else "Development and evaluation"
-    )
+    tested = facts.other_data
+    what = f"Development and evaluation{f', also on {_data_sets(tested)}' if tested else ''}"
     margin = facts.set_to("evaluation", "margin")
     claim = f"; the student is to be no worse than its teacher by more than {margin}" if margin is not None else ""
     return Answer(f"{what}{claim}.", "verdict", "Aims and hypotheses as they were set before.")
+
+
+def _data_sets(number: int) -> str:
+    return counted(number, "other data set", "other data sets")
 
 
 def model(facts: Facts) -> Answer:
@@ -136,17 +138,24 @@ def uncertainty(facts: Facts) -> Answer:
 
 
 def clusters(facts: Facts) -> Answer:
-    if facts.groups:
+    if not facts.groups:
+        return Answer("", "", "Figures by site: the run has none.")
+    if not facts.compared:
         return Answer(
-            "Figures by group are given.", facts.groups, "Which groups are sites, and what explains the gaps."
+            f"Figures by group are given. {_NOT_COMPARED}", facts.groups, "Figures of sites, from more images."
         )
-    return Answer("", "", "Figures by site: the run has none.")
+    return Answer("Figures by group are given.", facts.groups, "Which groups are sites, and what explains the gaps.")
 
 
 def fairness(facts: Facts) -> Answer:
-    if facts.groups:
-        return Answer("Figures by group with the largest gap.", facts.groups, "What the gaps mean, and what was done.")
-    return Answer("", "", "What was done for fairness: the run has no figures by group.")
+    if not facts.groups:
+        return Answer("", "", "What was done for fairness: the run has no figures by group.")
+    if not facts.compared:
+        return Answer(f"Figures by group. {_NOT_COMPARED}", facts.groups, "What was done for fairness.")
+    return Answer("Figures by group with the largest gap.", facts.groups, "What the gaps mean, and what was done.")
+
+
+_NOT_COMPARED = "No two groups are large enough to be compared, so nothing is known of gaps."
 
 
 def updating(facts: Facts) -> Answer:
@@ -156,18 +165,23 @@ def updating(facts: Facts) -> Answer:
 
 
 def differences(facts: Facts) -> Answer:
-    tests = facts.external_tests
+    tests = facts.other_data
     same = "Internal evaluation: training and test are of one source."
-    return Answer(
-        f"{same}{f' Also tested on {len(tests)} other(s).' if tests else ''}", "data", "How other data differ."
-    )
+    return Answer(f"{same}{f' Also tested on {_data_sets(tests)}.' if tests else ''}", "data", "How other data differ.")
 
 
 def performance(facts: Facts) -> Answer:
-    groups = "" if facts.groups else "Figures of groups of people: the run has none."
-    patients = " Also by patient." if (facts.record.metrics.get("by_patient") or {}).get("figures") else ""
-    images = count(facts.tested.get("images"))
-    return Answer(f"{facts.main_figure} on {images} test images.{patients}", "results", groups)
+    first = " in the first cut" if facts.record.cuts else ""
+    said = f"{facts.main_figure}; {count(facts.tested.get('images'))} test images{first}."
+    if (facts.record.metrics.get("by_patient") or {}).get("figures"):
+        said += f" Also by patient{first}."
+    place = "luck" if facts.record.cuts else "results"
+    if not facts.groups:
+        return Answer(said, place, "Figures of groups of people: the run has none.")
+    if not facts.compared:
+        return Answer(f"{said} {_NOT_COMPARED}", place, "Figures of groups, from more images.")
+    gaps = f", with the largest gaps: {facts.largest_gaps}" if facts.largest_gaps else ""
+    return Answer(f"{said} By group{first}{gaps} (see {HEADINGS['groups']}).", place)
 
 
 def accuracy(facts: Facts) -> Answer:
@@ -188,8 +202,9 @@ def explanation(facts: Facts) -> Answer:
 
 
 def external(facts: Facts) -> Answer:
-    if tests := facts.external_tests:
-        return Answer(f"Tested on {'; '.join(tests)}.", "", "Where these data come from.")
+    if tests := external_tests(facts.record):
+        mixed = "" if facts.other_data else " A test on images that the run never saw."
+        return Answer(f"Tested on {'; '.join(test.text for test in tests)}.", "", f"Where these data come from.{mixed}")
     return Answer("", "", "Not yet: `stillroom evaluate RUN SOURCE`; else say why there is none.")
 
 

@@ -71,7 +71,7 @@ def patient_section(record: Record) -> PatientSection | None:
         f"{counted(found['patients'], 'patient', 'patients')} with {counted(found['images'], 'image', 'images')}. A patient "
         "is judged by the mean of its images' probabilities."
     )
-    return PatientSection(sentence, patients_table(record), found["notes"])
+    return PatientSection(sentence, patients_table(record), [*record.first_cut, *found["notes"]])
 
 
 def patients_table(record: Record) -> Grid | None:
@@ -113,7 +113,7 @@ def subgroup_section(record: Record, key: str, *, drawn: bool = True) -> Subgrou
         ],
         tables=[(_caption(column), column_table(record, found, column)) for column in found["columns"]],
         gaps=gaps_table(found),
-        notes=found["notes"],
+        notes=[*record.first_cut, *found["notes"]],
     )
 
 

@@ -86,7 +86,7 @@ def thresholds_section(record: Record) -> ThresholdsSection | None:
     return ThresholdsSection(
         statements=statements if few else [],
         points=_points(told) if told else None,
-        notes=(points or {}).get("notes") or [],
+        notes=[*record.first_cut, *((points or {}).get("notes") or [])],
         how=HOW,
         curves=[
             (name, _drawing(number, name, curves or {}, roles, large))
