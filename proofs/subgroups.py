@@ -7,7 +7,8 @@ specificity are known in closed form. Images of a patient share half of what mak
 is of eyes, a patient is in both. Of patients: the mean of a patient's scores has a known spread, whatever the number of its
 images (four, or one to seven). Of gaps: with none, how many reports claim one (5 % are meant), over all figures and columns;
 with one, how often the interval of the largest gap holds the largest true one (95 % or more), how often the gap in AUC is
-found, and how wide its interval is. A report with three columns parts the same images in two, three and four.
+found, and how wide its interval is. A report with three columns parts the same images in two, three and four; one with image
+quality parts them four times more in thirds, which are of the same family.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from recorded import carry_out, parser
 from scipy.stats import norm
 
 from stillroom.data.bands import Grouping
+from stillroom.data.quality import PROPERTIES
 from stillroom.evaluation.by_patient import by_patient
 from stillroom.evaluation.main_figures import Answers
-from stillroom.evaluation.subgroups import judge_subgroups
+from stillroom.evaluation.subgroups import judge_parts
 from stillroom.task import MultiClass, MultiLabel
 
 LEAST_HELD, MOST_CLAIMED = 0.93, 0.05
@@ -56,6 +58,7 @@ class Gaps:
     eyes: bool = False
     columns: int = 1
     labels: bool = False
+    quality: bool = False
 
     @property
     def name(self) -> str:
@@ -67,6 +70,7 @@ class Gaps:
         parts += [f"patients of {self.each}"] if self.each > 1 else []
         parts += ["patients in both"] if self.eyes else []
         parts += ["three columns"] if self.columns > 1 else []
+        parts += ["and image quality"] if self.quality else []
         return "; ".join(parts)
 
 
@@ -88,6 +92,9 @@ CASES: list[Patients | Gaps] = [
     Gaps((160, 240), (0.9, 0.75), each=4),
     Gaps((100, 100), (0.9, 0.8), each=2, eyes=True),
     Gaps((150, 250), (0.9, 0.8), labels=True),
+    *(_same(sizes, 0.75, quality=True) for sizes in ((60, 60), (150, 250))),
+    _same((150, 250), 0.75, labels=True, quality=True),
+    _same((600,), 0.75, columns=3, quality=True),
 ]
 
 
@@ -149,8 +156,15 @@ def gaps_study(case: Gaps, studies: int, rng: np.random.Generator) -> dict:
     claimed, held, widths = [], {name: [] for name in truth}, []
     sure: dict[str, list[bool]] = {name: [] for name in truth}
     for _ in range(studies):
-        found = judge_subgroups(*_drawn(case, rng), "student")
-        gaps = [(name, gap) for column in found["columns"] for name, gap in column["gaps"].items()]
+        answers, groupings = _drawn(case, rng)
+        parts = {"groups": groupings}
+        if case.quality:
+            images = len(answers.truth)
+            parts["quality"] = [
+                Grouping(name, tuple("abc"), rng.permutation(np.arange(images) % 3)) for name in PROPERTIES
+            ]
+        columns = [column for part in judge_parts(answers, parts, "student").values() for column in part["columns"]]
+        gaps = [(name, gap) for column in columns for name, gap in column["gaps"].items()]
         claimed.append(any(gap["sure"] for _, gap in gaps))
         for name, gap in gaps:
             held[name].append(gap["low"] <= truth[name] + 1e-12 and truth[name] <= gap["high"])

@@ -4,7 +4,7 @@ import pytest
 from stillroom.data.bands import Grouping
 from stillroom.evaluation.main_figures import Answers, main_figures, to_dict
 from stillroom.evaluation.subgroup_words import warnings_of
-from stillroom.evaluation.subgroups import gap_interval, judge_subgroups
+from stillroom.evaluation.subgroups import gap_interval, judge_parts, judge_subgroups
 from stillroom.task import MultiClass, MultiLabel
 
 BINARY = MultiClass(("healthy", "ill"))
@@ -38,6 +38,21 @@ def test_each_subgroup_has_the_figures_of_its_images_alone():
     gap = column["gaps"]["auc"]
     assert gap["value"] == pytest.approx(abs(column["groups"][0]["auc"]["value"] - column["groups"][1]["auc"]["value"]))
     assert (gap["most"], gap["least"]) == ("b", "a")
+
+
+def test_the_gaps_of_both_parts_of_a_report_are_one_family():
+    """So the intervals of each are those of as many gaps in one part."""
+    answers, site = study(np.random.default_rng(3), (80, 120), (1.0, 2.0))
+    turned = Grouping("sharpness", ("blurred", "sharp"), np.random.default_rng(4).permutation(site.members))
+    parts = judge_parts(answers, {"groups": [site], "quality": [turned]}, "student")
+    together = judge_subgroups(answers, [site, turned], "student")
+    assert [part["columns"][0]["gaps"] for part in parts.values()] == [column["gaps"] for column in together["columns"]]
+    alone = judge_subgroups(answers, [site], "student")
+    assert [(found["comparisons"], found["family"]) for found in (parts["groups"], together, alone)] == [
+        (3, 6), (6, 6), (3, 3),
+    ]  # fmt: skip
+    assert parts["groups"]["columns"][0]["gaps"]["auc"]["high"] > alone["columns"][0]["gaps"]["auc"]["high"]
+    assert "3 gaps in AUC, sensitivity and specificity are compared (6 with those of the" in parts["groups"]["notes"][1]
 
 
 def test_a_gap_of_two_shares_has_newcombe_s_interval():

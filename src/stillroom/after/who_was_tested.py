@@ -13,7 +13,7 @@ from stillroom.data.quality import by_quality
 from stillroom.data.table import Table
 from stillroom.evaluation.by_patient import by_patient
 from stillroom.evaluation.main_figures import Answers
-from stillroom.evaluation.subgroups import judge_subgroups
+from stillroom.evaluation.subgroups import judge_parts
 from stillroom.run.folder import Run
 from stillroom.task import Task
 
@@ -65,11 +65,12 @@ def who_was_tested(
     nobody = np.zeros(len(table), dtype=bool)  # bands that the run did not make are made of these images
     columns = [grouped(one, nobody, cuts.groups.get(one.name.casefold())).take(rows) for one in table.groups]
     thirds = by_quality(quality, cuts.quality)
+    parts = {name: groupings for name, groupings in (("groups", columns), ("quality", thirds)) if groupings}
     return {
         "by_patient": by_patient(task, {"student": probabilities}, targets, patients),
-        "groups": judge_subgroups(answers, columns, "student") if columns else None,
-        "quality": judge_subgroups(answers, thirds, "student") if thirds else None,
-    }
+        "groups": None,
+        "quality": None,
+    } | judge_parts(answers, parts, "student")
 
 
 def hint(cuts: Cuts, table: Table) -> list[str]:

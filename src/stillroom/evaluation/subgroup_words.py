@@ -49,9 +49,11 @@ def notes_on(task: Task, found: Mapping[str, Any], fewest: int) -> list[str]:
         "and not compared."
     ]
     if found["comparisons"]:
+        family = found["family"]
+        more = "" if family == found["comparisons"] else f" ({family} with those of the report's other part)"
         notes.append(
-            f"{found['comparisons']} gaps in {main}, sensitivity and specificity are compared: their intervals are wide "
-            f"enough to hold all together in {100 * LEVEL:.0f} % of the cases, so that a gap is claimed in at most "
+            f"{found['comparisons']} gaps in {main}, sensitivity and specificity are compared{more}: their intervals are "
+            f"wide enough to hold all together in {100 * LEVEL:.0f} % of the cases, so that a gap is claimed in at most "
             f"{100 * (1 - LEVEL):.0f} % of the reports without one. The largest gap seen is above 0 even where there is none."
         )
         notes.append(

@@ -9,16 +9,17 @@ lower end of ``a - b`` is ``a - b - sqrt((a - l_a)^2 - 2 r (a - l_a)(u_b - b) + 
 ``r`` is the correlation of the two figures over the patients who are in both subgroups; without such patients it is 0.
 
 **Several gaps.** All intervals of gaps of a report hold together in 95 % of the cases (Bonferroni, over all columns, figures
-and pairs), so that a gap is claimed in at most 5 % of the reports in which there is none. The largest true gap of a column
-lies between the largest lower end and the largest upper end of its pairs, whichever pair it is of. The largest gap that is
-seen is above 0 whatever the truth: of several subgroups one is always first.
+and pairs, those that the user named and those of image quality), so that a gap is claimed in at most 5 % of the reports in
+which there is none. The largest true gap of a column lies between the largest lower end and the largest upper end of its
+pairs, whichever pair it is of. The largest gap that is seen is above 0 whatever the truth: of several subgroups one is always
+first.
 
 proofs/subgroups.py simulates all this where the truth is known (docs/evidence.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -53,8 +54,28 @@ class _Judged:
         return not self.small
 
 
+_Columns = Sequence[tuple[Sequence[_Judged], tuple[int, ...]]]
+"""Of each column its subgroups, and the classes over which means are taken."""
+
+
+def judge_parts(answers: Answers, parts: Mapping[str, Sequence[Grouping]], role: str) -> dict[str, dict[str, Any]]:
+    """Several parts of one report, such as ``groups`` and ``quality``: the intervals of all their gaps hold together.
+
+    Args:
+        answers: of the ``N`` images.
+        parts: by name, ways to part these.
+        role: of the network that answered.
+
+    Returns:
+        By name, what :func:`judge_subgroups` gives of one part.
+    """
+    judged = {name: [_column(answers, grouping) for grouping in groupings] for name, groupings in parts.items()}
+    family = sum(_comparisons(columns) for columns in judged.values())
+    return {name: _judged(answers, groupings, judged[name], role, family) for name, groupings in parts.items()}
+
+
 def judge_subgroups(answers: Answers, groupings: Sequence[Grouping], role: str) -> dict[str, Any]:
-    """Figures of every subgroup and the largest gaps, ready for JSON.
+    """Figures of every subgroup and the largest gaps, ready for JSON; for a report with one such part.
 
     Args:
         answers: of the ``N`` images.
@@ -63,19 +84,32 @@ def judge_subgroups(answers: Answers, groupings: Sequence[Grouping], role: str) 
 
     Returns:
         ``role``; ``figure`` (the main one); ``unit`` (``image`` or ``patient``); ``comparisons`` (how many gaps were
-        compared); ``columns``, each with ``name``, ``how``, ``edges``, ``classes`` (over which means are taken), ``all``
-        (figures of all images over these), ``groups`` (each with ``name``, ``images``, ``patients`` or None, ``positives`` or
-        None, ``small``: why it is not compared, else empty, ``wide``: whether its main figure tells little, and its figures),
-        ``gaps`` (by figure: ``value``, ``low`` and ``high`` of the largest, ``most`` and ``least``: the subgroups that it is
-        between, and ``sure``: pairs whose interval leaves 0 out, the better first) and ``statements``; and ``notes``.
+        compared); ``family`` (how many in the whole report: their intervals hold together); ``columns``, each with ``name``,
+        ``how``, ``edges``, ``classes`` (over which means are taken), ``all`` (figures of all images over these), ``groups``
+        (each with ``name``, ``images``, ``patients`` or None, ``positives`` or None, ``small``: why it is not compared, else
+        empty, ``wide``: whether its main figure tells little, and its figures), ``gaps`` (by figure: ``value``, ``low`` and
+        ``high`` of the largest, ``most`` and ``least``: the subgroups that it is between, and ``sure``: pairs whose interval
+        leaves 0 out, the better first) and ``statements``; and ``notes``.
     """
-    judged = [_column(answers, grouping) for grouping in groupings]
+    return judge_parts(answers, {"": groupings}, role)[""]
+
+
+def _pairs(groups: Sequence[_Judged]) -> list[tuple[_Judged, _Judged]]:
+    return list(combinations([one for one in groups if one.compared], 2))
+
+
+def _comparisons(judged: _Columns) -> int:
+    return (1 + len(_COMPARED)) * sum(len(_pairs(groups)) for groups, _ in judged)
+
+
+def _judged(
+    answers: Answers, groupings: Sequence[Grouping], judged: _Columns, role: str, family: int
+) -> dict[str, Any]:
     names = (answers.task.selection_metric, *_COMPARED)
-    pairs = [list(combinations([one for one in groups if one.compared], 2)) for groups, _ in judged]
-    comparisons = len(names) * sum(map(len, pairs))
-    level = 1 - (1 - LEVEL) / max(comparisons, 1)
+    level = 1 - (1 - LEVEL) / max(family, 1)
     columns = []
-    for grouping, (groups, classes), compared in zip(groupings, judged, pairs, strict=True):
+    for grouping, (groups, classes) in zip(groupings, judged, strict=True):
+        compared = _pairs(groups)
         gaps = {name: gap for name in names if (gap := _largest(name, compared, level)) is not None}
         columns.append(
             {
@@ -93,7 +127,8 @@ def judge_subgroups(answers: Answers, groupings: Sequence[Grouping], role: str) 
         "role": role,
         "figure": answers.task.selection_metric,
         "unit": answers.unit,
-        "comparisons": comparisons,
+        "comparisons": _comparisons(judged),
+        "family": family,
         "columns": columns,
     }
     return found | {"notes": notes_on(answers.task, found, FEWEST)}

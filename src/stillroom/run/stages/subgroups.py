@@ -12,7 +12,7 @@ from stillroom.data.quality import by_quality, edges_of, learnt_rows, quality_of
 from stillroom.evaluation.by_patient import by_patient
 from stillroom.evaluation.main_figures import Answers
 from stillroom.evaluation.roles import CONTROL, STUDENT, TEACHER
-from stillroom.evaluation.subgroups import judge_subgroups
+from stillroom.evaluation.subgroups import judge_parts
 from stillroom.files.atomic import write_atomically
 from stillroom.run.stage import Evidence, Stage
 
@@ -33,10 +33,8 @@ def work(evidence: Evidence) -> dict[str, Any]:
     learnt = learnt_rows(table.indices("train"))
     quality = quality_of(dataset.store, test)
     thirds = by_quality(quality, edges_of(quality_of(dataset.store, learnt)))
-    parts: dict[str, Any] = {"quality": judge_subgroups(answers, thirds, role)}
     columns = _columns(dataset, test)
-    if columns:
-        parts["groups"] = judge_subgroups(answers, columns, role)
+    parts: dict[str, Any] = judge_parts(answers, {"quality": thirds} | ({"groups": columns} if columns else {}), role)
     of_patients = by_patient(task, said, table.targets[test], patients)
     if of_patients is not None:
         parts["by_patient"] = of_patients
