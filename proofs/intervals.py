@@ -5,9 +5,11 @@ in error, where the truth is known: answers are drawn from distributions, the tr
 
 Every case is a kind of answers, so many images, a share of positives and a true AUC; the first of two networks has that
 AUC less .02, which is also the margin, so that every claim of non-inferiority is an error (2.5 % are meant). Graded
-answers are normal scores of two classes. Missed ones are perfect but for positives that look like negatives, and the second
-network misses none that the first finds. Patients have four images each (or ten) that share half of what makes them hard,
-and one label (or, mixed, labels of their own). Four classes, five grades and five labels have the shares of SHARES.
+answers are normal scores of two classes, decided half way between them. Weighed ones have the share of positives in their
+odds as well, as a network learns it: where it is small they rarely, or never, say so. Missed ones are perfect but for
+positives that look like negatives, and the second network misses none that the first finds. Patients have four images each
+(or ten) that share half of what makes them hard, and one label (or, mixed, labels of their own). Four classes, five grades
+and five labels have the shares of SHARES.
 `--before` adds the percentile bootstrap with so many resamples.
 
 A figure's coverage is over all studies in which it is defined; intervals that are not given (fewer than two patients) count
@@ -55,6 +57,7 @@ class Case:
     truth: float
     each: int = 1
     mixed: bool = False
+    weighed: bool = False
 
     @property
     def task(self) -> Task:
@@ -64,7 +67,8 @@ class Case:
     def name(self) -> str:
         patients = "" if self.each == 1 else f", patients of {self.each}{' mixed' if self.mixed else ''}"
         share = f", {self.positives:.0%} positive" if self.task is BINARY else ""
-        return f"{self.kind}, {self.images} images{patients}{share}, {self.truth:g}"
+        weighed = "weighed " if self.weighed else ""
+        return f"{weighed}{self.kind}, {self.images} images{patients}{share}, {self.truth:g}"
 
 
 CASES = [
@@ -97,7 +101,32 @@ CASES = [
         for images, each in ((100, 1), (300, 1), (100, 4))
         for far in (1.5, 4)
     ),
+    *(
+        Case("weighed", images, share, auc)
+        for images, share, areas in (
+            (50, 0.1, (0.7, 0.8, 0.9, 0.95, 0.995)),
+            (50, 0.2, (0.7, 0.8)),
+            (50, 0.5, (0.7, 0.9)),
+            (100, 0.1, (0.7, 0.8, 0.9)),
+            (100, 0.2, (0.8,)),
+            (300, 0.1, (0.8,)),
+            (500, 0.1, (0.7, 0.8, 0.9)),
+            (500, 0.5, (0.9,)),
+        )
+        for auc in areas
+    ),
+    *(Case("weighed", 200, share, auc, 4, mixed) for share, auc, mixed in ((0.1, 0.8, False), (0.2, 0.8, True))),
+    *(
+        Case(kind, images, 0, 1, each, weighed=True)
+        for kind in TASKS
+        for images, each in ((100, 1), (300, 1), (200, 4))
+    ),
 ]
+
+
+def logit_of(share: float | np.ndarray) -> np.ndarray:
+    """The log odds of it."""
+    return np.log(np.divide(share, np.subtract(1, share)))
 
 
 def answers(case: Case, images: int, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
@@ -127,9 +156,11 @@ def answers(case: Case, images: int, rng: np.random.Generator) -> tuple[list[np.
         luck = np.repeat(rng.random(units), case.each)
         made = []
         for own, auc in zip(noise, (case.truth - LEAD, case.truth), strict=True):
-            if case.kind == "graded":
+            if case.kind in ("graded", "weighed"):
                 distance = np.sqrt(2) * norm.ppf(auc)
                 logit = distance * (distance * targets + own[:, 0] - distance / 2)
+                if case.kind == "weighed":
+                    logit += logit_of(case.positives)
             else:
                 logit = own[:, 0] - 4 + 8 * ((targets == 1) & (luck >= 2 * (1 - auc)))
             made.append(1 / (1 + np.exp(-logit)))
@@ -146,8 +177,13 @@ def answers(case: Case, images: int, rng: np.random.Generator) -> tuple[list[np.
         if case.kind == "five grades":
             latent = far / 2 * targets + own[:, 0]
             logits = -((latent[:, None] - far / 2 * np.arange(classes)) ** 2) / 2
+            if case.weighed:
+                logits += np.log(SHARES[case.kind])
         else:
             logits = far * (truth - 0.5) + own
+            if case.weighed:
+                odds = np.array(SHARES[case.kind])
+                logits = far * logits + (np.log(odds) if task.exclusive else logit_of(odds))
         made.append(task.probabilities(logits))
     return made, targets
 

@@ -60,7 +60,7 @@ def test_a_figure_rests_on_its_own_images_and_patients():
         assert basis.overall["sensitivity"] == 4 / each
         assert basis.overall["specificity"] == 12 / each
         assert basis.overall["accuracy"] == 16 / each
-        assert basis.overall["f1"] == 8 / each
+        assert basis.overall["f1"] == 4 / each
         assert basis.overall["auc"] == 6 / each  # the harmonic mean of 4 and 12
         assert basis.overall["balanced_accuracy"] == 8 / each  # twice the rarer side
         assert basis.overall["mcc"] == 12 / each  # 4 x 4 x 12 / 16

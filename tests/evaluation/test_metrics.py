@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medmnist.evaluator import Evaluator, getACC, getAUC
-from scipy.stats import t as student
 from sklearn import metrics as oracle
 
 from stillroom.errors import RunError, UsageError
@@ -215,12 +214,44 @@ def test_a_class_never_predicted_has_no_precision_but_a_sensitivity_of_zero():
     assert any("No image was predicted as b" in note and "mean precision" in note for note in result["notes"])
 
 
-def test_a_constant_prediction_has_an_mcc_of_zero_as_in_scikit_learn():
-    targets = np.arange(40) % 2
-    probabilities = np.tile([0.3, 0.7], (40, 1))
-    result = score(BINARY, probabilities, targets)
-    assert result["mcc"]["value"] == oracle.matthews_corrcoef(targets, np.ones(40)) == 0
-    assert result["auc"]["value"] == 0.5
+def test_a_network_that_never_gives_an_answer_has_no_mcc_and_says_so():
+    targets = np.arange(50) < 5
+    result = score(BINARY, np.tile([0.9, 0.1], (50, 1)), targets.astype(np.int64))
+    assert result["mcc"] == {"value": None, "low": None, "high": None}
+    assert "The network answers healthy for every image: MCC is not defined (0 / 0)." in result["notes"]
+    # None of five and all of 45, from the exact intervals of both.
+    balanced, upper, lower = (result[name] for name in ("balanced_accuracy", "sensitivity", "specificity"))
+    assert balanced["value"] == 0.5
+    assert balanced["low"] == pytest.approx(0.5 - (1 - lower["low"]) / 2)
+    assert balanced["high"] == pytest.approx(0.5 + upper["high"] / 2)
+    assert upper["high"] > 0.4
+    assert result["f1"]["high"] > 0.6
+
+
+def test_means_over_classes_have_a_width_where_no_image_moves_them():
+    targets = np.repeat(np.arange(4), 10)
+    never = np.where(targets == 3, 0, targets)
+    result = score(MULTI, MULTI.one_hot(never).astype(float), targets)
+    for name in ("sensitivity", "balanced_accuracy"):
+        assert result[name]["value"] == 0.75
+        assert result[name]["low"] < 0.7
+        assert result[name]["high"] > 0.8
+    assert not any("no width" in note for note in result["notes"])
+    labels = np.zeros((40, 4), dtype=np.uint8)
+    labels[:10] = 1
+    answers = labels.astype(float)
+    answers[:, 3] = 0
+    result = score(MultiLabel(tuple("abcd")), answers, labels)
+    assert result["mcc"]["value"] is None
+    told = "No image was predicted as d: its precision and MCC are not defined, and so are the mean precision and MCC."
+    assert told in result["notes"]
+    assert result["balanced_accuracy"]["low"] < 0.82 < 0.875 < result["balanced_accuracy"]["high"]
+
+
+def test_always_the_same_grade_has_a_kappa_of_zero_without_an_interval():
+    result = score(ORDINAL, np.tile(ORDINAL.one_hot(np.array([1])), (39, 1)).astype(float), np.arange(39) % 3)
+    assert result["quadratic_kappa"] == {"value": 0, "low": None, "high": None}
+    assert any("kappa is 0 whatever is true" in note for note in result["notes"])
 
 
 def test_constant_targets_leave_the_mcc_undefined_whatever_is_predicted():
@@ -244,7 +275,7 @@ def test_a_class_of_one_image_has_values_without_intervals():
 def test_figures_without_an_error_have_the_interval_of_what_they_rest_on():
     targets = np.array([1] * 5 + [0] * 15)
     result = score(BINARY, BINARY.one_hot(targets).astype(float), targets)
-    rests_on = {"accuracy": 20, "sensitivity": 5, "specificity": 15, "precision": 5, "auc": 7.5, "f1": 10}
+    rests_on = {"accuracy": 20, "sensitivity": 5, "specificity": 15, "precision": 5, "auc": 7.5}
     for name, images in rests_on.items():
         # The lower end p of n of n: the caution's share of p^n is the tail.
         assert result[name] == {
@@ -253,7 +284,10 @@ def test_figures_without_an_error_have_the_interval_of_what_they_rest_on():
             "high": 1,
         }, name
     assert result["per_class"]["healthy"]["sensitivity"] == result["specificity"]
-    assert result["mcc"]["low"] == pytest.approx(2 * (0.025 / 0.75) ** (1 / 15) - 1, abs=1e-6)  # 4 x 5 x 15 / 20
+    low = (0.025 / 0.75) ** (1 / np.array([5, 15]))
+    # F1 is 2 J / (1 + J) of a share of five; balanced accuracy the mean of two shares.
+    assert result["f1"]["low"] == pytest.approx(2 * low[0] / (1 + low[0]), abs=1e-6)
+    assert result["balanced_accuracy"]["low"] == pytest.approx(1 - np.sqrt(((1 - low) ** 2).sum()) / 2, abs=1e-6)
     assert [note for note in result["notes"] if "log loss" not in note] == []
 
 
@@ -269,12 +303,9 @@ def test_patients_count_where_they_are_known():
 def test_a_class_without_an_error_adds_its_own_doubt_to_the_mean():
     targets = np.array([0] * 10 + [1] * 20 + [2] * 30 + [3] * 40)
     result = score(MULTI, MULTI.one_hot(targets).astype(float), targets)
-    # Per class q^2 / n of errors not seen, with a variance of q^2 / n^2: as many images as these two come from.
-    support = np.array([10, 20, 30, 40])
-    squares = student.ppf(0.975, support - 1) ** 2
-    images = (squares / support).mean() / ((squares / support**2).sum() / 16)
-    assert 40 < images < 80
-    assert result["sensitivity"]["low"] == pytest.approx((0.025 / 0.75) ** (1 / images), abs=1e-6)
+    far = 1 - (0.025 / 0.75) ** (1 / np.array([10, 20, 30, 40]))
+    for name in ("sensitivity", "balanced_accuracy"):
+        assert result[name]["low"] == pytest.approx(1 - np.sqrt((far**2).sum()) / 4, abs=1e-6)
     assert result["per_class"]["a"]["sensitivity"]["low"] == pytest.approx((0.025 / 0.75) ** (1 / 10), abs=1e-6)
 
 
@@ -282,11 +313,9 @@ def test_a_constant_answer_s_auc_is_known_exactly():
     targets = np.arange(40) % 2
     result = score(BINARY, np.tile([0.3, 0.7], (40, 1)), targets)
     assert result["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
-    assert result["mcc"] == {"value": 0, "low": 0, "high": 0}
     assert 0.3 < result["accuracy"]["low"] < 0.4
     note = next(note for note in result["notes"] if "no width" in note)
-    assert "AUC" in note
-    assert "MCC" in note
+    assert note.endswith(": AUC.")
 
 
 def test_the_positive_class_is_named():

@@ -7,8 +7,9 @@ are added: ``n = (p (1 - p) + w / m) / (V + w / (m u))``, where the figure rests
 ``w = q^2 / (k + 1)`` fades with the effective number ``k`` of patients that move it (Kish's, of the squared moves). A
 figure without an error has ``n = u``, and so an AUC of exactly 1 has a lower end. To a mean over classes each class adds
 its own unseen errors, for one without errors may have few images. The log loss is a share of the largest loss that one of
-the images could have cost (:func:`worst_loss`). The interval is Clopper and Pearson's
-with a quarter of their caution taken away: their own is wide, and the mid-P interval, which takes half, falls to 92 %.
+the images could have cost (:func:`worst_loss`). The interval is Clopper and Pearson's with a quarter of their caution taken
+away: their own is wide, and the mid-P interval, which takes half, falls to 92 %. What is made of several shares, such as the
+balanced accuracy, gets its interval from theirs (:mod:`stillroom.evaluation.decisions`).
 
 **A difference** of two models gets ``+- q sqrt(V + s + w / u^2)``: ``s`` is the square of the largest move once more, and
 the last term stands for images on which the models differ but of which none was drawn, with the same ``w``. Where they
@@ -77,12 +78,13 @@ class Basis:
         )
         total = float(len(tally.truth) if members is None else members.max() + 1)
         sides = 2 * positive * negative / np.maximum(positive + negative, 1)
+        called = _counted(np.maximum(tally.truth, tally.predicted), members)
         per_class = {
             "auc": sides,  # Hanley and McNeil's variance near 1
             "sensitivity": positive,
             "specificity": negative,
             "precision": predicted,
-            "f1": positive + predicted,
+            "f1": called,
             "average_precision": positive,
         }
 
@@ -179,7 +181,8 @@ def shares(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of ``[F]`` figures between 0 and 1; NaN where one is not defined or rests on fewer than two units.
 
-    A figure that no image moves and that is neither 0 nor 1, such as the AUC of a constant answer, is its own interval.
+    A figure that no image moves and that is neither 0 nor 1, such as the AUC of a constant answer, is its own interval; one
+    that is so because an answer is never given gets that of its shares (:mod:`stillroom.evaluation.decisions`).
 
     Args:
         values: of the figures.

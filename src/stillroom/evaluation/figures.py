@@ -214,14 +214,13 @@ def _overall(
 def _mcc(right: np.ndarray, predicted: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Matthews' coefficient over the last axis (classes) of the margins, in [-1, 1].
 
-    A constant prediction scores 0, the limit of nearly constant ones; constant targets leave it not defined.
+    Constant targets or predictions leave it not defined: 0 / 0.
     """
     shared = right * total - (predicted * positive).sum(axis=-1)
     varied = [total**2 - (margin**2).sum(axis=-1) for margin in (predicted, positive)]
     # One class alone leaves no variety but for rounding; a single image of another leaves 2 / total of it.
     constant = [part <= 1e-12 * total**2 for part in varied]
-    coefficient = divide(shared, np.where(constant[0] | constant[1], 0, np.sqrt(np.abs(varied[0] * varied[1]))))
-    return np.where(constant[0] & ~constant[1], 0.0, coefficient)
+    return divide(shared, np.where(constant[0] | constant[1], 0, np.sqrt(np.abs(varied[0] * varied[1]))))
 
 
 def _quadratic_kappa(sums: dict[str, np.ndarray], total: np.ndarray) -> np.ndarray:

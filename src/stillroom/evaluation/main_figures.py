@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stillroom.evaluation.decisions import APART, chosen, filled, of_mean
 from stillroom.evaluation.effective import seen, shares, span, unseen, unseen_in_mean, variance
 from stillroom.evaluation.intervals import LEVEL, Ranking, Resamples, group_indices
 from stillroom.evaluation.metrics import by_unit, checked, measure
@@ -111,9 +112,12 @@ class Figure:
         moves: ``[U]`` how far each image, or patient where they are known, moves it.
         images: on how many images it rests.
         units: the same in patients where they are known.
-        parts: of a mean over classes: how many units move each class's figure, images and units that it rests on, ``[3, C]``.
+        parts: of a mean over classes each class's value, its variance, how many units move it, images and units that it rests
+            on: ``[5, C]``.
         total: how many images or patients there are.
         start, end: smallest and largest value.
+        decided: whether it is a mean of shares of decisions.
+        apart: whether these rest on images that have nothing in common.
     """
 
     value: float
@@ -125,6 +129,8 @@ class Figure:
     total: float
     start: float = 0.0
     end: float = 1.0
+    decided: bool = False
+    apart: bool = False
 
 
 Ends = tuple[float, float]
@@ -140,10 +146,18 @@ def intervals(figures: Sequence[Figure], level: float = LEVEL) -> list[Ends]:
     added = unseen(moved_by, images, units, level)
     for place, of in enumerate(figures):
         if of.parts is not None:
-            of_each = unseen(of.parts[0], of.parts[1], of.parts[2], level)
+            of_each = unseen(of.parts[2], of.parts[3], of.parts[4], level)
             added[0][place], added[1][place] = unseen_in_mean(*of_each, of.total)
     ends = shares((value - start) / width, varying / width**2, moved_by, images, units, level, added)
-    return [(float(low), float(high)) for low, high in np.transpose(start + width * np.array(ends))]
+    found = np.transpose(start + width * np.array(ends))
+    for place, of in enumerate(figures):
+        if of.decided and of.parts is not None and of.parts.shape[1] > 1:
+            each = shares(of.parts[0], of.parts[1], of.parts[2], of.parts[3], of.parts[4], level)
+            made = of_mean(of.parts[0], filled(np.transpose(each)))
+            found[place] = chosen(found[place], made, of.apart)
+        elif of.start < 0 and moved_by[place] == 0 and of.value < of.end:
+            found[place] = np.nan  # a kappa of answers that are all alike
+    return [(float(low), float(high)) for low, high in found]
 
 
 def to_dict(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | None]]:
@@ -189,7 +203,8 @@ def _mean_over_classes(answers: Answers, name: str, classes: Sequence[int]) -> F
         moved[known] = slope
         values.append(value)
         slopes.append(moved)
-        parts.append(_resting(answers, name, k, seen(by_unit(moved, answers.members))))
+        by_units = by_unit(moved, answers.members)
+        parts.append([value, variance(by_units, moved), *_resting(answers, name, k, seen(by_units))])
     total = _units(answers)
     if not values:
         return Figure(np.nan, np.nan, np.zeros(total), 0.0, 0.0, None, float(total))
@@ -197,9 +212,19 @@ def _mean_over_classes(answers: Answers, name: str, classes: Sequence[int]) -> F
     moves = by_unit(mean, answers.members)
     images, units = (
         min(float(most), len(values) * float(numbers.min()))
-        for most, numbers in ((len(mean), rests[1]), (total, rests[2]))
+        for most, numbers in ((len(mean), rests[3]), (total, rests[4]))
     )
-    return Figure(float(np.mean(values)), variance(moves, mean), moves, images, units, rests, float(total))
+    return Figure(
+        float(np.mean(values)),
+        variance(moves, mean),
+        moves,
+        images,
+        units,
+        rests,
+        float(total),
+        decided=name != "auc",
+        apart=name in APART and answers.task.exclusive and answers.members is None,
+    )
 
 
 def _resting(answers: Answers, name: str, k: int, moved_by: float) -> list[float]:

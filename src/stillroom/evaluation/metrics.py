@@ -13,6 +13,7 @@ import numpy as np
 
 from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.calibration_error import calibration_error
+from stillroom.evaluation.decisions import composed, f1_of, jaccard, jaccard_slope
 from stillroom.evaluation.effective import (
     FEWEST,
     Basis,
@@ -68,6 +69,7 @@ class Measured:
         images: on how many images each figure rests.
         units: the same in patients where they are known.
         worst: the largest log loss that one of the images could have cost.
+        sizes: ``[K]`` share of the images that are of each class.
     """
 
     task: Task
@@ -81,6 +83,7 @@ class Measured:
     images: Basis
     units: Basis
     worst: float
+    sizes: np.ndarray
 
     def moved(self, name: str) -> Moved:
         """An overall figure with all that its interval is made of."""
@@ -121,6 +124,7 @@ def measure(task: Task, probabilities: np.ndarray, targets: np.ndarray, drawn: R
         images,
         images if drawn.members is None else Basis.of(tally, drawn.members),
         worst_loss(task, probabilities, targets),
+        tally.truth.mean(axis=0),
     )
 
 
@@ -137,10 +141,11 @@ def score(
     Means are taken over ``task.scored``: all classes, or the positive class of a binary task. AUC and
     accuracy are those of MedMNIST's evaluator. Balanced accuracy is the mean sensitivity over classes
     (multi-label: the mean of sensitivity and specificity over labels); MCC is the multi-class generalisation
-    (multi-label: the mean over labels).
+    (multi-label: the mean over labels), and not defined where always the same is answered (0 / 0).
 
     Intervals are those of shares of an effective number of images (:mod:`stillroom.evaluation.effective`), of patients
-    where they are known (of the log loss, of the largest that one of the images could have cost); inversion of a test for the
+    where they are known (of the log loss, of the largest that one of the images could have cost), and of what is made of
+    several shares, those that they have (:mod:`stillroom.evaluation.decisions`); inversion of a test for the
     calibration error (:func:`~stillroom.evaluation.calibration_error.calibration_error`), and none for the usual one over
     bins (``ece``).
 
@@ -249,21 +254,25 @@ def interval_ends(measured: Measured, level: float = LEVEL) -> Figures:
             picked = [np.concatenate([of[CLASS_FIGURES.index(part)][over] for part, over in parts]) for of in of_class]
             total = measured.units.overall["accuracy"]
             added[0][place], added[1][place] = unseen_in_mean(picked[0], picked[1], total)
-    found = shares(
-        (row(measured.centre) - start) / (end - start),
-        # What is centred away is not known exactly either.
-        (row(measured.variances) + (row(measured.value) - row(measured.centre)) ** 2) / (end - start) ** 2,
-        moved_by,
-        images,
-        units,
-        level,
-        added,
-    )
+    centre = (row(measured.centre) - start) / (end - start)
+    # What is centred away is not known exactly either.
+    varying = (row(measured.variances) + (row(measured.value) - row(measured.centre)) ** 2) / (end - start) ** 2
+    f1 = len(overall) + CLASS_FIGURES.index("f1") * classes + np.arange(classes)
+    varying[f1], centre[f1] = varying[f1] * jaccard_slope(centre[f1]) ** 2, jaccard(centre[f1])
+    found = np.array(shares(centre, varying, moved_by, images, units, level, added))
+    found[:, f1] = f1_of(found[:, f1])
     ends = np.stack([start + (end - start) * each for each in found], axis=1)
     value = row(measured.value)
     ends = np.stack([np.minimum(ends[:, 0], value), np.maximum(ends[:, 1], value)], axis=1)
-    per_class = ends[len(overall) :].reshape(len(CLASS_FIGURES), classes, 2)
-    return Figures(dict(zip(overall, ends, strict=False)), dict(zip(CLASS_FIGURES, per_class, strict=True)))
+    per_class = dict(zip(CLASS_FIGURES, ends[len(overall) :].reshape(len(CLASS_FIGURES), classes, 2), strict=True))
+    of_all = dict(zip(overall, ends, strict=False))
+    kappa = "quadratic_kappa"
+    # Always the same grade gives 0 whatever is true, and nothing is known of answers that were never given.
+    if kappa in of_all and measured.moved_by.overall[kappa][0] == 0 and measured.value.overall[kappa][0] < 1:
+        of_all[kappa] = np.full(2, np.nan)
+    patients = len(measured.moves["accuracy"]) < len(measured.probabilities)
+    made = composed(measured.task, measured.averaged, measured.sizes, measured.value, per_class, of_all, patients)
+    return Figures(of_all | made, per_class)
 
 
 def _figure(value: float, ends: Any) -> dict[str, float | None]:
@@ -280,9 +289,17 @@ def _class_notes(task: Task, probabilities: np.ndarray, targets: np.ndarray) -> 
             notes.append(f"No image is of class {name}: its figures are not defined and every mean leaves it out.")
         elif support == len(truth):
             notes.append(f"Every image is of class {name}: its AUC, average precision and specificity are not defined.")
+        means = k in task.scored and len(task.scored) > 1
+        if task.exclusive and predicted[:, k].all():
+            kappa = ", and quadratic kappa is 0 whatever is true" if task.kind == "ordinal" else ""
+            notes.append(f"The network answers {name} for every image: MCC is not defined (0 / 0){kappa}.")
+        elif predicted[:, k].all() and 0 < support < len(truth):
+            notes.append(f"Every image was predicted as {name}: MCC is not defined of it (0 / 0), nor is the mean.")
         if support and not predicted[:, k].any():
-            mean = ", and so is the mean precision" if k in task.scored and len(task.scored) > 1 else ""
-            notes.append(f"No image was predicted as {name}: its precision is not defined{mean}.")
+            lost = ["precision"] if task.exclusive or support == len(truth) else ["precision", "MCC"]
+            verb = "is" if len(lost) == 1 else "are"
+            mean = f", and so {verb} the mean {' and '.join(lost)}" if means else ""
+            notes.append(f"No image was predicted as {name}: its {' and '.join(lost)} {verb} not defined{mean}.")
     return notes
 
 
@@ -292,7 +309,7 @@ def _figure_notes(result: dict[str, Any], names: list[str]) -> list[str]:
     if undefined:
         notes.append(f"Not defined on these images: {_listed(undefined)}.")
     defined = [name for name in names if name not in undefined]
-    missing = [name for name in defined if result[name]["low"] is None and name != "ece"]
+    missing = [name for name in defined if result[name]["low"] is None and name not in ("ece", "quadratic_kappa")]
     if missing:
         unit = f"{result['interval']['unit']}s"
         notes.append(f"Resting on fewer than two {unit} (of a class), hence without an interval: {_listed(missing)}.")
