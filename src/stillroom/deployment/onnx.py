@@ -66,12 +66,11 @@ def export_onnx(
     Raises:
         RunError: the network cannot be expressed in ONNX, or the file cannot be written.
     """
-    try:
-        model = _graph(network, metadata, layer, density)
-    except Exception as error:
-        raise RunError(
-            f"ONNX export of {metadata.name} failed: {_root_reason(error)}. Choose another student."
-        ) from error
+    return write_graph(graph_of(network, metadata, layer=layer, density=density), metadata, path)
+
+
+def write_graph(model: ModelProto, metadata: ModelMetadata, path: Path) -> Path:
+    """Write a graph with what it says of itself, and with its own digest; ``path`` is replaced whole or not at all."""
     for key, value in metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
     content = with_own_digest(model.SerializeToString(deterministic=True))
@@ -152,17 +151,26 @@ def _also(parity: dict[str, Any]) -> str:
     return "".join(f", {what} by up to {value:.2g}" for what, value in more.items() if value is not None)
 
 
-def _graph(
-    network: nn.Module, metadata: ModelMetadata, layer: Layer | None, density: FeatureDensity | None
+def graph_of(
+    network: nn.Module,
+    metadata: ModelMetadata,
+    *,
+    layer: Layer | None = None,
+    density: FeatureDensity | None = None,
 ) -> ModelProto:
-    """The graph without any notes.
+    """The graph that :func:`export_onnx` writes, without any notes; it takes and raises what that does.
 
     A run exports its student twice, as soon as it is trained and with what its heat maps are worth, and tracing is nearly all
     that an export costs: what did not change in between is traced once.
     """
     of = _traced_of(network, metadata, layer, density)
     if network not in _TRACED or _TRACED[network][0] != of:
-        model = _trace(network, metadata, layer, density)
+        try:
+            model = _trace(network, metadata, layer, density)
+        except Exception as error:
+            raise RunError(
+                f"ONNX export of {metadata.name} failed: {_root_reason(error)}. Choose another student."
+            ) from error
         _strip(model)
         model.ir_version = _lowest_ir_version(model)
         _TRACED[network] = of, model

@@ -67,12 +67,13 @@ class Predictor:
         self.points = tuple(map(OperatingPoint.from_dict, metadata.points))
 
     @classmethod
-    def load(cls, source: Path | str, *, threads: int = 0) -> Predictor:
+    def load(cls, source: Path | str, *, threads: int = 0, level: str = "all") -> Predictor:
         """Open a model.
 
         Args:
             source: a run's folder that holds ``student.onnx``, or an ``.onnx`` file.
             threads: CPU threads for one batch; 0 takes one per physical core.
+            level: how far ONNX Runtime rearranges the graph before it runs it: ``none``, ``basic``, ``extended`` or ``all``.
 
         Raises:
             UsageError: there is no such model, it is not as it was exported, or it was not exported by Stillroom.
@@ -91,7 +92,7 @@ class Predictor:
         if own_state(path) == "damaged":
             raise UsageError(f"{path} was changed or damaged after it was exported: {remedy}.")
         require_whole(path, remedy)
-        opened = Opened(path, threads, stamp_of(path))
+        opened = Opened(path, threads, stamp_of(path), level)
         session = open_session(path, opened)
         try:
             properties = session.get_modelmeta().custom_metadata_map

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
+_LEVELS = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
 @dataclass(frozen=True)
 class Opened:
     """How a model was opened, so that it can be opened again elsewhere.
@@ -21,12 +29,14 @@ class Opened:
         path: where its file was.
         threads: of a batch.
         stamp: the file's size and time of change.
+        level: how far ONNX Runtime rearranges the graph, ``none``, ``basic``, ``extended`` or ``all``.
         content: the file, where it was handed over.
     """
 
     path: Path
     threads: int
     stamp: tuple[int, int]
+    level: str = "all"
     content: bytes | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
@@ -55,6 +65,9 @@ def open_session(model: Path | bytes, opened: Opened) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = opened.threads
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[opened.level])
+    # Products of eight-bit numbers overflow on CPUs without instructions for them, unless the runtime is told to take care.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 4  # what fails is raised; lines of its own, with escape codes, help nobody
     given = str(model) if isinstance(model, Path) else model
     try:

@@ -35,6 +35,7 @@ from stillroom.run.stages import (
     evaluation,
     explanation,
     export,
+    int8,
     subgroups,
     thresholds,
     training,
@@ -52,6 +53,7 @@ STAGES: tuple[Stage, ...] = (
     thresholds.STAGE,
     explanation.STAGE,
     export.STAGE,
+    int8.STAGE,
     efficiency.STAGE,
     corruptions.STAGE,
 )

@@ -71,9 +71,32 @@ def export_network(
     """
     if isinstance(network, Network):
         network.float()  # of a teacher that is held in half precision: what is handed over is the same everywhere
+    metadata = noted(network, run, figures=figures, images=images, layer=layer, density=density, role=role)
+    untried = export_onnx(network, path.with_name(f".{path.name}.untried.tmp"), metadata, layer=layer, density=density)
+    try:
+        parity = check_parity(untried, network, images, layer=layer, density=density)
+        require_parity(parity, path)
+        record(path, untried)
+        untried.replace(path)  # only now: what stood there before is good
+    finally:
+        untried.unlink(missing_ok=True)
+    return path, parity
+
+
+def noted(
+    network: nn.Module,
+    run: Run,
+    *,
+    figures: dict[str, Any],
+    images: np.ndarray,
+    layer: Layer | None,
+    density: FeatureDensity | None,
+    role: str,
+) -> ModelMetadata:
+    """What an exported file says of itself; takes what :func:`export_network` does."""
     manifest = run.manifest
     store = manifest["store"]
-    metadata = ModelMetadata(
+    return ModelMetadata(
         task=run.task,
         size=images.shape[-1],
         channels=store["channels"],
@@ -91,15 +114,6 @@ def export_network(
         points=tuple(map(_point, (figures.get("operating_points") or {}).get("points", ()))),
         details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
     )
-    untried = export_onnx(network, path.with_name(f".{path.name}.untried.tmp"), metadata, layer=layer, density=density)
-    try:
-        parity = check_parity(untried, network, images, layer=layer, density=density)
-        require_parity(parity, path)
-        record(path, untried)
-        untried.replace(path)  # only now: what stood there before is good
-    finally:
-        untried.unlink(missing_ok=True)
-    return path, parity
 
 
 def _point(stored: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""Which layers of a network stay float32 in its int8 file: as few as validation allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.deployment.likeness import LIMITS, Answers, distance_error
+from stillroom.deployment.quantisation import Graph, Layer, quantised
+from stillroom.deployment.session import Opened, open_session
+from stillroom.task import Task
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+INT8_FILE = "student.int8.onnx"
+"""Its name in a run's folder, beside the float32 file."""
+
+_MOST_LEFT = 4
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much rounding one layer's weights, and no other's, moves the answers.
+
+    Attributes:
+        layer: which.
+        logits: root mean square of the change, as a share of the logits' spread over images.
+        distance: median relative change of the distance from the training images; None where the file knows none.
+    """
+
+    layer: Layer
+    logits: float
+    distance: float | None
+
+    @property
+    def worst(self) -> float:
+        """What layers are ordered by."""
+        return max(self.logits, self.distance or 0.0)
+
+    @property
+    def reason(self) -> str:
+        """Why it stays float32, in words."""
+        also = "" if self.distance is None else f" and distances by {self.distance:.1%}"
+        return f"{self.layer.name}: rounding it alone moves logits by {self.logits:.1%} of their spread{also}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An int8 file as validation found it.
+
+    Attributes:
+        model: its graph.
+        left_float: the layers that stay float32, and why.
+        agreement: share of validation images decided as by the float32 network.
+        distance: median relative difference of distances; None where the file knows none.
+        levels: share of images decided alike at the lowest and the highest level of optimisation.
+    """
+
+    model: ModelProto
+    left_float: tuple[Sensitivity, ...]
+    agreement: float
+    distance: float | None
+    levels: float
+
+    @property
+    def good(self) -> bool:
+        """Whether it is within the limits."""
+        near = self.distance is None or self.distance <= LIMITS.distance
+        return near and min(self.agreement, self.levels) >= LIMITS.agreement
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Of two that are not good, the higher is the better one."""
+        return min(self.agreement, self.levels) >= LIMITS.agreement, -(self.distance or 1 - self.agreement)
+
+
+def asked(model: ModelProto, images: np.ndarray, *, level: str = "all") -> Answers:
+    """What a graph says of images ``[N, C, S, S]``, before any rule."""
+    content = model.SerializeToString(deterministic=True)
+    session = open_session(content, Opened(Path(INT8_FILE), 1, (0, 0), level, content))
+    names = [name for name in ("logits", "distance") if name in {output.name for output in session.get_outputs()}]
+    parts = [
+        session.run(names, {"images": images[start : start + _AT_ONCE]}) for start in range(0, len(images), _AT_ONCE)
+    ]
+    found = dict(zip(names, (np.concatenate(values) for values in zip(*parts, strict=True)), strict=True))
+    return Answers(found["logits"], found.get("distance"))
+
+
+def sensitivities(
+    graph: Graph, images: np.ndarray, *, advance: Callable[..., Any] = lambda *_, **__: None
+) -> list[Sensitivity]:
+    """Every layer that can be rounded, the most sensitive first.
+
+    Args:
+        graph: the float32 network.
+        images: ``[N, C, S, S]`` float32 in [0, 1], N >= 2, of validation.
+        advance: called after each layer.
+    """
+    whole = asked(graph.model, images)
+    spread = float(whole.logits.std(axis=0).mean()) or 1.0
+    found = []
+    for layer in graph.layers:
+        moved = asked(graph.with_rounded([layer]), images)
+        logits = float(np.sqrt(((moved.logits - whole.logits) ** 2).mean())) / spread
+        found.append(Sensitivity(layer, logits, distance_error(whole, moved)))
+        advance()
+    return sorted(found, key=lambda one: -one.worst)
+
+
+def smallest_good(
+    task: Task,
+    graph: Graph,
+    as_float: Answers,
+    images: np.ndarray,
+    order: Sequence[Sensitivity],
+    *,
+    calibration: np.ndarray,
+    advance: Callable[..., Any] = lambda *_, **__: None,
+) -> Trial:
+    """The file with the fewest float32 layers that validation finds within the limits; where none is, the nearest to them.
+
+    Args:
+        task: what the logits mean.
+        graph: the float32 network, or one that learnt to be rounded in its place.
+        as_float: what the float32 network says of ``images``.
+        images: ``[N, C, S, S]`` float32 in [0, 1], of validation.
+        order: layers, the most sensitive first.
+        calibration: ``[n, C, S, S]`` images by which the ranges of activations are found.
+        advance: called after each trial.
+    """
+    best: Trial | None = None
+    for count in range(min(_MOST_LEFT, len(order) - 1) + 1):
+        tried = _tried(task, graph, as_float, images, tuple(order[:count]), calibration)
+        advance()
+        if tried.good:
+            return tried
+        if best is None or tried.rank > best.rank:
+            best = tried
+    assert best is not None
+    return best
+
+
+def _tried(
+    task: Task,
+    graph: Graph,
+    as_float: Answers,
+    images: np.ndarray,
+    left_float: tuple[Sensitivity, ...],
+    calibration: np.ndarray,
+) -> Trial:
+    model = quantised(graph, calibration, [one.layer for one in left_float])
+    found, plain = asked(model, images), asked(model, images, level="none")
+    decided = [task.one_hot(task.decide(task.probabilities(one.logits))) for one in (as_float, found, plain)]
+    alike = [float((decided[0] == decided[1]).all(axis=1).mean()), float((decided[1] == decided[2]).all(axis=1).mean())]
+    return Trial(model, left_float, alike[0], distance_error(as_float, found), alike[1])

@@ -1,0 +1,233 @@
+"""An exported network in eight-bit integers: which of its layers are rounded, and how.
+
+Static quantisation by ONNX Runtime's own tools, in the form that other runtimes read as well (pairs of QuantizeLinear and
+DequantizeLinear). Weights are int8, symmetric, with a scale for each output channel. Activations are uint8 with one scale, from
+the least and largest values of validation images: with these a CPU that has integer instructions is fastest. What is not
+between two rounded layers stays float32: the normalisation of pixels, and all from the pooled features on, so that
+temperature and distances are computed as in the float32 file.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stillroom.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_BETWEEN = ("Add", "Mul", "Clip", "Relu", "Sigmoid", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
+"""Operations with integer kernels that join weighted ones. Others, such as attention's, are computed in float32."""
+_PASSING = ("Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu")
+_BATCH = 16
+STEPS = 127
+"""The largest integer that a weight becomes."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that can be rounded.
+
+    Attributes:
+        node: its name in the graph.
+        weight: the name of its weights, which says where they stand in the network.
+        axis: that of the weights' output channels.
+    """
+
+    node: str
+    weight: str
+    axis: int
+
+    @property
+    def name(self) -> str:
+        """As torch names it, where the exporter kept that name."""
+        if not self.weight.startswith("network."):
+            return self.node
+        return self.weight.removeprefix("network.").removeprefix("backbone.").removesuffix(".weight")
+
+
+class Graph:
+    """What an exported float32 model is made of, as far as rounding it needs to know.
+
+    Args:
+        model: with an output ``logits``.
+
+    Raises:
+        UsageError: it has no layer that can be rounded.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._maker = {output: node for node in model.graph.node for output in node.output}
+        self._users: dict[str, list[NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self._users.setdefault(name, []).append(node)
+        if not self.layers:
+            raise UsageError("This network has no convolution or matrix product that could be computed in integers.")
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers that can be rounded, in the order in which they are computed: all but those that answer by class."""
+        weighted = [node for node in self._behind("logits") if self._is_weighted(node)]
+        heads = [node.name for node in weighted if not self._feeds(node, weighted)]
+        inside = {node.name for node in weighted} - set(heads)
+        found = [node for node in self.model.graph.node if node.name in inside]
+        return [Layer(node.name, node.input[1], _axis(node)) for node in found]
+
+    def between(self, left_float: Sequence[Layer] = ()) -> list[str]:
+        """The nodes that are computed in integers: rounded layers and what joins them.
+
+        A layer that stays float32 takes along what follows up to the next layer or sum. ONNX Runtime would else find a float
+        layer between two integer ones and round it after all, by one scale for all of its channels, where nobody asked.
+        """
+        rounded = {layer.node for layer in self.layers}
+        behind: set[str] = set()
+        for layer in self.layers:
+            behind |= {node.name for node in self._behind(*self._node(layer.node).input)}
+        kept = rounded | {
+            node.name
+            for node in self.model.graph.node
+            if node.op_type in _BETWEEN and node.name in behind and self._rests_on(node, rounded)
+        }
+        for layer in left_float:
+            kept -= self._taken_along(layer.node)
+        return [node.name for node in self.model.graph.node if node.name in kept]
+
+    def with_rounded(self, layers: Sequence[Layer]) -> ModelProto:
+        """The model with the weights of some layers as int8 holds them, and computed in float32 as before."""
+        from onnx import numpy_helper
+
+        copied = type(self.model)()
+        copied.CopyFrom(self.model)
+        wanted = {self._node(layer.node).input[1]: layer.axis for layer in layers}
+        for tensor in copied.graph.initializer:
+            if tensor.name in wanted:
+                values = rounded(numpy_helper.to_array(tensor), wanted[tensor.name])
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return copied
+
+    def _node(self, name: str) -> NodeProto:
+        return next(node for node in self.model.graph.node if node.name == name)
+
+    def _is_weighted(self, node: NodeProto) -> bool:
+        if node.op_type not in _WEIGHTED or len(node.input) < 2:
+            return False
+        tensor: TensorProto | None = self._weights.get(node.input[1])
+        return tensor is not None and len(tensor.dims) >= 2
+
+    def _behind(self, *names: str) -> list[NodeProto]:
+        """All nodes that a value is computed from."""
+        found: dict[str, NodeProto] = {}
+        asked = list(names)
+        while asked:
+            node = self._maker.get(asked.pop())
+            if node is not None and node.name not in found:
+                found[node.name] = node
+                asked += node.input
+        return list(found.values())
+
+    def _feeds(self, node: NodeProto, others: Sequence[NodeProto]) -> bool:
+        return any(node.name in self._names_behind(other.name) for other in others if other is not node)
+
+    def _names_behind(self, name: str) -> frozenset[str]:
+        if name not in self._cache:
+            self._cache[name] = frozenset(node.name for node in self._behind(*self._node(name).input))
+        return self._cache[name]
+
+    @cached_property
+    def _cache(self) -> dict[str, frozenset[str]]:
+        return {}
+
+    def _rests_on(self, node: NodeProto, rounded: set[str]) -> bool:
+        return bool(self._names_behind(node.name) & rounded)
+
+    def _taken_along(self, name: str) -> set[str]:
+        taken, asked = {name}, list(self._node(name).output)
+        while asked:
+            for user in self._users.get(asked.pop(), []):
+                if user.name not in taken:
+                    taken.add(user.name)
+                    if user.op_type in _PASSING:
+                        asked += user.output
+        return taken
+
+
+def rounded(weights: np.ndarray, axis: int) -> np.ndarray:
+    """Weights as int8 holds them: along ``axis``, the largest of each channel is 127 steps. float32, of the same shape."""
+    others = tuple(number for number in range(weights.ndim) if number != axis)
+    step = np.abs(weights).max(axis=others, keepdims=True) / STEPS
+    return np.asarray(np.round(weights / np.where(step > 0, step, 1)) * step, dtype=np.float32)
+
+
+def quantised(graph: Graph, images: np.ndarray, left_float: Sequence[Layer] = ()) -> ModelProto:
+    """The model with its layers in integers.
+
+    Args:
+        graph: the float32 model.
+        images: ``[N, C, S, S]`` float32 in [0, 1], N >= 1, of validation: by them the ranges of activations are found.
+        left_float: layers that stay as they are.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        source, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(graph.model, source)  # of a model in memory the runtime's tool changes the weights into references
+        quantize_static(
+            source,
+            path,
+            _Images(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=[*_WEIGHTED, *_BETWEEN],
+            nodes_to_quantize=graph.between(left_float),
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        )
+        model = onnx.load(path)
+    del model.metadata_props[:]
+    model.ir_version = graph.model.ir_version
+    model.producer_name, model.producer_version = graph.model.producer_name, graph.model.producer_version
+    return model
+
+
+class _Images:
+    """Images in batches, as ONNX Runtime's calibration reads them."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._batches = iter([images[start : start + _BATCH] for start in range(0, len(images), _BATCH)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
+
+
+def _axis(node: NodeProto) -> int:
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if node.op_type == "Gemm" and transposed else 1
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before: int = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

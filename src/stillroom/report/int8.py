@@ -1,0 +1,88 @@
+"""What the pages say of the int8 file: what it keeps of the float32 one, and what it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stillroom.report.numbers import estimate
+from stillroom.report.section import Section
+from stillroom.report.tables import Cell, Grid
+
+
+def section_of(figures: Mapping[str, Any]) -> Section:
+    """The section of the part ``int8`` of metrics.json."""
+    text = [_verdict(figures)]
+    if figures["taught"]:
+        text.append(
+            "Rounding alone changed too much on validation, so the network was taught for a short while to bear it."
+        )
+    left, layers = figures["left_float"], figures["layers"]
+    if left:
+        text.append(f"Of {layers} layers {len(left)} stay float32: {'; '.join(left)}.")
+    else:
+        text.append(f"All {layers} layers between pixels and features are computed in integers.")
+    text.append(
+        "Layers were chosen on validation images, where temperature, sets of classes and the limit for foreign images were"
+        " fitted again, to the int8 file's own answers. Every figure below is of the test images, shown to both files."
+    )
+    text += figures["downgraded"] if not figures["refused"] else []
+    return Section("int8", "In eight-bit integers", tuple(text), (("What the int8 file keeps", _kept(figures)),))
+
+
+def _verdict(figures: Mapping[str, Any]) -> str:
+    if figures["refused"]:
+        return f"No int8 file is handed over. {' '.join(figures['refused'])}"
+    smaller = figures["size_mb"][0] / figures["size_mb"][1]
+    faster = [
+        f"{found['float32'] / found['int8']:.1f} times as fast at {name.replace('batch_', 'batch ')}"
+        for name, found in figures["latency_ms"].items()
+    ]
+    return f"student.int8.onnx answers like student.onnx, is {', '.join([f'{smaller:.1f} times smaller', *faster])}."
+
+
+def _kept(figures: Mapping[str, Any]) -> Grid:
+    compared = figures["comparison"]
+    name = compared["metric"].upper() if compared["metric"] == "auc" else compared["metric"]
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name,
+            _number(compared["second"]["value"]),
+            _number(compared["first"]["value"]),
+            _change(compared["difference"]),
+        ),
+        ("accuracy", "", "", _change(compared["accuracy_difference"])),
+        ("decided alike", "", "", _share(figures["agreement"])),
+    ]
+    before, after = figures["refused_share"]
+    if before is not None:
+        rows.append(("refused as foreign", _share(before), _share(after), f"{(after - before) * 100:+.1f} points"))
+        rows.append(("distance, median difference", "", "", _share(figures["distance"])))
+    before, after = figures["coverage"]
+    if before is not None:
+        rows.append(
+            ("sets that hold the truth", _share(before), _share(after), f"{(after - before) * 100:+.1f} points")
+        )
+    if figures["maps"]:
+        maps = figures["maps"]
+        rows.append((f"heat maps of {maps['images']} images, correlation", "", "", f"{maps['mean']:.2f}"))
+    rows.append(("other levels of optimisation, decided alike", "", "", _share(figures["levels"]["agreement"])))
+    size = figures["size_mb"]
+    rows.append(("size in MB", f"{size[0]:.1f}", f"{size[1]:.1f}", f"{size[0] / size[1]:.1f} times smaller"))
+    for batch, found in figures["latency_ms"].items():
+        ratio = f"{found['float32'] / found['int8']:.1f} times as fast"
+        label = f"ms for an image, {batch.replace('batch_', 'batch ')}, one thread"
+        rows.append((label, f"{found['float32']:.2f}", f"{found['int8']:.2f}", ratio))
+    return Grid(("", "float32", "int8", "difference"), rows)
+
+
+def _change(found: Mapping[str, float | None]) -> Cell:
+    return estimate(dict(found)) or "n/a"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1%}"

@@ -1,0 +1,26 @@
+"""The exported network in eight-bit integers, beside its float32 file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillroom.deployment.predictor import Predictor
+from stillroom.report.int8 import section_of
+from stillroom.run.int8 import Handed, make_int8
+from stillroom.run.stage import Evidence, Stage
+
+
+def work(evidence: Evidence) -> dict[str, Any]:
+    assert evidence.onnx is not None
+    role = evidence.exported
+    noted = Predictor.load(evidence.onnx).metadata
+    handed = Handed(evidence.networks[role], role, noted, evidence.layer, evidence.density, evidence.onnx)
+    return {"int8": make_int8(evidence.bench, handed)[1]}
+
+
+STAGE = Stage(
+    "int8",
+    work,
+    wanted=lambda settings: settings.evaluation.int8,
+    section=lambda parts: section_of(parts["int8"]),
+)
