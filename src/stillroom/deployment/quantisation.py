@@ -1,9 +1,9 @@
 """An exported network in eight-bit integers: which of its layers are rounded, and how.
 
 Static quantisation by ONNX Runtime's own tools, in the form that other runtimes read as well (pairs of QuantizeLinear and
-DequantizeLinear). Weights are int8, symmetric, with a scale for each output channel. Activations are uint8 with one scale, from
-the least and largest values of validation images: with these a CPU that has integer instructions is fastest. What is not
-between two rounded layers stays float32: the normalisation of pixels, and all from the pooled features on, so that
+DequantizeLinear). Weights are int8, symmetric, with a scale for each output channel. Activations are uint8 with one scale,
+from the least and largest values of validation images: with these a CPU that has integer instructions is fastest. What is
+not between two rounded layers stays float32: the normalisation of pixels, and all from the pooled features on, so that
 temperature and distances are computed as in the float32 file.
 """
 
@@ -39,11 +39,13 @@ class Layer:
     """A layer that can be rounded.
 
     Attributes:
+        number: which of the graph's layers, from 0.
         node: its name in the graph.
         weight: the name of its weights, which says where they stand in the network.
         axis: that of the weights' output channels.
     """
 
+    number: int
     node: str
     weight: str
     axis: int
@@ -84,7 +86,7 @@ class Graph:
         heads = [node.name for node in weighted if not self._feeds(node, weighted)]
         inside = {node.name for node in weighted} - set(heads)
         found = [node for node in self.model.graph.node if node.name in inside]
-        return [Layer(node.name, node.input[1], _axis(node)) for node in found]
+        return [Layer(number, node.name, node.input[1], _axis(node)) for number, node in enumerate(found)]
 
     def between(self, left_float: Sequence[Layer] = ()) -> list[str]:
         """The nodes that are computed in integers: rounded layers and what joins them.

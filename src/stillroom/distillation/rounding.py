@@ -51,7 +51,7 @@ class _RoundedInput:
         self.watching = True
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = inputs[0]
+        values: Tensor = inputs[0]
         if self.watching:
             self.low = min(self.low, float(values.detach().min()))
             self.high = max(self.high, float(values.detach().max()))
@@ -82,7 +82,8 @@ def rounding(network: Network, images: Iterable[Tensor], *, whole: frozenset[str
         whole: layers whose weights are not rounded.
     """
     learner = copy.deepcopy(network)
-    learner.backbone = freeze_batch_norm_2d(learner.backbone)
+    backbone: nn.Module = freeze_batch_norm_2d(learner.backbone)
+    learner.backbone = backbone
     watched = []
     for name, layer in roundable(learner).items():
         if name in whole:

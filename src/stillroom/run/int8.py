@@ -40,13 +40,15 @@ from stillroom.evaluation.conformal import coverage_report, fit_conformal
 from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import measure
 from stillroom.evaluation.ood import FeatureDensity, energy, fit_foreign_rule
+from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.layers import Layer
 from stillroom.explanation.sampling import sampling_order
 from stillroom.files.digests import record
 from stillroom.models.network import Network
 from stillroom.progress import progress
 from stillroom.run.workbench import Workbench
-from stillroom.settings.methods import BY_MASKS
+from stillroom.run.stages.thresholds import points_of
+from stillroom.settings.methods import BY_MASKS, DEFAULT, Method
 from stillroom.training.loop import fit
 
 if TYPE_CHECKING:
@@ -108,9 +110,10 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
     hidden = path.with_name(f".{path.name}.untried.tmp")
     found, network, taught = _smallest(bench, handed)
     metadata = _refitted(bench, handed, found)
-    # The temperature is a part of the graph: once more, now that it is known.
+    # The temperature is a part of the graph: once more, now that it is known. The exporter may give nodes other names then.
     graph = Graph(graph_of(network, metadata, layer=handed.layer, density=handed.density))
-    model = quantised(graph, _validation(bench, handed, _CALIBRATED_BY), [one.layer for one in found.left_float])
+    left = [graph.layers[one.layer.number] for one in found.left_float]
+    model = quantised(graph, _validation(bench, handed, _CALIBRATED_BY), left)
     figures: dict[str, Any] = {
         "layers": len(graph.layers),
         "left_float": [one.reason for one in found.left_float],
@@ -195,11 +198,16 @@ def _refitted(bench: Workbench, handed: Handed, found: Trial) -> ModelMetadata:
     if noted.conformal:
         promise = {key: noted.conformal[key] for key in ("coverage", "class_conditional")}
         conformal = fit_conformal(task, logits, targets, **promise).to_dict()
+    temperature = fit_temperature(task, logits, targets)
+    points: tuple[OperatingPoint, ...] = ()
+    if noted.points:
+        points = points_of(bench, task.probabilities(logits, temperature))
     return replace(
         noted,
-        temperature=fit_temperature(task, logits, targets),
+        temperature=temperature,
         conformal=conformal,
         foreign=foreign,
+        points=tuple(point.to_dict() for point in points),
         explanation=None,
         details={**noted.details, "precision": ROLE},
     )
@@ -248,8 +256,8 @@ def _maps(
     """How alike the files' heat maps are; None where the float32 file's were not judged."""
     if not handed.noted.explanation:
         return None
-    method = handed.noted.explanation["method"]
-    method = method if method in BY_MASKS else "rise"
+    judged = handed.noted.explanation["method"]
+    method: Method = judged if judged in BY_MASKS else DEFAULT
     task = bench.task
     said = task.probabilities(answers.logits)
     chosen = sampling_order(said.argmax(axis=1), task.positive(said), seed=0)[:_MAPS]
@@ -272,8 +280,7 @@ def _coverage(bench: Workbench, file: Predictor, answers: Answers, targets: np.n
     """Share of the file's sets of classes that hold the truth; None where it has no rule for them."""
     if file.conformal is None:
         return None
-    how: dict[str, Any] = {"patients": None, "resamples": 0, "seed": 0}
-    value = coverage_report(bench.task, file.conformal, answers.logits, targets, **how)["coverage"]["value"]
+    value = coverage_report(bench.task, file.conformal, answers.logits, targets, patients=None)["coverage"]["value"]
     return None if value is None else float(value)
 
 
