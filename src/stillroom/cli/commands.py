@@ -176,8 +176,8 @@ def export(run: Path, /, *, out: Path | None = None, int8: bool = False, source:
     Args:
         run: a finished run folder.
         out: the file to write. Default: `student.onnx` in the run folder.
-        int8: write student.int8.onnx beside it: smaller, and faster on CPUs with instructions for it. It is kept only where it
-            answers like student.onnx; the report says what it keeps.
+        int8: write student.int8.onnx beside it: smaller, and faster on CPUs with instructions for it. It is kept only where
+            it answers like student.onnx; the report says what it keeps.
         source: where the run's images are now, if they were moved.
     """
     from stillroom.cli import console

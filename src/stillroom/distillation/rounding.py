@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 
 from stillroom.distillation.step import Objective, Step
 from stillroom.models.network import Network
+from stillroom.models.taps import classifiers
 
 _LOGITS = 0.1
 _LEAST_SPREAD = 0.05
@@ -64,8 +65,7 @@ class _RoundedInput:
 
 def roundable(network: Network) -> dict[str, Layer]:
     """The layers whose weights an int8 file rounds, by name: all but the classifier's."""
-    head = network.backbone.get_classifier()
-    kept = {id(module) for module in head.modules()} if isinstance(head, nn.Module) else set()
+    kept = {id(module) for head in classifiers(network.backbone) for module in head.modules()}
     return {
         name: module
         for name, module in network.named_modules()

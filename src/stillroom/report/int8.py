@@ -35,7 +35,9 @@ def _verdict(figures: Mapping[str, Any]) -> str:
         return f"No int8 file is handed over. {' '.join(figures['refused'])}"
     smaller = figures["size_mb"][0] / figures["size_mb"][1]
     said = f"student.int8.onnx answers like student.onnx and is {smaller:.1f} times smaller"
-    ratios = {name.replace("batch_", ""): found["float32"] / found["int8"] for name, found in figures["latency_ms"].items()}
+    ratios = {
+        name.replace("batch_", ""): found["float32"] / found["int8"] for name, found in figures["latency_ms"].items()
+    }
     if not ratios:
         return f"{said}."
     faster = " and ".join(f"{ratio:.1f} times (batch {batch})" for batch, ratio in ratios.items())

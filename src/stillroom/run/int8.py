@@ -46,8 +46,8 @@ from stillroom.explanation.sampling import sampling_order
 from stillroom.files.digests import record
 from stillroom.models.network import Network
 from stillroom.progress import progress
-from stillroom.run.workbench import Workbench
 from stillroom.run.stages.thresholds import points_of
+from stillroom.run.workbench import Workbench
 from stillroom.settings.methods import BY_MASKS, DEFAULT, Method
 from stillroom.training.loop import fit
 
