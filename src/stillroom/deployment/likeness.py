@@ -48,7 +48,7 @@ class Limits:
 
 
 LIMITS = Limits()
-_ROUNDING = 1e-9
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,11 @@ def levels_alike(at: Mapping[str, Predictor], images: np.ndarray) -> dict[str, A
     return {"agreement": float(min(alike)), "probability": float(max(apart)), "images": len(images)}
 
 
+def alike_enough(share: float, images: int) -> bool:
+    """Whether so many images are decided alike that two files count as one. Of few images one may differ."""
+    return (1 - share) * images <= max(1.0, (1 - LIMITS.agreement) * images) + _ROUNDING
+
+
 def refusals_of(figures: Mapping[str, Any]) -> list[str]:
     """Why a file is not handed over in another's place, a sentence each; none where it may be.
 
@@ -163,7 +168,7 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
     lost = -(figures["comparison"]["difference"]["value"] or 0.0)
     if lost > LIMITS.metric:
         found.append(f"It loses {lost:.3f} in {NAMES.get(metric, metric)} (at most {LIMITS.metric} is allowed).")
-    if figures["agreement"] < LIMITS.agreement:
+    if not alike_enough(figures["agreement"], figures["images"]):
         found.append(
             f"It decides {figures['agreement']:.1%} of the images like the float32 file (at least {LIMITS.agreement:.0%})."
         )
@@ -172,7 +177,7 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
     if before is not None and abs(after - before) > max(LIMITS.refusals, 1 / figures["images"]) + _ROUNDING:
         found.append(f"It refuses {after:.1%} of the images as foreign, the float32 file {before:.1%}.")
     levels = figures["levels"]
-    if levels["agreement"] < LIMITS.agreement or levels["probability"] > LIMITS.probability:
+    if not alike_enough(levels["agreement"], levels["images"]) or levels["probability"] > LIMITS.probability:
         found.append(
             f"At other levels of ONNX Runtime's optimisation it decides {levels['agreement']:.1%} of the images alike, and"
             f" its probabilities differ by {levels['probability']:.3f} on average."

@@ -1,0 +1,105 @@
+"""A finished run's network in eight-bit integers: written, compared, told of, and refused where it does not keep its word."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+import stillroom
+from stillroom.after.int8 import export_int8
+from stillroom.deployment.likeness import Limits
+from stillroom.deployment.predictor import Predictor
+from stillroom.errors import UsageError
+from stillroom.evaluation.calibration import fit_temperature
+from stillroom.run.begun_with import same_data
+from stillroom.run.files import files_of_run
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    run = stillroom.Run.open(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("int8") / "run"))
+    before = (run.path / "student.onnx").read_bytes()
+    path, figures = export_int8(run, show_progress=False)
+    return run, path, figures, before
+
+
+def test_it_stands_beside_the_float32_file_which_is_left_as_it_was(exported):
+    run, path, figures, before = exported
+    assert figures["refused"] == []
+    assert path == run.path / "student.int8.onnx"
+    assert (run.path / "student.onnx").read_bytes() == before
+    assert path.stat().st_size < 0.5 * len(before)
+    kinds = {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+
+
+def test_it_answers_like_the_float32_file(exported):
+    run, path, figures, _ = exported
+    files = [Predictor.load(run.path / name) for name in ("student.onnx", "student.int8.onnx")]
+    assert files[1].metadata.details["precision"] == "int8"
+    _, dataset = same_data(run)
+    rows = dataset.table.indices("test")
+    images = dataset.store.batch(rows).astype(np.float32) / np.float32(dataset.store.white)
+    said = [file.task.decide(file.probabilities(images)) for file in files]
+    assert (said[0] == said[1]).mean() == pytest.approx(figures["agreement"])
+    assert figures["agreement"] >= 0.97
+
+
+def test_its_rules_are_of_its_own_answers_to_validation(exported):
+    run, path, *_ = exported
+    file = Predictor.load(path)
+    _, dataset = same_data(run)
+    rows = dataset.table.indices("val")
+    images = dataset.store.batch(rows).astype(np.float32) / np.float32(dataset.store.white)
+    expected = fit_temperature(file.task, file.logits(images), dataset.table.targets[rows])
+    assert file.metadata.temperature == pytest.approx(expected, rel=1e-4)
+    assert file.conformal is not None
+    assert file.foreign is not None
+    assert file.metadata.points
+    assert file.metadata.foreign != Predictor.load(run.path).metadata.foreign
+
+
+def test_figures_and_pages_tell_of_it_once(exported):
+    run, _, figures, _ = exported
+    assert run.metrics["int8"] == json.loads(json.dumps(figures))
+    assert [section["key"] for section in run.metrics["sections"]].count("int8") == 1
+    assert "In eight-bit integers" in run.report.read_text("utf-8")
+    assert "student.int8.onnx answers like student.onnx" in (run.path / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_what_it_says_of_maps_is_what_was_compared(exported):
+    _, path, figures, _ = exported
+    assert figures["maps"]["mean"] > 0.9
+    assert "Judged on the float32 file" in Predictor.load(path).metadata.explanation["statement"]
+
+
+def test_its_digest_is_known(exported):
+    run, path, *_ = exported
+    (found,) = [checked for checked in files_of_run(run.path) if checked.path == path]
+    assert found.state == "whole"
+
+
+@pytest.mark.slow
+def test_done_again_it_gives_the_same_file(exported):
+    run, path, *_ = exported
+    before = path.read_bytes()
+    export_int8(run, show_progress=False)
+    assert path.read_bytes() == before
+    assert [section["key"] for section in run.metrics["sections"]].count("int8") == 1
+
+
+def test_a_file_that_falls_short_is_not_handed_over(own_run, monkeypatch):
+    monkeypatch.setattr("stillroom.deployment.likeness.LIMITS", Limits(metric=-1.0))
+    path, figures = export_int8(own_run, show_progress=False)
+    assert path is None
+    assert not (own_run.path / "student.int8.onnx").exists()
+    assert "It loses" in figures["refused"][0]
+    assert "No int8 file is handed over." in own_run.report.read_text("utf-8")
+
+
+def test_without_its_float32_file_there_is_nothing_to_compare_with(own_run):
+    (own_run.path / "student.onnx").unlink()
+    with pytest.raises(UsageError, match="holds no student.onnx"):
+        export_int8(own_run, show_progress=False)
