@@ -36,7 +36,7 @@ def test_it_stands_beside_the_float32_file_which_is_left_as_it_was(exported):
 
 
 def test_it_answers_like_the_float32_file(exported):
-    run, path, figures, _ = exported
+    run, _, figures, _ = exported
     files = [Predictor.load(run.path / name) for name in ("student.onnx", "student.int8.onnx")]
     assert files[1].metadata.details["precision"] == "int8"
     _, dataset = same_data(run)
@@ -101,5 +101,5 @@ def test_a_file_that_falls_short_is_not_handed_over(own_run, monkeypatch):
 
 def test_without_its_float32_file_there_is_nothing_to_compare_with(own_run):
     (own_run.path / "student.onnx").unlink()
-    with pytest.raises(UsageError, match="holds no student.onnx"):
+    with pytest.raises(UsageError, match=r"holds no student\.onnx"):
         export_int8(own_run, show_progress=False)

@@ -20,7 +20,7 @@ TASK = MultiClass(("benign", "malignant", "normal"))
 
 
 class Toy(nn.Module):
-    """Stem, depthwise, pointwise, a residual and a head; the depthwise layer's channels differ in size by a thousand times."""
+    """Stem, depthwise, pointwise, a residual and a head; the depthwise layer's channels differ in size a thousand times."""
 
     def __init__(self) -> None:
         super().__init__()

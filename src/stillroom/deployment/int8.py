@@ -22,7 +22,7 @@ INT8_FILE = "student.int8.onnx"
 
 _ROOM = 0.75
 """Of the limit on distances: what validation finds is not quite what the test will."""
-_MOST_LEFT = 4
+MOST_LEFT = 4
 _AT_ONCE = 32
 
 
@@ -143,7 +143,7 @@ def smallest_good(
         advance: called after each trial.
     """
     best: Trial | None = None
-    for count in range(min(_MOST_LEFT, len(order) - 1) + 1):
+    for count in range(min(MOST_LEFT, len(order) - 1) + 1):
         tried = _tried(task, graph, as_float, images, tuple(order[:count]), calibration)
         advance()
         if tried.good:

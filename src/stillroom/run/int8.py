@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from stillroom.data.images import Images, batches
-from stillroom.deployment.int8 import INT8_FILE, Trial, asked, sensitivities, smallest_good
+from stillroom.deployment.int8 import INT8_FILE, MOST_LEFT, Trial, asked, sensitivities, smallest_good
 from stillroom.deployment.likeness import (
     BATCHES,
     LEVELS,
@@ -139,14 +139,20 @@ def _smallest(bench: Workbench, handed: Handed) -> tuple[Trial, Network, bool]:
     assert isinstance(handed.network, Network)
     graph = _graph(handed, handed.network)
     as_float = asked(graph.model, images)
-    with progress("int8", len(graph.layers), enabled=bench.show_progress) as advance:
+    with progress("int8, layer by layer", len(graph.layers), enabled=bench.show_progress) as advance:
         order = sensitivities(graph, images[:_ORDERED_BY], advance=advance)
-    how: dict[str, Any] = {"order": order, "calibration": images[:_CALIBRATED_BY]}
-    found = smallest_good(bench.task, graph, as_float, images, **how)
+
+    def smallest(of: Graph) -> Trial:
+        with progress("int8, trials", MOST_LEFT + 1, enabled=bench.show_progress) as advance:
+            return smallest_good(
+                bench.task, of, as_float, images, order, calibration=images[:_CALIBRATED_BY], advance=advance
+            )
+
+    found = smallest(graph)
     if found.good:
         return found, handed.network, False
     learnt = _taught(bench, handed.network, images[:_CALIBRATED_BY])
-    again = smallest_good(bench.task, _graph(handed, learnt), as_float, images, **how)
+    again = smallest(_graph(handed, learnt))
     return (again, learnt, True) if again.rank > found.rank or again.good else (found, handed.network, False)
 
 
