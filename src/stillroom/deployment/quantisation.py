@@ -4,7 +4,8 @@ Static quantisation by ONNX Runtime's own tools, in the form that other runtimes
 DequantizeLinear). Weights are int8, symmetric, with a scale for each output channel. Activations are uint8 with one scale,
 from the least and largest values of validation images: with these a CPU that has integer instructions is fastest. What is
 not between two rounded layers stays float32: the normalisation of pixels, and all from the pooled features on, so that
-temperature and distances are computed as in the float32 file.
+temperature and distances are computed as in the float32 file. A layer that sees means over the whole image, where small
+differences count, is stored in int8 and computed in float32.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BETWEEN = ("Add", "Mul", "Clip", "Relu", "Sigmoid", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
 """Operations with integer kernels that join weighted ones. Others, such as attention's, are computed in float32."""
 _PASSING = ("Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu")
+_MEANS = ("ReduceMean", "GlobalAveragePool")
 _BATCH = 16
 STEPS = 127
 """The largest integer that a weight becomes."""
@@ -43,12 +45,14 @@ class Layer:
         node: its name in the graph.
         weight: the name of its weights, which says where they stand in the network.
         axis: that of the weights' output channels.
+        stored_only: it is stored in integers and computed in float32.
     """
 
     number: int
     node: str
     weight: str
     axis: int
+    stored_only: bool = False
 
     @property
     def name(self) -> str:
@@ -86,7 +90,10 @@ class Graph:
         heads = [node.name for node in weighted if not self._feeds(node, weighted)]
         inside = {node.name for node in weighted} - set(heads)
         found = [node for node in self.model.graph.node if node.name in inside]
-        return [Layer(number, node.name, node.input[1], _axis(node)) for number, node in enumerate(found)]
+        return [
+            Layer(number, node.name, node.input[1], _axis(node), self._sees_means(node))
+            for number, node in enumerate(found)
+        ]
 
     def between(self, left_float: Sequence[Layer] = ()) -> list[str]:
         """The nodes that are computed in integers: rounded layers and what joins them.
@@ -94,10 +101,10 @@ class Graph:
         A layer that stays float32 takes along what follows up to the next layer or sum. ONNX Runtime would else find a float
         layer between two integer ones and round it after all, by one scale for all of its channels, where nobody asked.
         """
-        rounded = {layer.node for layer in self.layers}
+        rounded = {layer.node for layer in self.layers if not layer.stored_only}
         behind: set[str] = set()
-        for layer in self.layers:
-            behind |= {node.name for node in self._behind(*self._node(layer.node).input)}
+        for name in rounded:
+            behind |= self._names_behind(name)
         kept = rounded | {
             node.name
             for node in self.model.graph.node
@@ -119,6 +126,13 @@ class Graph:
                 values = rounded(numpy_helper.to_array(tensor), wanted[tensor.name])
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return copied
+
+    def _sees_means(self, node: NodeProto) -> bool:
+        """Whether all that enters a node are means over the whole image."""
+        maker = self._maker.get(node.input[0])
+        if maker is None or maker.op_type in _MEANS:
+            return maker is not None
+        return (maker.op_type in (*_PASSING, *_WEIGHTED, "Reshape", "Flatten", "Squeeze")) and self._sees_means(maker)
 
     def _node(self, name: str) -> NodeProto:
         return next(node for node in self.model.graph.node if node.name == name)
@@ -201,10 +215,36 @@ def quantised(graph: Graph, images: np.ndarray, left_float: Sequence[Layer] = ()
             extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
         )
         model = onnx.load(path)
+    for layer in graph.layers:
+        if layer.stored_only and layer not in left_float:
+            _store(model, layer)
     del model.metadata_props[:]
     model.ir_version = graph.model.ir_version
     model.producer_name, model.producer_version = graph.model.producer_name, graph.model.producer_version
     return model
+
+
+def _store(model: ModelProto, layer: Layer) -> None:
+    """Keep a layer's weights in int8, each channel with its scale; they are made float32 where the file is opened."""
+    from onnx import helper, numpy_helper
+
+    tensor = next(one for one in model.graph.initializer if one.name == layer.weight)
+    values = numpy_helper.to_array(tensor)
+    others = tuple(number for number in range(values.ndim) if number != layer.axis)
+    step = np.abs(values).max(axis=others) / STEPS
+    step = np.where(step > 0, step, 1).astype(np.float32)
+    shape = [-1 if number == layer.axis else 1 for number in range(values.ndim)]
+    whole = np.round(values / step.reshape(shape)).astype(np.int8)
+    names = [f"{layer.weight}_{part}" for part in ("stored", "step")]
+    made = f"{layer.weight}_float"
+    model.graph.initializer.remove(tensor)
+    parts = zip((whole, step), names, strict=True)
+    model.graph.initializer.extend([numpy_helper.from_array(part, name) for part, name in parts])
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == layer.weight:
+                node.input[place] = made
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", names, [made], name=made, axis=layer.axis))
 
 
 class _Images:
