@@ -91,8 +91,8 @@ FILES = {
     "`distance [M]` of the `M` test images, and `patients [M]`, empty where unknown.",
     "student.onnx": "The student with its preprocessing, calibrated probabilities, class names, what heat maps are made "
     "of, and the rules for sets and refusals; see [below](#studentonnx).",
-    "student.int8.onnx": "The same network in eight-bit integers, with rules of its own, where `--int8` asked for it and it answers "
-    "like student.onnx.",
+    "student.int8.onnx": "The same network in eight-bit integers, with rules of its own, where `--int8` asked for it and it "
+    "answers like student.onnx.",
     "report.html": "The report: one file that opens offline.",
     "MODEL_CARD.md": "The model card.",
     "REPORTING.md": "The items of TRIPOD+AI and CLAIM: what the run answers, where, and what its author must fill in.",

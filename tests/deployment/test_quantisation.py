@@ -150,6 +150,40 @@ def test_layers_stay_float_until_validation_is_content(graph, images):
     assert list(found.left_float) == order[: len(found.left_float)]
 
 
+class Gated(nn.Module):
+    """Convolution, a gate made of means over the image, another convolution, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.squeeze, self.expand = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.last, self.mix, self.head = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 16, 1), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = self.first(images).relu()
+        gate = torch.sigmoid(self.expand(self.squeeze(seen.mean(dim=(2, 3), keepdim=True)).relu()))
+        return self.head(self.mix(self.last(seen * gate).relu().mean(dim=(2, 3), keepdim=True)).relu().flatten(1))
+
+
+def test_a_layer_that_sees_means_is_stored_in_int8_and_computed_in_float32(images):
+    metadata = ModelMetadata(task=TASK, name="toy", size=32, channels=3, white=255.0, fit="pad", temperature=1.0)
+    graph = Graph(graph_of(Gated().eval(), metadata))
+    stored = [layer for layer in graph.layers if layer.stored_only]
+    assert [layer.name for layer in stored] == ["squeeze", "expand", "mix"]
+    model = quantised(graph, images)
+    assert len(integers(model)) == 5
+    maker = {output: node for node in model.graph.node for output in node.output}
+    for layer in stored:
+        node = next(node for node in model.graph.node if node.name == layer.node)
+        assert maker[node.input[1]].op_type == "DequantizeLinear"
+        assert maker[node.input[0]].op_type != "DequantizeLinear"
+    # In float32 and with the same rounded weights it is the same network.
+    alone = Graph(graph.with_rounded(stored))
+    held = asked(quantised(alone, images, [layer for layer in alone.layers if not layer.stored_only]), images).logits
+    assert np.abs(held - asked(alone.model, images).logits).max() < 1e-4
+
+
 def test_a_network_with_nothing_to_round_is_refused():
     class Head(nn.Module):
         def __init__(self) -> None:
