@@ -21,7 +21,7 @@ import torch
 
 import stillroom
 from stillroom.after.int8 import export_int8
-from stillroom.models.saving import load_network
+from stillroom.models.zoo import create
 
 TIMED = 15
 
@@ -56,10 +56,10 @@ def students() -> dict[str, Callable[[], stillroom.Settings]]:
 
 
 def torch_ms(run: stillroom.Run) -> float:
-    """Median CPU milliseconds of the teacher in torch for one image, on one thread."""
-    teacher = load_network(run.path / "teacher").eval()
-    store = run.manifest["store"]
-    image = torch.rand(1, store["channels"], *teacher.input_size)
+    """Median CPU milliseconds of the teacher's network in torch for one image, on one thread."""
+    chosen = run.settings.teacher
+    teacher = create(chosen.teacher, classes=len(run.task.classes), size=chosen.teacher_size).eval()
+    image = torch.rand(1, run.manifest["store"]["channels"], *teacher.input_size)
     torch.set_num_threads(1)
     spent = []
     with torch.inference_mode():
