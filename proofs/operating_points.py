@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from recorded import carry_out, parser
+from recorded import carry_out, parser, short
 from scipy.special import expit, logit
 from scipy.stats import norm
 
@@ -157,20 +157,20 @@ def main() -> None:
         size = f"{name['images']}" + (f" of {name['images'] // each}" if each > 1 else "")
         size += ", nearly alike" if "nearly" in name.get("patients", "") else ""
         if part == "points":
-            bad += line["kept"] < LEAST_KEPT - slack(LEAST_KEPT)
+            bad += short(line["kept"] < LEAST_KEPT - slack(LEAST_KEPT), name)
             print(
                 f"| {name['wanted']:g} | {size} | {line['promised']:.3f} | {line['kept']:.1%} | "
                 f"{line['reached']:.1%} | {line['sensitivity']:.3f} | {line['plain']:.1%} |"
             )
             continue
         if part == "curves":
-            bad += min(line["held"], line["held_gain"]) < LEAST_HELD
+            bad += short(min(line["held"], line["held_gain"]) < LEAST_HELD, name)
             print(
                 f"| {size} | {name['share']:.0%} | {name['auc']:g} | {line['held']:.1%} | {line['held_gain']:.1%} | "
                 f"{line['least']:.1%} | {line['width']:.3f} | {line['better']:.0%} |"
             )
         else:
-            bad += line["claimed"] > MOST_CLAIMED + slack(MOST_CLAIMED)
+            bad += short(line["claimed"] > MOST_CLAIMED + slack(MOST_CLAIMED), name)
             print(f"| {size} | {name['share']:.0%} | {name['spread']:g} | {line['claimed']:.1%} |")
     sys.exit(bool(bad))
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from recorded import carry_out, parser
+from recorded import carry_out, parser, short
 from scipy.stats import norm
 
 from stillroom.evaluation import mrmc
@@ -142,7 +142,7 @@ def main() -> None:
     print(f"| {' | '.join(heads)} |\n|{' ---: |' * len(heads)}")
     for world, line in zip(WORLDS, carry_out(given, case), strict=False):
         none, gain = line["none"], line["gain"]
-        wrong |= none["found"] > MOST_ERRORS or gain["held"] < LEAST_HELD
+        wrong |= short(none["found"] > MOST_ERRORS or gain["held"] < LEAST_HELD, world)
         print(
             f"| {world.auc} | {world.spread} | {world.readers} | {world.images} | {none['found']:.1%} | {gain['held']:.1%} | "
             f"{gain['found']:.0%} | {gain['width']:.3f} | {gain['with']:.1%} | {gain['own']:.1%} | {gain['own_with']:.1%} | "

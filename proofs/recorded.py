@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -37,6 +38,13 @@ def version() -> str:
 def workshop(given: argparse.Namespace) -> Path:
     """Where a proof keeps what its cases are made of; another one for other code, whose cases are compared with its own."""
     return (given.out / f"work-{version()}").resolve()
+
+
+def short(failed: bool, name: Any) -> bool:
+    """Say on standard error which row misses what is meant; of few studies one may do so by chance."""
+    if failed:
+        print(f"This row misses what is meant: {name}", file=sys.stderr)
+    return bool(failed)
 
 
 def carry_out(given: argparse.Namespace, case: Callable[[np.random.Generator, int], dict[str, Any]]) -> Iterator[dict]:

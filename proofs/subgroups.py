@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from recorded import carry_out, parser
+from recorded import carry_out, parser, short
 from scipy.stats import norm
 
 from stillroom.data.bands import Grouping
@@ -201,14 +201,15 @@ def main() -> None:
     print(f"| Patients | {' | '.join(names)} | width of AUC |\n| --- |{' ---: |' * 5}")
     for line in (line for line in found if "claimed" not in line):
         held = [line["held"][name][0] for name in names]
-        wrong += min(held) < LEAST_HELD - slack[0]
+        wrong += short(min(held) < LEAST_HELD - slack[0], line["name"])
         print(f"| {line['name']} | {' | '.join(f'{each:.1%}' for each in held)} | {line['held']['auc'][1]:.3f} |")
     print("\n| Subgroups | gap in AUC | a gap is claimed | AUC held | sensitivity | specificity | found | width |")
     print(f"| --- |{' ---: |' * 7}")
     for line in (line for line in found if "claimed" in line):
         held = [line["held"].get(name, 1.0) for name in ("auc", "sensitivity", "specificity")]
         none = line["gap"] == 0
-        wrong += min(held) < LEAST_HELD - slack[0] or (none and line["claimed"] > MOST_CLAIMED + slack[1])
+        many = none and line["claimed"] > MOST_CLAIMED + slack[1]
+        wrong += short(min(held) < LEAST_HELD - slack[0] or many, line["name"])
         power = "" if none else f"{line['sure'].get('auc', 0):.0%}"
         shares = " | ".join(f"{each:.1%}" for each in held)
         width = f"{line['width'] or 0:.3f}"

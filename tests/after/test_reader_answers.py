@@ -174,7 +174,7 @@ def test_the_verb_makes_the_page_and_shows_what_it_saved(own_run, tmp_path, caps
     assert len(made["images"]) == 12
     file = save(tmp_path, answers(made, "R1", lambda image, helped: int(helped)))[0]
     told = run(file)
-    assert "Over all readers" in told.out
+    assert "Of this one reader" in told.out
     assert "One reader: the interval holds for this reader" in told.err
     with pytest.raises(SystemExit, match="2"):
         run(file, "--images", "12")

@@ -439,6 +439,10 @@ def test_explain_refuses_what_cannot_be_explained(stillroom, refuse, finished, p
     )
 
 
+def test_a_flag_that_takes_several_is_not_given_without_any(refuse, tmp_path):
+    assert "--groups requires at least 1" in refuse("distill", tmp_path, "--groups")
+
+
 def test_evaluate_on_nothing_foreign_images_and_corruptions(stillroom, refuse, finished, picture_folder, tmp_path):
     assert "stillroom evaluate RUN SOURCE" in refuse("evaluate", finished)
     assert "stillroom evaluate RUN SOURCE" in refuse("evaluate", finished, "--foreign")

@@ -38,7 +38,7 @@ def test_patients_of_several_classes_are_left_out_and_counted():
     assert (found["patients"], found["left_out"], found["of"]) == (4, 1, 5)
     assert found["figures"]["student"]["accuracy"]["value"] == 0.75  # b is out; the image of .8 is healthy
     assert found["notes"][0] == "2 images of unknown patient count as a patient each."
-    assert "1 of 5 patients have images of several classes and are left out" in found["notes"][1]
+    assert "1 of 5 patients have images of several classes and are left out. This favours the net" in found["notes"][1]
 
 
 def test_a_label_that_some_images_of_a_patient_have_is_left_out_for_this_patient():
@@ -54,6 +54,7 @@ def test_a_label_that_some_images_of_a_patient_have_is_left_out_for_this_patient
     assert figures["specificity"]["value"] == 0  # q has no a and r no b, and both are said to
     assert figures["accuracy"]["value"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert "Of 6 pairs of patient and label 1 are left out" in found["notes"][0]
+    assert "This favours the network" in found["notes"][0]
 
 
 def test_without_patients_or_with_one_image_of_each_there_is_nothing_to_tell():

@@ -57,7 +57,7 @@ def test_what_is_shown_to_move_nothing_is_not_faithful():
     assert (found.verdict, found.needed) == (NOT_FAITHFUL, None)
     assert found.reasons == [
         "What they show moves the answer by too little: insertion minus deletion is 0.045 (95 % interval -0.050 to 0.140), "
-        "and hiding everything takes 0.500 from the answer: the interval must lie above 0.050."
+        "and this interval must lie above 0.050 (hiding everything takes 0.500 from the answer)."
     ]
 
 
@@ -125,7 +125,13 @@ def test_the_statement_is_the_verdict_and_names_the_best_trivial_map(verdict):
     if verdict == NOT_SHOWN:
         said = statement("teacher", found | {"needed": 70, "units": 1, "unit": "image"})
         assert said.startswith("Whether the teacher's maps are faithful is not shown: too few images (insertion")
-        assert said.endswith("About 70 images decided positive would give a verdict; judged were 1 image.")
+        assert said.endswith(
+            "About 70 images decided positive would give a verdict if their figures were like these; judged were 1 image."
+        )
+        said = statement("teacher", found | {"needed": FEWEST, "units": 0, "unit": "patient"})  # no power was reckoned
+        assert said.endswith(
+            f"It takes {FEWEST} patients decided positive or more for any verdict; judged were 0 patients."
+        )
 
 
 def test_files_of_before_there_were_three_verdicts_are_understood():

@@ -18,7 +18,7 @@ def section(name: str, only: re.Pattern[str] | None = None) -> Parameter:
         name="*",
         group=name,
         parse=only,
-        consume_multiple=True,
+        consume_multiple=(1, None),
         negative_iterable="",
         show_default=lambda value: None if value in ((), "") else value,
     )

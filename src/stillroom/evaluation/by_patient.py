@@ -13,6 +13,9 @@ from stillroom.task import Task
 MOST_MIXED = 0.5
 """Where a larger share of patients has images of several classes, labels are of images: no figures of patients are given."""
 
+FAVOURS = "This favours the network: such patients are likely the harder ones."
+"""Of leaving out patients with images of several classes."""
+
 
 def by_patient(
     task: Task, probabilities: dict[str, np.ndarray], targets: np.ndarray, patients: np.ndarray | None
@@ -75,8 +78,8 @@ def _left_out(task: Task, mixed: int, of: int) -> list[str]:
     if not mixed:
         return []
     if task.exclusive:
-        return [f"{mixed:,} of {of:,} patients have images of several classes and are left out."]
+        return [f"{mixed:,} of {of:,} patients have images of several classes and are left out. {FAVOURS}"]
     return [
         f"Of {of:,} pairs of patient and label {mixed:,} are left out: some of the patient's images have the label, "
-        "others do not."
+        f"others do not. {FAVOURS}"
     ]

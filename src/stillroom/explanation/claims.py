@@ -128,8 +128,8 @@ def _marks(gap: Figure, reach: float) -> Claim:
     if low > least:
         return Claim(True)
     said = (
-        f"insertion minus deletion is {_text(gap)}, and hiding everything takes {reach:z.3f} from the answer: the interval "
-        f"must lie above {least:.3f}"
+        f"insertion minus deletion is {_text(gap)}, and this interval must lie above {least:.3f} (hiding everything takes "
+        f"{reach:z.3f} from the answer)"
     )
     if high < worthwhile:
         return Claim(False, f"What they show moves the answer by too little: {said}.")
@@ -206,8 +206,10 @@ def statement(role: str, found: Mapping[str, Any]) -> str:
     said = f"Whether the {role}'s maps are faithful is {NOT_SHOWN} ({figures}, {best})."
     if found["needed"] is None:
         return said
-    here = _counted(found["units"], found["unit"])
-    return f"{said} About {found['needed']} {found['unit']}s decided positive would give a verdict; judged were {here}."
+    here, needed = _counted(found["units"], found["unit"]), f"{found['needed']} {found['unit']}s decided positive"
+    if found["needed"] == FEWEST:
+        return f"{said} It takes {needed} or more for any verdict; judged were {here}."
+    return f"{said} About {needed} would give a verdict if their figures were like these; judged were {here}."
 
 
 def notes(

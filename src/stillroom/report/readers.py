@@ -42,7 +42,7 @@ def readers_section(found: dict[str, Any]) -> Section:
         f"With readers{about}",
         text,
         (
-            ("Over all readers", overall(found)),
+            ("Over all readers" if len(found["readers"]) > 1 else "Of this one reader", overall(found)),
             ("Reader by reader: the figure for this reader alone", by_reader(found)),
             (
                 "What help changed, in readings. Followed a wrong model: right alone, and with help wrong as the model was "
