@@ -478,7 +478,7 @@ def test_the_run_folder_is_as_the_reference_describes_it(run):
         "files that the reference promises"
     )
     assert set(make_reference.METRICS) - set(run.metrics) == {
-        *("robustness", "luck", "kept", "sections", "by_patient", "groups")
+        *("robustness", "int8", "luck", "kept", "sections", "by_patient", "groups")
     }, "they were not asked for"
     assert not set(run.metrics) - set(make_reference.METRICS)
     ends = [line for line in run.history() if "kept" in line]
