@@ -76,6 +76,35 @@ def test_patients_make_a_test_more_cautious():
     assert together["error"]["high"] - together["error"]["low"] > alone["error"]["high"] - alone["error"]["low"]
 
 
+@pytest.mark.parametrize("size", ["120 of 107", "200 of 50"])
+def test_misfit_is_not_taken_for_what_patients_share(proof, size):
+    line = proof.studied((proof.SURE, "right in .80", size), 40, 0)
+    assert line["needed"] >= 0.95
+    assert line["held"] >= 0.9
+    assert line["width"] < 0.3
+    generator, patients = np.random.default_rng(8), np.repeat(np.arange(len(proof.IMAGES[size])), proof.IMAGES[size])
+    stated = generator.uniform(0.98, 0.9999, len(patients))
+    said = [
+        calibration_error(
+            TASK, binary(stated), (generator.random(len(stated)) < truth).astype(np.int64), patients.astype(str)
+        )
+        for truth in (stated, 0.8, 0.3)
+    ]
+    assert all(1 <= one["design_effect"] <= max(proof.IMAGES[size]) for one in said)
+    assert len({one["ece_if_calibrated"] for one in said}) == 1  # of what is stated alone
+
+
+def test_patients_whose_images_are_wholly_alike_count_once_even_where_few_are_wrong():
+    alarms = []
+    for study in range(60):
+        generator = np.random.default_rng([9, study])
+        stated = np.repeat(generator.uniform(0.9, 1, 25), 4)
+        right = np.repeat(generator.random(25) < stated[::4], 4).astype(np.int64)
+        found = calibration_error(TASK, binary(stated), right, np.repeat(np.arange(25), 4).astype(str), seed=study)
+        alarms.append(found["p_value"] < 0.05)
+    assert np.mean(alarms) <= 0.1
+
+
 def test_one_patient_shows_nothing():
     found = calibration_error(TASK, binary(np.full(8, 0.9)), np.ones(8, dtype=np.int64), np.full(8, "a"))
     assert (found["error"], found["p_value"], found["verdict"], found["brier"]) == (

@@ -9,7 +9,7 @@ images (after Kumar, Liang and Ma 2019, "Verified uncertainty calibration", sect
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import inf, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,10 @@ FEW_ERRORS = 100
 """Below so many expected errors the test's distribution is simulated; above, it is chi-square's."""
 WIDENED = 1.1
 """Chance is taken for a tenth larger than estimated: without it intervals of 500 images hold the truth in 92 %."""
+MOST_FREEDOM = 1e6
+"""From so many degrees of freedom on, those of a variance no longer matter."""
+HELD_BACK = 0.1
+"""Inverse variance of the prior on the log odds' intercept and slope; without one, all right has no finite fit."""
 CALIBRATED, NOT_SHOWN = "calibrated", "not shown"
 
 
@@ -39,14 +43,18 @@ class _Pairs:
         true: ``[P]`` float64, 0 or 1.
         cluster: ``[P]`` int64 from 0; chance is shared within one, and not between two.
         clusters: their number ``C``.
-        design: by how much sharing inflates the variance of sums, 1 or more (Kish's design effect).
+        correlation: of outcomes within one, 0 to 1.
+        design: by how much that inflates the variance of sums, from 1 to the largest cluster's size (the design effect).
+        freedom: degrees of freedom from which both are estimated.
     """
 
     stated: np.ndarray
     true: np.ndarray
     cluster: np.ndarray
     clusters: int
+    correlation: float
     design: float
+    freedom: float
 
     @property
     def variance(self) -> np.ndarray:
@@ -71,13 +79,14 @@ def calibration_error(
         - ``error``: root mean square of the gaps over bins of equal count, without what chance adds, as ``value``, ``low``
           and ``high`` (95 %: the errors under which the one found is not in the outer 2.5 % on either side).
         - ``ece_if_calibrated``: what the usual calibration error, over 15 bins of equal width, would be on average for a
-          perfectly calibrated classifier with these confidences.
+          perfectly calibrated classifier with these confidences, its outcomes independent.
         - ``stated`` and ``true``: mean confidence, and the share that came true.
         - ``p_value``: of the hypothesis that every confidence is true (score test of intercept and slope of Cox's
           recalibration; Miller, Hui and Tierney 1991, "Validation techniques for logistic regression models").
         - ``brier``: the Brier score of the confidence as ``miscalibration`` - ``discrimination`` + ``uncertainty`` (Murphy
           1973), the parts without what chance adds, so that a small one can be negative (Ferro and Fricker 2012).
-        - ``design_effect``: by how much what a patient's images share inflates the variance of chance, 1 or more.
+        - ``design_effect``: by how much what a patient's images share, besides misfit, inflates the variance of chance: from
+          1 to the largest patient's number of images (pairs of image and label, for several labels).
         - ``verdict``: "recalibration needed" (p below .05, and an error of .05 is not ruled out), "calibrated" (it is
           ruled out) or "not shown" (too few images for either).
 
@@ -133,15 +142,56 @@ def _pairs(task: Task, probabilities: np.ndarray, targets: np.ndarray, patients:
     images = len(probabilities)
     units = np.arange(images) if patients is None else group_indices(patients)
     cluster, clusters = np.repeat(units, len(stated) // images), int(units.max()) + 1
-    design = 1.0
+    correlation, design, freedom = 0.0, 1.0, inf
     if 1 < clusters < len(stated):
-        directions, variance = _directions(stated), stated * (1 - stated)
-        # What intercept and slope explain is no chance that a patient's images share.
-        residual = true - stated - variance * (directions @ ((true - stated) @ directions))
-        scores = residual[:, None] * directions
-        summed = np.stack([np.bincount(cluster, column, clusters) for column in scores.T])
-        design = max(1.0, float((summed**2).sum()) / 2 * clusters / (clusters - 1))
-    return _Pairs(stated, true, cluster, clusters, design)
+        correlation, design, freedom = _dependence(stated, true, cluster, clusters)
+    return _Pairs(stated, true, cluster, clusters, correlation, design, freedom)
+
+
+def _dependence(stated: np.ndarray, true: np.ndarray, cluster: np.ndarray, clusters: int) -> tuple[float, float, float]:
+    """Correlation of a cluster's outcomes, its design effect, and how many degrees of freedom both rest on.
+
+    Both from residuals to the recalibrated confidence: what recalibration explains is misfit, which all share, and not
+    chance that a cluster shares. The design effect is Kish's ("Survey Sampling", 1965), 1 + correlation x (size - 1), for
+    clusters of unequal size.
+    """
+    fitted = _recalibrated(stated, true)
+    spread = np.sqrt(fitted * (1 - fitted))
+    # Two fitted coefficients take from sums of clusters more than from single outcomes.
+    sums = np.bincount(cluster, true - fitted, clusters)
+    alone = float(((true - fitted) ** 2).sum()) * len(true) / max(1, len(true) - 2)
+    products = float((sums**2).sum()) * clusters / max(1, clusters - 2) - alone
+    most = _shared(spread, cluster)
+    # One cluster more that was wholly wrong: where errors are few, that each is of another cluster shows little.
+    sizes = np.bincount(cluster)
+    more = float((sizes * (sizes - 1)).sum() / (sizes > 1).sum())
+    correlation = float(np.clip((products + more) / (most * (spread**2).sum() + more), 0, 1))
+    # A product of two independent residuals varies by the product of their variances; as 2 D^2 / Var(D) of a variance D.
+    squares = np.square(np.bincount(cluster, spread**2, clusters)).sum() - (spread**4).sum()
+    freedom = float((spread**2).sum() ** 2 / max(squares, 1e-12))
+    return correlation, 1 + correlation * most, float(np.clip(freedom, 1, MOST_FREEDOM))
+
+
+def _shared(weight: np.ndarray, cluster: np.ndarray) -> float:
+    """The inflation of a weighted sum's variance, less 1, were the outcomes of a cluster one; below its largest size."""
+    alone = float(np.square(weight).sum())
+    return max(0.0, float(np.square(np.bincount(cluster, weight)).sum()) / alone - 1) if alone > 0 else 0.0
+
+
+def _recalibrated(stated: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """``[P]`` confidence after Cox's recalibration, its intercept and slope held back a little where all came true."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    odds = np.log(stated) - np.log1p(-stated)
+    design = np.stack([np.ones_like(odds), (odds - odds.mean()) / max(float(odds.std()), 1e-6)], axis=1)
+
+    def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+        found = design @ line
+        value = np.logaddexp(0, found).sum() - true @ found + HELD_BACK * line @ line / 2
+        return float(value), design.T @ (expit(found) - true) + HELD_BACK * line
+
+    return expit(design @ minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B").x)
 
 
 def _directions(stated: np.ndarray) -> np.ndarray:
@@ -160,22 +210,30 @@ def _p_value(pairs: _Pairs, generator: np.random.Generator) -> float | None:
     if pairs.clusters < 2:
         return None
     directions = _directions(pairs.stated)
-    found = float((((pairs.true - pairs.stated) @ directions) ** 2).sum()) / pairs.design
-    p_value = float(chi2.sf(found, 2))
-    if pairs.variance.sum() < FEW_ERRORS:
+    scores = np.square((pairs.true - pairs.stated) @ directions)
+    spread = np.sqrt(pairs.variance)[:, None] * directions
+    shared = np.array([_shared(column, pairs.cluster) for column in spread.T])
+    inflated = 1 + pairs.correlation * shared
+    p_value = float(chi2.sf((scores / inflated).sum(), 2))
+    if pairs.variance.sum() / inflated.max() < FEW_ERRORS:
         rows, as_extreme = max(1, BLOCK_CELLS // len(pairs.stated)), 0
         for start in range(0, SIMULATED, rows):
-            drawn = generator.random((min(rows, SIMULATED - start), len(pairs.stated))) < pairs.stated
-            chance = (((drawn - pairs.stated) @ directions) ** 2).sum(axis=1)
-            as_extreme += int((chance >= found - 1e-9).sum())
+            drawn = _drawn(pairs, min(rows, SIMULATED - start), generator) - pairs.stated
+            chance = np.square(drawn @ directions) / inflated
+            as_extreme += int((chance.sum(axis=1) >= (scores / inflated).sum() - 1e-9).sum())
         p_value = (1 + as_extreme) / (1 + SIMULATED)
-    if pairs.clusters < len(
-        pairs.stated
-    ):  # the design effect was estimated, from so many clusters as their weights count
-        weight = np.bincount(pairs.cluster, pairs.variance)
-        freedom = max(1.0, weight.sum() ** 2 / (weight**2).sum() - 1)
-        p_value = float(f.sf(chi2.isf(p_value, 2) / 2, 2, freedom))
+    if pairs.freedom < inf:  # the correlation was estimated
+        p_value = float(f.sf(chi2.isf(p_value, 2) / 2, 2, pairs.freedom))
     return p_value
+
+
+def _drawn(pairs: _Pairs, studies: int, generator: np.random.Generator) -> np.ndarray:
+    """``[studies, P]`` bool outcomes of true statements; two of a cluster come from one draw as often as they correlate."""
+    draws = generator.random((studies, len(pairs.stated)))
+    if pairs.correlation > 0:
+        alike = generator.random(draws.shape) < sqrt(pairs.correlation)
+        draws = np.where(alike, generator.random((studies, pairs.clusters))[:, pairs.cluster], draws)
+    return draws < pairs.stated
 
 
 def _between(values: np.ndarray, pairs: _Pairs, place: np.ndarray, bins: int) -> float | None:
@@ -239,7 +297,7 @@ def _brier(pairs: _Pairs, squared: float) -> dict[str, float]:
 
 def _ece_if_calibrated(pairs: _Pairs) -> float:
     variance = np.bincount(equal_width(pairs.stated), pairs.variance)
-    return float(np.sqrt(2 / pi * pairs.design * variance).sum()) / len(pairs.stated)
+    return float(np.sqrt(2 / pi * variance).sum()) / len(pairs.stated)
 
 
 def _verdict(p_value: float | None, high: float | None) -> str:
