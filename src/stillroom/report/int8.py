@@ -19,7 +19,8 @@ def section_of(figures: Mapping[str, Any]) -> Section:
         )
     left, layers = figures["left_float"], figures["layers"]
     if left:
-        text.append(f"Of {layers} layers {len(left)} stay float32: {'; '.join(left)}.")
+        stay = "1 stays" if len(left) == 1 else f"{len(left)} stay"
+        text.append(f"Of {layers} layers {stay} float32, with what follows at once: {'; '.join(left)}.")
     else:
         text.append(f"All {layers} layers between pixels and features are computed in integers.")
     text.append(
