@@ -255,14 +255,14 @@ def test_a_closed_line_of_life_stops_a_waiting_cell(tmp_path):
 
 # -- tables without training ------------------------------------------------------------------------------------------
 def invented(tmp_path, **changes):
-    """Outcomes of a grid whose figures are drawn: the recipe is better than its baseline by 0.05."""
+    """Outcomes of a grid whose figures are drawn: the recipe is better than its baseline by 0.15."""
     from stillroom.bench.collect import Finished
     from stillroom.bench.statistics import Spread
     from stillroom.evaluation.effective import Moved
 
     rng, outcomes = np.random.default_rng(0), []
     for cell in read_grid(write(tmp_path, **changes)):
-        value = 0.7 + 0.05 * (not cell.is_baseline) + rng.normal(0, 0.003)
+        value = 0.7 + 0.15 * (not cell.is_baseline) + rng.normal(0, 0.003)
         values = dict.fromkeys(("auc", "accuracy", "f1"), value)
         moves = np.random.default_rng(1).normal(0, 0.02 / 80**0.5, 80)
         moved = {name: Moved(value, moves, 80.0, 80.0) for name in values}

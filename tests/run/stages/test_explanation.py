@@ -241,8 +241,13 @@ def test_wide_layers_are_explained_fast_unless_asked_otherwise(bench, monkeypatc
     assert seen["methods"] == dict.fromkeys(("student", "control"), drawn)
 
 
-def test_a_teacher_without_a_map_is_left_out_with_a_note(bench):
+def test_a_teacher_without_a_map_is_explained_by_rise_which_needs_none(bench):
     found = made(bench(), network(), teacher=network("test_vit", 16))
+    assert set(found.figures["faithfulness"]) == {"student", "teacher"}
+
+
+def test_a_teacher_without_a_map_is_left_out_with_a_note(bench):
+    found = made(bench(explain_method="score_cam"), network(), teacher=network("test_vit", 16))
     assert set(found.figures["faithfulness"]) == {"student"}
     assert any(note.startswith("The teacher has no heat maps: ") for note in found.figures["notes"])
 
