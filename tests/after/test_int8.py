@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,8 +14,10 @@ from stillroom.deployment.likeness import Limits
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
+from stillroom.report.int8 import section_of
 from stillroom.run.begun_with import same_data
 from stillroom.run.files import files_of_run
+from stillroom.run.stages.int8 import work
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,16 @@ def test_without_its_float32_file_there_is_nothing_to_compare_with(own_run):
     (own_run.path / "student.onnx").unlink()
     with pytest.raises(UsageError, match=r"holds no student\.onnx"):
         export_int8(own_run, show_progress=False)
+
+
+def test_a_run_whose_network_has_no_int8_file_keeps_all_else(tiny_run):
+    """An ensemble, say: the stage tells why, and raises nothing that would cost what was trained."""
+    evidence = SimpleNamespace(
+        bench=None, exported="student", networks={"student": object()}, onnx=tiny_run.path / "student.onnx",
+        layer=None, density=None,
+    )  # fmt: skip
+    figures = work(evidence)["int8"]
+    assert figures["refused"][0].startswith("An ensemble has no int8 file")
+    section = section_of(figures)
+    assert section.text[0].startswith("No int8 file is handed over. An ensemble")
+    assert not section.tables

@@ -58,6 +58,11 @@ def test_the_copy_answers_as_rounded_weights_do_and_the_network_is_left_as_it_wa
         assert torch.allclose(layer.weight, expected, atol=1e-7), name
 
 
+def test_a_network_that_was_frozen_learns_again(network):
+    AsBefore(network)  # which freezes what it asks
+    assert all(parameter.requires_grad for parameter in rounding(network, [images()]).parameters())
+
+
 def test_batch_normalisation_stands_still_while_it_learns(network):
     learner = rounding(network, [images()])
     learner.train()

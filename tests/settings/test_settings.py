@@ -119,3 +119,8 @@ def test_every_number_is_of_its_kind_in_python_and_in_yaml():
                     read_section(cls, {name: value}, "here.yaml")
     assert tried > 100
     assert read_section(TrainingSettings, {"lr": "1e-3", "epochs": 3}, "here.yaml").lr == 1e-3  # so YAML reads 1e-3
+
+
+def test_an_ensemble_in_integers_is_refused_before_anything_is_trained():
+    with pytest.raises(UsageError, match="--int8 makes a file of one network"):
+        EvaluationSettings(repeats=2, keep="ensemble", int8=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stillroom.deployment.session import first_line
 from stillroom.errors import UsageError
 
 if TYPE_CHECKING:
@@ -194,11 +195,14 @@ def quantised(graph: Graph, images: np.ndarray, left_float: Sequence[Layer] = ()
         graph: the float32 model.
         images: ``[N, C, S, S]`` float32 in [0, 1], N >= 1, of validation: by them the ranges of activations are found.
         left_float: layers that stay as they are.
+
+    Raises:
+        UsageError: the tool fails on this network.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), _refusing():
         source, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(graph.model, source)  # of a model in memory the runtime's tool changes the weights into references
         quantize_static(
@@ -263,6 +267,16 @@ def _axis(node: NodeProto) -> int:
         return 0
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     return 0 if node.op_type == "Gemm" and transposed else 1
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """The tool has no exceptions of its own: what it cannot do is said in a line, and costs no run."""
+    try:
+        yield
+    except Exception as error:
+        reason = first_line(error)
+        raise UsageError(f"ONNX Runtime cannot compute this network in integers: {reason}.") from error
 
 
 @contextmanager

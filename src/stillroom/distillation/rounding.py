@@ -73,21 +73,18 @@ def roundable(network: Network) -> dict[str, Layer]:
     }
 
 
-def rounding(network: Network, images: Iterable[Tensor], *, whole: frozenset[str] = frozenset()) -> Network:
+def rounding(network: Network, images: Iterable[Tensor]) -> Network:
     """A copy of ``network`` that learns to be rounded.
 
     Args:
         network: left as it is.
         images: batches ``[B, C, H, W]`` in [0, 1], by which the range of every activation is found.
-        whole: layers whose weights are not rounded.
     """
-    learner = copy.deepcopy(network)
+    learner = copy.deepcopy(network).requires_grad_(True)  # one that has taught others may be frozen
     backbone: nn.Module = freeze_batch_norm_2d(learner.backbone)
     learner.backbone = backbone
     watched = []
-    for name, layer in roundable(learner).items():
-        if name in whole:
-            continue
+    for layer in roundable(learner).values():
         watched.append(_RoundedInput())
         layer.register_forward_pre_hook(watched[-1])
     learner.eval()
@@ -96,9 +93,8 @@ def rounding(network: Network, images: Iterable[Tensor], *, whole: frozenset[str
             learner(batch)
     for hook in watched:
         hook.watching = False
-    for name, layer in roundable(learner).items():
-        if name not in whole:
-            parametrize.register_parametrization(layer, "weight", _Rounded(), unsafe=True)
+    for layer in roundable(learner).values():
+        parametrize.register_parametrization(layer, "weight", _Rounded(), unsafe=True)
     return learner
 
 
@@ -108,7 +104,11 @@ def taken_back(learner: Network, network: Network) -> Network:
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     restored = copy.deepcopy(network)
-    restored.load_state_dict(learner.state_dict(), strict=False)
+    lacking = restored.load_state_dict(learner.state_dict(), strict=False)
+    # Batch normalisation that stands still counts no batches; all else is there.
+    strange = {name for name in lacking.missing_keys if not name.endswith("num_batches_tracked")}
+    strange |= set(lacking.unexpected_keys)
+    assert not strange, strange
     return restored
 
 

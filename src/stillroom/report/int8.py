@@ -9,10 +9,14 @@ from stillroom.report.numbers import estimate
 from stillroom.report.section import Section
 from stillroom.report.tables import Cell, Grid
 
+_TITLE = "In eight-bit integers"
+
 
 def section_of(figures: Mapping[str, Any]) -> Section:
     """The section of the part ``int8`` of metrics.json."""
     text = [_verdict(figures)]
+    if not figures["images"]:
+        return Section("int8", _TITLE, tuple(text))
     if figures["taught"]:
         text.append(
             "Rounding alone changed too much on validation, so the network was taught for a short while to bear it."
@@ -28,7 +32,7 @@ def section_of(figures: Mapping[str, Any]) -> Section:
         " fitted again, to the int8 file's own answers. Every figure below is of the test images, shown to both files."
     )
     text += figures["downgraded"] if not figures["refused"] else []
-    return Section("int8", "In eight-bit integers", tuple(text), (("What the int8 file keeps", _kept(figures)),))
+    return Section("int8", _TITLE, tuple(text), (("What the int8 file keeps", _kept(figures)),))
 
 
 def _verdict(figures: Mapping[str, Any]) -> str:

@@ -133,6 +133,11 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
     return path, figures
 
 
+def not_made(reason: str) -> dict[str, Any]:
+    """The part ``int8`` of a run whose network has no int8 file, so that nothing was compared."""
+    return {"images": 0, "refused": [reason], "downgraded": []}
+
+
 def _smallest(bench: Workbench, handed: Handed) -> tuple[Trial, Network, bool]:
     """The file that validation chooses, the network that it was made of, and whether that one was taught to be rounded."""
     images = _validation(bench, handed, _TRIED_ON)

@@ -83,6 +83,10 @@ class EvaluationSettings:
             )
         if self.keep in ("average", "ensemble") and self.repeats < 2:
             raise UsageError(f"--keep {self.keep} joins several trainings of one student: give --repeats 2 or more.")
+        if self.int8 and self.keep == "ensemble":
+            raise UsageError(
+                "--int8 makes a file of one network, and --keep ensemble hands over several: give one of them."
+            )
         if self.max_mb is not None:
             positive("max_mb", self.max_mb)
         between("margin", self.margin)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from stillroom.deployment.predictor import Predictor
+from stillroom.errors import UsageError
 from stillroom.report.int8 import section_of
-from stillroom.run.int8 import Handed, make_int8
+from stillroom.run.int8 import Handed, make_int8, not_made
 from stillroom.run.stage import Evidence, Stage
 
 
@@ -15,7 +16,10 @@ def work(evidence: Evidence) -> dict[str, Any]:
     role = evidence.exported
     noted = Predictor.load(evidence.onnx).metadata
     handed = Handed(evidence.networks[role], role, noted, evidence.layer, evidence.density, evidence.onnx)
-    return {"int8": make_int8(evidence.bench, handed)[1]}
+    try:
+        return {"int8": make_int8(evidence.bench, handed)[1]}
+    except UsageError as error:  # such as an ensemble: what was trained is not lost for it
+        return {"int8": not_made(str(error))}
 
 
 STAGE = Stage(
