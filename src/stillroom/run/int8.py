@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -192,6 +193,8 @@ def _taught(bench: Workbench, network: Network, images: np.ndarray) -> Network:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # unless others have checkpoints there
     return taken_back(learner, network)
 
 
