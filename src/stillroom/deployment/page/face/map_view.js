@@ -1,0 +1,128 @@
+// The stage: an image, the heat map of a class as it is being drawn, how far that can be trusted, and what changes the view.
+
+import { ranked } from "./answer_view.js";
+import { palette } from "./heat.js";
+import { make, percent, say, sayCount } from "./texts.js";
+import { makeViewer } from "./viewer.js";
+
+const STYLES = { both: [true, true, false], fill: [true, false, false], lines: [false, true, false], tissue: [true, true, true] };
+const VERDICTS = { faithful: "good", "not faithful": "bad" };
+const chosen = { style: "both", opacity: null, beside: false };
+
+/** The stage of an image. `draw(of, onProgress)` asks the worker and gives a promise with `id`; `cancel(id)` ends it. */
+export function makeStage(image, prediction, meta, { draw, cancel, tell, name }) {
+  chosen.opacity ??= meta.heat.strongest;
+  const look = { opacity: chosen.opacity, beside: chosen.beside };
+  styled();
+  const viewer = makeViewer(image, meta.fit, look, say("map.image", { name }));
+  const status = make("div", { class: "drawing" });
+  const verdict = make("div");
+  const legend = make("p", { class: "legend" });
+  let running = null;
+  let last = null;
+  let of = ranked(prediction)[0][0];
+
+  function styled() {
+    const [fill, lines, tissue] = STYLES[chosen.style];
+    Object.assign(look, { fill, lines, colours: palette(meta.heat, tissue) });
+  }
+
+  const classes = make("select", { id: "map-of", onchange: () => begin(classes.value) }, ranked(prediction).map(([one, share]) => make("option", { value: one }, `${one} (${percent(share)})`)));
+  const styles = make("select", { id: "map-style", onchange: restyle }, Object.keys(STYLES).map((key) => make("option", { value: key, selected: key === chosen.style }, say(`map.style_${key}`))));
+  const shown = make("output", { for: "map-opacity" }, percent(look.opacity, 0));
+  const opacity = make("input", { id: "map-opacity", type: "range", min: 0, max: 100, value: Math.round(100 * look.opacity), oninput: fade });
+  const beside = make("button", { type: "button", "aria-pressed": String(chosen.beside), onclick: setBeside }, say("map.beside"));
+  const zoom = [["+", "nearer"], ["−", "farther"], ["1:1", "whole"]].map(([sign, deed]) => make("button", { type: "button", "aria-label": say(`map.${deed}`), title: say(`map.${deed}`), onclick: viewer[deed] }, deed === "whole" ? say("map.fit") : sign));
+  const mapped = make("div", { class: "dials" },
+    make("label", { for: "map-of" }, say("map.of"), classes), make("label", { for: "map-style" }, say("map.style"), styles), make("label", { for: "map-opacity" }, say("map.opacity"), opacity, shown), beside);
+  const head = make("div", { class: "stage-top" }, make("h3", {}, say("map.title")), make("span", { class: "zoom" }, zoom));
+  const node = make("div", { class: "stage sheet" }, head, viewer.node, make("div", { class: "beside-map" }, status, legend, verdict, mapped));
+  node.classList.toggle("wide", chosen.beside);
+
+  function restyle() {
+    chosen.style = styles.value;
+    styled();
+    if (last) viewer.show(last.map, last.original);
+    drawLegend();
+  }
+
+  function fade() {
+    look.opacity = chosen.opacity = opacity.value / 100;
+    shown.value = percent(look.opacity, 0);
+    viewer.draw();
+    drawLegend();
+  }
+
+  function setBeside() {
+    look.beside = chosen.beside = !chosen.beside;
+    beside.setAttribute("aria-pressed", String(chosen.beside));
+    node.classList.toggle("wide", chosen.beside);
+    viewer.draw();
+  }
+
+  function drawLegend() {
+    legend.hidden = !last || last.empty === true;
+    if (legend.hidden) return;
+    const strip = make("canvas", { width: 128, height: 1, "aria-hidden": "true" });
+    const brush = strip.getContext("2d");
+    look.colours.forEach(([red, green, blue], level) => {
+      brush.fillStyle = `rgb(${red} ${green} ${blue} / ${(look.opacity * level) / 255})`;
+      brush.fillRect(level / 2, 0, 1, 1);
+    });
+    const parts = look.fill ? [say("map.less"), strip, say("map.more")] : [];
+    if (look.lines) parts.push(say("map.lines"));
+    legend.replaceChildren(...parts.map((part) => make("span", {}, part)));
+  }
+
+  function offer(words) {
+    const start = make("button", { type: "button", id: "draw", onclick: () => begin(classes.value) }, say("map.draw"));
+    status.replaceChildren(...(words ? [make("span", { class: "quiet" }, words)] : []), start);
+  }
+
+  function stop() {
+    if (running === null) return;
+    cancel(running);
+    running = null;
+  }
+
+  function begin(name) {
+    stop();
+    [of, last] = [name, null];
+    viewer.drop();
+    drawLegend();
+    verdict.replaceChildren();
+    const left = make("span", { class: "quiet" }, say("map.drawing", { of }));
+    const bar = make("progress", { "aria-label": say("map.drawing", { of }), max: 1, value: 0 });
+    const end = make("button", { type: "button", id: "cancel", onclick: () => (stop(), offer(say("map.cancelled")), tell(say("map.cancelled"))) }, say("map.cancel"));
+    status.replaceChildren(left, bar, end);
+    const reply = draw(name, ({ progress, seconds_left: seconds, map }) => {
+      if (running !== reply.id) return;
+      bar.value = progress;
+      if (Number.isFinite(seconds)) left.textContent = sayCount("map.left", Math.max(1, Math.ceil(seconds)), { of });
+      if (map) viewer.show((last = { map }).map);
+      drawLegend();
+    });
+    running = reply.id;
+    reply.then((done) => running === reply.id && finish(done), (error) => {
+      if (running !== reply.id) return;
+      running = null;
+      offer(error.message);
+    });
+  }
+
+  function finish(done) {
+    running = null;
+    last = done;
+    viewer.show(done.map, done.original);
+    drawLegend();
+    const words = say("map.done", { of });
+    status.replaceChildren(make("span", { class: "quiet" }, words));
+    if (done.empty) status.replaceChildren(make("span", {}, say("map.empty")));
+    const label = say(`verdict.${{ faithful: "faithful", "not faithful": "not_faithful", "not shown: too few images": "not_shown" }[done.verdict] ?? "not_tested"}`);
+    verdict.className = `notice ${VERDICTS[done.verdict] ?? ""}`;
+    verdict.replaceChildren(make("p", {}, make("strong", {}, label)), make("p", { lang: done.statement.includes(meta.explanation?.statement) ? "en" : null }, done.statement), make("p", { class: "quiet" }, say("verdict.what")));
+    tell(`${words} ${label}. ${done.statement}`);
+  }
+
+  return { node, begin: () => begin(of), offer, close: () => (stop(), viewer.close()) };
+}
