@@ -80,7 +80,8 @@ FILES = {
     "(bands, not what the cells held), and `quality:<property>`: `sharpness`, `contrast`, `brightness` and `size`.",
     "features.npz": "Pooled features of up to 2,000 test images, for the report's map: `student [M, D]`, "
     "`teacher [M, D2]`, and `index [M]`, rows of predictions.parquet.",
-    "gallery.npz": "The student's worst mistakes on the test split: `images [G, C, H, W]` uint8 and `index [G]`.",
+    "gallery.npz": "The student's worst mistakes on the test split: `images [G, C, H, W]` uint8, `index [G]`, "
+    "and `copies [G]`, how many more show the same picture.",
     "metrics.json": "Every figure of the report; see [below](#metricsjson).",
     "explanations/": "Heat maps. Of the run itself: `explanation.json`, that part of metrics.json, and `maps.npz`, see "
     "[below](#explanationsmapsnpz). `stillroom explain` adds an overlay (.png) and a map (.npy) per image, named after "
@@ -381,7 +382,7 @@ def _run_folder() -> Iterator[str]:
     yield (
         "Of the `n` test images that were explained: `index [n]` (rows of predictions.parquet), `classes [n]` (number of the "
         "class explained: the most probable one), `images [n, C, S, S]` uint8, `map_<role> [n, S, S]` float16 in [0, 1] for "
-        "each role, and where there are lesion masks `masks [n, S, S]` bool."
+        "each role, and where there are masks `masks [n, S, S]` bool."
     )
     yield "### history.jsonl"
     yield _table(("Key", "Meaning"), [(f"`{key}`", text) for key, text in HISTORY.items()])

@@ -262,15 +262,15 @@ def test_scaled_masks_are_told(audit, scene):
     masks = [np.ones((12, 12), bool), np.ones((24, 24), bool), None]
     found = audit([scene(seed, 24, 24) for seed in range(3)], masks=masks)
     text = {one.code: one.text for one in found.warnings}["scaled_masks"]
-    assert text.startswith("1 lesion mask (image0.png)")
+    assert text.startswith("1 mask (image0.png)")
 
 
 def test_masks_that_mark_nothing_or_everything_are_counted(audit, scene):
     half = np.arange(24) < 12
     masks = [np.zeros((24, 24), bool), np.ones((24, 24), bool), np.zeros((24, 24), bool), half & np.ones((24, 1), bool)]
     texts = [one.text for one in audit([scene(seed, 24, 24) for seed in range(4)], masks=masks).warnings]
-    assert any(text.startswith("2 lesion masks of 4 (image0.png, image2.png) are all black") for text in texts)
-    assert any(text.startswith("1 lesion mask of 4 (image1.png) is wholly white") for text in texts)
+    assert any(text.startswith("2 masks of 4 (image0.png, image2.png) are all black") for text in texts)
+    assert any(text.startswith("1 mask of 4 (image1.png) is wholly white") for text in texts)
 
 
 def test_an_older_audit_is_read(audit, scene):

@@ -17,7 +17,7 @@ from stillroom.evaluation.calibration_error import calibration_error
 from stillroom.evaluation.comparison import compare
 from stillroom.evaluation.metrics import score
 from stillroom.settings.evaluation import EvaluationSettings
-from stillroom.task import MultiClass
+from stillroom.task import MultiClass, MultiLabel
 
 TASK = MultiClass(("benign", "malignant", "normal"))
 ROLES = ("student", "control", "teacher", "probe_of_teacher", "probe_of_student", "majority")
@@ -152,8 +152,17 @@ def test_worst_mistakes_are_wrong_and_the_surest_comes_first():
     probabilities = np.array([[0.6, 0.4, 0], [0.9, 0.1, 0], [0.2, 0.8, 0], [0.99, 0.005, 0.005], [0.5, 0.5, 0]])
     targets = np.array([1, 1, 1, 2, 1])
     rows = np.array([0, 1, 2, 4])
-    assert worst_mistakes(TASK, probabilities, targets, rows, 2).tolist() == [1, 0]
-    assert worst_mistakes(TASK, probabilities, targets, rows, 9).tolist() == [1, 0, 4]
+    assert worst_mistakes(TASK, probabilities, targets, rows).tolist() == [1, 0, 4]
+
+
+def test_mistakes_are_sorted_by_how_sure_the_wrong_answer_was_not_by_how_little_the_right_one_had():
+    probabilities = np.array([[0.50, 0.49, 0.01], [0.01, 0.60, 0.39], [0.10, 0.10, 0.80]])
+    targets = np.array([2, 0, 1])
+    assert (TASK.log_loss(probabilities, targets)[[0, 1]] > TASK.log_loss(probabilities, targets)[2]).all()
+    assert worst_mistakes(TASK, probabilities, targets, np.arange(3)).tolist() == [2, 1, 0]
+    labels = MultiLabel(("x", "y"))
+    stated, truth = [[0.9, 0.2], [0.9, 0.2], [0.4, 0.05], [0.6, 0.05]], [[1, 0], [0, 1], [1, 0], [0, 1]]
+    np.testing.assert_allclose(labels.surely_wrong(np.array(stated), np.array(truth)), [0, 0.9, 0.6, 0.95])
 
 
 def test_predictions_stand_by_role_and_class(table, logits):

@@ -239,3 +239,24 @@ def test_the_rarest_class_counts_its_rarer_side_and_passes_over_what_has_one_sid
         rarest(labels, np.array([[1, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 1], [1, 0, 1]])) == 2
     )  # z; x and y have one side
     assert rarest(labels, np.array([[1, 0, 1], [1, 0, 1]])) == 1
+
+
+def test_both_p_values_are_below_5_percent_exactly_where_their_intervals_leave_zero_out():
+    """McNemar's, exact, is not: so it cannot stand beside the interval of the accuracy."""
+    outside, disagreed = 0, 0
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        targets = rng.integers(2, size=60)
+        first, second = (
+            np.stack([1 - p, p], axis=1)
+            for p in (1 / (1 + np.exp(-(s * (2 * targets - 1) + rng.normal(0, 1.5, 60)))) for s in (1.6, 0.6))
+        )
+        found = compare(BINARY, first, second, targets)
+        for key, p in (("difference", "p_value"), ("accuracy_difference", "accuracy_p")):
+            low, high = found[key]["low"], found[key]["high"]
+            assert (found[p] < 0.05) == (low > 0 or high < 0), (seed, key)
+        excludes = found["accuracy_difference"]["low"] > 0
+        outside += excludes
+        disagreed += excludes and found["mcnemar_p"] >= 0.05
+    assert 20 < outside < 120
+    assert disagreed > 0

@@ -208,7 +208,7 @@ def test_without_masks_there_is_nothing_on_lesions(explained):
     assert figures["lesions"] is None
     undrawn = gathered({"student": Looking()}, replace(explained, has_mask=np.zeros(COUNT, dtype=bool))).figures
     assert undrawn["lesions"] is None
-    assert any("No explained image has a lesion" in note for note in undrawn["notes"])
+    assert any("No explained image has a marked region" in note for note in undrawn["notes"])
     assert figures["notes"] == ["The check against random weights is of 16 of the 24 images judged."]
 
 

@@ -60,7 +60,7 @@ def test_tables_are_whole_and_in_the_order_of_roles(make_run):
     kinds = [int(parts.get(f"Student and teacher, {kind}", 0)) for kind in ("right", "wrong")]
     assert sum(kinds) == 6
     assert [text.split(",")[0] for text in section.guidance] == [
-        "Correlation with the teacher's map", "Overlap with the teacher's top 20 %", "Heat on the lesion",
+        "Correlation with the teacher's map", "Overlap with the teacher's top 20 %", "Heat on the marked region",
     ]  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 import json
+import re
 
 import numpy as np
 import pytest
 
+from stillroom.report import write_model_card, write_report
 from stillroom.report.calibration import temperature_notes
 from stillroom.report.citations import HINTON, citations
 from stillroom.report.curves import _pr, _roc
@@ -95,6 +97,27 @@ def test_a_claim_that_accuracy_contradicts_says_so(make_run):
     assert (teacher.tone, control.tone) == ("neutral", "bad")
     assert teacher.headline.endswith("But the student's accuracy is lower.")
     assert "did not measurably help. But" in control.headline
+
+
+def test_the_p_value_beside_an_interval_is_that_of_the_interval(make_run):
+    record = load(make_run())
+    accuracy = {
+        "accuracy_difference": {"value": 0.05, "low": 0.002, "high": 0.098},
+        "accuracy_p": 0.041,
+        "mcnemar_p": 0.053,
+    }
+    record.metrics["comparison"] = {"student_vs_teacher": comparison(-0.01, 0.03) | accuracy}
+    evidence = against_teacher(record).evidence
+    assert "accuracy +0.050 (+0.002 to +0.098), p\u00a0=\u00a00.041." in evidence
+    assert "0.053" not in evidence
+
+
+@pytest.mark.parametrize("asked", ["page", "card"])
+def test_what_a_mask_marks_is_called_a_marked_region(make_run, asked):
+    run = make_run(images=120, explained=6, lesions=True, featured=16)
+    text = (write_report if asked == "page" else write_model_card)(run).read_text(encoding="utf-8")
+    assert "marked region" in text
+    assert "lesion" not in re.sub(r'id="[^"]*"', "", text).lower()
 
 
 def test_no_claim_without_an_interval(make_run):
@@ -221,14 +244,13 @@ def test_a_temperature_at_its_bound_is_a_finding(make_run):
 
 def test_notes_name_their_role_where_roles_differ(make_run):
     record = load(make_run())
-    record.metrics["comparison"] = {"student_vs_teacher": comparison(0.2, 0.4) | {"notes": ["Paired."]}}
     for role, remarks in {
         "student": ["All.", "Mine."],
         "control": ["All.", "Two."],
         "teacher": ["All.", "Two."],
     }.items():
         record.test[role]["notes"] = remarks
-    assert notes(record) == ["All.", "Student: Mine.", "Control, Teacher: Two.", "Paired."]
+    assert notes(record) == ["All.", "Student: Mine.", "Control, Teacher: Two."]
 
 
 def test_the_positive_class_or_the_mean_is_named(make_run):

@@ -32,7 +32,7 @@ from stillroom.run.begun_with import FILE, same_data
 
 @pytest.fixture
 def pictures(picture_folder, tmp_path):
-    """24 pictures of each class, one with a lesion mask."""
+    """24 pictures of each class, one with a mask."""
     root = tmp_path / "here" / "pictures"
     for side in ("left", "right"):
         (root / side).mkdir(parents=True)

@@ -55,7 +55,7 @@ class Audit:
     Attributes:
         name, source, synthetic: as in the table.
         images: usable images, without those quarantined.
-        masks: images that have a lesion mask.
+        masks: images that have a mask.
         patients: number of patients, None where the source names none.
         dropped: images left out before this audit because the test split has them too.
         cross_split_duplicates: the same picture in two splits, be it turned, mirrored or cropped; pairs that touch the
@@ -226,7 +226,7 @@ def audit_lines(audit: Audit) -> list[str]:
     lines = [
         f"{audit.name}: {counted(audit.images, 'image')}, {counted(classes, 'class', 'classes')} ({audit.source})",
         f"  {pixels}, {colour}, {audit.bit_depth} bit"
-        + (f"; lesion masks: {audit.masks}" if audit.masks else "")
+        + (f"; masks: {audit.masks}" if audit.masks else "")
         + (f"; patients: {audit.patients}" if audit.patients is not None else ""),
     ]
     for split, counts in audit.class_counts.items():

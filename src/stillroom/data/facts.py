@@ -17,8 +17,8 @@ class ImageFacts:
         colour: ``[N]`` bool; a grey image saved as RGB is grey.
         whites: ``[N]`` int64, the image's own white: 255 of 8 bits, else see :func:`~stillroom.data.geometry.white_of`.
         clipped: ``[N]`` int64, how many of its pixels were brighter than the store's white and are shown as white.
-        scaled_masks: ``[N]`` bool, whether the lesion mask was given at another size and resized to the image's.
-        flat_masks: ``[N]`` int8, 1 where the lesion mask is all black, 2 where it is wholly white, else 0.
+        scaled_masks: ``[N]`` bool, whether the mask was given at another size and resized to the image's.
+        flat_masks: ``[N]`` int8, 1 where the mask is all black, 2 where it is wholly white, else 0.
     """
 
     blank: np.ndarray

@@ -30,7 +30,7 @@ _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads a list of image files, each with any number of lesion masks. Holds paths only, so it pickles.
+    """Reads a list of image files, each with any number of masks. Holds paths only, so it pickles.
 
     Attributes:
         paths: ``[N]`` image files; a DICOM file of several frames stands there once for each.

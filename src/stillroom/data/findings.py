@@ -188,14 +188,14 @@ def _on_masks(table: Table, store: Store) -> list[Finding]:
     found = []
     if len(scaled := np.flatnonzero(store.facts.scaled_masks)):
         text = (
-            f"{counted(len(scaled), 'lesion mask')} ({_names(table.ids[scaled].tolist())}) {_are(len(scaled))} of another"
+            f"{counted(len(scaled), 'mask')} ({_names(table.ids[scaled].tolist())}) {_are(len(scaled))} of another"
             f" size than the image, in the same proportion, and {_are(len(scaled))} resized to it."
         )
         found.append(Finding("note", "scaled_masks", text))
-    for flat, what in ((1, "all black: no lesion is marked"), (2, "wholly white: the whole image is marked as lesion")):
+    for flat, what in ((1, "all black: nothing is marked"), (2, "wholly white: the whole image is marked")):
         if len(rows := np.flatnonzero(store.facts.flat_masks == flat)):
             text = (
-                f"{counted(len(rows), 'lesion mask')} of {int(store.has_mask.sum()):,}"
+                f"{counted(len(rows), 'mask')} of {int(store.has_mask.sum()):,}"
                 f" ({_names(table.ids[rows].tolist())}) {_are(len(rows))} {what}."
             )
             found.append(Finding("note", "flat_masks", text))

@@ -58,10 +58,10 @@ def fit_image(image: np.ndarray, size: int, fit: Fit) -> np.ndarray:
 
 
 def fit_mask(mask: np.ndarray, size: int, fit: Fit) -> np.ndarray:
-    """The lesion mask under the same geometry as :func:`fit_image`, by nearest neighbour.
+    """The mask under the same geometry as :func:`fit_image`, by nearest neighbour.
 
     Args:
-        mask: ``[H, W]``, true or non-zero inside the lesion.
+        mask: ``[H, W]``, true or non-zero inside the marked region.
 
     Returns:
         ``[size, size]`` uint8 of 0/1.

@@ -67,9 +67,9 @@ def find_masks_by_pixels(table: Table, store: Store) -> tuple[np.ndarray, list[F
         look = "image looks like a mask" if len(paired) == 1 else "images look like masks"
         text = (
             f"{len(paired):,} {look}, not pictures, beside pictures of their names or numbers, such as {table.ids[first]}"
-            f" beside {table.ids[partner[first]]}; by class: {where or 'none has a label'}. Others with small lesions may be"
-            " among the images. If they are masks, call them x_mask.png, put them into a folder masks or, in a table, into"
-            " the column mask."
+            f" beside {table.ids[partner[first]]}; by class: {where or 'none has a label'}. Others with small marked regions"
+            " may be among the images. If they are masks, call them x_mask.png, put them into a folder masks or, in a table,"
+            " into the column mask."
         )
         found.append(Finding("warning", "images_like_masks", text))
     return np.union1d(np.flatnonzero(of_class), paired), found

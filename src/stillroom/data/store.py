@@ -35,12 +35,12 @@ class Store:
 
     Attributes:
         pixels: ``[M, C, S, S]`` uint8 or uint16, the arrays on disk, of which this store sees ``rows``.
-        mask_pixels: ``[M, S, S]`` uint8 of 0/1, or None where no row has a lesion mask.
+        mask_pixels: ``[M, S, S]`` uint8 of 0/1, or None where no row has a mask.
         rows: ``[N]`` int64 positions in ``pixels`` and ``mask_pixels``.
         thumbnails: ``[N, 32, 32]`` uint8, the whole native image in grey, stretched, contrast as is.
         digests: ``[N]`` str, equal for equal decoded pixels at native size, whatever the file, its name, its place or its
             format. A grey image saved as RGB counts as grey.
-        mask_digests: ``[N]`` str, the same of lesion masks; empty where a row has none, which is all 0 in ``mask_pixels``.
+        mask_digests: ``[N]`` str, the same of masks; empty where a row has none, which is all 0 in ``mask_pixels``.
         original_sizes: ``[N, 2]`` int64, native height and width.
         bit_depths: ``[N]`` int64, 8 or 16, as decoded.
         facts: what else is known of each image.

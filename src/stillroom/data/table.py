@@ -26,7 +26,7 @@ class ImageReader(Protocol):
         ...
 
     def read_mask(self, index: int) -> np.ndarray | None:
-        """Lesion mask ``[H, W]`` of bool at the image's own size or another scale of it; None where the row has none."""
+        """Mask ``[H, W]`` of bool at the image's own size or another scale of it; None where the row has none."""
         ...
 
     def made_of(self, index: int) -> tuple[Path | str, ...] | str:
@@ -97,7 +97,7 @@ class Table:
         patient_column: the column of a table that gave them; ``""`` for other sources.
         groups: columns by which subgroups are judged, where the user named some.
         synthetic: True for phantoms: every page that shows them must say so.
-        has_masks: whether the reader may return a lesion mask for some row.
+        has_masks: whether the reader may return a mask for some row.
         changes: the source's classes that were joined to others or dropped.
         findings: what its user should know of how the source was read; part of the audit.
         passed_over: how many files of the source are not read, by ending and class folder; part of the audit.

@@ -126,17 +126,13 @@ def predictions_frame(
     return pd.DataFrame(columns)
 
 
-def worst_mistakes(
-    task: Task, probabilities: np.ndarray, targets: np.ndarray, rows: np.ndarray, most: int
-) -> np.ndarray:
-    """The rows that the model got wrong with the greatest confidence, worst first, at most ``most`` of them.
+def worst_mistakes(task: Task, probabilities: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The rows that the model got wrong, those first of whose wrong decision it was surest.
 
     Args:
         probabilities: ``[N, K]``.
         targets: of all ``N`` rows.
         rows: ``[n]`` the rows to look at.
     """
-    losses = task.log_loss(probabilities[rows], targets[rows])
-    wrong = task.correct(probabilities[rows], targets[rows]) < 1
-    order = rows[wrong][np.argsort(-losses[wrong], kind="stable")]
-    return order[:most]
+    sure = task.surely_wrong(probabilities[rows], targets[rows])
+    return rows[np.argsort(-sure, kind="stable")[: int((sure > 0).sum())]]

@@ -43,9 +43,10 @@ def compare(
 
     Returns:
         ``metric``; ``first`` and ``second`` (``name`` and ``value``); ``difference`` and
-        ``accuracy_difference`` (first minus second, 95 % intervals); ``p_value`` (two-sided, of the difference:
-        below 5 % where its interval leaves zero out); ``delong_p`` (AUC of tasks with one scored class only) and
-        ``mcnemar_p`` (exact, on images judged right in all their labels); ``margin``; ``non_inferior`` (the interval
+        ``accuracy_difference`` (first minus second, 95 % intervals); ``p_value`` and ``accuracy_p`` (two-sided, of these
+        differences: below 5 % exactly where the interval leaves zero out); ``delong_p`` (AUC of tasks with one scored class
+        only) and ``mcnemar_p`` (exact, on images judged right in all their labels), two tests that take images as
+        independent and need not agree with the intervals; ``margin``; ``non_inferior`` (the interval
         lies above -margin); ``superior`` (it lies above 0); ``verdict`` (one of superior, non-inferior, inconclusive,
         worse, inferior, undefined); ``statement``; ``notes``. None where not defined.
 
@@ -73,10 +74,12 @@ def compare_measured(
         raise UsageError(f"margin must be 0 or more, got {margin}.")
     metric = task.selection_metric
     found, p_value = _difference(first, second, metric)
+    accuracy, accuracy_p = _difference(first, second, "accuracy")
     values = first.moved(metric).value, second.moved(metric).value
     result: dict[str, Any] = judge(metric, names, values, found, margin) | {
         "p_value": p_value,
-        "accuracy_difference": _difference(first, second, "accuracy")[0],
+        "accuracy_difference": accuracy,
+        "accuracy_p": accuracy_p,
         "mcnemar_p": mcnemar(*(task.correct(model.probabilities, targets) == 1 for model in (first, second))),
         "notes": [],
     }

@@ -231,7 +231,7 @@ def notes(
         judged: images that the verdict rests on: those decided positive, or all where none is.
         checked: images that the check against random weights looked at.
         without_road: the images' side and the greatest one for ROAD, where it was left out.
-        undrawn: the data have lesion masks, but none of these images has.
+        undrawn: the data have masks, but none of these images has.
         patients: number of patients, those alone included; None where none is known.
         unknown: images of unknown patient.
     """
@@ -253,7 +253,7 @@ def notes(
         side, greatest = without_road
         found.append(f"ROAD is left out: it takes too long above {greatest} px, and these images have {side}.")
     if undrawn:
-        found.append("No explained image has a lesion drawn on it, so whether maps lie on lesions is not known.")
+        found.append("No explained image has a marked region, so whether maps lie on what was marked is not known.")
     if patients is not None and unknown:
         found.append(f"{unknown} images of unknown patient are resampled as a patient each.")
     if patients is not None and patients < _FEW_PATIENTS:

@@ -1,4 +1,4 @@
-"""The numbers behind the heat maps: are they faithful, do they lie on the lesion, do they agree between networks?"""
+"""The numbers behind the heat maps: are they faithful, do they lie on what was marked, do they agree between networks?"""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def gather(
           and ``images``; None without masks.
         - ``agreement`` by pair of roles: over ``all`` images and those where the student is ``right`` and ``wrong``, with
           their numbers under ``images``.
-        - ``guidance``: student minus control in agreement with the teacher and in lesion energy; None where there is no
-          control.
+        - ``guidance``: student minus control in agreement with the teacher and in energy on marked regions; None where there
+          is no control.
         - ``curves`` by judged role: mean deletion and insertion on the blurred baseline, the trivial maps' too.
         - ``statement`` by judged role, ``notes``.
 

@@ -1,4 +1,4 @@
-"""Do maps lie on the lesion? Against masks drawn by people."""
+"""Do maps lie on what people marked? Against masks that they drew."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class ExplanationSection:
         maps: every map's gap beside those of trivial maps.
         measures: the other measures, a network per column; None without maps.
         drawings: ``heading`` and ``svg`` of the student's curves.
-        lesions: heat on lesions; None where none is drawn.
+        lesions: heat on marked regions; None where none is drawn.
         lesion_images: how many images have one.
         agreement: of the maps of two networks; None of one network alone.
         guidance: a sentence per figure in which student and control are compared.
@@ -190,7 +190,7 @@ def _measures(found: dict[str, Any]) -> Grid:
 
 
 def lesion_table(found: dict[str, Any]) -> Grid | None:
-    """How much heat lies on lesions, and how often its peak does; None where no lesion is drawn."""
+    """How much heat lies on marked regions, and how often its peak does; None where none is drawn."""
     lesions = found["lesions"]
     if lesions is None:
         return None
@@ -202,7 +202,7 @@ def lesion_table(found: dict[str, Any]) -> Grid | None:
         (text, _figure(lesions[name]["energy"]), _figure(lesions[name]["pointing"])) for name, text in names.items()
     ]
     rows.append(("Flat map (share of the image)", _figure(lesions["share"]), MISSING))
-    return Grid(("Map", f"Heat on the lesion{NARROW}↑", f"Peak on the lesion{NARROW}↑"), rows)
+    return Grid(("Map", f"Heat on the marked region{NARROW}↑", f"Peak on the marked region{NARROW}↑"), rows)
 
 
 def _agreement(found: dict[str, Any]) -> Grid | None:
@@ -223,7 +223,7 @@ def _guidance(found: dict[str, Any]) -> list[str]:
     names = {
         "pearson": "Correlation with the teacher's map",
         "iou": "Overlap with the teacher's top 20 %",
-        "energy": "Heat on the lesion",
+        "energy": "Heat on the marked region",
     }
     said = []
     for key, name in names.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -27,6 +26,7 @@ class Mistake:
         said: what the student said, with its probability of that.
         teacher: what the teacher said, in brackets its probability of what the student said; empty without one.
         small: True where the picture has fewer pixels than it is shown with.
+        copies: how many more test images show the same picture and were answered wrongly.
     """
 
     picture: str
@@ -35,19 +35,25 @@ class Mistake:
     said: str
     teacher: str
     small: bool
+    copies: int
 
 
 def mistakes(record: Record) -> list[Mistake]:
-    """The gallery of a run, worst first as it was written; empty without one."""
+    """The gallery of a run, the surest wrong answer first; empty without one."""
     if record.predictions is None or "student" not in record.predictions.probabilities:
         return []
     if "images" not in record.gallery:
         return []
-    pairs = zip(record.gallery["images"], record.gallery["index"], strict=True)
-    return [_mistake(record, record.predictions, image, int(row)) for image, row in islice(pairs, MAX_PICTURES)]
+    predictions, rows = record.predictions, record.gallery["index"]
+    sure = record.task.surely_wrong(predictions.probabilities["student"][rows], predictions.targets[rows])
+    copies = record.gallery.get("copies", np.zeros(len(rows), np.int64))
+    return [
+        _mistake(record, predictions, record.gallery["images"][place], int(rows[place]), int(copies[place]))
+        for place in np.argsort(-sure, kind="stable")[:MAX_PICTURES]
+    ]
 
 
-def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: int) -> Mistake:
+def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: int, copies: int) -> Mistake:
     classes = record.task.classes
     student = predictions.probabilities["student"][row]
     teacher = predictions.probabilities.get("teacher")
@@ -64,7 +70,7 @@ def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: i
         other = f" ({teacher_text})" if len(classes) > 2 else ""
         teacher_text = f"{classes[choice]} {fixed(teacher[row, choice], 2)}{other}"
     picture, small = encoded(as_pixels(image))
-    return Mistake(picture, str(predictions.ids[row]), true_text, said, teacher_text, small)
+    return Mistake(picture, str(predictions.ids[row]), true_text, said, teacher_text, small, copies)
 
 
 def as_pixels(image: np.ndarray) -> np.ndarray:

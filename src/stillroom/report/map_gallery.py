@@ -37,13 +37,13 @@ class Mapped:
 
     Attributes:
         name: the image's id.
-        pictures: the image (with its lesion outlined, where one is drawn), the student's map, another network's.
+        pictures: the image (with its marked region outlined, where there is one), the student's map, another network's.
         truth: the true class; for multi-label, whether the label explained is truly there.
         said: the class explained with the student's probability.
         wrong: whether the student is wrong about it.
         others: heading and probability of the same class, of the teacher or else of the control.
         agreement: correlation of the two maps; None where there is one map only.
-        lesion: whether a lesion is outlined.
+        lesion: whether a marked region is outlined.
     """
 
     name: str
@@ -72,7 +72,7 @@ class MapGallery:
 
     @property
     def lesions(self) -> bool:
-        """Whether any image has its lesion outlined."""
+        """Whether any image has its marked region outlined."""
         return any(item.lesion for item in self.items)
 
 
@@ -126,9 +126,9 @@ def _mapped(
     pixels = as_pixels(arrays["images"][place])
     mask = arrays["masks"][place] if "masks" in arrays else np.zeros(pixels.shape[:2], dtype=bool)
     roles = ["student", *([other] if other else [])]
-    heats = {role: overlay(pixels, arrays[f"map_{role}"][place].astype(np.float64)) for role in roles}
+    heats = {role: _mapped_on(pixels, arrays[f"map_{role}"][place].astype(np.float64)) for role in roles}
     shown = {"Image": outlined(pixels, mask) if mask.any() else pixels} | {
-        title(role): np.asarray(heat) for role, heat in heats.items()
+        title(role): heat for role, heat in heats.items()
     }
     truth = record.task.one_hot(predictions.targets[row : row + 1])[0].astype(bool)
     if record.task.exclusive:
@@ -157,12 +157,26 @@ def _agreement(value: float) -> str:
     return f"{MISSING} (a map is flat)" if np.isnan(value) else fixed(float(value), 2)
 
 
+def _mapped_on(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The overlay, of an image that is small enlarged first, so that its lines are fine."""
+    from scipy.ndimage import zoom
+
+    factor = -(-SIDE // max(heat.shape))
+    smooth = np.clip(zoom(heat, factor, order=1, mode="nearest", grid_mode=True), 0, 1)
+    return np.asarray(overlay(_enlarged(pixels, factor), smooth))
+
+
+def _enlarged(array: np.ndarray, factor: int) -> np.ndarray:
+    """Every pixel of ``[H, W, ...]`` as a square of ``factor`` by ``factor``."""
+    return array.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
 def outlined(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The image in colour with the border of ``[H, W]`` bool ``mask`` drawn on it, enlarged where it is small."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
     factor = -(-SIDE // max(mask.shape))
-    pixels, mask = (array.repeat(factor, axis=0).repeat(factor, axis=1) for array in (pixels, mask))
+    pixels, mask = _enlarged(pixels, factor), _enlarged(mask, factor)
     drawn = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels.copy()
     width = max(1, round(max(mask.shape) / SIDE))
     drawn[binary_dilation(mask, iterations=width) & ~mask] = _OUTSIDE

@@ -136,7 +136,10 @@ def _maps(found: dict[str, Any] | None) -> dict[str, Any]:
             (heading, table)
             for heading, table in (
                 ("Every network asked about its own map and about trivial ones:", maps_table(found)),
-                ("Share of the heat, and of the maps' hottest places, that lie on lesions:", lesion_table(found)),
+                (
+                    "Share of the heat, and of the maps' hottest places, that lie on marked regions:",
+                    lesion_table(found),
+                ),
             )
             if table
         ],

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stillroom.explanation.overlay import LEGEND
 from stillroom.report.numbers import Estimate, count, duration, fixed, plain
 from stillroom.report.wording import audit_total
 
@@ -35,6 +36,7 @@ def environment(**filters: Callable[..., str]) -> Environment:
     jinja.filters |= {"count": count, "fixed": fixed, "plain": plain, "duration": duration, "when": when}
     jinja.filters["total"] = audit_total
     jinja.filters |= filters
+    jinja.globals["heat_legend"] = LEGEND
     jinja.tests["estimate"] = lambda value: isinstance(value, Estimate)
     return jinja
 

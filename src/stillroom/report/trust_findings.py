@@ -35,7 +35,7 @@ def _maps(explanation: dict[str, Any]) -> Finding:
         if judged.tone == "neutral":
             text = f"Whether the student's maps are faithful is {judged.verdict}. Do not show them as reasons."
         return Finding(judged.tone, text, " ".join([judged.statement, *judged.reasons]))
-    text = "The student's maps are faithful: they mark what it uses, which need not be the lesion."
+    text = "The student's maps are faithful: they mark what it uses, which need not be the right reason."
     return Finding("neutral", text, judged.statement)
 
 

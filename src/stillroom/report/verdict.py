@@ -106,9 +106,10 @@ def _evidence(comparison: Mapping[str, Any], other: str) -> str:
         statement = f"{metric}, student − {other}: {figure.text(signed=True)}."
     tests = [f"paired test {p_value(comparison['p_value'])}"] if finite(comparison.get("p_value")) else []
     if accuracy := estimate(comparison.get("accuracy_difference")):
-        tests.append(f"accuracy {accuracy.text(signed=True)}")
-    if finite(comparison.get("mcnemar_p")):
-        tests.append(f"McNemar {p_value(comparison['mcnemar_p'])}")
+        # The p-value of this very interval: McNemar's, exact and cautious, may be above 5 % beside one without zero.
+        tests += [
+            ", ".join(filter(None, (f"accuracy {accuracy.text(signed=True)}", p_value(comparison.get("accuracy_p")))))
+        ]
     details = "; ".join(tests)
     return f"{statement} {details[:1].upper()}{details[1:]}." if details else statement
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillroom.evaluation.calibration import uninformative
-from stillroom.evaluation.roles import CONTROL, MAJORITY, TEACHER, noun
+from stillroom.evaluation.roles import MAJORITY, noun
 from stillroom.report.doubts import doubts
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import MISSING, count, counted, finite, fixed, plain, ratio
@@ -92,8 +92,6 @@ def notes(record: Record) -> list[str]:
         said.insert(
             0, f"Each network sees the images at its own side: the teacher {seen}, the student {sides['student']} px."
         )
-    for comparison in filter(None, map(record.comparison, (TEACHER, CONTROL))):
-        said += map(str, comparison.get("notes") or [])
     return list(dict.fromkeys(said))
 
 

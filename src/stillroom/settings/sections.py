@@ -43,7 +43,7 @@ class DataSettings:
             as `subject_id`, is used where it has three values or more, or pointed at; `none` uses none.
         split_column: column that holds train, val or test, used where the table has it. A column of a like name, such as
             `subset`, is used, one of any name that holds such words is pointed at; `none` uses none.
-        mask_column: column that holds the lesion mask's path, used where the table has it, or one of a like name whose files
+        mask_column: column that holds the mask's path, used where the table has it, or one of a like name whose files
             exist; `none` uses none.
         groups: columns of a table by which subgroups of the test images are judged, such as `site sex age`. Ages are cut at
             18, 40, 65 and 80, other numbers into thirds of the training images, or where you say: `age=50,70`.

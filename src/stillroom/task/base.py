@@ -108,6 +108,10 @@ class Task(ABC):
         """Share of an image's decisions that are right, ``[N]`` float64: 0 or 1, for multi-label a mean over labels."""
 
     @abstractmethod
+    def surely_wrong(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """The probability stated of an image's wrong decision, of several the surest one, ``[N]``; 0 where all are right."""
+
+    @abstractmethod
     def log_loss(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Negative log-likelihood per image, ``[N]`` in nats, from probabilities clipped to 1e-7: :meth:`nll` by image."""
 

@@ -79,6 +79,9 @@ class MultiClass(Task):
     def correct(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return (self.decide(probabilities) == targets).astype(np.float64)
 
+    def surely_wrong(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return np.where(self.decide(probabilities) == targets, 0.0, probabilities.max(axis=1))
+
     def log_loss(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return -log_clipped(probabilities[np.arange(len(targets)), targets])
 

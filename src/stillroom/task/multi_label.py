@@ -79,6 +79,10 @@ class MultiLabel(Task):
     def correct(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return (self.decide(probabilities) == targets).mean(axis=1)
 
+    def surely_wrong(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        stated = np.maximum(probabilities, 1 - probabilities)
+        return np.where(self.decide(probabilities) == targets, 0.0, stated).max(axis=1)
+
     def log_loss(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         if self.paper_softmax:
             shares = targets / np.maximum(targets.sum(axis=1, keepdims=True), 1)

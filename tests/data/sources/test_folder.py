@@ -108,7 +108,7 @@ def test_masks_belong_to_the_image_beside_them(lay):
 
 
 def test_mask_without_image_is_no_image(lay):
-    assert "a/2_mask.png is named like a lesion mask" in error(lay("a/1.png", "a/2_mask.png", "b/1.png"))
+    assert "a/2_mask.png is named like a mask" in error(lay("a/1.png", "a/2_mask.png", "b/1.png"))
 
 
 def notes(table):
@@ -121,14 +121,12 @@ def test_masks_in_a_folder_of_their_own(lay):
     assert table.ids.tolist() == [name for name in names if "images" in name]
     for path, masks in zip(table.reader.paths, table.reader.masks, strict=True):
         assert masks == (path.parent.with_name("masks") / path.name,)
-    assert notes(table) == {
-        "masks_taken": "6 files are taken for lesion masks of 6 images: 3 in a/masks, 3 in b/masks."
-    }
+    assert notes(table) == {"masks_taken": "6 files are taken for masks of 6 images: 3 in a/masks, 3 in b/masks."}
 
 
 def test_masks_known_by_name_are_told(lay):
     table = read_folder(lay("a/1.png", "a/1_seg.png", "a/2.png", "b/1.png", "b/1-mask.png"), AUTO)
-    text = "2 files are taken for lesion masks of 2 images: 2 by name, such as a/1_seg.png."
+    text = "2 files are taken for masks of 2 images: 2 by name, such as a/1_seg.png."
     assert notes(table) == {"masks_taken": text}
 
 
@@ -148,12 +146,12 @@ def test_masks_known_by_name_are_told(lay):
         (("val/ill/1.png", "val/well/1.png", "val/masks/ill/1.png"), "val/ill and val/well and val/masks in"),
         (("ill/a.png", "well/b.png", "masks/ill/MASK1.png"), "ill and well and masks in .*not classes"),
         (("ill/1.png", "mask_ill/1.png", "well/2.png"), "ill and well and mask_ill"),
-        (("ill/7/t1.png", "ill/7/t2.png", "ill/7/seg.png", "well/1.png"), "ill/7/seg.png is named like a lesion mask"),
+        (("ill/7/t1.png", "ill/7/t2.png", "ill/7/seg.png", "well/1.png"), "ill/7/seg.png is named like a mask"),
         (("img/1.png", "msk/1.png"), "img and msk in .*not classes"),
         (("mask/1.png", "bare/1.png"), "If mask is a class, pass --classes bare mask"),
         (
             ("a/images/1.png", "a/masks/1.png", "a/masks/2.png", "b/1.png"),
-            "a/masks/2.png is named like a lesion mask, or",
+            "a/masks/2.png is named like a mask, or",
         ),
     ],
 )

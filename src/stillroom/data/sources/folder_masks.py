@@ -108,7 +108,7 @@ def refuse_lone_masks(found: Companions) -> None:
     first = found.lone[0]
     more = f" ({len(found.lone) - 1:,} more are like it)" if len(found.lone) > 1 else ""
     raise UsageError(
-        f"{first} is named like a lesion mask, or lies in a folder of masks, but there is no image that it belongs to{more}: "
+        f"{first} is named like a mask, or lies in a folder of masks, but there is no image that it belongs to{more}: "
         "call it as its image is called, letter for letter and zero for zero (7_mask.png beside 7.png, masks/007.png for "
         "images/007.png), add the image, remove the mask, or rename it if it is an image."
     )

@@ -27,7 +27,7 @@ def notes_on_masks(root: Path, found: Companions) -> list[Finding]:
         where.append(f"{len(named):,} by name, such as {named[0].relative_to(root).as_posix()}")
     if where:
         text = (
-            f"{counted(len(files), 'file is', 'files are')} taken for lesion masks of {counted(len(found.masks), 'image')}:"
+            f"{counted(len(files), 'file is', 'files are')} taken for masks of {counted(len(found.masks), 'image')}:"
             f" {some(where)}."
         )
         notes.append(Finding("note", "masks_taken", text))
@@ -54,7 +54,7 @@ def notes_on_masks_of_frames(root: Path, several: Sequence[Path], found: Compani
     if not files:
         return []
     text = (
-        f"{counted(len(files), 'file')} of several frames ({some(files, 3)}) have a lesion mask, which is of one image: it"
+        f"{counted(len(files), 'file')} of several frames ({some(files, 3)}) have a mask, which is of one image: it"
         " is not used."
     )
     return [Finding("warning", "masks_of_frames", text)]

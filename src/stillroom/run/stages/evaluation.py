@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.data.duplicates import duplicate_groups, find_pairs
 from stillroom.data.inference import run_over
+from stillroom.data.store import Store
 from stillroom.evaluation.assess import STUDENT, assess, worst_mistakes
 from stillroom.evaluation.roles import TEACHER
 from stillroom.files.atomic import write_arrays
@@ -15,6 +17,7 @@ from stillroom.run.stage import Evidence, Stage
 
 _FEATURE_IMAGES = 2000
 _GALLERY_IMAGES = 24
+_LOOKED_THROUGH = 240  # wrong answers, among which copies of a picture are looked for
 
 
 def work(evidence: Evidence) -> dict[str, Any]:
@@ -37,14 +40,26 @@ def work(evidence: Evidence) -> dict[str, Any]:
         features["teacher"] = bench.teachers[0].output("pooled", shown, None).numpy()
     write_arrays(run.path / "features.npz", features)
 
-    worst = worst_mistakes(task, found.probabilities[STUDENT], table.targets, test, _GALLERY_IMAGES)
+    wrong = worst_mistakes(task, found.probabilities[STUDENT], table.targets, test)
+    worst, copies = _each_once(bench.dataset.store, wrong[:_LOOKED_THROUGH])
+    worst, copies = worst[:_GALLERY_IMAGES], copies[:_GALLERY_IMAGES]
     pictures = np.round(images.batch(worst).cpu().numpy() * 255).astype(np.uint8)
-    write_arrays(run.path / "gallery.npz", {"images": pictures, "index": worst})
+    write_arrays(run.path / "gallery.npz", {"images": pictures, "index": worst, "copies": copies})
 
     evidence.networks |= {role: rival.network for role, rival in evidence.simpler.items() if rival.network}
     if teacher := bench.teacher_network():
         evidence.networks[TEACHER] = teacher
     return found.figures
+
+
+def _each_once(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of every picture, and how many more of ``rows`` show it again: the same or nearly so."""
+    if not len(rows):
+        return rows, np.zeros(0, np.int64)
+    pairs = find_pairs(store.digests[rows], store.thumbnails[rows])
+    _, first, number = np.unique(duplicate_groups(pairs, len(rows)), return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return rows[first[order]], number[order] - 1
 
 
 STAGE = Stage("evaluate", work)
