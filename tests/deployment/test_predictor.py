@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from hand_made import SIZE, TWO, write_model
 from PIL import Image
 from rich.console import Console
 
@@ -32,48 +32,7 @@ from stillroom.evaluation.conformal import ConformalRule
 from stillroom.evaluation.ood import ForeignRule
 from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.files.own_digest import KEY, with_own_digest
-from stillroom.task import MultiClass, MultiLabel, Task
-
-TWO = MultiClass(("dark", "bright"))
-SIZE = 8
-
-
-def write_model(path: Path, task: Task = TWO, *, channels: int = 1, white: float = 255, **changes) -> Path:
-    """Two classes: logits [-m, m] with m = 4 * mean - 2. More: class 1 + c says so of channel c alone.
-
-    ``distance`` is how much brighter the image's brightest pixel is than its mean, of the first channel.
-    """
-    settings = {"name": "by_hand", "size": SIZE, "fit": "pad", "temperature": 1.0} | changes
-    metadata = ModelMetadata(task=task, channels=channels, white=white, **settings)
-    count = len(task.classes)
-    gain = np.zeros((channels, count), np.float32)
-    gain[:, 0], gain[np.arange(channels), np.arange(channels) % (count - 1) + 1] = -4 / channels, 4
-    activation = helper.make_node("Softmax" if task.exclusive else "Sigmoid", ["logits"], ["probabilities"])
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),
-            helper.make_node("Gemm", ["means", "gain", "bias"], ["logits"]),
-            activation,
-            helper.make_node("ReduceMax", ["images"], ["brightest"], axes=[1, 2, 3], keepdims=0),
-            helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
-            helper.make_node("Sub", ["brightest", "mean"], ["distance"]),
-        ],
-        "by_hand",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", channels, SIZE, SIZE])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count])
-            for name in ("logits", "probabilities")
-        ]
-        + [helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"])],
-        [
-            numpy_helper.from_array(gain, "gain"),
-            numpy_helper.from_array(np.array([2] + [-2] * (count - 1), np.float32), "bias"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, metadata.to_properties())
-    path.write_bytes(with_own_digest(model.SerializeToString()))
-    return path
+from stillroom.task import MultiClass, MultiLabel
 
 
 @pytest.fixture
@@ -523,7 +482,7 @@ def refused(tmp_path, reseal):
     def refuse(changed: dict[str, str | None], reason: str, *, whole: bool = True) -> None:
         del model.metadata_props[:]
         told = {key: value for key, value in (good | changed).items() if value is not None}
-        helper.set_model_props(model, told)
+        onnx.helper.set_model_props(model, told)
         path = tmp_path / "student.onnx"
         if whole:
             reseal(model, path)
@@ -640,7 +599,7 @@ def test_a_file_of_before_digests_is_opened(tmp_path):
     model = onnx.load(path)
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
     del model.metadata_props[:]
-    helper.set_model_props(model, kept | {"stillroom.format": "2"})
+    onnx.helper.set_model_props(model, kept | {"stillroom.format": "2"})
     onnx.save(model, path)
     assert Predictor.load(path).classes == TWO.classes
 

@@ -165,6 +165,11 @@ def trust(predictor: Predictor, method: str, explanation: Explanation | None = N
     return None, f"Maps by {method} were not tested. Of those by {tested['method']}, which were: {statement}"
 
 
+def trusted(verdict: Verdict | None, statement: str) -> dict[str, Any]:
+    """A verdict on heat maps, ready for JSON; None of both words where they were not tested."""
+    return {"verdict": verdict, "faithful": verdict and verdict == FAITHFUL, "statement": statement}
+
+
 def _beyond(predictor: Predictor, explanation: Explanation) -> str | None:
     """Why the verdict, which is on other maps, says nothing of this one; None where it does."""
     prediction = explanation.prediction
@@ -180,23 +185,52 @@ def _beyond(predictor: Predictor, explanation: Explanation) -> str | None:
     return None
 
 
+def heat_on(
+    predictor: Predictor, draw: Draw, image: np.ndarray, prepared: np.ndarray, of: str | None = None
+) -> tuple[Prediction, str | None, np.ndarray | None]:
+    """What the model says of a decoded image, the class explained, and its heat map on the image.
+
+    Args:
+        predictor: the model.
+        draw: from :func:`drawing`.
+        image, prepared: what :meth:`Predictor.prepare` is given, and what it gives.
+        of: name of the class to explain. Default: the most probable.
+
+    Returns:
+        The prediction, without a path; the class's name; and ``[H, W]`` float32 in [0, 1]. Both are None where the model's
+        answer is an error.
+
+    Raises:
+        UsageError: the model draws no such map.
+    """
+    prediction = replace(predictor.answers(prepared[None], [None])[0], note=predictor.note_on(image))
+    if prediction.error is not None:
+        return prediction, None, None
+    name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
+    square = draw(prepared, predictor.classes.index(name))
+    heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
+    return prediction, name, heat
+
+
+def picture_of(predictor: Predictor, image: np.ndarray, heat: np.ndarray) -> Image.Image:
+    """The heat map over the image, which is shown as bright as the model sees it."""
+    return overlay(image if image.dtype == np.uint8 else np.minimum(image, np.uint16(predictor.metadata.white)), heat)
+
+
 def _explained(predictor: Predictor, draw: Draw, one: Picture, of: str | None, place: Place) -> Explanation:
     try:
         image = predictor.reader([one]).read(0)
         prepared = predictor.prepare(image)
     except (UnreadableImage, UsageError) as error:
         return Explanation(Prediction(one.path, error=str(error), frame=one.number))
-    answer = predictor.answers(prepared[None], [one.path])[0]
-    prediction = replace(answer, note=predictor.note_on(image), frame=one.number)
-    if prediction.error is not None:
+    answer, name, heat = heat_on(predictor, draw, image, prepared, of)
+    prediction = replace(answer, path=one.path, frame=one.number)
+    if name is None or heat is None:
         return Explanation(prediction)
-    name = of or max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
-    square = draw(prepared, predictor.classes.index(name))
-    heat = np.clip(on_original(square, image.shape[0], image.shape[1], predictor.metadata.fit), 0.0, 1.0)
     stem, stated = place(one, name)
     picture, array = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.npy")
-    shown = image if image.dtype == np.uint8 else np.minimum(image, np.uint16(predictor.metadata.white))
-    write_atomically(picture, lambda target: overlay(shown, heat).save(target, "PNG", pnginfo=stated))
+    shown = picture_of(predictor, image, heat)
+    write_atomically(picture, lambda target: shown.save(target, "PNG", pnginfo=stated))
     write_atomically(array, lambda target: _save(target, heat))
     return Explanation(prediction, name, not heat.any(), picture, array)
 

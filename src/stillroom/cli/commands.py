@@ -17,6 +17,7 @@ from stillroom.cli.evaluating import evaluate
 from stillroom.cli.flags import section
 from stillroom.cli.networks import models
 from stillroom.cli.readers import readers
+from stillroom.cli.serving import serve
 from stillroom.errors import PartlyDone, RunError, UsageError
 from stillroom.recipes import RECIPES, Recipe
 from stillroom.settings.methods import Method
@@ -106,7 +107,7 @@ def explain(
             patient (`stillroom[dicom]`).
         json: print JSON alone.
     """
-    from stillroom.after.heat_map import default_method, trust
+    from stillroom.after.heat_map import default_method, trust, trusted
     from stillroom.after.heat_map import explain as make
     from stillroom.cli import console
     from stillroom.deployment.predictor import Predictor
@@ -120,7 +121,7 @@ def explain(
     if json:
         pairs = zip(found, verdicts, strict=True)
         console.print_json(
-            [explanation.to_dict() | {"method": chosen} | console.trusted(*verdict) for explanation, verdict in pairs]
+            [explanation.to_dict() | {"method": chosen} | trusted(*verdict) for explanation, verdict in pairs]
         )
     else:
         drawn = any(explanation.picture for explanation in found)
@@ -339,5 +340,5 @@ def _as_flag(name: str, value: object) -> str:
     return f"--{flag} {value}"
 
 
-VERBS = (evaluate, predict, explain, readers, export, audit, models, recipes, bench, demo, doctor)
+VERBS = (evaluate, predict, explain, serve, readers, export, audit, models, recipes, bench, demo, doctor)
 """In the order of `stillroom --help`."""

@@ -194,11 +194,6 @@ def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: 
     console.print()
 
 
-def trusted(verdict: Verdict | None, statement: str) -> dict[str, Any]:
-    """A verdict on heat maps, ready for JSON; None of both words where they were not tested."""
-    return {"verdict": verdict, "faithful": verdict and verdict == FAITHFUL, "statement": statement}
-
-
 def _mark(verdict: Verdict | None) -> str:
     """What stands before a statement on heat maps; None is that of maps which were not tested."""
     if verdict == FAITHFUL:

@@ -115,6 +115,8 @@ def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED) 
     # which is reported by name; it must not end a run over thousands of good ones.
     tiff = None
     try:
+        if not file.seek(0, os.SEEK_END):
+            raise UnreadableImage("the file is empty (0 bytes)")
         if looks_like_dicom(file):
             return decode_dicom(file, frame, display)
         if tiff := read_tiff(file):
@@ -146,8 +148,6 @@ def _decode_file(path: Path, frame: int = 0, display: Display = _AS_STORED) -> n
         raise UnreadableImage(f"it is {kind}, not a file")
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise UnreadableImage("the file is empty (0 bytes)")
             return decode_image(file, frame, display)
     except OSError as error:
         raise UnreadableImage(_why_not_opened(error)) from None

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from stillroom.data.dicom.recognising import is_dicom_file
+from stillroom.data.dicom.recognising import is_dicom_file, looks_like_dicom
 from stillroom.data.quiet import hush
 from stillroom.data.table import UnreadableImage
 
@@ -132,7 +132,17 @@ def count_frames(path: Path) -> int:
         return 1
     try:
         with path.open("rb") as file:
-            return frames_in(open_dicom(file))
+            return frames_of(file)
+    except (OSError, ValueError):
+        return 1
+
+
+def frames_of(file: BinaryIO) -> int:
+    """The same of any open file."""
+    if not looks_like_dicom(file):
+        return 1
+    try:
+        return frames_in(open_dicom(file))
     except (OSError, ValueError, UnreadableImage):
         return 1
 

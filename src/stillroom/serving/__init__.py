@@ -1,0 +1,1 @@
+"""`stillroom serve`: the answers of exported files over HTTP, by FastAPI and ONNX Runtime, without torch."""

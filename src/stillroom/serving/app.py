@@ -1,0 +1,63 @@
+"""The application: routes behind a gate, and errors in the words and the form of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from stillroom.serving import kserve, pages, predicting
+from stillroom.serving.access import Gate
+from stillroom.serving.desk import Desk
+from stillroom.serving.refusals import Refused
+from stillroom.serving.settings import ServeSettings
+from stillroom.serving.shelf import NOTICE, Shelf
+
+
+def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], None] | None = None) -> tuple[Gate, Desk]:
+    """The ASGI application, and what it answers with.
+
+    Args:
+        settings: of the server.
+        shelf: the opened models.
+        tell_others: called after a model was loaded anew over HTTP, for other processes of the same server.
+    """
+    desk = Desk(settings, shelf)
+    gate: Gate
+    app = FastAPI(
+        title="Stillroom",
+        description=f"Classifiers of medical images. {NOTICE}",
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    routers = (predicting.routes(desk), kserve.routes(desk, lambda: not gate.draining, tell_others), pages.routes(desk))
+    for router in routers:
+        app.include_router(router)
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        request.state.reason = error.reason
+        return JSONResponse({"error": error.text}, error.status, error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def of_framework(request: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        named = sorted({str(one["loc"][-1]) for one in error.errors()})
+        text = f"These parameters are not as openapi.json has them: {', '.join(named)}."
+        return JSONResponse({"error": text}, 422)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "Something went wrong in the server; its log says where."}, 500)
+
+    routes = frozenset(route.path for router in (app, *routers) for route in router.routes if isinstance(route, Route))
+    gate = Gate(app, settings, routes, desk.refuse_if_full)
+    return gate, desk

@@ -1,0 +1,194 @@
+"""The line in which images wait for a thread: in order, in small batches, and only as many as are answered in time.
+
+How long whoever comes last would wait is known: what stands before it, at what each has cost lately. Where that is longer
+than the deadline, it is told so at once, instead of after it has waited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from stillroom.serving.refusals import Refused
+
+BATCH = 8
+"""Images that are computed together: more are hardly faster on a CPU, and the first would wait for the last."""
+FULL = 0.7
+"""Share of the deadline up to which the line is filled: the rest is for images that cost more than those before them."""
+_LEARNT = 0.1  # share of a new measurement in the estimate
+_SEEN = 64  # places of the line that are looked through for images of the same kind
+
+
+@dataclass(eq=False)
+class Kind:
+    """What is computed together, and costs alike.
+
+    Attributes:
+        do: what is done with up to a batch of contents, in a thread: a result for each.
+        seconds: that one of them takes of a thread: a guess, and then what they took lately.
+    """
+
+    do: Callable[[Sequence[Any]], Sequence[Any]]
+    seconds: float
+    timed: bool = False
+
+    def learn(self, seconds: float) -> None:
+        """Heed what one took."""
+        self.seconds = self.seconds + _LEARNT * (seconds - self.seconds) if self.timed else seconds
+        self.timed = True
+
+
+@dataclass(eq=False)
+class Unit:
+    """One image that waits, or anything that a thread does in one go.
+
+    Attributes:
+        kind: what is done with it.
+        content: what :attr:`Kind.do` is given.
+        answer: where its result is put.
+        expires: monotonic time after which nobody waits for it.
+        cost: seconds of a thread, as expected when it came.
+    """
+
+    kind: Kind
+    content: Any
+    answer: asyncio.Future[Any]
+    expires: float
+    cost: float
+
+
+class Line:
+    """A line with its threads. All but :meth:`_serve` and what it calls runs in the event loop's thread.
+
+    Args:
+        name: of its threads.
+        threads: how many batches are computed at a time.
+        deadline: seconds within which a unit that is accepted is to be answered.
+        batch: units that are computed together.
+
+    Attributes:
+        tell_batch: is told of every batch how many units it had.
+        tell_waiting: is told how many units wait or are being computed, whenever that changes.
+    """
+
+    def __init__(self, name: str, *, threads: int, deadline: float, batch: int = BATCH) -> None:
+        self.deadline, self.batch = deadline, batch
+        self.tell_batch: Callable[[int], object] = lambda units: None
+        self.tell_waiting: Callable[[int], object] = lambda units: None
+        self._threads = threads
+        self._units: deque[Unit] = deque()
+        self._backlog, self._in_line = 0.0, 0
+        self._there, self._ended = threading.Condition(), False
+        for number in range(threads):
+            threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True).start()
+
+    @property
+    def wait(self) -> float:
+        """Seconds until a unit that comes now would have its turn."""
+        return max(self._backlog, 0.0) / self._threads
+
+    @property
+    def full(self) -> bool:
+        """Whether one more unit would be refused. One that finds nobody before it never is."""
+        return self._in_line > 0 and self.wait > FULL * self.deadline
+
+    def refuse_if_full(self) -> None:
+        """Raises :class:`Refused` with 503 and when to come again."""
+        if self.full:
+            raise self.busy()
+
+    def busy(self) -> Refused:
+        """What is told to whom there is no room for."""
+        again = max(1, math.ceil(self.wait))
+        text = (
+            f"Too many images are waiting: this one would wait longer than {self.deadline:g} s. Ask again in {again} s."
+        )
+        return Refused(503, text, "busy", {"retry-after": str(again)})
+
+    async def ask(self, kind: Kind, contents: Sequence[Any]) -> list[Any]:
+        """The results for these contents, in order.
+
+        Raises:
+            Refused: there is no room for so many, or their turn came too late.
+            Exception: what was raised in the thread.
+        """
+        loop, cost = asyncio.get_running_loop(), kind.seconds
+        takes = self.wait + cost * len(contents) / self._threads
+        if self._in_line and takes > FULL * self.deadline:
+            raise self.busy()
+        expires = time.monotonic() + max(self.deadline, 2 * takes)
+        units = [Unit(kind, content, loop.create_future(), expires, cost) for content in contents]
+        self._in_line += len(units)
+        self.tell_waiting(self._in_line)
+        self._backlog += cost * len(units)
+        with self._there:
+            self._units.extend(units)
+            self._there.notify(len(units))
+        results = await asyncio.gather(*(unit.answer for unit in units), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return list(results)
+
+    def end(self) -> None:
+        """Let the threads end when the line is empty."""
+        with self._there:
+            self._ended = True
+            self._there.notify_all()
+
+    # -- threads ------------------------------------------------------------------------------------------------------
+    def _serve(self) -> None:
+        while units := self._next():
+            start = time.perf_counter()
+            late = time.monotonic()
+            timely = [unit for unit in units if unit.expires > late]
+            results: Sequence[Any] = ()
+            if timely:
+                try:
+                    results = timely[0].kind.do([unit.content for unit in timely])
+                except Exception as error:
+                    results = [error] * len(timely)
+            taken = time.perf_counter() - start
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                units[0].answer.get_loop().call_soon_threadsafe(self._settle, units, timely, results, taken)
+
+    def _next(self) -> list[Unit]:
+        """The first unit and those of its kind behind it, up to a batch; none when all is over."""
+        with self._there:
+            while not self._units:
+                if self._ended:
+                    return []
+                self._there.wait()
+            first = self._units.popleft()
+            chosen, passed = [first], list[Unit]()
+            while self._units and len(chosen) < self.batch and len(passed) < _SEEN:
+                unit = self._units.popleft()
+                (chosen if unit.kind is first.kind else passed).append(unit)
+            self._units.extendleft(reversed(passed))
+            return chosen
+
+    def _settle(self, units: list[Unit], timely: list[Unit], results: Sequence[Any], taken: float) -> None:
+        self._in_line -= len(units)
+        self.tell_waiting(self._in_line)
+        self._backlog -= sum(unit.cost for unit in units)
+        if timely:
+            timely[0].kind.learn(taken / len(timely))
+            self.tell_batch(len(timely))
+        if not self._in_line:
+            self._backlog = 0.0  # sums of floating-point numbers do not come back to 0 by themselves
+        given = dict(zip(timely, results, strict=True))
+        for unit in units:
+            result = given[unit] if unit in given else self.busy()
+            if unit.answer.done():  # whoever asked has gone
+                continue
+            if isinstance(result, BaseException):
+                unit.answer.set_exception(result)
+            else:
+                unit.answer.set_result(result)

@@ -1,0 +1,202 @@
+"""The routes in Stillroom's own words: answers as `predict --json` gives them, maps as `explain` draws them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64encode
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stillroom.after.heat_map import trusted
+from stillroom.deployment.prediction import Prediction
+from stillroom.errors import nearest
+from stillroom.explanation.claims import FAITHFUL
+from stillroom.serving.desk import Desk, body_of
+from stillroom.serving.refusals import Refused
+from stillroom.serving.shelf import NOTICE, Served
+from stillroom.serving.work import Drawn
+from stillroom.settings.methods import Method
+
+EdgeMethod = Literal["rise", "score_cam", "score_cam_fast"]
+Form = Literal["png", "npy", "json"]
+OfClass = Annotated[str | None, Query(description="The class to explain. Default: the most probable one.")]
+ByMethod = Annotated[
+    EdgeMethod | None,
+    Query(description="How the map is drawn. Default: the one that the run has tested for faithfulness."),
+]
+InForm = Annotated[
+    Form,
+    Query(
+        alias="as",
+        description="`png`: the map over the image; `npy`: the map alone; `json`: both, and all that is said.",
+    ),
+]
+_TYPES: dict[Form, str] = {"png": "image/png", "npy": "application/x-npy", "json": "application/json"}
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {"type": "object", "properties": {"image": {"type": "array", "items": _BINARY["schema"]}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "One image as it is, or several as files of a form.",
+        "content": {
+            **dict.fromkeys(("image/png", "image/jpeg", "application/dicom", "application/octet-stream"), _BINARY),
+            "multipart/form-data": {"schema": _FILES},
+        },
+    }
+}
+_SAID = Prediction(
+    Path("image.png"),
+    decision=("left",),
+    probabilities={"left": 0.93, "right": 0.07},
+    possible=("left",),
+    foreign=False,
+    foreign_score=0.4,
+)
+_EXAMPLE = {"name": "first", "digest": "0" * 64, "synthetic": False}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/json": {"example": {"error": text}}}}
+    for status, text in {
+        400: "The request has no body, or a damaged form.",
+        401: "A token is needed.",
+        404: "There is no model of that name.",
+        408: "The body came too slowly.",
+        413: "The body is too large, or holds too many images.",
+        415: "The body is of a type that no image has.",
+        422: "None of the images can be read; the answer names the reason of each.",
+        503: "Too many images are waiting; `Retry-After` says when to come again.",
+    }.items()
+}
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "What the model says of each image.",
+        "content": {
+            "application/json": {"example": {"model": _EXAMPLE, "notice": NOTICE, "predictions": [_SAID.to_dict()]}}
+        },
+    }
+}
+_MAP: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The heat map over the image, alone, or with all that is said of it.",
+        "content": {
+            "image/png": _BINARY,
+            "application/x-npy": _BINARY,
+            "application/json": {
+                "example": {
+                    "model": _EXAMPLE,
+                    "notice": NOTICE,
+                    "explanation": _SAID.to_dict()
+                    | {"class": "left", "empty": False, "method": "rise"}
+                    | trusted(FAITHFUL, "What was found of such maps on the test images."),
+                    "picture": "base64 of a PNG",
+                    "map": "base64 of a .npy file",
+                }
+            },
+        },
+    }
+}
+
+
+def routes(desk: Desk) -> APIRouter:
+    """The routes below /v1."""
+    router = APIRouter(prefix="/v1")
+    told: dict[str, Any] = {"openapi_extra": _BODY, "response_class": Response}
+
+    @router.get("/models", summary="The models that are served")
+    async def models() -> dict[str, Any]:
+        return {"notice": NOTICE, "models": [_described(served) for served in desk.shelf]}
+
+    async def predicted(request: Request, name: str | None) -> Response:
+        served = desk.model(name)
+        async with desk.frames(request) as frames:
+            found = await desk.predict(served, frames)
+        request.state.noted |= {"images": len(found), "model": served.name}
+        status = 422 if all(one.error for one in found) else 200
+        return as_json(body_of(served, predictions=[one.to_dict() for one in found]), status)
+
+    async def explained(
+        request: Request, name: str | None, of: str | None, method: Method | None, form: Form
+    ) -> Response:
+        served = desk.model(name)
+        if of is not None and of not in served.predictor.classes:
+            close, known = nearest(of, served.predictor.classes), ", ".join(served.predictor.classes)
+            raise Refused(422, f"The model knows no such class.{close} Classes: {known}.", "no_class")
+        async with desk.frames(request) as frames:
+            if len(frames) != 1:
+                raise Refused(422, "One image is explained at a time: send them in several requests.", "too_many")
+            drawn = await desk.explain(served, frames[0], method or served.method, of)
+        request.state.noted |= {"images": 1, "model": served.name, "map": drawn.method}
+        return await asyncio.to_thread(_shown, served, drawn, form)
+
+    @router.post("/predict", summary="Classify images", responses={**_ANSWER, **REFUSALS}, **told)
+    async def predict(request: Request) -> Response:
+        return await predicted(request, None)
+
+    @router.post("/models/{name}/predict", summary="Classify images", responses={**_ANSWER, **REFUSALS}, **told)
+    async def predict_by(request: Request, name: str) -> Response:
+        return await predicted(request, name)
+
+    @router.post("/explain", summary="Show where the model looks", responses={**_MAP, **REFUSALS}, **told)
+    async def explain(
+        request: Request,
+        of: OfClass = None,
+        method: ByMethod = None,
+        form: InForm = "png",
+    ) -> Response:
+        return await explained(request, None, of, method, form)
+
+    @router.post("/models/{name}/explain", summary="Show where the model looks", responses={**_MAP, **REFUSALS}, **told)
+    async def explain_by(
+        request: Request,
+        name: str,
+        of: OfClass = None,
+        method: ByMethod = None,
+        form: InForm = "png",
+    ) -> Response:
+        return await explained(request, name, of, method, form)
+
+    return router
+
+
+def as_json(values: dict[str, Any], status: int = 200) -> Response:
+    """JSON, with all numbers finite."""
+    return Response(json.dumps(values, allow_nan=False), status, media_type="application/json")
+
+
+def _described(served: Served) -> dict[str, Any]:
+    predictor = served.predictor
+    return served.to_dict() | {
+        "network": predictor.name,
+        "task": predictor.task.kind,
+        "classes": list(predictor.classes),
+        "size": predictor.size,
+        "channels": predictor.channels,
+        "method": served.method,
+    }
+
+
+def _shown(served: Served, drawn: Drawn, form: Form) -> Response:
+    """A map in the wanted form; what is said of it goes into a header where the body is a picture."""
+    explanation = drawn.explanation
+    said = {name: value for name, value in explanation.to_dict().items() if name not in ("picture", "array")}
+    said |= {"method": drawn.method} | trusted(drawn.verdict, drawn.statement)
+    if drawn.heat is None or drawn.picture is None:
+        return as_json(body_of(served, explanation=said), 422)
+    picture, array = BytesIO(), BytesIO()
+    if form != "npy":
+        drawn.picture.save(picture, "PNG")
+    if form != "png":
+        np.save(array, drawn.heat)
+    if form == "json":
+        files = {"picture": b64encode(picture.getvalue()).decode(), "map": b64encode(array.getvalue()).decode()}
+        return as_json(body_of(served, explanation=said, **files))
+    header = json.dumps(body_of(served, explanation=said), allow_nan=False)  # ASCII, as a header must be
+    content = picture.getvalue() if form == "png" else array.getvalue()
+    return Response(content, media_type=_TYPES[form], headers={"stillroom-explanation": header})

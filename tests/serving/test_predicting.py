@@ -1,0 +1,157 @@
+"""Answers over HTTP are those of `predict` and `explain`, in every word, whoever else asks at the same time."""
+
+import json
+from io import BytesIO
+
+import numpy as np
+import pytest
+from answering import Answering, form, sent, together
+from PIL import Image
+
+from stillroom import Predictor, explain
+from stillroom.serving.shelf import NOTICE
+
+
+@pytest.fixture(scope="module")
+def known(model, images):
+    """What `predict` says of each image, by file name and frame."""
+    predictor = Predictor.load(model)
+    return {(one.path.name, one.frame): one.to_dict() for one in predictor.predict(images)}
+
+
+def require_same(given, expected):
+    """Every word, and every number to 1e-6; of the path the name."""
+    assert set(given) == set(expected)
+    for key, value in expected.items():
+        if key == "probabilities":
+            assert given[key] == pytest.approx(value, abs=1e-6)
+        elif key == "foreign_score" and value is not None:
+            assert given[key] == pytest.approx(value, abs=1e-4)
+        elif key != "path":
+            assert given[key] == value, key
+
+
+def test_the_images_get_answers_of_every_kind(known):
+    answers = {one["answer"] for one in known.values()}
+    assert {"dark", "bright", "dark or bright", "not this kind of image", None} <= answers
+    assert any(one["flagged"] for one in known.values())
+
+
+def test_32_clients_get_what_predict_says(server, images, known):
+    def ask(number):
+        rng, connection = np.random.default_rng(number), server.connect()
+        found = []
+        for _ in range(6):
+            chosen = rng.permutation(len(images))[: rng.integers(1, 5)]
+            if len(chosen) == 1:
+                path = images[chosen[0]]
+                reply = server.ask("POST", "/v1/predict", path.read_bytes(), over=connection)
+                found += [(path.name, one) for one in reply.json["predictions"]]
+            else:
+                body, kind = form(sent([images[place] for place in chosen]))
+                reply = server.ask("POST", "/v1/predict", body, {"Content-Type": kind}, over=connection)
+                found += [(one["path"], one) for one in reply.json["predictions"]]
+            errors = [one["error"] for one in reply.json["predictions"]]
+            assert reply.status == (422 if all(errors) else 200)
+            assert reply.json["notice"] == NOTICE
+        return found
+
+    replies = together(32, ask)
+    assert not [reply for reply in replies if isinstance(reply, Exception)]
+    assert sum(map(len, replies)) > 400
+    seen = set()
+    for name, one in (pair for reply in replies for pair in reply):
+        require_same(one, known[name, one["frame"]])
+        seen.add((name, one["frame"]))
+    assert seen == set(known)
+    assert max(entry.get("images", 0) for entry in server.log) > 1
+
+
+def test_an_answer_names_the_model_by_its_digest(server, model, images):
+    reply = server.post("/v1/predict", images[0].read_bytes(), "image/jpeg")
+    assert reply.json["model"] == {"name": "first", "digest": Predictor.load(model).digest, "synthetic": False}
+    assert reply.json["predictions"][0]["path"] is None
+    listed = server.get("/v1/models").json["models"]
+    assert [(one["name"], one["classes"]) for one in listed] == [("first", ["dark", "bright"])]
+
+
+def test_a_name_comes_back_without_folders_and_whatever_its_letters(server, images):
+    body, kind = form([("C:\\scans\\Ménière ütz.png", images[0].read_bytes())])
+    assert server.post("/v1/predict", body, kind).json["predictions"][0]["path"] == "Ménière ütz.png"
+
+
+@pytest.mark.parametrize("method", [None, "rise"])
+def test_a_map_is_that_of_explain(server, model, images, tmp_path, method):
+    path = next(one for one in images if one.name == "grey1.png")
+    (expected,) = explain(model, path, method=method, of="bright", out=tmp_path, show_progress=False)
+    asked = "of=bright" + (f"&method={method}" if method else "")
+    content = path.read_bytes()
+    alone = server.post(f"/v1/explain?{asked}&as=npy", content, "image/png")
+    assert alone.headers["content-type"] == "application/x-npy"
+    np.testing.assert_allclose(np.load(BytesIO(alone.body)), np.load(expected.array), atol=1e-5)
+    over = server.post(f"/v1/explain?{asked}", content, "image/png")
+    assert over.headers["content-type"] == "image/png"
+    assert np.array_equal(np.asarray(Image.open(BytesIO(over.body))), np.asarray(Image.open(expected.picture)))
+    said = json.loads(over.headers["stillroom-explanation"])
+    whole = server.post(f"/v1/explain?{asked}&as=json", content, "image/png").json
+    assert whole["explanation"] == said["explanation"]
+    assert (whole["explanation"]["class"], whole["explanation"]["method"]) == ("bright", "rise")
+    assert "was not tested" in whole["explanation"]["statement"]
+    assert whole["notice"] == said["notice"] == NOTICE
+    require_same(
+        {key: whole["explanation"][key] for key in expected.prediction.to_dict()}, expected.prediction.to_dict()
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "words"),
+    [
+        ("?of=brigth", "grey1.png", "Did you mean bright?"),
+        ("?method=score_cam", "grey1.png", "draw it by rise"),
+        ("?method=grad_cam", "grey1.png", "method"),
+        ("", "three", "One image is explained at a time"),
+    ],
+)
+def test_a_map_that_cannot_be_drawn_is_refused_in_words(server, images, query, name, words):
+    content = next(one for one in images if one.name == name).read_bytes()
+    reply = server.post(f"/v1/explain{query}", content)
+    assert reply.status == 422
+    assert words in reply.json["error"]
+
+
+def test_what_is_no_image_is_not_explained(server, images, known):
+    content = next(one for one in images if one.name == "none.png").read_bytes()
+    reply = server.post("/v1/explain", content)
+    assert reply.status == 422
+    assert reply.json["explanation"]["error"] == known["none.png", None]["error"]
+
+
+def test_several_models_are_asked_by_name(model, images):
+    content = images[0].read_bytes()
+    with Answering(model, f"other={model}") as server:
+        reply = server.post("/v1/predict", content)
+        assert reply.status == 404
+        assert "first, other" in reply.json["error"]
+        for name in ("first", "other"):
+            assert server.post(f"/v1/models/{name}/predict", content).json["model"]["name"] == name
+            assert server.post(f"/v1/models/{name}/explain", content).status == 200
+        assert server.post("/v1/models/third/predict", content).status == 404
+
+
+def test_openapi_tells_every_route_with_examples(server):
+    told = server.get("/openapi.json").json
+    assert {"/v1/predict", "/v1/models/{name}/explain", "/v2/models/{name}/infer", "/metrics"} <= set(told["paths"])
+    for path in ("/v1/predict", "/v1/explain", "/v2/models/{name}/infer"):
+        route = told["paths"][path]["post"]
+        assert route["requestBody"]["content"]
+        answers = route["responses"]
+        assert answers["200"]["content"]["application/json"]["example"]
+        assert {"400", "401", "408", "413", "422", "503"} <= set(answers)
+
+
+def test_the_first_page_says_what_it_is_and_asks_nobody_else(server):
+    reply = server.get("/")
+    assert reply.headers["content-type"].startswith("text/html")
+    assert NOTICE in reply.body.decode()
+    assert b"http://" not in reply.body
+    assert b"https://" not in reply.body
