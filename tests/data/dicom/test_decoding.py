@@ -3,6 +3,7 @@
 import io
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -221,6 +222,14 @@ def test_colours_are_those_of_pydicom_and_a_label_that_is_wrong_is_not_believed(
     for path in (told, meant):
         with open(path, "rb") as file:  # noqa: PTH123
             assert np.array_equal(decode_dicom(file, 0, Display()), pixel_array(path, index=0))
+
+
+@pytest.mark.parametrize("name", ["SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_rle.dcm"])
+def test_of_compressed_colours_a_header_that_says_they_lie_plane_by_plane_is_not_believed(tmp_path, name):
+    data = pydicom.dcmread(own(name))
+    data.PlanarConfiguration = 1 - data.PlanarConfiguration
+    data.save_as(tmp_path / "a")
+    assert (shown(tmp_path / "a") == shown(Path(own(name)))).all()
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])

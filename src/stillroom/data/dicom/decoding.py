@@ -199,8 +199,9 @@ def _options(opened: Opened, frames: int, rows: int, columns: int) -> dict[str, 
         "pixel_keyword": "PixelData",
         "pixel_vr": opened.vr,
     }
-    if samples > 1:
-        options["planar_configuration"] = int(number_of(header, "PlanarConfiguration", 0) or 0)
+    if samples > 1:  # of compressed pixels the decoders know, and some headers say otherwise
+        planar = number_of(header, "PlanarConfiguration", 0) if opened.length is not None else 0
+        options["planar_configuration"] = int(planar or 0)
     return options
 
 
