@@ -2,7 +2,7 @@
 
 import { answerPanel } from "./answer_view.js";
 import { showCard } from "./card.js";
-import { openDoor } from "./door.js";
+import { openDoor, Told } from "./door.js";
 import { asCsv, manyTable, rowOf, tally } from "./many_view.js";
 import { makeStage } from "./map_view.js";
 import { breakable, labelAll, language, make, say, sayCount, speak } from "./texts.js";
@@ -24,6 +24,7 @@ export function startFace(data, engine) {
   let ready = null;
   let open = null; // {item, stage} that is looked at
   let numbers = 0;
+  let busyWith = () => "";
 
   // -- words ---------------------------------------------------------------------------------------------------------
   function speakNow(name) {
@@ -35,11 +36,14 @@ export function startFace(data, engine) {
     $("subtitle").textContent = say("page.tells", { classes: meta.classes.join(", ") });
     $("synthetic").hidden = !meta.synthetic;
     $("made").textContent = say("page.made", { version: meta.stillroom ?? "", name: meta.name, digest: meta.digest.slice(0, 12) });
+    $("working-words").textContent = busyWith();
     for (const button of $("languages").children) button.setAttribute("aria-pressed", String(button.lang === name));
   }
 
   async function changeLanguage(name) {
     speakNow(name);
+    show();
+    await ready;
     await door.ask({ do: "speak", language: name });
     for (const item of items) if (item.prediction) item.prediction = (await door.ask({ do: "word", prediction: item.prediction })).prediction;
     show();
@@ -74,13 +78,13 @@ export function startFace(data, engine) {
   async function work() {
     if (busy) return;
     busy = true;
-    const total = () => items.length;
     try {
-      working(say("working.opening"), null);
+      working(() => say("working.opening"), null);
       await ready;
       while (queue.length) {
         const item = queue.shift();
-        working(total() === 1 ? say("working.one", { name: item.name }) : say("working.many", { number: items.indexOf(item) + 1, count: total() }), items.indexOf(item) / total());
+        const at = { number: items.indexOf(item) + 1, count: items.length };
+        working(() => (at.count === 1 ? say("working.one", { name: item.name }) : say("working.many", at)), (at.number - 1) / at.count);
         await answer(item);
       }
     } catch (error) {
@@ -136,15 +140,18 @@ export function startFace(data, engine) {
   }
 
   async function read(item) {
-    const bytes = await item.file.arrayBuffer();
+    const bytes = await item.file.arrayBuffer().catch(() => {
+      throw new Told("refused.gone", "refused.gone"); // a folder, a file that was moved, or one larger than memory
+    });
     return (await door.ask({ do: "read", name: item.name, bytes }, { give: [bytes] })).images;
   }
 
   const reason = (error) => (error.key ? say(error.key, error.values) : error.message);
 
   function working(words, share) {
+    busyWith = words;
     $("working").hidden = false;
-    $("working-words").textContent = words;
+    $("working-words").textContent = words();
     $("stop").hidden = queue.length === 0;
     if (share === null) $("working-bar").removeAttribute("value");
     else $("working-bar").value = share;
@@ -201,7 +208,7 @@ export function startFace(data, engine) {
     leave();
     const looking = (open = { item, stage: null });
     try {
-      working(say("working.one", { name: item.name }), null);
+      working(() => say("working.one", { name: item.name }), null);
       const images = await read(item);
       const image = images.find((one) => one.frame === item.frame) ?? images[0];
       for (const one of images) if (one !== image && !one.refused) door.ask({ do: "forget", image: one.image });
@@ -243,8 +250,7 @@ export function startFace(data, engine) {
     const stage = makeStage(canvas, item.prediction, meta, { draw, cancel: door.cancel, tell, name: item.name });
     open.stage = stage;
     $("one").replaceChildren(steps(item), make("div", { class: "desk" }, panel, stage.node), paper(item));
-    if (!meta.explanation && !meta.layer) stage.offer(say("map.none"));
-    else if (item.prediction.foreign) stage.offer(say("map.of_foreign"));
+    if (item.prediction.foreign) stage.offer(say("map.of_foreign"));
     else stage.begin();
   }
 

@@ -1,11 +1,7 @@
 // Heat in colours and lines. Nothing here knows of the page.
 
-// For tissue that is itself yellow, pink or purple: dark blue-green over green to pale mint.
-const TISSUE = { stops: [0, 0.25, 0.5, 0.75, 1], colours: [[0, 30, 52], [0, 78, 96], [0, 138, 118], [40, 205, 130], [205, 255, 214]] };
-
 /** A table of 256 colours, [r, g, b] each, for heat from 0 to 1. `scale` holds the stops that pictures of Stillroom have. */
-export function palette(scale, tissue = false) {
-  const { stops, colours } = tissue ? TISSUE : scale;
+export function palette({ stops, colours }) {
   return Array.from({ length: 256 }, (_, n) => {
     const heat = n / 255;
     const upper = Math.max(1, stops.findIndex((stop) => stop >= heat));

@@ -5,14 +5,14 @@ import { palette } from "./heat.js";
 import { make, percent, say, sayCount } from "./texts.js";
 import { makeViewer } from "./viewer.js";
 
-const STYLES = { both: [true, true, false], fill: [true, false, false], lines: [false, true, false], tissue: [true, true, true] };
+const STYLES = { both: [true, true], fill: [true, false], lines: [false, true] };
 const VERDICTS = { faithful: "good", "not faithful": "bad" };
 const chosen = { style: "both", opacity: null, beside: false };
 
 /** The stage of an image. `draw(of, onProgress)` asks the worker and gives a promise with `id`; `cancel(id)` ends it. */
 export function makeStage(image, prediction, meta, { draw, cancel, tell, name }) {
   chosen.opacity ??= meta.heat.strongest;
-  const look = { opacity: chosen.opacity, beside: chosen.beside };
+  const look = { opacity: chosen.opacity, beside: chosen.beside, colours: palette(meta.heat) };
   styled();
   const viewer = makeViewer(image, meta.fit, look, say("map.image", { name }));
   const status = make("div", { class: "drawing" });
@@ -23,8 +23,7 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
   let of = ranked(prediction)[0][0];
 
   function styled() {
-    const [fill, lines, tissue] = STYLES[chosen.style];
-    Object.assign(look, { fill, lines, colours: palette(meta.heat, tissue) });
+    [look.fill, look.lines] = STYLES[chosen.style];
   }
 
   const classes = make("select", { id: "map-of", onchange: () => begin(classes.value) }, ranked(prediction).map(([one, share]) => make("option", { value: one }, `${one} (${percent(share)})`)));
@@ -42,7 +41,7 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
   function restyle() {
     chosen.style = styles.value;
     styled();
-    if (last) viewer.show(last.map, last.original);
+    viewer.draw();
     drawLegend();
   }
 

@@ -5,6 +5,7 @@ import { make, say } from "./texts.js";
 
 const NEAREST = 16; // times the size at which the whole image is seen
 const STEP = 1.4;
+const HALF = 0.5; // of the most heat that a map can have, as pictures of Stillroom have their line
 
 /** A canvas with the pixels of a preview, an ImageBitmap, which is let go of. Of a large image it is smaller than the image. */
 export function asCanvas(preview) {
@@ -46,8 +47,7 @@ export function makeViewer(image, fit, look, label) {
     const canvas = make("canvas", { width, height });
     canvas.getContext("2d").putImageData(new ImageData(heatPixels(whole ? original : map, look.colours), width, height), 0, 0);
     heat = { canvas, box: whole ? { x: 0, y: 0, width: image.width, height: image.height } : square };
-    const most = map.reduce((high, value) => Math.max(high, value), 0);
-    lines = most > 0 ? outline(map, side, most / 2) : [];
+    lines = outline(map, side, HALF);
     draw();
   }
 
