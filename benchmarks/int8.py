@@ -51,6 +51,9 @@ def students() -> dict[str, Callable[[], stillroom.Settings]]:
             ears, "mobilenetv2_100", 128, 10, teacher="mobilenet_edgetpu_100", pretrained=True
         ),
         "resnet": lambda: settings("pneumoniamnist", "resnet18", 64, 3, teacher="mobilenetv2_100", resolution=28),
+        "vit": lambda: settings(
+            "pneumoniamnist", "vit_tiny_patch16_224", 64, 3, teacher="mobilenetv2_100", resolution=28
+        ),
         "ofa": lambda: settings("pneumoniamnist", "ofa595", 64, 4, teacher="mobilenetv2_100", resolution=28),
     }
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -176,12 +177,52 @@ def test_a_layer_that_sees_means_is_stored_in_int8_and_computed_in_float32(image
     maker = {output: node for node in model.graph.node for output in node.output}
     for layer in stored:
         node = next(node for node in model.graph.node if node.name == layer.node)
-        assert maker[node.input[1]].op_type == "DequantizeLinear"
-        assert maker[node.input[0]].op_type != "DequantizeLinear"
+        assert [maker[name].op_type for name in node.input[:2]] == ["Flatten", "Mul"]
     # In float32 and with the same rounded weights it is the same network.
     alone = Graph(graph.with_rounded(stored))
     held = asked(quantised(alone, images, [layer for layer in alone.layers if not layer.stored_only]), images).logits
     assert np.abs(held - asked(alone.model, images).logits).max() < 1e-4
+
+
+def test_weights_that_are_only_stored_become_float32_once(images, tmp_path):
+    """Where a file is opened, not for every image: the optimised graph holds nothing that makes them float32."""
+    metadata = ModelMetadata(task=TASK, name="toy", size=32, channels=3, white=255.0, fit="pad", temperature=1.0)
+    model = quantised(Graph(graph_of(Gated().eval(), metadata)), images)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 4
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    assert sum(node.op_type == "Cast" for node in model.graph.node) == 3
+    assert not [node for node in nodes if node.op_type == "Cast"]
+    assert sum(node.op_type == "Gemm" for node in nodes) == 4  # these three and the head
+
+
+class Perceptron(nn.Module):
+    """Patches, one block of a transformer without its attention, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.norm = nn.Conv2d(3, 16, 8, stride=8), nn.LayerNorm(16)
+        self.wide, self.back, self.head = nn.Linear(16, 64), nn.Linear(64, 16), nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(images - 0.5).flatten(2).transpose(1, 2)
+        tokens = tokens + self.back(nn.functional.gelu(self.wide(self.norm(tokens))))
+        return self.head(tokens.mean(dim=1))
+
+
+def test_of_a_transformer_products_are_computed_in_integers_and_what_joins_them_in_float32(images):
+    metadata = ModelMetadata(task=TASK, name="toy", size=32, channels=3, white=255.0, fit="pad", temperature=1.0)
+    graph = Graph(graph_of(Perceptron().eval(), metadata))
+    assert [layer.stored_only for layer in graph.layers] == [False] * 3
+    kinds = {node.name: node.op_type for node in graph.model.graph.node}
+    assert [kinds[name] for name in graph.between()] == ["Conv", "MatMul", "MatMul"]
+    model = quantised(graph, images)
+    assert len(integers(model)) == 3
+    whole, found, plain = asked(graph.model, images), asked(model, images), asked(model, images, level="none")
+    assert 0 < np.abs(found.logits - whole.logits).max() < 0.1 * whole.logits.std()
+    assert np.abs(found.logits - plain.logits).max() < 0.05 * whole.logits.std()
 
 
 def test_a_network_with_nothing_to_round_is_refused():

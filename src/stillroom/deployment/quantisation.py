@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BETWEEN = ("Add", "Mul", "Clip", "Relu", "Sigmoid", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
-"""Operations with integer kernels that join weighted ones. Others, such as attention's, are computed in float32."""
+"""Operations with integer kernels that join convolutions. Others are computed in float32."""
 _PASSING = ("Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "LeakyRelu")
 _MEANS = ("ReduceMean", "GlobalAveragePool")
 _BATCH = 16
@@ -47,6 +47,7 @@ class Layer:
         weight: the name of its weights, which says where they stand in the network.
         axis: that of the weights' output channels.
         stored_only: it is stored in integers and computed in float32.
+        of_one_place: it convolves a map of one place, by kernels of one.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Layer:
     weight: str
     axis: int
     stored_only: bool = False
+    of_one_place: bool = False
 
     @property
     def name(self) -> str:
@@ -92,25 +94,26 @@ class Graph:
         inside = {node.name for node in weighted} - set(heads)
         found = [node for node in self.model.graph.node if node.name in inside]
         return [
-            Layer(number, node.name, node.input[1], _axis(node), self._sees_means(node))
+            Layer(number, node.name, node.input[1], _axis(node), self._sees_means(node), self._is_of_one_place(node))
             for number, node in enumerate(found)
         ]
 
     def between(self, left_float: Sequence[Layer] = ()) -> list[str]:
-        """The nodes that are computed in integers: rounded layers and what joins them.
+        """The nodes that are computed in integers: rounded layers and what joins convolutions.
 
+        What joins matrix products, such as a transformer's sums and activations, stays float32: the runtime computes those
+        products from integers to float32 in one step, and its own kernels of attention, normalisation and GELU beat rounding.
         A layer that stays float32 takes along what follows up to the next layer or sum. ONNX Runtime would else find a float
         layer between two integer ones and round it after all, by one scale for all of its channels, where nobody asked.
         """
-        rounded = {layer.node for layer in self.layers if not layer.stored_only}
-        behind: set[str] = set()
-        for name in rounded:
-            behind |= self._names_behind(name)
-        kept = rounded | {
-            node.name
-            for node in self.model.graph.node
-            if node.op_type in _BETWEEN and node.name in behind and self._rests_on(node, rounded)
-        }
+        kept = {layer.node for layer in self.layers if not layer.stored_only}
+        integers: set[str] = set()
+        for node in self.model.graph.node:
+            given = {name for name in node.input if name and name not in self._weights}
+            if node.op_type in _BETWEEN and given and given <= integers:
+                kept.add(node.name)
+            if node.name in kept and node.op_type != "MatMul":
+                integers.update(node.output)
         for layer in left_float:
             kept -= self._taken_along(layer.node)
         return [node.name for node in self.model.graph.node if node.name in kept]
@@ -119,14 +122,13 @@ class Graph:
         """The model with the weights of some layers as int8 holds them, and computed in float32 as before."""
         from onnx import numpy_helper
 
-        copied = type(self.model)()
-        copied.CopyFrom(self.model)
+        model = copied(self.model)
         wanted = {self._node(layer.node).input[1]: layer.axis for layer in layers}
-        for tensor in copied.graph.initializer:
+        for tensor in model.graph.initializer:
             if tensor.name in wanted:
                 values = rounded(numpy_helper.to_array(tensor), wanted[tensor.name])
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        return copied
+        return model
 
     def _sees_means(self, node: NodeProto) -> bool:
         """Whether all that enters a node are means over the whole image."""
@@ -134,6 +136,13 @@ class Graph:
         if maker is None or maker.op_type in _MEANS:
             return maker is not None
         return (maker.op_type in (*_PASSING, *_WEIGHTED, "Reshape", "Flatten", "Squeeze")) and self._sees_means(maker)
+
+    def _is_of_one_place(self, node: NodeProto) -> bool:
+        known = (
+            value.type.tensor_type.shape.dim for value in self.model.graph.value_info if value.name == node.input[0]
+        )
+        given = [dimension.dim_value for dimension in next(known, ())][1:]
+        return node.op_type == "Conv" and given[1:] == [1, 1] and list(self._weights[node.input[1]].dims[1:]) == given
 
     def _node(self, name: str) -> NodeProto:
         return next(node for node in self.model.graph.node if node.name == name)
@@ -167,9 +176,6 @@ class Graph:
     def _cache(self) -> dict[str, frozenset[str]]:
         return {}
 
-    def _rests_on(self, node: NodeProto, rounded: set[str]) -> bool:
-        return bool(self._names_behind(node.name) & rounded)
-
     def _taken_along(self, name: str) -> set[str]:
         taken, asked = {name}, list(self._node(name).output)
         while asked:
@@ -199,26 +205,9 @@ def quantised(graph: Graph, images: np.ndarray, left_float: Sequence[Layer] = ()
     Raises:
         UsageError: the tool fails on this network.
     """
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    with tempfile.TemporaryDirectory() as folder, _quiet(), _refusing():
-        source, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(graph.model, source)  # of a model in memory the runtime's tool changes the weights into references
-        quantize_static(
-            source,
-            path,
-            _Images(images),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=[*_WEIGHTED, *_BETWEEN],
-            nodes_to_quantize=graph.between(left_float),
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
-        )
-        model = onnx.load(path)
+    inside = graph.between(left_float)
+    # The runtime's tool takes no names for all names.
+    model = _by_runtime(graph.model, images, inside) if inside else copied(graph.model)
     for layer in graph.layers:
         if layer.stored_only and layer not in left_float:
             _store(model, layer)
@@ -228,27 +217,74 @@ def quantised(graph: Graph, images: np.ndarray, left_float: Sequence[Layer] = ()
     return model
 
 
+def _by_runtime(model: ModelProto, images: np.ndarray, nodes: list[str]) -> ModelProto:
+    """The model with these nodes in integers."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder, _quiet(), _refusing():
+        source, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, source)  # of a model in memory the runtime's tool changes the weights into references
+        quantize_static(
+            source,
+            path,
+            _Images(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=[*_WEIGHTED, *_BETWEEN],
+            nodes_to_quantize=nodes,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        )
+        return onnx.load(path)
+
+
+def copied(model: ModelProto) -> ModelProto:
+    """A copy that can be changed."""
+    twin = type(model)()
+    twin.CopyFrom(model)
+    return twin
+
+
 def _store(model: ModelProto, layer: Layer) -> None:
-    """Keep a layer's weights in int8, each channel with its scale; they are made float32 where the file is opened."""
-    from onnx import helper, numpy_helper
+    """Keep a layer's weights in int8, each channel with its step; they are made float32 once, where the file is opened.
+
+    By Cast and Mul: a DequantizeLinear of weights is no constant to ONNX Runtime, which computes it again for every image. A
+    convolution of one place becomes a product of matrices, for which the runtime has the faster kernel.
+    """
+    from onnx import TensorProto, helper, numpy_helper
 
     tensor = next(one for one in model.graph.initializer if one.name == layer.weight)
+    user = next(node for node in model.graph.node if node.name == layer.node)
     values = numpy_helper.to_array(tensor)
+    if layer.of_one_place:
+        values = values[:, :, 0, 0]
+        _as_product(model, user)
     others = tuple(number for number in range(values.ndim) if number != layer.axis)
-    step = np.abs(values).max(axis=others) / STEPS
+    step = np.abs(values).max(axis=others, keepdims=True) / STEPS
     step = np.where(step > 0, step, 1).astype(np.float32)
-    shape = [-1 if number == layer.axis else 1 for number in range(values.ndim)]
-    whole = np.round(values / step.reshape(shape)).astype(np.int8)
-    names = [f"{layer.weight}_{part}" for part in ("stored", "step")]
-    made = f"{layer.weight}_float"
+    whole = np.round(values / step).astype(np.int8)
+    stored, steps, cast, made = (f"{layer.weight}_{part}" for part in ("stored", "step", "cast", "float"))
     model.graph.initializer.remove(tensor)
-    parts = zip((whole, step), names, strict=True)
-    model.graph.initializer.extend([numpy_helper.from_array(part, name) for part, name in parts])
-    for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            if name == layer.weight:
-                node.input[place] = made
-    model.graph.node.insert(0, helper.make_node("DequantizeLinear", names, [made], name=made, axis=layer.axis))
+    model.graph.initializer.extend([numpy_helper.from_array(whole, stored), numpy_helper.from_array(step, steps)])
+    user.input[1] = made
+    model.graph.node.insert(0, helper.make_node("Cast", [stored], [cast], name=cast, to=TensorProto.FLOAT))
+    model.graph.node.insert(1, helper.make_node("Mul", [cast, steps], [made], name=made))
+
+
+def _as_product(model: ModelProto, convolution: NodeProto) -> None:
+    """Make a node that convolves ``[B, C, 1, 1]`` by kernels of one place a Gemm between two changes of shape."""
+    from onnx import helper, numpy_helper
+
+    (given, *rest), made = convolution.input, convolution.output[0]
+    place = list(model.graph.node).index(convolution)
+    flat, product, axes = (f"{convolution.name}_{part}" for part in ("flat", "product", "axes"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), axes))
+    convolution.CopyFrom(helper.make_node("Gemm", [flat, *rest], [product], name=convolution.name, transB=1))
+    model.graph.node.insert(place + 1, helper.make_node("Unsqueeze", [product, axes], [made], name=made))
+    model.graph.node.insert(place, helper.make_node("Flatten", [given], [flat], name=flat))
 
 
 class _Images:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from stillroom.deployment.likeness import (
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import graph_of, write_graph
 from stillroom.deployment.predictor import Predictor
-from stillroom.deployment.quantisation import Graph, quantised
+from stillroom.deployment.quantisation import Graph, copied, quantised
 from stillroom.distillation.rounding import AsBefore, rounding, taken_back
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
@@ -51,9 +51,6 @@ from stillroom.run.stages.thresholds import points_of
 from stillroom.run.workbench import Workbench
 from stillroom.settings.methods import BY_MASKS, DEFAULT, Method
 from stillroom.training.loop import fit
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 _CALIBRATED_BY = 128
 _ORDERED_BY = 32
@@ -121,7 +118,7 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
         "taught": taught,
     }
     try:
-        write_graph(_copied(model), metadata, hidden)
+        write_graph(copied(model), metadata, hidden)
         figures |= _compared(bench, handed, hidden)
         figures |= {"refused": refusals_of(figures), "downgraded": downgrades_of(figures)}
         if figures["refused"]:
@@ -314,9 +311,3 @@ def _validation(bench: Workbench, handed: Handed, most: int) -> np.ndarray:
 def _batches(images: Images, rows: np.ndarray) -> Iterator[np.ndarray]:
     for part in batches(rows, _AT_ONCE):
         yield images.batch(part).cpu().numpy()
-
-
-def _copied(model: ModelProto) -> ModelProto:
-    copied = type(model)()
-    copied.CopyFrom(model)
-    return copied
