@@ -5,6 +5,8 @@ import json
 import random
 import shutil
 import subprocess
+import zlib
+from base64 import b64decode, b64encode
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -43,18 +45,24 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture
-def page_reads(engine, tmp_path):
+def told_by(engine, tmp_path):
+    def ask(script, asked):
+        place = tmp_path / "asked.json"
+        place.write_text(json.dumps(asked))
+        command = [NODE, Path(__file__).parent / script, engine, place]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return ask
+
+
+@pytest.fixture
+def page_reads(told_by):
     def ask(paths, window="", white=65535, last=False):
         shown = parse_window(window)
         display = {"window": None if shown is None else vars(shown), "white": white}
-        asked = tmp_path / "asked.json"
-        asked.write_text(json.dumps([{"path": str(path), "display": display, "last": last} for path in paths]))
-        script = Path(__file__).parent / "read_dicom.mjs"
-        done = subprocess.run(
-            [NODE, script, engine, asked], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return told_by("read_dicom.mjs", [{"path": str(path), "display": display, "last": last} for path in paths])
 
     return ask
 
@@ -193,3 +201,31 @@ def test_what_is_refused_says_nothing_of_the_file(tmp_path, page_reads):
     for found in page_reads(paths):
         told = (json.dumps(found) + in_words(found)).lower()
         assert not any(secret.lower() in told for secret in SECRETS)
+
+
+# -- deflated files -----------------------------------------------------------------------------------------------
+def test_deflated_bytes_are_unpacked_as_zlib_unpacks_them(told_by):
+    rng = random.Random(0)
+    plain = [b"", b"a", rng.randbytes(70_000), b"the quick brown fox " * 4000, bytes(range(256)) * 300]
+    streams = []
+    for content in plain:
+        for level, strategy in ((0, 0), (1, 0), (9, 0), (6, zlib.Z_HUFFMAN_ONLY), (6, zlib.Z_RLE), (6, zlib.Z_FIXED)):
+            packing = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 8, strategy)
+            packed = packing.compress(content) + packing.flush()
+            changed = bytearray(packed)
+            changed[rng.randrange(len(packed))] ^= rng.randrange(1, 256)
+            streams += [packed, packed + b"\0filler", packed[: len(packed) // 2], bytes(changed)]
+    asked = [{"packed": b64encode(stream).decode(), "limit": 10**8} for stream in streams]
+    read = 0
+    for stream, found in zip(streams, told_by("inflate.mjs", asked), strict=True):
+        try:
+            expected = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream)
+        except zlib.error:
+            continue  # where zlib stops depends on what it has read ahead
+        read += 1
+        assert found is not None
+        assert b64decode(found) == expected
+    assert read >= 3 * len(streams) // 4
+    bomb = zlib.compress(bytes(10**7), 9)[2:]
+    (found,) = told_by("inflate.mjs", [{"packed": b64encode(bomb).decode(), "limit": 10**5}])
+    assert 10**5 < len(b64decode(found)) < 2 * 10**5

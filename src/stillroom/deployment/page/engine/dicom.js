@@ -29,14 +29,14 @@ const NO_PICTURES = new Map([
  * @param {{window: {centre: number, width: number, name: string}|null, white: number}} display what goes from black to
  *     white in grey images, null for what each file says, with a name where it is one of the presets, which are in
  *     Hounsfield units; and the number that means white, 255 or above it.
- * @returns {Promise<{frame: number|null, image: {height: number, width: number, channels: 1|3, bits: 8|16,
- *     data: Uint8Array|Uint16Array}}[]>} frames are numbered from 1, null where the file holds but one. Each is decoded
+ * @returns {{frame: number|null, image: {height: number, width: number, channels: 1|3, bits: 8|16,
+ *     data: Uint8Array|Uint16Array}}[]} frames are numbered from 1, null where the file holds but one. Each is decoded
  *     when its `image` is asked for, anew every time, for all of them may be more than memory holds.
  * @throws {Refused} the file is damaged or holds no pixels of a kind that pictures have; an `image`, when it is asked for,
  *     that its pixels are damaged, or compressed or coloured in a way that is not read here.
  */
-export async function readDicom(bytes, display) {
-  const file = await openDicom(bytes);
+export function readDicom(bytes, display) {
+  const file = openDicom(bytes);
   refuseNoPicture(file);
   const shape = shapeOf(file.header);
   const frames = framesIn(file);
@@ -44,7 +44,11 @@ export async function readDicom(bytes, display) {
   return Array.from({ length: frames }, (_, frame) => ({
     frame: frames > 1 ? frame + 1 : null,
     get image() {
-      return imageOf(file, frame, frames, shape, display);
+      try {
+        return imageOf(file, frame, frames, shape, display);
+      } catch (error) {
+        throw error instanceof RangeError ? new Refused("refused.memory") : error;
+      }
     },
   }));
 }

@@ -2,6 +2,7 @@
 // gets into a reason.
 
 import { asText, damagedFile, EndOfFile, numberOf, readDataset, Reader, textOf, VRS } from "./dicom_elements.js";
+import { inflate, NotDeflated } from "./inflate.js";
 import { Refused } from "./refused.js";
 
 export const MOST_FRAMES = 100_000; // of one file
@@ -18,17 +19,16 @@ const FIRST_VRS = new Set("AE AS CS DA DT IS LO LT OB OW PN SH SQ ST TM UI UL UN
 /**
  * Read a file up to its pixels.
  *
- * @returns {Promise<{header: Elements, meta: Elements, bytes: Uint8Array, start: number|null, length: number|null,
- *     vr: string, floating: boolean, syntax: string}>} where the pixels' value begins and how long it is in bytes, null
+ * @returns {{header: Elements, meta: Elements, bytes: Uint8Array, start: number|null, length: number|null,
+ *     vr: string, floating: boolean, syntax: string}} where the pixels' value begins and how long it is in bytes, null
  *     where it is in fragments.
  * @throws {Refused} it is damaged, or unpacks to more than MOST_INFLATED.
  */
-export async function openDicom(given) {
-  const bytes = await inflated(given);
+export function openDicom(bytes) {
   try {
-    return opened(bytes);
+    return opened(inflated(bytes));
   } catch (error) {
-    if (error instanceof EndOfFile || error instanceof RangeError) throw damagedFile();
+    if ([EndOfFile, NotDeflated, RangeError].some((kind) => error instanceof kind)) throw damagedFile();
     throw error;
   }
 }
@@ -112,10 +112,13 @@ export function framesIn(file) {
 
 // -- deflated files -----------------------------------------------------------------------------------------------
 /** A file of the deflated syntax unpacked, any other as it is. */
-async function inflated(bytes) {
+function inflated(bytes) {
   const [syntax, end] = metaOf(new Reader(bytes.subarray(0, 4096)));
   if (syntax !== DEFLATED) return bytes;
-  const content = await unpacked(bytes.subarray(end));
+  const content = inflate(bytes.subarray(end), MOST_INFLATED);
+  if (content.length > MOST_INFLATED) {
+    throw new Refused("refused.dicom_inflated", { megabytes: Math.round(MOST_INFLATED / 1e6) });
+  }
   const plain = new Uint8Array(132 + 28 + content.length);
   plain.set(new TextEncoder().encode("DICM"), 128);
   plain.set([2, 0, 0x10, 0, 0x55, 0x49, 20, 0], 132); // (0002,0010) UI, 20 bytes long
@@ -138,42 +141,4 @@ function metaOf(head) {
     at += size + length;
   }
   return [syntax, at];
-}
-
-/** What a stream unpacks to, up to where it ends or breaks off. The stream may be followed by a byte that fills it up. */
-async function unpacked(packed) {
-  const stream = new DecompressionStream("deflate-raw");
-  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
-  const chunks = [];
-  let total = 0;
-  const reading = (async () => {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      chunks.push(value);
-      total += value.length;
-      if (total > MOST_INFLATED) {
-        await reader.cancel();
-        throw new Refused("refused.dicom_inflated", { megabytes: Math.round(MOST_INFLATED / 1e6) });
-      }
-    }
-  })();
-  const writing = (async () => {
-    const ends = [packed.length - 2, packed.length - 1, packed.length];
-    for (let at = 0; at < packed.length; ) {
-      const end = Math.min(at + 65536, ends.find((one) => one > at));
-      await writer.write(packed.slice(at, end));
-      at = end;
-    }
-    await writer.close();
-  })();
-  const [told] = await Promise.allSettled([reading, writing]);
-  if (told.reason instanceof Refused) throw told.reason;
-  const whole = new Uint8Array(total);
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.length;
-  }
-  return whole;
 }
