@@ -24,6 +24,7 @@ $(INSTALLED): pyproject.toml
 	fi
 	@echo "Installing into $(VENV): torch and what belongs to it, several GB the first time."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m stillroom.deployment.page.bring || echo "Without it, 'stillroom page' makes no pages; the rest works."
 	@touch $@
 
 demo: install ## distil a small classifier on synthetic phantoms and print where its report is
@@ -73,11 +74,13 @@ prove: install ## simulate intervals, kill runs and change what users give (most
 
 wheel: install ## build the wheel, install it away from the checkout, and try it
 	rm -rf build/wheel
+	$(BIN)/python -m stillroom.deployment.page.bring
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	OMP_NUM_THREADS=1 $(BIN)/python .ci/try_wheel.py build/wheel/*.whl
 
 edge: install ## run the tests of a device in clean environments without torch, on each Python from 3.11 to 3.13 that is here
 	rm -rf build/wheel
+	$(BIN)/python -m stillroom.deployment.page.bring
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	OMP_NUM_THREADS=1 $(BIN)/python .ci/try_light.py build/wheel/*.whl
 

@@ -102,6 +102,7 @@ def test_the_reference_names_every_setting_and_verb():
         "evaluate",
         "predict",
         "explain",
+        "page",
         "export",
         "audit",
         "models",
@@ -365,7 +366,13 @@ def others_loaded_with(module: str) -> dict[str, str]:
         *("cli.app", "cli.commands", "deployment.predictor", "deployment.edge_maps", "deployment.prediction_table"),
         *("data.load", "data.sources.folder", "data.sources.manifest", "data.sources.phantoms"),
         *("after.heat_map", "after.external_validation", "after.foreign_images", "after.doctor"),
-        *("deployment.dicom_out.writing", "cli.archiving"),
+        *(
+            "deployment.dicom_out.writing",
+            "cli.archiving",
+            "cli.page",
+            "deployment.page.writing",
+            "deployment.page.bring",
+        ),
     ],
 )
 def test_what_a_device_loads_is_in_the_plain_install(module):

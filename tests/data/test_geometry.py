@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
@@ -76,6 +78,15 @@ def test_grey_saved_as_colour_is_grey():
     colour[3, 4, 2] ^= 1
     assert drop_equal_channels(colour) is colour
     assert np.abs(luminance(colour).astype(int) - grey).max() <= 1
+
+
+def test_brightness_is_rounded_alike_on_every_machine():
+    """In fractions, what a sum that ends in a half becomes depends on the order and the instructions of adding."""
+    colours = np.random.default_rng(0).integers(0, 65536, (300, 300, 3))
+    for dtype in (np.uint8, np.uint16):
+        image = colours.astype(dtype)
+        exact = [Fraction(299 * r + 587 * g + 114 * b, 1000) for r, g, b in image.reshape(-1, 3).tolist()]
+        assert luminance(image).ravel().tolist() == [floor(value + Fraction(1, 2)) for value in exact]
 
 
 def test_as_stored_is_the_same_number_at_any_depth():

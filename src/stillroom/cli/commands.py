@@ -16,6 +16,7 @@ from stillroom.cli.doctor import doctor
 from stillroom.cli.evaluating import evaluate
 from stillroom.cli.flags import section
 from stillroom.cli.networks import models
+from stillroom.cli.page import page
 from stillroom.cli.readers import readers
 from stillroom.cli.serving import serve
 from stillroom.errors import PartlyDone, RunError, UsageError
@@ -340,5 +341,5 @@ def _as_flag(name: str, value: object) -> str:
     return f"--{flag} {value}"
 
 
-VERBS = (evaluate, predict, explain, serve, readers, export, audit, models, recipes, bench, demo, doctor)
+VERBS = (evaluate, predict, explain, page, serve, readers, export, audit, models, recipes, bench, demo, doctor)
 """In the order of `stillroom --help`."""

@@ -14,7 +14,7 @@ from stillroom.errors import UsageError
 
 Fit = Literal["pad", "resize"]
 
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 """Raised whenever a change here or in decoding alters pixels: cached stores of another version are then built anew."""
 
 
@@ -111,7 +111,9 @@ def luminance(image: np.ndarray) -> np.ndarray:
     """``[H, W]`` of the same dtype: an ``[H, W, 3]`` image in grey (ITU-R 601), a grey one as it is."""
     if image.ndim == 2:
         return image
-    return np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(image.dtype)
+    # In whole numbers: what sums of fractions round to where they end in a half depends on the machine's linear algebra.
+    red, green, blue = np.moveaxis(image.astype(np.uint32), 2, 0)
+    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(image.dtype)
 
 
 def as_stored(image: np.ndarray, size: int, fit: Fit, colour: bool, white: float) -> np.ndarray:

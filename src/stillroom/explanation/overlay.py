@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -48,6 +50,11 @@ def veil(heat: np.ndarray) -> Image.Image:
 def coloured(heat: np.ndarray) -> np.ndarray:
     """``[H, W]`` in [0, 1] to ``[H, W, 3]`` float64 in [0, 255]."""
     return np.stack([np.interp(heat, _STOPS, channel) for channel in _COLOURS.T], axis=-1)
+
+
+def palette() -> dict[str, Any]:
+    """The colours of heat, for those who draw it elsewhere: ``stops``, their ``colours`` and the ``strongest`` opacity."""
+    return {"stops": _STOPS.tolist(), "colours": _COLOURS.tolist(), "strongest": _STRONGEST}
 
 
 def _veil(heat: np.ndarray) -> np.ndarray:

@@ -39,12 +39,22 @@ def rise(size: tuple[int, int], ask: Masked) -> np.ndarray:
     return np.maximum(np.tensordot(answers, masks - masks.mean(axis=0), axes=1), 0.0).astype(np.float32)
 
 
-def _masks(size: tuple[int, int]) -> np.ndarray:
-    """``[MASKS, H, W]`` float32: coarse patterns with soft borders, each moved by less than a place."""
+def drawn(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """What the masks of images of this size are made from: patterns, and where the image lies on each, enlarged.
+
+    Returns:
+        ``[MASKS, n, n]`` bool, what is shown; ``[MASKS, 2]`` rows and columns, where the image begins; and by how many rows
+        and columns the enlarged patterns reach beyond the image.
+    """
     luck = np.random.default_rng(_SEED)
     patterns = luck.random((MASKS, _PLACES + 1, _PLACES + 1)) < 0.5
     moves = luck.random((MASKS, 2))
-    reach = tuple(-(-side // _PLACES) for side in size)
+    reach = (-(-size[0] // _PLACES), -(-size[1] // _PLACES))
+    return patterns, (moves * (np.array(reach) + 1)).astype(int), reach
+
+
+def _masks(size: tuple[int, int]) -> np.ndarray:
+    """``[MASKS, H, W]`` float32: coarse patterns with soft borders, each moved by less than a place."""
+    patterns, starts, reach = drawn(size)
     large = enlarge(patterns.astype(np.float32), (size[0] + reach[0], size[1] + reach[1]))
-    starts = (moves * (np.array(reach) + 1)).astype(int)
     return np.stack([mask[r : r + size[0], c : c + size[1]] for mask, (r, c) in zip(large, starts, strict=True)])

@@ -1,0 +1,43 @@
+// What the page's one script does: make the worker, unpack what it needs, and show the face.
+import { startFace } from "../face/face.js";
+import { fromBase64, inflated } from "./common.js";
+
+const part = (name) => document.getElementById(`part-${name}`);
+
+/** A part of the page, unpacked; its text is let go of, for it is large and needed once. */
+async function unpacked(name) {
+  const element = part(name);
+  const bytes = await inflated(fromBase64(element.textContent), "gzip");
+  element.remove();
+  return bytes;
+}
+
+/** Stands for the worker until its script is unpacked: what is sent meanwhile is sent then. */
+class EarlyWorker {
+  constructor() {
+    this.waiting = [];
+    this.onmessage = this.onerror = null;
+    unpacked("worker").then((script) => this.begin(script), (error) => this.onerror?.(error));
+  }
+
+  begin(script) {
+    const address = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+    this.worker = new Worker(address); // no module: of a page from a file, Chromium loads none into a worker
+    this.worker.onmessage = (event) => this.onmessage?.(event);
+    this.worker.onerror = (event) => this.onerror?.(event);
+    for (const [message, moved] of this.waiting) this.worker.postMessage(message, moved);
+  }
+
+  postMessage(message, moved = []) {
+    if (this.worker) this.worker.postMessage(message, moved);
+    else this.waiting.push([message, moved]);
+  }
+}
+
+startFace(JSON.parse(part("data").textContent), {
+  worker: new EarlyWorker(),
+  load: async () => {
+    const [model, wasm] = await Promise.all([unpacked("model"), unpacked("wasm")]);
+    return { model: model.buffer, wasm: wasm.buffer };
+  },
+});

@@ -1,0 +1,138 @@
+"""Pages of small networks with every kind of rule, open in real browsers: one window of each for all tests of a file."""
+
+import base64
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from browsers import Browser, opened, program_of
+from torch import nn
+
+from stillroom.deployment.metadata import ModelMetadata
+from stillroom.deployment.onnx import export_onnx
+from stillroom.deployment.page import write_page
+from stillroom.deployment.page.runtime import packages
+from stillroom.deployment.predictor import Predictor
+from stillroom.evaluation.ood import FeatureDensity
+from stillroom.explanation.heat_maps import hidden_value
+from stillroom.explanation.layers import find_layer
+from stillroom.models.zoo import create
+from stillroom.task import MultiClass
+
+DRIVER = (Path(__file__).parents[2] / "servers" / "page_driver.js").read_text("utf-8")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runtime():
+    """Every test here needs what runs in the page; it is skipped without."""
+    lacking = [one.name for one in packages().values() if not all(one.kept(file).is_file() for file in one.files)]
+    if lacking:
+        pytest.skip(f"{', '.join(lacking)} is not here: `python -m stillroom.deployment.page.bring` brings it")
+
+
+THREE = MultiClass(("benign", "malignant", "normal"))
+SIDE = 64
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory) -> Path:
+    """An exported network with random weights, whose answers differ from image to image, with maps and rules."""
+    network = create("resnet10t_050", classes=3, size=SIDE).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1, generator=generator)
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+        network.classifier().weight.normal_(generator=generator)
+    batch = torch.rand((2, 3, SIDE, SIDE), generator=generator)
+    layer = find_layer(network, "auto", batch[:1])
+    width = network.classifier().weight.shape[1]
+    centres = torch.rand((2, width), generator=generator).numpy()
+    density = FeatureDensity(centres, np.eye(width, 3, dtype=np.float32), np.array([2.0, 1.0, 0.5]), 1.5)
+    places = {"energy_location": -2.0, "energy_scale": 1.5, "distance_location": 3.0, "distance_scale": 2.0}
+    metadata = ModelMetadata(
+        task=THREE, name="resnet10t_050", size=SIDE, channels=3, white=65535.0, fit="pad", temperature=1.5, layer=layer.name,
+        hidden=tuple(hidden_value(network, batch).flatten().tolist()),
+        explanation={"method": "rise", "faithful": True, "verdict": "faithful", "statement": "They are.", "fast": None},
+        conformal={"coverage": 0.9, "class_conditional": False, "thresholds": [1.2, 1.4, None], "images": 50},
+        foreign={**places, "threshold": 2.5, "refusals": 0.05, "images": 50},
+    )  # fmt: skip
+    return export_onnx(
+        network, tmp_path_factory.mktemp("model") / "student.onnx", metadata, layer=layer, density=density
+    )
+
+
+@pytest.fixture
+def saying(student, reseal, tmp_path):
+    """``saying(name=..., task=...)`` is the same network in a file that says other things of itself."""
+
+    def make(**changes) -> Path:
+        model = onnx.load(student)
+        said = replace(Predictor.load(student).metadata, **changes).to_properties()
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, said)
+        reseal(model, tmp_path / "student.onnx")
+        return tmp_path / "student.onnx"
+
+    return make
+
+
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def browser(request, tmp_path_factory):
+    """A window of each browser; skipped without it."""
+    if program_of(request.param) is None:
+        pytest.skip(f"no {request.param} on this machine")
+    with opened(request.param, tmp_path_factory.mktemp(request.param)) as window:
+        window.before(DRIVER)
+        yield window
+
+
+@dataclass(frozen=True)
+class OpenPage:
+    """A page of a model in a browser, driven by the messages that its face sends."""
+
+    browser: Browser
+    predictor: Predictor
+    file: Path
+
+    def read(self, name: str, content: bytes) -> dict:
+        found = self.browser.evaluate(f"driver.read({json.dumps(name)}, '{base64.b64encode(content).decode()}')")
+        for one in found.get("images", []):
+            shape = (self.predictor.channels, self.predictor.size, self.predictor.size)
+            one["prepared"] = floats(one["prepared"]).reshape(shape)
+        return found
+
+    def predict(self, number: int) -> dict:
+        return self.browser.evaluate(f"driver.ask({{do: 'predict', image: {number}}})")["prediction"]
+
+    def explain(
+        self, number: int, of: str | None = None, method: str | None = None, cancel_after: int | None = None
+    ) -> dict:
+        given = ", ".join(map(json.dumps, (number, of, method, cancel_after)))
+        found = self.browser.evaluate(f"driver.explain({given})")
+        if "map" in found:
+            found["map"] = floats(found["map"]).reshape(self.predictor.size, self.predictor.size)
+            found["original"] = floats(found["original"])
+        return found
+
+
+def floats(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+@pytest.fixture(scope="module")
+def show(browser, tmp_path_factory):
+    """``show(model)`` opens the page of a model and waits until it is ready."""
+
+    def make(model: Path, address: str | None = None) -> OpenPage:
+        target = write_page(model, tmp_path_factory.mktemp("page") / "classifier.html")
+        browser.goto(address or target.as_uri())
+        browser.evaluate("driver.ready()")
+        return OpenPage(browser, Predictor.load(model, threads=1), target)
+
+    return make

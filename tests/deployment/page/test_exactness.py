@@ -1,0 +1,165 @@
+"""The page against the predictor, in real browsers: the same pixels, the same answers, the same maps."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stillroom.data.files import decode_image
+from stillroom.data.geometry import on_original
+from stillroom.data.table import UnreadableImage
+from stillroom.deployment.edge_maps import edge_map
+
+pytestmark = pytest.mark.slow
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    target = io.BytesIO()
+    image.save(target, form, **options)
+    return target.getvalue()
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """A smooth picture with noise, in colour."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    noise = rng.integers(-20, 21, (height, width, 3))
+    return Image.fromarray((np.asarray(coarse).astype(int) + noise).clip(0, 255).astype(np.uint8))
+
+
+def turned(code: int) -> Image.Exif:
+    notes = Image.Exif()
+    notes[0x0112] = code
+    return notes
+
+
+def files() -> dict[str, bytes]:
+    """Every mode in which images come, as files."""
+    colour, grey = picture(97, 141), picture(120, 83, seed=1).convert("L")
+    deep = Image.fromarray((np.asarray(grey).astype(np.uint16) * 257) ^ 0x0155)
+    seen = colour.copy()
+    seen.putalpha(grey.resize(colour.size))
+    spotted = colour.quantize(32)
+    spotted.info["transparency"] = bytes([0, 90, 255] * 10)
+    made = {
+        "grey.png": encoded(grey, "PNG"),
+        "colour.png": encoded(colour, "PNG"),
+        "one_bit.png": encoded(grey.convert("1"), "PNG"),
+        "palette.png": encoded(colour.quantize(200), "PNG"),
+        "palette_of_4_bits.png": encoded(colour.quantize(14), "PNG", bits=4),
+        "palette_with_opacity.png": encoded(spotted, "PNG", transparency=bytes([0, 90, 255] * 10)),
+        "opacity.png": encoded(seen, "PNG"),
+        "grey_with_opacity.png": encoded(seen.convert("LA"), "PNG"),
+        "key.png": encoded(colour, "PNG", transparency=colour.getpixel((5, 7))),
+        "grey_key.png": encoded(grey, "PNG", transparency=grey.getpixel((5, 7))),
+        "grey_as_colour.png": encoded(grey.convert("RGB"), "PNG"),
+        "turned.png": encoded(colour, "PNG", exif=turned(6)),
+        "16_bits.png": encoded(deep, "PNG"),
+        "tiny.png": encoded(colour.resize((3, 2)), "PNG"),
+        "wide.png": encoded(colour.resize((400, 3)), "PNG"),
+        "exact.png": encoded(colour.resize((64, 64)), "PNG"),
+        "colour.jpg": encoded(colour, "JPEG", quality=75),
+        "progressive.jpg": encoded(colour, "JPEG", quality=60, progressive=True),
+        "not_halved.jpg": encoded(colour, "JPEG", quality=90, subsampling=0),
+        "grey.jpg": encoded(grey, "JPEG"),
+        "profile.jpg": encoded(colour, "JPEG", icc_profile=_profile()),
+        "colour.webp": encoded(colour, "WEBP"),
+        "lossless.webp": encoded(colour, "WEBP", lossless=True),
+        "opacity.webp": encoded(seen, "WEBP", exact=True),
+        "turned.webp": encoded(colour, "WEBP", exif=turned(8)),
+    }
+    return made | {f"turned_{code}.jpg": encoded(colour, "JPEG", exif=turned(code)) for code in range(2, 9)}
+
+
+def _profile() -> bytes:
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+
+
+def refused() -> dict[str, bytes]:
+    """What is refused here and there alike."""
+    whole = encoded(picture(40, 60), "PNG")
+    jpeg = encoded(picture(90, 120), "JPEG")
+    frames = [picture(20, 20, seed) for seed in range(3)]
+    clear = picture(30, 30)
+    clear.putalpha(0)
+    return {
+        "empty.png": b"",
+        "text.png": b"not an image at all, only words",
+        "cut.png": whole[: len(whole) // 2],
+        "flipped.png": whole[:20] + bytes([whole[20] ^ 255]) + whole[21:],
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "headless.jpg": jpeg[:200],
+        "several.png": encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        "several.webp": encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        "cut.webp": encoded(picture(90, 120), "WEBP")[:500],
+        "clear.png": encoded(clear, "PNG"),
+        "huge.png": whole[:16] + (60000).to_bytes(4, "big") * 2 + whole[24:],
+    }
+
+
+@pytest.fixture(scope="module")
+def page(show, student):
+    return show(student)
+
+
+def compare(page, name: str, content: bytes) -> int:
+    """Reads a file here and there, holds both together, and gives the image's number in the page."""
+    pixels = decode_image(io.BytesIO(content))
+    found = page.read(name, content)
+    assert "images" in found, (name, found)
+    (one,) = found["images"]
+    assert (one["height"], one["width"], one["bits"]) == (*pixels.shape[:2], 8 * pixels.itemsize), name
+    prepared = page.predictor.prepare(pixels)
+    assert np.array_equal(one["prepared"], prepared), (name, np.abs(one["prepared"] - prepared).max())
+    said, expected = page.predict(one["image"]), page.predictor.answers(prepared[None], [None])[0].to_dict()
+    for key in ("answer", "decision", "possible", "unsure", "foreign", "flagged", "promised", "error"):
+        assert said[key] == expected[key], (name, key)
+    for label, probability in expected["probabilities"].items():
+        assert said["probabilities"][label] == pytest.approx(probability, abs=1e-4), name
+    assert said["foreign_score"] == pytest.approx(expected["foreign_score"], abs=1e-3), name
+    return one["image"]
+
+
+def test_every_mode_is_read_prepared_and_answered_as_the_predictor_does(page):
+    for name, content in files().items():
+        compare(page, name, content)
+    assert page.browser.complaints == []
+
+
+def test_what_the_predictor_refuses_the_page_refuses(page):
+    for name, content in refused().items():
+        with pytest.raises(UnreadableImage):
+            decode_image(io.BytesIO(content))
+        assert page.read(name, content).get("refused"), name
+
+
+@pytest.mark.parametrize("method", ["rise", "score_cam", "score_cam_fast"])
+def test_maps_are_those_of_the_exported_file(page, method):
+    number = compare(page, "odd.png", content := encoded(picture(77, 130), "PNG"))
+    pixels = decode_image(io.BytesIO(content))
+    found = page.explain(number, None, method)
+    of = page.predictor.classes.index(found["of"])
+    expected = edge_map(page.predictor, page.predictor.prepare(pixels), of, method=method)
+    assert found["method"] == method
+    assert expected.std() > 0.02
+    np.testing.assert_allclose(found["map"], expected, atol=1e-3)
+    original = on_original(expected, *pixels.shape[:2], "pad").clip(0, 1)
+    np.testing.assert_allclose(found["original"].reshape(original.shape), original, atol=1e-3)
+    shares = [step["progress"] for step in found["steps"]]
+    assert shares == sorted(shares)
+    assert len(shares) > 1
+    assert all(step["drawn"] and step["left"] >= 0 for step in found["steps"])
+
+
+def test_a_map_can_be_cancelled_and_then_drawn_of_another_class(page):
+    number = compare(page, "grey.png", files()["grey.png"])
+    stopped = page.explain(number, cancel_after=1)
+    assert stopped["cancelled"]
+    assert "map" not in stopped
+    drawn = page.explain(number, "normal")
+    assert (drawn["done"], drawn["of"], drawn["empty"]) == (True, "normal", not drawn["map"].any())
