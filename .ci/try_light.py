@@ -16,7 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PLACE = ROOT / "build" / "edge"
@@ -53,6 +56,14 @@ def pythons() -> dict[str, str]:
     return {version: found[version] for version in VERSIONS if version in found}
 
 
+def oldest_runtime() -> str:
+    """The version of ONNX Runtime that pyproject.toml sets as the least."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (runtime,) = [found for found in map(Requirement, declared) if found.name == "onnxruntime"]
+    (least,) = [limit.version for limit in runtime.specifier if limit.operator == ">="]
+    return least
+
+
 def size_mb(environment: Path) -> float:
     """Of all that was installed, without pip and what came with it."""
     own = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
@@ -73,8 +84,16 @@ def help_s(stillroom: Path) -> float:
     return statistics.median(taken)
 
 
-def try_on(version: str, python: str, wheel: Path, device: Path, others: bool) -> list[str]:
-    """What is wrong on this Python; ``others``: whether the tests of other rooms are run, too."""
+def try_on(version: str, python: str, wheel: Path, device: Path, others: bool, runtime: str | None) -> list[str]:
+    """What is wrong on this Python.
+
+    Args:
+        version, python: its version and interpreter.
+        wheel: to install.
+        device: the folder that make_device.py made.
+        others: whether the tests of other rooms are run, too.
+        runtime: another ONNX Runtime that the exported files are tried in, at the end.
+    """
     environment = PLACE / version
     shutil.rmtree(environment, ignore_errors=True)
     subprocess.run([python, "-m", "venv", environment], check=True)
@@ -103,6 +122,10 @@ def try_on(version: str, python: str, wheel: Path, device: Path, others: bool) -
     if others:
         install("onnx", "pydicom-data")
         wrong += ["fails tests that need no torch"] if fail(*OTHERS) else []
+    if runtime:
+        install(f"onnxruntime=={runtime}")
+        print(f"Python {version}: with ONNX Runtime {runtime}", flush=True)
+        wrong += [f"answers otherwise in ONNX Runtime {runtime}"] if fail("tests/edge/test_runtimes.py") else []
     return [f"Python {version} {text}." for text in wrong]
 
 
@@ -117,7 +140,8 @@ def main() -> None:
         print(f"Not tried, since this machine has no such Python: {', '.join(absent)}", flush=True)
     ends, wrong = {*list(there)[:1], *list(there)[-1:]}, []
     for version, python in there.items():
-        wrong += try_on(version, python, wheel, device, version in ends)
+        oldest = oldest_runtime() if version == next(iter(there)) else None
+        wrong += try_on(version, python, wheel, device, version in ends, oldest)
     if wrong:
         sys.exit("\n".join(wrong))
 

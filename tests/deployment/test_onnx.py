@@ -80,6 +80,14 @@ def toy(tmp_path_factory) -> tuple[nn.Module, Path]:
     return network, export(network, tmp_path_factory.mktemp("export") / "student.onnx")
 
 
+def test_the_layout_of_images_in_memory_leaves_nothing_in_the_file():
+    """The exporter wrote a view of pooled features as Range and Gather, and OpenVINO took the wrong ones of an int8 file."""
+    network = create("resnet10t_050", classes=3, size=32).eval()
+    model = exporter.graph_of(network, metadata(size=32, channels=3))
+    assert {"Conv", "ReduceMean", "Gemm"} <= {node.op_type for node in model.graph.node}
+    assert not {"Gather", "Range", "Shape"} & {node.op_type for node in model.graph.node}
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 33])
 def test_logits_and_folded_temperature_equal_torch_at_any_batch_size(toy, count):
     network, path = toy

@@ -2,13 +2,16 @@
 
     python tests/edge/make_device.py FOLDER
 
-The folder holds ``student.onnx``, new images in ``images/left`` and ``images/right``, and ``known.npz``: of every image, in
-the order of their paths, ``probabilities``, and of the class ``left`` the maps ``rise`` and ``score_cam``, by torch; and the
-figures ``auc`` and ``accuracy``, by scikit-learn.
+The folder holds ``student.onnx`` and ``student.int8.onnx``, new images in ``images/left`` and ``images/right``, and
+``known.npz``: of every image, in the order of their paths, ``probabilities``, and of the class ``left`` the maps ``rise`` and
+``score_cam``, by torch; and the figures ``auc`` and ``accuracy``, by scikit-learn. What the ONNX Runtime that
+is here says of them stands in ``answers.npz``: ``images``, as the files take them, and of each file, as ``NAME|OUTPUT``, what
+its graph answers; and in ``predictions.json``: of each file what is predicted.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -23,6 +26,8 @@ import stillroom
 from stillroom.data.files import FileReader
 
 SIDE = 32
+FILES = ("student.onnx", "student.int8.onnx")
+OUTPUTS = ("logits", "probabilities", "distance", "map")
 
 
 def draw(place: int, rng: np.random.Generator) -> Image.Image:
@@ -40,32 +45,44 @@ def pictures(folder: Path, count: int, seed: int) -> list[Path]:
     for place, name in enumerate(("left", "right")):
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            paths.append(folder / name / f"{number:02d}.png")
+            paths.append(folder / name / f"{number:03d}.png")
             draw(place, rng).save(paths[-1])
     return paths
 
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
-        pictures(Path(place) / "pictures", 60, seed=0)
+        pictures(Path(place) / "pictures", 200, seed=0)
         settings = stillroom.Settings(
             str(Path(place) / "pictures"),
             recipe=stillroom.Baseline(),
             data=stillroom.DataSettings(size=SIDE),
             student=stillroom.StudentSettings("resnet10t_050"),
-            training=stillroom.TrainingSettings(epochs=3, batch_size=16, lr=3e-3),
+            training=stillroom.TrainingSettings(epochs=6, batch_size=16, lr=3e-3),
             evaluation=stillroom.EvaluationSettings(
                 latency=False, explain=4, refusals=0.1, rivals=False, resamples=100
             ),
             device="cpu",
         )
         run = stillroom.distill(settings, Path(place) / "run", show_progress=False)
-        shutil.copy(run.path / "student.onnx", folder / "student.onnx")
+        made, figures = stillroom.export_int8(run, show_progress=False)
+        if made is None:
+            sys.exit(f"The device has no int8 file: {figures['refused']}")
+        for name in FILES:
+            shutil.copy(run.path / name, folder / name)
         network, metadata = run.student().eval(), run.predictor().metadata
 
     paths = pictures(folder / "images", 12, seed=1)
     prepare = stillroom.Predictor.load(folder / "student.onnx").prepare
-    batch = torch.from_numpy(np.stack([prepare(FileReader((path,)).read(0)) for path in paths]))
+    images = np.stack([prepare(FileReader((path,)).read(0)) for path in paths])
+    answers, predictions = {"images": images}, {}
+    for name in FILES:
+        file = stillroom.Predictor.load(folder / name)
+        answers |= {f"{name}|{part}": values for part, values in file.outputs(images, OUTPUTS).items()}
+        predictions[name] = [one.to_dict() for one in file.predict(paths)]
+    np.savez(folder / "answers.npz", **answers)
+    (folder / "predictions.json").write_text(json.dumps(predictions), encoding="utf-8")
+    batch = torch.from_numpy(images)
     with torch.no_grad():
         chance = (network(batch) / metadata.temperature).softmax(dim=1).double().numpy()
     maps = {

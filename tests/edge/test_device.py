@@ -49,7 +49,7 @@ def test_maps_are_torchs(device, known, tmp_path, method):
     from stillroom.data.files import FileReader
     from stillroom.data.geometry import on_original
 
-    images = [device / "images" / "left" / f"{number:02d}.png" for number in range(2)]
+    images = [device / "images" / "left" / f"{number:03d}.png" for number in range(2)]
     said, _ = ask(
         "explain", device / "student.onnx", *images, "--method", method, "--of", "left", "--out", tmp_path, "--json"
     )

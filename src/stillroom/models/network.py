@@ -235,6 +235,8 @@ class Network(nn.Module):
             images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
         # Three means against one grey channel make three channels.
         images = (images - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
+        if torch.compiler.is_exporting():
+            return images  # a file has no layouts: the exporter writes a Gather for each, which OpenVINO gets wrong in int8
         return images.contiguous(memory_format=torch.channels_last)  # faster convolutions: benchmarks/layout.py
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
