@@ -103,6 +103,8 @@ class OpenPage:
     def read(self, name: str, content: bytes) -> dict:
         found = self.browser.evaluate(f"driver.read({json.dumps(name)}, '{base64.b64encode(content).decode()}')")
         for one in found.get("images", []):
+            if "refused" in one:
+                continue
             shape = (self.predictor.channels, self.predictor.size, self.predictor.size)
             one["prepared"] = floats(one["prepared"]).reshape(shape)
         return found

@@ -35,6 +35,11 @@ ONLY_HERE = ("refused.dicom_compression", "refused.dicom_jpeg_kind")
 pytestmark = pytest.mark.skipif(NODE is None, reason="node, which runs the page's scripts here, is not installed")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _runtime():
+    """Nothing that others wrote is needed here."""
+
+
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory):
     """The page's scripts as node takes them for modules, whatever its version."""

@@ -1,12 +1,14 @@
 """The page against the predictor, in real browsers: the same pixels, the same answers, the same maps."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
-from stillroom.data.files import decode_image
+from stillroom.data.files import FileReader, decode_image
 from stillroom.data.geometry import on_original
 from stillroom.data.table import UnreadableImage
 from stillroom.deployment.edge_maps import edge_map
@@ -163,3 +165,44 @@ def test_a_map_can_be_cancelled_and_then_drawn_of_another_class(page):
     assert "map" not in stopped
     drawn = page.explain(number, "normal")
     assert (drawn["done"], drawn["of"], drawn["empty"]) == (True, "normal", not drawn["map"].any())
+
+
+# -- DICOM --------------------------------------------------------------------------------------------------------
+DICOM = (
+    *("CT_small.dcm", "emri_small.dcm", "MR_small_RLE.dcm", "JPEG-LL.dcm", "MR_small_jpeg_ls_lossless.dcm"),
+    *("SC_rgb_jpeg_dcmtk.dcm", "SC_ybr_full_422_uncompressed.dcm", "image_dfl.dcm", "examples_palette.dcm"),
+)
+
+
+def test_dicom_is_answered_as_the_predictor_does(page):
+    for name in DICOM:
+        path = Path(get_testdata_file(name))
+        expected = page.predictor.predict([path])
+        found = page.read(name, path.read_bytes())["images"]
+        assert len(found) == len(expected), name
+        for one, answer in zip(found, expected, strict=True):
+            said = page.predict(one["image"])
+            assert said["frame"] == answer.frame, name
+            for key in ("answer", "decision", "possible", "unsure", "foreign", "error"):
+                assert said[key] == answer.to_dict()[key], (name, key)
+            for label, probability in answer.probabilities.items():
+                assert said["probabilities"][label] == pytest.approx(probability, abs=1e-4), name
+    assert page.browser.complaints == []
+
+
+def test_of_a_file_whose_last_frame_is_damaged_the_others_are_read(page):
+    content = Path(get_testdata_file("emri_small_RLE.dcm")).read_bytes()
+    *others, last = page.read("damaged.dcm", content[:-800])["images"]
+    assert len(others) == 9
+    assert all("image" in one for one in others)
+    assert last["refused"]["key"] == "refused.dicom_pixels_damaged"
+
+
+def test_dicom_is_shown_in_the_window_of_the_training_images(show, saying):
+    page = show(saying(window="lung"))  # in the same window: the page that the tests before share is gone
+    path = Path(get_testdata_file("CT_small.dcm"))
+    prepared = page.predictor.prepare(FileReader((path,), display=page.predictor.display).read(0))
+    (one,) = page.read("ct", path.read_bytes())["images"]
+    assert np.array_equal(one["prepared"], prepared)
+    refused = page.read("mr", Path(get_testdata_file("MR_small.dcm")).read_bytes())["refused"]
+    assert refused == {"key": "refused.dicom_units_of_ct", "values": {"window": "lung"}}

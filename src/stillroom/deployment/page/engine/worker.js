@@ -87,12 +87,13 @@ function imageOf(message) {
 
 /** `prepared` asks for what the network sees of each image, too, for whoever checks it. */
 async function read({ name, bytes, prepared: wanted = false }) {
-  const found = await decode(new Uint8Array(bytes));
+  const found = await decode(new Uint8Array(bytes), model.display);
   const told = [];
   const moved = [];
-  for (const { frame, image, refused } of found) {
+  for (const one of found) {
+    const { frame } = one;
     try {
-      if (refused) throw refused;
+      const { image } = one;
       const prepared = prepare(image, model);
       const entry = { prepared, height: image.height, width: image.width, path: name, frame, clipped: clipped(image, model) };
       const small = preview(image, model.white, LONGEST_PREVIEW);
