@@ -53,7 +53,8 @@ class Browser:
         """The value of an expression of JavaScript, or of the promise that it is, as plain values."""
         raise NotImplementedError
 
-    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command of the browser's own protocol, and what it gives."""
         self._last += 1
         number = self._last
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
@@ -76,24 +77,24 @@ class Chromium(Browser):
     def __init__(self, socket: ClientConnection) -> None:
         super().__init__(socket)
         for domain in ("Page", "Runtime", "Network", "Log"):
-            self._ask(f"{domain}.enable")
+            self.ask(f"{domain}.enable")
         # Workers have a network of their own, which is watched from their first moment on.
-        self._ask("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
+        self.ask("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
         self._loaded = False
 
     def before(self, code: str) -> None:
-        self._ask("Page.addScriptToEvaluateOnNewDocument", source=code)
+        self.ask("Page.addScriptToEvaluateOnNewDocument", source=code)
 
     def goto(self, address: str) -> None:
         self._loaded = False
-        self._ask("Page.navigate", url=address)
+        self.ask("Page.navigate", url=address)
         deadline = time.monotonic() + _PATIENCE
         while not self._loaded:
             self._told(json.loads(self._socket.recv(timeout=max(deadline - time.monotonic(), 0.1))))
 
     def evaluate(self, expression: str) -> Any:
         code = f"(async () => JSON.stringify(await ({expression})))()"
-        found = self._ask("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
+        found = self.ask("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in found:
             raise RuntimeError(str(found["exceptionDetails"].get("exception", {}).get("description", found)))
         value = found["result"].get("value")
@@ -120,20 +121,20 @@ class Firefox(Browser):
 
     def __init__(self, socket: ClientConnection) -> None:
         super().__init__(socket)
-        self._ask("session.new", capabilities={})
-        self._ask("session.subscribe", events=["network.beforeRequestSent", "log.entryAdded"])
-        self._context = self._ask("browsingContext.getTree")["contexts"][0]["context"]
+        self.ask("session.new", capabilities={})
+        self.ask("session.subscribe", events=["network.beforeRequestSent", "log.entryAdded"])
+        self._context = self.ask("browsingContext.getTree")["contexts"][0]["context"]
 
     def before(self, code: str) -> None:
-        self._ask("script.addPreloadScript", functionDeclaration=f"() => {{ {code} }}")
+        self.ask("script.addPreloadScript", functionDeclaration=f"() => {{ {code} }}")
 
     def goto(self, address: str) -> None:
-        self._ask("browsingContext.navigate", context=self._context, url=address, wait="complete")
+        self.ask("browsingContext.navigate", context=self._context, url=address, wait="complete")
 
     def evaluate(self, expression: str) -> Any:
         code = f"(async () => JSON.stringify(await ({expression})))()"
         target = {"context": self._context}
-        found = self._ask("script.evaluate", expression=code, target=target, awaitPromise=True)
+        found = self.ask("script.evaluate", expression=code, target=target, awaitPromise=True)
         if found["type"] == "exception":
             raise RuntimeError(found["exceptionDetails"]["text"])
         value = found["result"].get("value")

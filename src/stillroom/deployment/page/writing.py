@@ -14,7 +14,7 @@ from typing import Any
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.page.notes import notes_on
 from stillroom.deployment.page.runtime import Package, licences, packages
-from stillroom.deployment.page.scripts import HERE, joined, of_others
+from stillroom.deployment.page.scripts import HERE, joined, lean, of_others
 from stillroom.deployment.predictor import MODEL_FILE, Predictor
 from stillroom.errors import UsageError
 from stillroom.files.atomic import write_atomically
@@ -75,7 +75,7 @@ def _assembled(
         policy=_policy(script),
         title=escape(texts[language]["page.title"]),
         noscript=escape(texts[language]["page.noscript"]),
-        style=(HERE / "face" / "page.css").read_text("utf-8"),
+        style=lean((HERE / "face" / "page.css").read_text("utf-8")),
         data="\n".join(parts),
         script=f'<script type="module">{script}</script>',
     )
