@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from stillroom.serving import kserve, pages, predicting
+from stillroom.serving import dicomweb, kserve, pages, predicting
 from stillroom.serving.access import Gate
 from stillroom.serving.desk import Desk
 from stillroom.serving.refusals import Refused
@@ -35,7 +35,12 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
     )
-    routers = (predicting.routes(desk), kserve.routes(desk, lambda: not gate.draining, tell_others), pages.routes(desk))
+    routers = (
+        predicting.routes(desk),
+        dicomweb.routes(desk),
+        kserve.routes(desk, lambda: not gate.draining, tell_others),
+        pages.routes(desk),
+    )
     for router in routers:
         app.include_router(router)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -94,7 +94,7 @@ def files_in(content: bytes, content_type: str, most: int) -> list[Sent]:
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         boundary = options.get(b"boundary", b"")
-        sent = _parts(content, boundary, most)
+        sent = _parts(content, boundary, most, _name_in_form)
         if not sent:
             raise Refused(400, "The form holds no file: send each image as a part with a file name.", "empty")
         return sent
@@ -105,9 +105,45 @@ def files_in(content: bytes, content_type: str, most: int) -> list[Sent]:
     raise Refused(415, text, "wrong_type")
 
 
-def _parts(content: bytes, boundary: bytes, most: int) -> list[Sent]:
+def instances_in(content: bytes, content_type: str, most: int) -> list[Sent]:
+    """The DICOM files of a body: parts of multipart/related, else the body itself.
+
+    Raises:
+        Refused: the parts are damaged, none is of DICOM's type or more than ``most`` are; or the body is of another type.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind == b"application/dicom":
+        return [Sent(None, content)]
+    if kind == b"multipart/related" and options.get(b"type", b"application/dicom").lower() == b"application/dicom":
+        sent = _parts(content, options.get(b"boundary", b""), most, _is_instance)
+        if not sent:
+            raise Refused(400, "No part of the body is of the type application/dicom.", "empty")
+        return sent
+    text = 'Send DICOM files as multipart/related; type="application/dicom", or one as application/dicom.'
+    raise Refused(415, text, "wrong_type")
+
+
+Headers = dict[bytes, bytes]
+
+
+def _name_in_form(headers: Headers) -> tuple[bool, str | None]:
+    """Whether a form's part is a file, and its name without folders."""
+    _, options = parse_options_header(headers.get(b"content-disposition", b""))
+    called = options.get(b"filename", b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+    return b"filename" in options, called[:_LONGEST_NAME] or None
+
+
+def _is_instance(headers: Headers) -> tuple[bool, str | None]:
+    """Whether a part is a DICOM file; they have no names."""
+    kind, _ = parse_options_header(headers.get(b"content-type", b""))
+    return kind == b"application/dicom", None
+
+
+def _parts(
+    content: bytes, boundary: bytes, most: int, name_of: Callable[[Headers], tuple[bool, str | None]]
+) -> list[Sent]:
     found: list[Sent] = []
-    headers: dict[bytes, bytes] = {}
+    headers: Headers = {}
     name, value, body = bytearray(), bytearray(), bytearray()
 
     def header_ended() -> None:
@@ -116,12 +152,11 @@ def _parts(content: bytes, boundary: bytes, most: int) -> list[Sent]:
         value.clear()
 
     def ended() -> None:
-        _, options = parse_options_header(headers.get(b"content-disposition", b""))
-        if b"filename" in options:
+        is_file, called = name_of(headers)
+        if is_file:
             if len(found) == most:
                 raise Refused(413, f"A request may have {most} images: send them in several.", "too_many")
-            called = options[b"filename"].decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
-            found.append(Sent(called[:_LONGEST_NAME] or None, bytes(body)))
+            found.append(Sent(called, bytes(body)))
         headers.clear()
         body.clear()
 
@@ -139,5 +174,5 @@ def _parts(content: bytes, boundary: bytes, most: int) -> list[Sent]:
         parser.write(content)
         parser.finalize()
     except MultipartParseError:
-        raise Refused(400, "The form is damaged: its parts do not end as its boundary says.", "damaged") from None
+        raise Refused(400, "The body is damaged: its parts do not end as its boundary says.", "damaged") from None
     return found

@@ -47,7 +47,7 @@ class Desk:
         """Raises Refused where a path leads to a line that is full."""
         if path.endswith(("/predict", "/infer")):
             self.answers.refuse_if_full()
-        elif path.endswith("/explain"):
+        elif path.endswith(("/explain", "/dicomweb/studies")):
             self.maps.refuse_if_full()
 
     def model(self, name: str | None) -> Served:
@@ -82,10 +82,12 @@ class Desk:
             metrics.ANSWERS.labels(served.name, metrics.kind_of(one)).inc()
         return found
 
-    async def explain(self, served: Served, frame: work.Frame, method: Method, of: str | None) -> work.Drawn:
-        """A heat map."""
+    async def explain(
+        self, served: Served, frames: Sequence[work.Frame], method: Method, of: str | None
+    ) -> list[work.Drawn]:
+        """A heat map of each."""
         kind = kind_of_work(served, method, partial(_draw, served, method), _MAP_PASSES * served.seconds)
-        (found,) = await self.maps.ask(kind, [(frame, of)])
+        found: list[work.Drawn] = await self.maps.ask(kind, [(frame, of) for frame in frames])
         return found
 
 

@@ -131,7 +131,7 @@ def routes(desk: Desk) -> APIRouter:
         async with desk.frames(request) as frames:
             if len(frames) != 1:
                 raise Refused(422, "One image is explained at a time: send them in several requests.", "too_many")
-            drawn = await desk.explain(served, frames[0], method or served.method, of)
+            (drawn,) = await desk.explain(served, frames, method or served.method, of)
         request.state.noted |= {"images": 1, "model": served.name, "map": drawn.method}
         return await asyncio.to_thread(_shown, served, drawn, form)
 

@@ -47,11 +47,11 @@ class Model:
     synthetic: bool
 
     @classmethod
-    def of(cls, predictor: Predictor) -> Model:
-        """What is told of a predictor. Raises UsageError where its file has changed since it was opened."""
+    def of(cls, predictor: Predictor, digest: str) -> Model:
+        """What is told of a predictor whose file has this digest."""
         return cls(
             predictor.name,
-            predictor.digest,
+            digest,
             version("stillroom"),
             predictor.task.exclusive,
             predictor.classes,

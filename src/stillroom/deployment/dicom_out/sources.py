@@ -7,14 +7,13 @@ the images come from, where they must find their patient. No text of a file gets
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from stillroom.data.dicom.grey import functional_group
 from stillroom.data.dicom.opening import frames_in, open_dicom, value_of
-from stillroom.data.dicom.recognising import is_dicom_file
+from stillroom.data.dicom.recognising import looks_like_dicom
 from stillroom.data.table import UnreadableImage
 
 if TYPE_CHECKING:
@@ -96,20 +95,19 @@ class Source:
         return bare
 
 
-def read_source(path: Path) -> Source:
-    """What objects take over from a DICOM file.
+def read_source(file: BinaryIO) -> Source:
+    """What objects take over from an open DICOM file.
 
     Raises:
         NotReferable: it is no DICOM file, lacks the UIDs that objects refer to, or says in no valid way whose it is.
     """
     from pydicom.dataset import Dataset
 
-    if not is_dicom_file(path):
+    if not looks_like_dicom(file):
         raise NotReferable("it is no DICOM file")
     try:
-        with path.open("rb") as file:
-            opened = open_dicom(file)
-            header, frames = opened.header, frames_in(opened)
+        opened = open_dicom(file)
+        header, frames = opened.header, frames_in(opened)
     except (OSError, UnreadableImage):
         raise NotReferable("its header cannot be read") from None
     about, left_empty = Dataset(), []

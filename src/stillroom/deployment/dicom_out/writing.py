@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from io import BytesIO
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from stillroom.data.dicom.opening import be_quiet
 from stillroom.data.dicom.recognising import is_dicom_file
-from stillroom.data.quiet import hush
 from stillroom.deployment.dicom_out.common import Model
-from stillroom.deployment.dicom_out.pictures import Drawn, overlay_of, parametric_map_of, told
-from stillroom.deployment.dicom_out.report import report
+from stillroom.deployment.dicom_out.objects import Made, NotMade, get_ready, objects_about
+from stillroom.deployment.dicom_out.pictures import Drawn
 from stillroom.deployment.dicom_out.sources import NotReferable, Source, read_source
 from stillroom.deployment.prediction import Prediction
 from stillroom.deployment.predictor import Predictor
@@ -23,9 +19,6 @@ from stillroom.errors import UsageError
 from stillroom.extras import need
 from stillroom.files.atomic import write_atomically
 from stillroom.files.places import require_folder_place
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 _OF_A_RUN = ("settings.yaml", "manifest.json")
 _REMEDY = "Choose another --dicom."
@@ -98,11 +91,8 @@ def write_answers(
         UsageError: the model's file has changed, or highdicom is not installed.
         StorageError: the disk is full, or the folder cannot be written to.
     """
-    need("highdicom", "--dicom")
-    be_quiet()
-    for package in ("highdicom", "stillroom.deployment.dicom_out"):  # whom pydicom's warnings name as the caller
-        hush(package)
-    model, done = Model.of(predictor), Written()
+    get_ready("--dicom")
+    model, done = Model.of(predictor, predictor.digest), Written()
     for path, group in groupby(enumerate(answers), key=lambda item: item[1].path):
         items = [(number, answer) for number, answer in group if answer.error is None]
         if path is None or not items:
@@ -111,49 +101,34 @@ def write_answers(
             done.passed_over.append(str(path))
             continue
         try:
-            source = read_source(path)
+            source = _source_of(path)
         except NotReferable as error:
             done.failed[str(path)] = str(error)
             continue
         if source.left_empty:
             done.left_empty[str(path)] = source.left_empty
-        _write_instance(source, items, model, out, drawn, done)
+        for one in objects_about(source, [(answer, partial(drawn, number)) for number, answer in items], model):
+            if isinstance(one, NotMade):
+                done.failed[one.about] = one.reason
+                continue
+            _write(one, out, done)
+            if one.kind == "SC" and not source.planes:
+                done.without_place.append(one.about)
     return done
 
 
-def _write_instance(
-    source: Source,
-    items: Sequence[tuple[int, Prediction]],
-    model: Model,
-    out: Path,
-    drawn: Callable[[int], Drawn | None],
-    done: Written,
-) -> None:
-    told_of = []
-    for number, answer in items:
-        heat_map = drawn(number)
-        told_of.append(told(heat_map) if heat_map else "")
-        if heat_map is None:
-            continue
-        _write(partial(overlay_of, source, heat_map, model), "SC", out, answer.name, done)
-        if source.planes:
-            _write(partial(parametric_map_of, source, heat_map, model), "PM", out, answer.name, done)
-        else:
-            done.without_place.append(answer.name)
-    answers = [answer for _, answer in items]
-    _write(partial(report, source, answers, told_of, model), "SR", out, str(answers[0].path), done)
-
-
-def _write(make: Callable[[], Dataset], kind: str, out: Path, name: str, done: Written) -> None:
+def _source_of(path: Path) -> Source:
     try:
-        made, content = make(), BytesIO()
-        made.save_as(content, enforce_file_format=True)
-    except Exception as error:  # whose text may quote the file, and so a patient
-        done.failed[name] = f"no {kind} object could be made of it ({type(error).__name__})"
-        return
-    path = out / f"{kind}.{made.SOPInstanceUID}.dcm"
+        with path.open("rb") as file:
+            return read_source(file)
+    except OSError:
+        raise NotReferable("it cannot be opened any more") from None
+
+
+def _write(made: Made, out: Path, done: Written) -> None:
+    path = out / f"{made.kind}.{made.uid}.dcm"
     if path.is_file():
         done.already += 1
     else:
-        write_atomically(path, lambda target: target.write_bytes(content.getvalue()))
+        write_atomically(path, lambda target: target.write_bytes(made.content))
     done.files.append(path)
