@@ -111,7 +111,7 @@ def page(show, student):
 
 def compare(page, name: str, content: bytes) -> int:
     """Reads a file here and there, holds both together, and gives the image's number in the page."""
-    pixels = decode_image(io.BytesIO(content))
+    pixels = decode_image(io.BytesIO(content), display=page.predictor.display)
     found = page.read(name, content)
     assert "images" in found, (name, found)
     (one,) = found["images"]
@@ -165,6 +165,51 @@ def test_a_map_can_be_cancelled_and_then_drawn_of_another_class(page):
     assert "map" not in stopped
     drawn = page.explain(number, "normal")
     assert (drawn["done"], drawn["of"], drawn["empty"]) == (True, "normal", not drawn["map"].any())
+
+
+MODES = {
+    "grey.png": lambda image: encoded(image.convert("L"), "PNG"),
+    "colour.png": lambda image: encoded(image, "PNG"),
+    "opacity.png": lambda image: encoded(_seen(image), "PNG"),
+    "palette.png": lambda image: encoded(image.quantize(64), "PNG"),
+    "16_bits.png": lambda image: encoded(_deep(image), "PNG"),
+    "key.png": lambda image: encoded(image, "PNG", transparency=image.getpixel((0, 0))),
+    "small.jpg": lambda image: encoded(image.resize((image.width // 3, image.height // 5)), "JPEG", quality=80),
+    "turned.jpg": lambda image: encoded(image, "JPEG", exif=turned(2 + image.width % 7)),
+    "progressive.jpg": lambda image: encoded(image, "JPEG", progressive=True, subsampling=image.width % 3),
+    "colour.webp": lambda image: encoded(image, "WEBP"),
+    "opacity.webp": lambda image: encoded(_seen(image), "WEBP", lossless=True),
+}
+
+
+def _seen(image: Image.Image) -> Image.Image:
+    seen = image.copy()
+    seen.putalpha(image.convert("L"))
+    return seen
+
+
+def _deep(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image.convert("L")).astype(np.uint16)
+    return Image.fromarray(grey * 257 ^ np.roll(grey, 1, axis=1))
+
+
+def test_200_real_images_in_every_mode(page, real_data):
+    """A third as they lie there, the others brought into each mode; every 40th is explained."""
+    found = sorted(path for path in real_data().rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    chosen = np.random.default_rng(0).permutation(len(found))[:200]
+    for number, path in enumerate(found[index] for index in chosen):
+        content = path.read_bytes()
+        if number % 3:
+            mode = list(MODES)[number % len(MODES)]
+            with Image.open(path) as image:
+                content = MODES[mode](image.convert("RGB"))
+        place = compare(page, path.name, content)
+        if number % 40 == 0:
+            drawn = page.explain(place, None, "rise")
+            pixels = decode_image(io.BytesIO(content))
+            of = page.predictor.classes.index(drawn["of"])
+            expected = edge_map(page.predictor, page.predictor.prepare(pixels), of, method="rise")
+            np.testing.assert_allclose(drawn["map"], expected, atol=1e-3, err_msg=path.name)
 
 
 # -- DICOM --------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import { Refused } from "./refused.js";
 /**
  * The images in a file: one, but for formats that hold frames.
  * @param {Uint8Array} bytes
- * @param {object} display how DICOM is shown; see dicom.js
- * @returns {Promise<Array<{frame: number|null, image: object}>>} frames are numbered from 1; of several, each is decoded
- *     when its image is asked for, and may be refused then
+ * @param {{window: object|null, white: number}} display how DICOM images are shown
+ * @returns {Promise<Array<{frame: number|null, image: object}>>} frames are numbered from 1. Of a file of several, `image` is
+ *   decoded when it is asked for, each time anew, and may then be refused.
  */
 export async function decode(bytes, display) {
   if (!bytes.length) throw new Refused("refused.empty");

@@ -9,6 +9,8 @@ import { askedFor, scoreCam } from "./score_cam.js";
 import { noteInWords, trust, worded } from "./words.js";
 
 const LONGEST_PREVIEW = 2048; // pixels a side
+const MANY = 8; // frames of a file; of more, previews are small
+const SMALL_PREVIEW = 512;
 const PATIENCE = 3; // seconds that an exact map may take before it is estimated from fewer passes
 const AT_A_TIME = 0.15; // seconds between two looks at what was asked meanwhile
 const MOST_AT_ONCE = 16; // masked images; more are no faster, and take memory
@@ -33,7 +35,8 @@ self.onmessage = async ({ data: message }) => {
     const [reply, moved] = await handlers[message.do](message);
     self.postMessage({ id: message.id, ...reply }, moved ?? []);
   } catch (error) {
-    if (error instanceof Refused) self.postMessage({ id: message.id, refused: { key: error.key, values: error.values } });
+    const refusal = error instanceof RangeError ? new Refused("refused.memory") : error; // an array that is too large
+    if (refusal instanceof Refused) self.postMessage({ id: message.id, refused: { key: refusal.key, values: refusal.values } });
     else self.postMessage({ id: message.id, failed: String(error?.message ?? error) });
   }
 };
@@ -88,24 +91,23 @@ function imageOf(message) {
 /** `prepared` asks for what the network sees of each image, too, for whoever checks it. */
 async function read({ name, bytes, prepared: wanted = false }) {
   const found = await decode(new Uint8Array(bytes), model.display);
+  const longest = found.length > MANY ? SMALL_PREVIEW : LONGEST_PREVIEW;
   const told = [];
   const moved = [];
   for (const one of found) {
     const { frame } = one;
     try {
-      const { image } = one;
+      const { image } = one; // of several frames, this decodes it
       const prepared = prepare(image, model);
       const entry = { prepared, height: image.height, width: image.width, path: name, frame, clipped: clipped(image, model) };
-      const small = preview(image, model.white, LONGEST_PREVIEW);
+      const small = preview(image, model.white, longest);
       const bitmap = await createImageBitmap(new ImageData(small.rgba, small.width, small.height));
       images.set(numbers, entry);
       moved.push(bitmap);
       told.push({
-        image: numbers, frame, height: image.height, width: image.width, channels: image.channels, bits: image.bits,
-        preview: bitmap, note: noteInWords(entry.clipped, model.white, texts),
-        ...(wanted ? { prepared } : {}),
+        image: numbers++, frame, height: image.height, width: image.width, channels: image.channels, bits: image.bits,
+        preview: bitmap, note: noteInWords(entry.clipped, model.white, texts), ...(wanted ? { prepared } : {}),
       });
-      numbers++;
     } catch (error) {
       if (found.length === 1 || !(error instanceof Refused)) throw error;
       told.push({ frame, refused: { key: error.key, values: error.values } });
