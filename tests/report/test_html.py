@@ -52,6 +52,71 @@ def test_ids_are_unique_and_every_reference_has_its_target(make_run, page_of):
     assert wanted <= set(ids)
 
 
+def test_contents_mark_the_section_on_show_and_a_link_opens_it(make_run, page_of):
+    page = page_of(make_run("multiclass", featured=16))
+    text = page.source
+    links = re.findall(r'<a href="#([^"]+)" style="animation-timeline:--in-([^"]+)">', text)
+    sections = re.findall(r"view-timeline-name:--in-([a-z_]+)", text)
+    assert [key for key, _ in links] == [timeline for _, timeline in links] == sections
+    scope = re.search(r'timeline-scope:([^"]+)"', text)[1]
+    assert scope.split(",") == [f"--in-{key}" for key in sections]
+    for key in set(sections) - {"verdict", "warnings"}:
+        # A browser opens the details around what a link leads to: so the id lies inside.
+        summary = rf'<summary><h2 id="{key}-title">[^<]+</h2>.*?</summary>'
+        assert re.search(rf'<details class="fold"[^>]*>\s*{summary}\s*<div class="body" id="{key}">', text), key
+
+
+def test_folded_sections_say_in_a_line_what_is_in_them(make_run, page_of):
+    text = page_of(make_run("multiclass", featured=16, explained=6, uncertain=True, planned=True)).source
+    heads = re.findall(r'<summary><h2 id="([^"]+)-title">[^<]+</h2>(.*?)</summary>', text)
+    assert len(heads) > 15
+    for key, said in heads:
+        assert re.fullmatch(r'<span class="gist">[^<]{5,170}</span>', said), key
+    assert re.search(r"test images wrong; most often \w[\w ]+ taken for", dict(heads)["errors"])
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
+def test_the_first_screen_says_how_good_how_sure_and_what_not(make_run, page_of, kind):
+    run = make_run(kind, images=420, featured=16)
+    text = page_of(run).source
+    good, sure, unfit = re.findall(r"<div><dt>(?:How good|How sure|What not)</dt><dd>(.*?)</dd></div>", text)
+    plain = re.sub(r"<[^>]+>", "", good)
+    student = json.loads((run / "metrics.json").read_text())["test"]["student"]
+    sensitivity = {name: values["sensitivity"]["value"] for name, values in student["per_class"].items()}
+    if kind == "binary":
+        assert f"For pneumonia: sensitivity {student['sensitivity']['value']:.3f} (" in plain
+    else:
+        least = sorted(sensitivity, key=sensitivity.get)[:5]
+        places = [plain.index(f"{name} {sensitivity[name]:.3f} (") for name in least]
+        assert places == sorted(places)
+        assert (f"the other {len(sensitivity) - 5} more often" in plain) == (len(sensitivity) > 5)
+    assert f"{student['images']} test images of {student['patients']} patients" in sure
+    assert "The splits leak" in unfit
+    assert "Not as a medical device." in unfit
+
+
+def test_every_term_of_the_tables_is_explained_where_it_stands(make_run, page_of):
+    page = page_of(make_run("multiclass", featured=16, explained=6, lesions=True, uncertain=True))
+    text = page.source
+    tips = {attributes["id"] for _, attributes in page.elements if "popover" in attributes}
+    asked = [attributes for tag, attributes in page.elements if attributes.get("class") == "term"]
+    assert {f"{one['popovertarget']}" for one in asked} <= tips
+    assert all(len(one["title"]) > 30 for one in asked)
+    figures = re.search(r'id="test-figures".*?</table>', text, re.S)[0]
+    for name in METRICS.values():
+        if f'<th scope="row">{name}' in figures or f">{name}</button>" in figures:
+            assert f">{name}</button>" in figures, name
+    for name in ("Temperature", "Insertion − deletion", "Drop", "ROAD", "Heat on the marked region", "SSIM"):
+        assert re.search(rf'class="term"[^>]*>{name}</button>', text), name
+
+
+def test_a_class_named_like_a_term_is_no_term(make_run, page_of):
+    text = page_of(make_run(task=MultiClass(("control", "AUC", "temperature")), images=300, featured=16)).source
+    rows = re.search(r'id="per-class".*?</table>', text, re.S)[0]
+    assert rows.count('<th scope="row">control</th>') == 1
+    assert rows.count('<th scope="row">AUC</th>') == 1
+
+
 def test_drawings_take_the_page_s_colours_and_say_what_they_show(make_run):
     text = write_report(make_run(featured=16)).read_text(encoding="utf-8")
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.S)
@@ -65,7 +130,7 @@ def test_drawings_take_the_page_s_colours_and_say_what_they_show(make_run):
     variables = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
     style = text[text.index("<style>") : text.index("</style>")]
     light, dark = style.split("prefers-color-scheme: dark", 1)
-    for variable in variables - {"--role", "--share", "--text", "--serif"}:
+    for variable in variables - {"--role", "--share", "--longest", "--text", "--serif"}:
         assert f"{variable}:" in light
         assert f"{variable}:" in dark
 

@@ -7,7 +7,7 @@ import pytest
 from stillroom.report import write_model_card, write_report
 from stillroom.report.calibration import temperature_notes
 from stillroom.report.citations import HINTON, citations
-from stillroom.report.curves import _pr, _roc
+from stillroom.report.curves import _pr, _roc, learning_curves
 from stillroom.report.numbers import count, duration, estimate, fixed, p_value, ratio
 from stillroom.report.record import load
 from stillroom.report.tables import confusion, decisions
@@ -150,6 +150,16 @@ def test_numbers():
     assert estimate({"value": -0.5, "low": -0.6, "high": -0.4}).text() == "−0.500 (−0.600 to −0.400)"
     assert estimate(None) is None
     assert estimate({"value": float("nan")}) is None
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9])
+def test_every_part_of_the_loss_is_marked_however_few_epochs_there_are(make_run, epochs):
+    drawings = dict(learning_curves(load(make_run(epochs=epochs))))
+    marks = re.findall(r"<use [^>]*var\(--class-\d\)", drawings["Parts of the student's loss"])
+    assert len(marks) >= 2 + 2 * min(epochs, 2)  # those of the legend, and of two parts
+    if epochs == 1:
+        for role in ("student", "control", "teacher"):
+            assert re.search(rf"<use [^>]*var\(--{role}\)", drawings["Training loss"]), role
 
 
 def test_curves_have_the_areas_that_scikit_learn_gives():

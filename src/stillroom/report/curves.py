@@ -69,7 +69,8 @@ def _loss_parts(student: list[dict[str, Any]], parts: list[str]) -> str:
         for number, part in enumerate(parts):
             x, y = _points(student, _part_of(part))
             marker = CLASS_MARKERS[number % len(CLASS_MARKERS)]
-            line = axes.plot(x, y, color=class_colour(number), marker=marker, markersize=5, markevery=0.25)[0]
+            every = 0.25 if len(x) > 1 else None  # a share of a line that has no length marks nothing
+            line = axes.plot(x, y, color=class_colour(number), marker=marker, markersize=5, markevery=every)[0]
             line.set_label(short(part, 16))
         _epochs(axes, "weighted loss")
         axes.legend(frameon=False, fontsize=10)

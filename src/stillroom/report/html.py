@@ -10,11 +10,12 @@ from typing import Any
 
 from stillroom.evaluation.roles import MAJORITY, SIMPLEST, noun
 from stillroom.files.atomic import write_atomically
-from stillroom.report import curves, figures, tables
+from stillroom.report import curves, figures, first_screen, tables
 from stillroom.report.calibration import calibration_sentences, calibration_table, temperature_notes
 from stillroom.report.citations import citations
 from stillroom.report.explanation import explanation_section
 from stillroom.report.gallery import mistakes
+from stillroom.report.gists import gists
 from stillroom.report.luck import luck_section
 from stillroom.report.plan import plan_section
 from stillroom.report.record import Record, load
@@ -25,6 +26,7 @@ from stillroom.report.style import COLOURS, glyph
 from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import TEMPLATES, environment
+from stillroom.report.terms import terms
 from stillroom.report.thresholds import thresholds_section
 from stillroom.report.uncertainty import uncertainty_section
 from stillroom.report.wording import (
@@ -87,7 +89,8 @@ def _context(record: Record) -> dict[str, Any]:
     thresholds = thresholds_section(record)
     compared = [role for role in ("student", "teacher") if role in roles]
     parted = [part for key in ("groups", "quality") if (part := subgroup_section(record, key))]
-    return {
+    found = findings(record)
+    parts: dict[str, Any] = {
         "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
         "record": record,
         "manifest": record.manifest,
@@ -99,7 +102,8 @@ def _context(record: Record) -> dict[str, Any]:
         "labels": labels(record),
         "reading": reading(record),
         "control": claim(record)["control"],
-        "findings": findings(record),
+        "findings": found,
+        "answers": first_screen.answers(record, found),
         "warnings": audit_warnings(record),
         "listed": LISTED,
         "class_counts": tables.class_counts(record),
@@ -148,6 +152,7 @@ def _context(record: Record) -> dict[str, Any]:
         "reporting": filled(record),
         "citations": citations(record.recipe),
     }
+    return parts | {"terms": terms(record, parts), "gists": gists(record, parts)}
 
 
 def _legend(roles: Iterable[str]) -> list[tuple[str, str, str]]:

@@ -160,6 +160,12 @@ def in_order(roles: Iterable[str]) -> list[str]:
     return [role for role in ROLES if role in roles] + rest + [role for role in roles if role == MAJORITY]
 
 
+def sensitivities(record: Record) -> dict[str, Estimate]:
+    """Of the student, by class; without those that no test image is of."""
+    classes = record.test[STUDENT].get("per_class") or {}
+    return {name: figure for name, values in classes.items() if (figure := estimate(values.get("sensitivity")))}
+
+
 def title(role: str) -> str:
     """A role as a heading, e.g. ``Student``."""
     return TITLES.get(role, role.replace("_", " ").capitalize())

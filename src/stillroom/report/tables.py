@@ -43,6 +43,11 @@ class Confusion:
     counts: list[list[int]]
     shares: list[list[float]]
 
+    @property
+    def longest(self) -> int:
+        """Characters of the longest name."""
+        return max(map(len, self.classes))
+
 
 def results(record: Record) -> Grid:
     """Test figures with intervals: a metric per row, a network per column."""
@@ -76,20 +81,26 @@ def class_counts(record: Record) -> Grid | None:
     return Grid(("Class" if record.task.exclusive else "Label", *(_split(split) for split in splits)), rows)
 
 
-def per_class(record: Record) -> Grid | None:
-    """The student's figures class by class, with every network's AUC beside each other."""
+def per_class(record: Record) -> list[tuple[str, Grid]]:
+    """Captions and tables: the student's figures class by class, and every network's AUC; empty without figures."""
     figures = {role: test.get("per_class") or {} for role, test in record.test.items() if role not in SIMPLEST}
     student = figures["student"]
     if not student:
-        return None
+        return []
     keys = [key for key in METRICS if key != "auc" and any(key in student.get(name, {}) for name in student)]
-    rows: list[tuple[Cell, ...]] = []
+    own: list[tuple[Cell, ...]] = []
+    areas: list[tuple[Cell, ...]] = []
     for name in record.task.classes:
-        own = student.get(name) or {}
-        areas = (_figure((figures[role].get(name) or {}).get("auc")) for role in figures)
-        rows.append((name, count(own.get("support")), *areas, *(_figure(own.get(key)) for key in keys)))
-    columns = (f"AUC, {noun(role)}" for role in figures)
-    return Grid(("Class", "Test images", *columns, *(METRICS[key] for key in keys)), rows)
+        values = student.get(name) or {}
+        own.append((name, count(values.get("support")), *(_figure(values.get(key)) for key in keys)))
+        areas.append((name, *(_figure((figures[role].get(name) or {}).get("auc")) for role in figures)))
+    return [
+        (
+            "The student's test figures, each class against the rest, with 95 % intervals",
+            Grid(("Class", "Test images", *(METRICS[key] for key in keys)), own),
+        ),
+        ("AUC of each class against the rest", Grid(("Class", *(f"AUC, {noun(role)}" for role in figures)), areas)),
+    ]
 
 
 def confusion(record: Record, role: str) -> Confusion | None:

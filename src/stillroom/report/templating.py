@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.explanation.overlay import LEGEND
 from stillroom.report.numbers import Estimate, count, duration, fixed, plain
+from stillroom.report.terms import explained
 from stillroom.report.wording import audit_total
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+OUR_ROWS = ("Figure", "Map", "Network", "Network and map", "Own maps", "Sets on test images")
+"""First columns of tables whose rows we name: in others a row's name comes from the data, and is no term of ours."""
 
 
 @cache
@@ -24,7 +28,7 @@ def environment(**filters: Callable[..., str]) -> Environment:
 
     HTML is escaped; a name that a template uses and nobody gave is an error.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -35,10 +39,17 @@ def environment(**filters: Callable[..., str]) -> Environment:
     )
     jinja.filters |= {"count": count, "fixed": fixed, "plain": plain, "duration": duration, "when": when}
     jinja.filters["total"] = audit_total
+    jinja.filters["explained"] = pass_context(_explained)
     jinja.filters |= filters
-    jinja.globals["heat_legend"] = LEGEND
+    jinja.globals |= {"heat_legend": LEGEND, "ours": OUR_ROWS}
     jinja.tests["estimate"] = lambda value: isinstance(value, Estimate)
     return jinja
+
+
+def _explained(context: Mapping[str, Any], text: object, within: tuple[str, ...] | None = None) -> Markup:
+    """A heading of ours as :func:`~stillroom.report.terms.explained` has it; ``within`` names the only terms looked for."""
+    known = [term for term in context["terms"] if within is None or term.key in within]
+    return explained(known, text)
 
 
 def when(stamp: Any) -> str:

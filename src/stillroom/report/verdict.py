@@ -14,7 +14,6 @@ from stillroom.report.finding import Finding, Tone
 from stillroom.report.numbers import (
     CHANCE,
     METRICS,
-    Estimate,
     count,
     counted,
     estimate,
@@ -23,7 +22,7 @@ from stillroom.report.numbers import (
     plain,
     true_minus,
 )
-from stillroom.report.record import Record
+from stillroom.report.record import Record, sensitivities
 
 LUCK = "One training each: a difference of this size can be luck."
 MEASURE_LUCK = "--repeats or --folds measures that luck."
@@ -59,7 +58,7 @@ def absolute(record: Record) -> Finding:
             return Finding("bad", text, f"{figures} {evidence}")
     if figure.low is None:
         return Finding("neutral", "Whether the student is better than guessing is open: no interval.", evidence)
-    if never := [name for name, found in _sensitivities(record).items() if found.value == 0]:
+    if never := [name for name, found in sensitivities(record).items() if found.value == 0]:
         named = ", ".join(never[:3]) + (f" and {len(never) - 3} more" if len(never) > 3 else "")
         return Finding("bad", f"The student ranks better than guessing, but never finds {named}.", evidence)
     return Finding("neutral", "The student is better than guessing.", evidence)
@@ -183,15 +182,9 @@ def _at_chance(record: Record, role: str) -> bool:
     return figure is not None and figure.ends[0] <= CHANCE[record.task.selection_metric]
 
 
-def _sensitivities(record: Record) -> dict[str, Estimate]:
-    """Of the student, by class; without those that no test image is of."""
-    classes = record.test[STUDENT].get("per_class") or {}
-    return {name: figure for name, values in classes.items() if (figure := estimate(values.get("sensitivity")))}
-
-
 def _worst_class(record: Record) -> str:
     """The class that the student finds least, with its sensitivity; empty where none is known."""
-    found = _sensitivities(record)
+    found = sensitivities(record)
     if not found:
         return ""
     name = min(found, key=lambda name: found[name].value)
