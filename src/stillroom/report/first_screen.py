@@ -57,7 +57,7 @@ def _how_sure(record: Record) -> str:
         name, found = widest
         said += f" Least is known of {name}: its sensitivity may be {found.ends[0]:.2f} or {found.ends[1]:.2f}."
     if error := estimate(test.get("calibration_error")):
-        said += f" Stated probabilities are off by {error.text()} (calibration error)."
+        said += f" Calibration error, how far stated probabilities are off: {error.text()}."
     return said
 
 
