@@ -113,7 +113,7 @@ def test_report_card_and_run_tell_the_same(study, tmp_path):
     (section,) = [part for part in run.metrics["sections"] if part["key"].startswith("readers-")]
     assert section["text"][0] == found["statement"]
     report, card = run.report.read_text("utf-8"), (run.path / "MODEL_CARD.md").read_text("utf-8")
-    assert report.count(f'<section id="{section["key"]}"') == 1
+    assert report.count(f'<div class="body" id="{section["key"]}"') == 1
     assert "R&lt;1&gt;" in report
     assert "R<1>" not in report
     assert "With help 4 readers did better" in card

@@ -55,7 +55,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(make_run, page_of):
 def test_contents_mark_the_section_on_show_and_a_link_opens_it(make_run, page_of):
     page = page_of(make_run("multiclass", featured=16))
     text = page.source
-    links = re.findall(r'<a href="#([^"]+)" style="animation-timeline:--in-([^"]+)">', text)
+    links = re.findall(r'<li style="animation-timeline:--in-([^"]+)"><a href="#([^"]+)">', text)
     sections = re.findall(r"view-timeline-name:--in-([a-z_]+)", text)
     assert [key for key, _ in links] == [timeline for _, timeline in links] == sections
     scope = re.search(r'timeline-scope:([^"]+)"', text)[1]

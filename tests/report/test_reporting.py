@@ -146,7 +146,7 @@ def test_with_folds_the_figure_is_that_over_all_cuts(make_run):
     )
     assert answers(run, "32", 1).place == "luck"
     card, page = write_model_card(run).read_text(), write_report(run).read_text()
-    part = page.partition('<section id="thresholds"')[2].partition("</section>")[0]
+    part = page.partition('<div class="body" id="thresholds"')[2].partition("</section>")[0]
     assert "Of the first of 3 cuts of the data alone." in part
     assert "Of the first of 3 cuts of the data alone." in card
 
@@ -169,7 +169,7 @@ def test_page_and_file_hold_the_same_and_link_to_what_is_there(make_run):
     card = write_model_card(run).read_text(encoding="utf-8")
     text = (run / "REPORTING.md").read_text(encoding="utf-8")
     ids = set(re.findall(r'id="([^"]+)"', page))
-    section = page.partition('<section id="reporting"')[2].partition("</section>")[0]
+    section = page.partition('<div class="body" id="reporting"')[2].partition("</section>")[0]
     links = re.findall(r'href="#([^"]+)"', section)
     assert len(links) > 40
     assert set(links) <= ids

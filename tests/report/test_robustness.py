@@ -96,14 +96,16 @@ class Text(HTMLParser):
 
 
 def rendered(section) -> str:
-    return environment().get_template("_robustness.html.j2").render(robustness=section, trained=ROLES)
+    return (
+        environment().get_template("_robustness.html.j2").render(robustness=section, trained=ROLES, terms=[], gists={})
+    )
 
 
 def test_the_page_shows_what_was_measured(section_of):
     found = measured()
     page = rendered(section_of(found))
     text = Text(page)
-    assert text.ids[:2] == ["robustness", "robustness-title"]
+    assert text.ids[:2] == ["robustness-title", "robustness"]
     assert "no substitute for another hospital" in page
     assert "the same 40 test images" in page
     assert "16 corruptions at 5 severities" in page
@@ -196,7 +198,7 @@ def test_page_and_card_and_verdict_tell_of_corruptions(make_run, page_of, change
     said = f"Corrupted images cost the student {lost:.3f} of accuracy."
     for present in (
         ("a", {"href": "#robustness"}) in page.elements,
-        "Accuracy, corrupted" in page.words,
+        "Balanced error is one minus balanced accuracy" in page.words,
         "BE, rBE" in page.words,
         said in page.words,
         said in card,
