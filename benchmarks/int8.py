@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import stillroom
-from stillroom.after.int8 import export_int8
+from stillroom.after.lighter import export_int8
 from stillroom.models.zoo import create
 
 TIMED = 15

@@ -94,6 +94,8 @@ FILES = {
     "of, and the rules for sets and refusals; see [below](#studentonnx).",
     "student.int8.onnx": "The same network in eight-bit integers, with rules of its own, where `--int8` asked for it and it "
     "answers like student.onnx.",
+    "student.fp16.onnx": "The same network in half precision, where `stillroom export RUN --fp16` asked for it and it "
+    "answers like student.onnx.",
     "report.html": "The report: one file that opens offline.",
     "MODEL_CARD.md": "The model card.",
     "REPORTING.md": "The items of TRIPOD+AI and CLAIM: what the run answers, where, and what its author must fill in.",
@@ -144,6 +146,8 @@ METRICS = {
     "explanation": "what the heat maps are worth, as described below; null with `--explain 0`",
     "int8": "what the int8 file keeps of the float32 one on the test images, why it was refused if it was, which layers stay "
     "float32 and why; only where `--int8` was asked for, of the run or of `stillroom export` later",
+    "fp16": "what the fp16 file keeps of the float32 one on the test images, why it was refused if it was, and `largest`, "
+    "the largest number between its layers; only where `stillroom export --fp16` asked for it",
     "robustness": "figures on corrupted test images, as described below; only where `--corruptions` was asked for, of the "
     "run or of `stillroom evaluate` later",
     "sections": "what a stage of your own, or a test with readers, adds to report and model card: `key`, `title`, `text` and "

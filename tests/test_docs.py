@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from stillroom import (
     DataSettings,
     EvaluationSettings,
-    Predictor,
     Settings,
     StudentSettings,
     TeacherSettings,
@@ -505,28 +503,6 @@ def test_the_run_folder_is_as_the_reference_describes_it(run):
             assert not [key for key in set(arrays.files) - known if f"`{key}" not in page], name
     properties = run.predictor()._session.get_modelmeta().custom_metadata_map
     assert not [name for name in properties if f"`{name}`" not in page]
-
-
-def test_a_program_with_onnx_runtime_alone_answers_as_the_predictor(run, tmp_path, monkeypatch):
-    pixels = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
-    image = tmp_path / "wide.png"
-    Image.fromarray(pixels).save(image)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "first").symlink_to(run.path)
-    monkeypatch.chdir(tmp_path)
-    code = marked(DOCS / "how-to.md", "onnx-only")
-    assert "stillroom import" not in code
-    program = {}
-    exec(compile(code, "how-to.md", "exec"), program)
-    predictor = Predictor.load(run.path)
-    assert np.array_equal(program["prepare"](image)[0], predictor.prepare(pixels))
-    assert program["predict"](image) == pytest.approx(predictor.predict([image])[0].probabilities, abs=1e-6)
-
-    turned, notes = tmp_path / "turned.png", Image.Exif()
-    notes[0x0112] = 6  # to be turned a quarter clockwise
-    Image.fromarray(np.rot90(pixels)).save(turned, exif=notes)
-    assert np.array_equal(program["prepare"](turned), program["prepare"](image))
-    assert program["predict"](turned) == pytest.approx(predictor.predict([turned])[0].probabilities, abs=1e-6)
 
 
 def test_the_module_of_the_how_to_teaches(tmp_path, monkeypatch):

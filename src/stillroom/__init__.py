@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stillroom.after.external_validation import evaluate
     from stillroom.after.foreign_images import evaluate_foreign
     from stillroom.after.heat_map import Explanation, explain
-    from stillroom.after.int8 import export_int8
+    from stillroom.after.lighter import export_fp16, export_int8
     from stillroom.bench import run_bench
     from stillroom.data.load import Dataset, load_data
     from stillroom.deployment.prediction import Prediction
@@ -66,7 +66,8 @@ _HOMES = {
     "UsageError": "errors",
     "evaluate": "after.external_validation",
     "evaluate_corruptions": "after.corruptions",
-    "export_int8": "after.int8",
+    "export_fp16": "after.lighter",
+    "export_int8": "after.lighter",
     "evaluate_foreign": "after.foreign_images",
     "Explanation": "after.heat_map",
     "explain": "after.heat_map",
@@ -163,6 +164,7 @@ __all__ = [
     "evaluate_corruptions",
     "evaluate_foreign",
     "explain",
+    "export_fp16",
     "export_int8",
     "export_student",
     "heat_maps",

@@ -167,12 +167,15 @@ def _say_what_was_left_out(found: Sequence[Prediction]) -> None:
     raise PartlyDone(f"{len(unread)} of {len(found)} images could not be read and have no answer; the first is {first}")
 
 
-def export(run: Path, /, *, out: Path | None = None, int8: bool = False, source: str | None = None) -> None:
-    """Export a run's student to ONNX once more, and check it against torch; or in eight-bit integers, checked against that.
+def export(
+    run: Path, /, *, out: Path | None = None, int8: bool = False, fp16: bool = False, source: str | None = None
+) -> None:
+    """Export a run's student to ONNX once more, and check it against torch; or in another precision, checked against that.
 
     ```
     stillroom export runs/first --out ./student.onnx
     stillroom export runs/first --int8
+    stillroom export runs/first --fp16
     ```
 
     Args:
@@ -180,15 +183,19 @@ def export(run: Path, /, *, out: Path | None = None, int8: bool = False, source:
         out: the file to write. Default: `student.onnx` in the run folder.
         int8: write student.int8.onnx beside it: smaller, and faster on CPUs with instructions for it. It is kept only where
             it answers like student.onnx; the report says what it keeps.
+        fp16: write student.fp16.onnx beside it, half as large, for GPUs and NPUs. It is kept only where it answers like
+            student.onnx on this machine's CPU.
         source: where the run's images are now, if they were moved.
     """
     from stillroom.cli import console
     from stillroom.run.folder import Run
 
-    if int8:
+    if int8 or fp16:
         if out is not None:
-            raise UsageError("--int8 writes student.int8.onnx into the run folder: leave out --out.")
-        _export_int8(Run.open(run), source)
+            raise UsageError("--int8 and --fp16 write into the run folder, beside student.onnx: leave out --out.")
+        for precision, asked in (("int8", int8), ("fp16", fp16)):
+            if asked:
+                _export_lighter(Run.open(run), precision, source)
         return
     from stillroom.run.stages.export import export_student
 
@@ -200,17 +207,18 @@ def export(run: Path, /, *, out: Path | None = None, int8: bool = False, source:
     )
 
 
-def _export_int8(run: Run, source: str | None) -> None:
-    from stillroom.after.int8 import export_int8
+def _export_lighter(run: Run, precision: str, source: str | None) -> None:
+    from stillroom.after import lighter
     from stillroom.cli import console
-    from stillroom.report.int8 import section_of
+    from stillroom.report.lighter import section_of
 
-    path, figures = export_int8(run, source=source)
+    export = lighter.export_int8 if precision == "int8" else lighter.export_fp16
+    path, figures = export(run, source=source)
     if path is None:
         raise RunError(
-            f"No int8 file was written. {' '.join(figures['refused'])} Use student.onnx, or choose another student."
+            f"No {precision} file was written. {' '.join(figures['refused'])} Use student.onnx, or choose another student."
         )
-    console.out().print(f"{path}: {section_of(figures).text[0]}", markup=False)
+    console.out().print(f"{path}: {section_of(figures, precision).text[0]}", markup=False)
     for sentence in figures["downgraded"]:
         console.say(sentence)
     console.say(f"What it keeps stands in {run.path / 'report.html'}.")

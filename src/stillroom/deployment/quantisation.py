@@ -118,6 +118,12 @@ class Graph:
             kept -= self._taken_along(layer.node)
         return [node.name for node in self.model.graph.node if node.name in kept]
 
+    def from_first_to_last(self) -> set[str]:
+        """The names of the layers and of all nodes on the way from one to another."""
+        layers = {layer.node for layer in self.layers}
+        before = layers.union(*(self._names_behind(name) for name in layers))
+        return {name for name in before if name in layers or self._names_behind(name) & layers}
+
     def with_rounded(self, layers: Sequence[Layer]) -> ModelProto:
         """The model with the weights of some layers as int8 holds them, and computed in float32 as before."""
         from onnx import numpy_helper
@@ -222,7 +228,7 @@ def _by_runtime(model: ModelProto, images: np.ndarray, nodes: list[str]) -> Mode
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory() as folder, _quiet(), _refusing():
+    with tempfile.TemporaryDirectory() as folder, quiet(), refusing("integers"):
         source, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)  # of a model in memory the runtime's tool changes the weights into references
         quantize_static(
@@ -306,17 +312,17 @@ def _axis(node: NodeProto) -> int:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing(precision: str) -> Iterator[None]:
     """The tool has no exceptions of its own: what it cannot do is said in a line, and costs no run."""
     try:
         yield
     except Exception as error:
         reason = first_line(error)
-        raise UsageError(f"ONNX Runtime cannot compute this network in integers: {reason}.") from error
+        raise UsageError(f"ONNX Runtime cannot compute this network in {precision}: {reason}.") from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     before: int = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

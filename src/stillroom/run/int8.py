@@ -119,11 +119,11 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
     }
     try:
         write_graph(copied(model), metadata, hidden)
-        figures |= _compared(bench, handed, hidden)
+        figures |= compared(bench, handed, hidden, ROLE)
         figures |= {"refused": refusals_of(figures), "downgraded": downgrades_of(figures)}
         if figures["refused"]:
             return None, figures
-        write_graph(model, replace(metadata, explanation=_said_of_maps(handed.noted, figures)), hidden)
+        write_graph(model, replace(metadata, explanation=said_of_maps(handed.noted, figures)), hidden)
         record(path, hidden)
         hidden.replace(path)
     finally:
@@ -224,13 +224,13 @@ def _refitted(bench: Workbench, handed: Handed, found: Trial) -> ModelMetadata:
     )
 
 
-def _compared(bench: Workbench, handed: Handed, path: Path) -> dict[str, Any]:
-    """Both files on the same test images: what the limits are held to, and size and speed."""
+def compared(bench: Workbench, handed: Handed, path: Path, precision: str) -> dict[str, Any]:
+    """The float32 file and one of another precision on the same test images: what the limits are held to, size and speed."""
     task, table = bench.task, bench.dataset.table
     images = bench.seen_by(handed.network).images
     test = table.indices("test")
     rows = np.sort(np.random.default_rng(0).permutation(test)[:_TESTED_ON])
-    files = {"float32": Predictor.load(handed.path, threads=1), ROLE: Predictor.load(path, threads=1)}
+    files = {"float32": Predictor.load(handed.path, threads=1), precision: Predictor.load(path, threads=1)}
     before, after = (Answers.of(file, _batches(images, rows)) for file in files.values())
     some = images.batch(rows[:_AT_ONCE]).cpu().numpy()
     patients = None if table.patients is None else table.patients[rows]
@@ -240,8 +240,14 @@ def _compared(bench: Workbench, handed: Handed, path: Path) -> dict[str, Any]:
         measure(task, task.probabilities(answers.logits, file.metadata.temperature), targets, drawn)
         for file, answers in both
     ]
-    compared = compare_measured(
-        task, measured[1], measured[0], targets, drawn, margin=LIMITS.metric, names=("int8 file", "float32 file")
+    difference = compare_measured(
+        task,
+        measured[1],
+        measured[0],
+        targets,
+        drawn,
+        margin=LIMITS.metric,
+        names=(f"{precision} file", "float32 file"),
     )
     shares = [refused(file, answers) for file, answers in both]
     speed = (
@@ -249,20 +255,25 @@ def _compared(bench: Workbench, handed: Handed, path: Path) -> dict[str, Any]:
     )
     return {
         "images": len(rows),
-        "comparison": compared,
-        "agreement": float(decisions_alike(files["float32"], files[ROLE], before, after).mean()),
+        "comparison": difference,
+        "agreement": float(decisions_alike(files["float32"], files[precision], before, after).mean()),
         "distance": distance_error(before, after),
         "refused_share": [None if found is None else float(found.mean()) for found in shares],
         "coverage": [_coverage(bench, file, answers, targets) for file, answers in both],
         "levels": levels_alike({level: Predictor.load(path, threads=1, level=level) for level in LEVELS}, some),
-        "maps": _maps(bench, handed, files, before, images, rows),
+        "maps": _maps(bench, handed, (files["float32"], files[precision]), before, images, rows),
         "size_mb": [handed.path.stat().st_size / 1e6, path.stat().st_size / 1e6],
         "latency_ms": speed,
     }
 
 
 def _maps(
-    bench: Workbench, handed: Handed, files: dict[str, Predictor], answers: Answers, images: Images, rows: np.ndarray
+    bench: Workbench,
+    handed: Handed,
+    files: tuple[Predictor, Predictor],
+    answers: Answers,
+    images: Images,
+    rows: np.ndarray,
 ) -> dict[str, Any] | None:
     """How alike the files' heat maps are; None where the float32 file's were not judged."""
     if not handed.noted.explanation:
@@ -273,14 +284,14 @@ def _maps(
     said = task.probabilities(answers.logits)
     chosen = sampling_order(said.argmax(axis=1), task.positive(said), seed=0)[:_MAPS]
     shown = images.batch(rows[chosen]).cpu().numpy()
-    found = maps_alike(files["float32"], files[ROLE], shown, said[chosen].argmax(axis=1), method)
+    found = maps_alike(*files, shown, said[chosen].argmax(axis=1), method)
     if not found:
         return None
     return {"images": len(found), "method": method, "mean": float(np.mean(found)), "least": float(min(found))}
 
 
-def _said_of_maps(noted: ModelMetadata, figures: dict[str, Any]) -> dict[str, Any] | None:
-    """What the int8 file says of its heat maps: what is said of the float32 file's, where they are alike; else nothing."""
+def said_of_maps(noted: ModelMetadata, figures: dict[str, Any]) -> dict[str, Any] | None:
+    """What the other file says of its heat maps: what is said of the float32 file's, where they are alike; else nothing."""
     if noted.explanation is None or figures["maps"] is None or figures["maps"]["mean"] < LIMITS.maps:
         return None
     alike = f"(Judged on the float32 file, whose maps this file's correlate with by {figures['maps']['mean']:.2f}.)"

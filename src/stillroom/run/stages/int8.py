@@ -6,7 +6,7 @@ from typing import Any
 
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
-from stillroom.report.int8 import section_of
+from stillroom.report.lighter import section_of
 from stillroom.run.int8 import Handed, make_int8, not_made
 from stillroom.run.stage import Evidence, Stage
 
@@ -26,5 +26,5 @@ STAGE = Stage(
     "int8",
     work,
     wanted=lambda settings: settings.evaluation.int8,
-    section=lambda parts: section_of(parts["int8"]),
+    section=lambda parts: section_of(parts["int8"], "int8"),
 )

@@ -1,7 +1,8 @@
-"""A finished run's network in eight-bit integers."""
+"""A finished run's network in eight-bit integers, or in half precision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from stillroom.files.atomic import write_json
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
 
+Made = tuple[Path | None, dict[str, Any]]
+"""The file, None where it was refused, and its part of metrics.json, whose ``refused`` says why."""
 
-def export_int8(
-    run: Run, *, source: str | Path | None = None, show_progress: bool = True
-) -> tuple[Path | None, dict[str, Any]]:
+
+def export_int8(run: Run, *, source: str | Path | None = None, show_progress: bool = True) -> Made:
     """Write student.int8.onnx into a finished run's folder, if it keeps the answers; metrics.json and the pages gain it.
 
     Args:
@@ -28,10 +30,25 @@ def export_int8(
             ensemble or a network without layers to round.
         RunError: the data changed since; the message says which.
     """
+    from stillroom.run.int8 import make_int8
+
+    return _exported(run, "int8", make_int8, source, show_progress)
+
+
+def export_fp16(run: Run, *, source: str | Path | None = None, show_progress: bool = True) -> Made:
+    """Write student.fp16.onnx, for GPUs and NPUs; takes, gives and raises what :func:`export_int8` does."""
+    from stillroom.run.fp16 import make_fp16
+
+    return _exported(run, "fp16", make_fp16, source, show_progress)
+
+
+def _exported(
+    run: Run, precision: str, make: Callable[..., Made], source: str | Path | None, show_progress: bool
+) -> Made:
     from stillroom.deployment.predictor import Predictor
-    from stillroom.report.int8 import section_of
+    from stillroom.report.lighter import section_of
     from stillroom.run.begun_with import same_data
-    from stillroom.run.int8 import Handed, make_int8
+    from stillroom.run.int8 import Handed
     from stillroom.run.pipeline import write_pages
     from stillroom.run.stages.explanation import exported_layer
     from stillroom.run.stages.uncertainty import DENSITY_FILE, read_density
@@ -46,11 +63,10 @@ def export_int8(
         image = bench.seen_by(network).images.batch(dataset.table.indices("val")[:1])
         layer = exported_layer(network, role, run.settings.evaluation.explain_layer, image) if noted.layer else None
         known = read_density(density) if noted.foreign else None
-        path, figures = make_int8(bench, Handed(network, role, noted, layer, known, run.path / "student.onnx"))
+        path, figures = make(bench, Handed(network, role, noted, layer, known, run.path / "student.onnx"))
         metrics = run.metrics
-        others = [section for section in metrics.get("sections", []) if section["key"] != "int8"]
-        write_json(
-            run.path / "metrics.json", metrics | {"int8": figures, "sections": [*others, section_of(figures).to_dict()]}
-        )
+        others = [section for section in metrics.get("sections", []) if section["key"] != precision]
+        sections = [*others, section_of(figures, precision).to_dict()]
+        write_json(run.path / "metrics.json", metrics | {precision: figures, "sections": sections})
         write_pages(run)
     return path, figures

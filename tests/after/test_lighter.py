@@ -1,4 +1,4 @@
-"""A finished run's network in eight-bit integers: written, compared, told of, and refused where it does not keep its word."""
+"""A finished run's network in integers and in half precision: compared, told of, and refused where it breaks its word."""
 
 import json
 import shutil
@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 import stillroom
-from stillroom.after.int8 import export_int8
+from stillroom.after.lighter import export_fp16, export_int8
 from stillroom.deployment.likeness import LIMITS, Limits, alike_enough
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
-from stillroom.report.int8 import section_of
+from stillroom.report.lighter import section_of
 from stillroom.run.begun_with import same_data
 from stillroom.run.files import files_of_run
 from stillroom.run.stages.int8 import work
@@ -25,6 +25,7 @@ def exported(tiny_run, tmp_path_factory):
     run = stillroom.Run.open(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("int8") / "run"))
     before = (run.path / "student.onnx").read_bytes()
     path, figures = export_int8(run, show_progress=False)
+    export_fp16(run, show_progress=False)
     return run, path, figures, before
 
 
@@ -50,7 +51,7 @@ def test_it_answers_like_the_float32_file(exported):
     assert figures["agreement"] >= 0.97
 
 
-@pytest.mark.parametrize("name", ["student.onnx", "student.int8.onnx"])
+@pytest.mark.parametrize("name", ["student.onnx", "student.int8.onnx", "student.fp16.onnx"])
 def test_openvino_answers_alike(exported, name):
     """Held to float32, as docs/on-a-device.md says. In int8 a value between two steps may fall the other way."""
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -63,9 +64,10 @@ def test_openvino_answers_alike(exported, name):
     answers = model({"images": images})
     found = {output.get_any_name(): answers[output] for output in model.outputs}
     assert np.std(expected["probabilities"][:, 0]) > 0.05
-    if name == "student.onnx":
+    if name != "student.int8.onnx":
         for part, values in expected.items():
-            np.testing.assert_allclose(found[part], values, rtol=1e-4, atol=1e-4)
+            near = 1e-4 if name == "student.onnx" else 0.01
+            np.testing.assert_allclose(found[part], values, rtol=near, atol=near)
         return
     assert np.abs(found["probabilities"] - expected["probabilities"]).mean() < LIMITS.probability
     assert np.median(np.abs(found["distance"] / expected["distance"] - 1)) < LIMITS.distance
@@ -99,6 +101,26 @@ def test_what_it_says_of_maps_is_what_was_compared(exported):
     _, path, figures, _ = exported
     assert figures["maps"]["mean"] > 0.9
     assert "Judged on the float32 file" in Predictor.load(path).metadata.explanation["statement"]
+
+
+def test_half_of_the_file_answers_like_the_whole(exported):
+    run, *_ = exported
+    figures, path = run.metrics["fp16"], run.path / "student.fp16.onnx"
+    assert figures["refused"] == []
+    assert 0.45 < path.stat().st_size / (run.path / "student.onnx").stat().st_size < 0.6
+    files = [Predictor.load(file) for file in (run.path, path)]
+    assert files[1].metadata.details["precision"] == "fp16"
+    assert files[1].metadata.temperature == files[0].metadata.temperature
+    assert files[1].metadata.foreign == files[0].metadata.foreign
+    _, dataset = same_data(run)
+    images = dataset.store.batch(dataset.table.indices("test")).astype(np.float32) / np.float32(dataset.store.white)
+    said = [file.outputs(images, ["logits", "probabilities", "distance", "map"]) for file in files]
+    assert not np.array_equal(said[0]["logits"], said[1]["logits"])
+    for part, values in said[0].items():
+        assert np.abs(said[1][part] - values).max() < 0.01 * max(1, np.abs(values).max())
+    assert "In half precision" in run.report.read_text("utf-8")
+    assert "not tried on a GPU" in (run.path / "MODEL_CARD.md").read_text("utf-8")
+    assert [checked.state for checked in files_of_run(run.path) if checked.path == path] == ["whole"]
 
 
 def test_its_digest_is_known(exported):
@@ -139,6 +161,6 @@ def test_a_run_whose_network_has_no_int8_file_keeps_all_else(tiny_run):
     )  # fmt: skip
     figures = work(evidence)["int8"]
     assert figures["refused"][0].startswith("An ensemble has no int8 file")
-    section = section_of(figures)
+    section = section_of(figures, "int8")
     assert section.text[0].startswith("No int8 file is handed over. An ensemble")
     assert not section.tables

@@ -1,4 +1,4 @@
-"""What the pages say of the int8 file: what it keeps of the float32 one, and what it saves."""
+"""What the pages say of the file in another precision: what it keeps of the float32 one, and what it saves."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from stillroom.report.numbers import estimate
 from stillroom.report.section import Section
 from stillroom.report.tables import Cell, Grid
 
-_TITLE = "In eight-bit integers"
+_TITLES = {"int8": "In eight-bit integers", "fp16": "In half precision"}
 
 
-def section_of(figures: Mapping[str, Any]) -> Section:
-    """The section of the part ``int8`` of metrics.json."""
-    text = [_verdict(figures)]
+def section_of(figures: Mapping[str, Any], precision: str) -> Section:
+    """The section of a part of metrics.json, which is named after the precision: ``int8`` or ``fp16``."""
+    text, title = [_verdict(figures, precision)], _TITLES[precision]
     if not figures["images"]:
-        return Section("int8", _TITLE, tuple(text))
+        return Section(precision, title, tuple(text))
+    text += _how_int8(figures) if precision == "int8" else _how_fp16(figures)
+    text += figures["downgraded"] if not figures["refused"] else []
+    return Section(precision, title, tuple(text), ((f"What the {precision} file keeps", _kept(figures, precision)),))
+
+
+def _how_int8(figures: Mapping[str, Any]) -> list[str]:
+    text = []
     if figures["taught"]:
         text.append(
             "Rounding alone changed too much on validation, so the network was taught for a short while to bear it."
@@ -31,17 +38,26 @@ def section_of(figures: Mapping[str, Any]) -> Section:
         "Layers were chosen on validation images, where temperature, sets of classes and the limit for foreign images were"
         " fitted again, to the int8 file's own answers. Every figure below is of the test images, shown to both files."
     )
-    text += figures["downgraded"] if not figures["refused"] else []
-    return Section("int8", _TITLE, tuple(text), (("What the int8 file keeps", _kept(figures)),))
+    return text
 
 
-def _verdict(figures: Mapping[str, Any]) -> str:
+def _how_fp16(figures: Mapping[str, Any]) -> list[str]:
+    return [
+        "From the first layer to the last all is float16; the normalisation of pixels, features, probabilities and distances"
+        " stay float32. Temperature and rules are those of student.onnx.",
+        "Every figure below is of the test images, shown to both files on this machine's CPU. The file was not tried on a GPU"
+        f" or an NPU: there other sums are rounded. The largest number between layers was {figures['largest']:.3g} on"
+        " validation images; float16 ends at 65504.",
+    ]
+
+
+def _verdict(figures: Mapping[str, Any], precision: str) -> str:
     if figures["refused"]:
-        return f"No int8 file is handed over. {' '.join(figures['refused'])}"
+        return f"No {precision} file is handed over. {' '.join(figures['refused'])}"
     smaller = figures["size_mb"][0] / figures["size_mb"][1]
-    said = f"student.int8.onnx answers like student.onnx and is {smaller:.1f} times smaller"
+    said = f"student.{precision}.onnx answers like student.onnx and is {smaller:.1f} times smaller"
     ratios = {
-        name.replace("batch_", ""): found["float32"] / found["int8"] for name, found in figures["latency_ms"].items()
+        name.replace("batch_", ""): found["float32"] / found[precision] for name, found in figures["latency_ms"].items()
     }
     if not ratios:
         return f"{said}."
@@ -50,7 +66,7 @@ def _verdict(figures: Mapping[str, Any]) -> str:
     return f"{said}; its speed on one thread is {faster} that of student.onnx{slow}."
 
 
-def _kept(figures: Mapping[str, Any]) -> Grid:
+def _kept(figures: Mapping[str, Any], precision: str) -> Grid:
     compared = figures["comparison"]
     name = compared["metric"].upper() if compared["metric"] == "auc" else compared["metric"]
     rows: list[tuple[Cell, ...]] = [
@@ -79,10 +95,10 @@ def _kept(figures: Mapping[str, Any]) -> Grid:
     size = figures["size_mb"]
     rows.append(("size in MB", f"{size[0]:.1f}", f"{size[1]:.1f}", f"{size[0] / size[1]:.1f} times smaller"))
     for batch, found in figures["latency_ms"].items():
-        ratio = f"{found['float32'] / found['int8']:.1f} times the speed"
+        ratio = f"{found['float32'] / found[precision]:.1f} times the speed"
         label = f"CPU ms for an image, {batch.replace('batch_', 'batch ')}, one thread"
-        rows.append((label, f"{found['float32']:.2f}", f"{found['int8']:.2f}", ratio))
-    return Grid(("", "float32", "int8", "difference"), rows)
+        rows.append((label, f"{found['float32']:.2f}", f"{found[precision]:.2f}", ratio))
+    return Grid(("", "float32", precision, "difference"), rows)
 
 
 def _change(found: Mapping[str, float | None]) -> Cell:
