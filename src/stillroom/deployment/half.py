@@ -49,9 +49,8 @@ def halved(graph: Graph) -> ModelProto:
         known = {value.name: value for value in (*whole.input, *whole.value_info, *whole.output)}
         entering = sorted(wanted - made - {tensor.name for tensor in weights} - {""})
         leaving = sorted(made & outer)
-        part = helper.make_graph(
-            inside, "half", *([known[name] for name in names] for names in (entering, leaving)), weights
-        )
+        ends = [[known[name] for name in names] for names in (entering, leaving)]
+        part = helper.make_graph(inside, "half", ends[0], ends[1], weights)
         half = convert_float_to_float16(helper.make_model(part, opset_imports=model.opset_import)).graph
 
     kind = {name: value.type.tensor_type.elem_type for name, value in known.items()}

@@ -36,7 +36,8 @@ def _how_int8(figures: Mapping[str, Any]) -> list[str]:
         text.append(f"All {layers} layers between pixels and features are computed in integers.")
     text.append(
         "Layers were chosen on validation images, where temperature, sets of classes and the limit for foreign images were"
-        " fitted again, to the int8 file's own answers. Every figure below is of the test images, shown to both files."
+        " fitted again, to the int8 file's own answers. Every figure below is of the test images, shown to both files, in"
+        " ONNX Runtime: other runtimes round otherwise."
     )
     return text
 
