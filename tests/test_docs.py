@@ -479,11 +479,12 @@ def test_the_run_folder_is_as_the_reference_describes_it(run):
     left = {path.name for path in run.path.iterdir()}
     assert left - described == {"warm_up"}, "files that the reference does not name"
     several = {"plan.yaml", "repeats", "folds", "average", "exported", "probe_of_teacher", "probe_of_student"}
-    assert described - left == {"evaluations", "checkpoints", "reader_study", "student.int8.onnx"} | several, (
+    several |= {"student.int8.onnx", "student.fp16.onnx"}
+    assert described - left == {"evaluations", "checkpoints", "reader_study"} | several, (
         "files that the reference promises"
     )
     assert set(make_reference.METRICS) - set(run.metrics) == {
-        *("robustness", "int8", "luck", "kept", "sections", "by_patient", "groups")
+        *("robustness", "int8", "fp16", "luck", "kept", "sections", "by_patient", "groups")
     }, "they were not asked for"
     assert not set(run.metrics) - set(make_reference.METRICS)
     ends = [line for line in run.history() if "kept" in line]
