@@ -10,6 +10,8 @@ import onnx
 import pytest
 import torch
 from browsers import Browser, opened, program_of
+from page_window import CARD, POINTS, STATES, Window, with_mock
+from PIL import Image
 from torch import nn
 
 from stillroom.deployment.metadata import ModelMetadata
@@ -138,3 +140,71 @@ def show(browser, tmp_path_factory):
         return OpenPage(browser, Predictor.load(model, threads=1), target)
 
     return make
+
+
+# -- the face -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def window(tmp_path_factory):
+    if program_of("chromium") is None:
+        pytest.skip("no Chromium on this machine")
+    with opened("chromium", tmp_path_factory.mktemp("profile")) as browser:
+        yield Window(browser, tmp_path_factory.mktemp("pages"))
+
+
+@pytest.fixture(scope="module")
+def real(student, tmp_path_factory) -> Path:
+    """The page of a small network, with the engine that it has."""
+    return write_page(student, tmp_path_factory.mktemp("page") / "classifier.html")
+
+
+@pytest.fixture(scope="module")
+def mocked(real, window):
+    """``mocked(language, **meta)``: the same page with a worker that answers by the names of files."""
+    page, mock = real.read_text("utf-8"), (Path(__file__).parent / "mock_worker.js").read_text("utf-8")
+
+    def make(language="en", **meta) -> Path:
+        target = window.folder / "classifier.html"
+        target.write_text(with_mock(page, mock, language, meta), "utf-8")
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """``pictures(*names)``: images of these names; of one that begins with broken, a file that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+
+    def make(*names, shape=(40, 60, 3)) -> list[Path]:
+        for number, name in enumerate(names):
+            smooth = np.add.outer(np.arange(shape[0]) * (2 + number), np.arange(shape[1]) * 3)[..., None] + [0, 60, 120]
+            Image.fromarray((smooth % 256).astype(np.uint8)).save(folder / name, "PNG")
+            if name.startswith("broken"):
+                (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+        return [folder / name for name in names]
+
+    return make
+
+
+@pytest.fixture
+def state(window, mocked, pictures):
+    """``state(name)`` brings the page into it."""
+
+    def bring(name, language="en", **meta):
+        slow = {"busy": {"opening": 60_000}, "drawing": {"steps": 100, "step": 300}}.get(name, {})
+        page = mocked(language, mock=slow, points=POINTS, card=CARD, synthetic=True, **meta)
+        window.browser.goto(page.as_uri())
+        if name != "busy":
+            window.until("document.body.dataset.ready === 'yes'")
+        if STATES[name]:
+            window.give(*pictures(*STATES[name]))
+        if name == "busy":
+            window.until("!document.getElementById('working').hidden")
+        elif name == "drawing":
+            window.until("document.querySelector('.drawing progress')?.value > 0")
+        elif STATES[name]:
+            window.settled()
+        if name == "card":
+            window.value("document.getElementById('show-card').click()")
+
+    return bring

@@ -1,331 +1,24 @@
-"""The face of the page in Chromium: what it shows, says and lets one do, by mouse and by keys, and to whom."""
+"""The face of the page in Chromium: what it shows, says and lets one do, and keeps to itself."""
 
 import base64
 import csv
-import gzip
 import json
 import re
-import shutil
-import subprocess
-import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsers import opened, program_of
+from page_window import STATES
 from PIL import Image
 
 import stillroom
-from stillroom.deployment.page import write_page
 from stillroom.deployment.page.scripts import lean
 from stillroom.deployment.predictor import Predictor
+from stillroom.explanation.overlay import overlay
 
 FACE = Path(stillroom.__file__).parent / "deployment" / "page" / "face"
 TEXTS = {name: json.loads((FACE.parent / "texts" / f"{name}.json").read_text("utf-8")) for name in ("en", "de")}
-MOCK = (Path(__file__).parent / "mock_worker.js").read_text("utf-8")
-AXE = "axe-core@4.11.0"
-WIDTHS = (390, 768, 1440)
-CLASSES = ["benign", "malignant_tumor_of_a_long_name", "normal", "<b>other</b>"]
-
-
-class Window:
-    """A browser's window with the page in it."""
-
-    def __init__(self, browser, folder: Path) -> None:
-        self.browser, self.folder, self.dark = browser, folder, False
-
-    def ask(self, method, **parameters):
-        return self.browser.ask(method, **parameters)
-
-    def value(self, code):
-        return self.browser.evaluate(code)
-
-    def until(self, code, seconds=60):
-        """Wait for something to be true."""
-        end = time.monotonic() + seconds
-        while not self.value(f"Boolean({code})"):
-            assert time.monotonic() < end, f"never: {code}"
-            time.sleep(0.03)
-
-    def open(self, page: Path):
-        self.browser.goto(page.as_uri())
-        self.until("document.body.dataset.ready === 'yes'")
-
-    def shape(self, width, *, dark=False, height=900, media=""):
-        self.ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
-        )
-        wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
-        features = [{"name": name, "value": value} for name, value in wishes.items()]
-        self.ask("Emulation.setEmulatedMedia", media=media, features=features)
-
-    def give(self, *files: Path):
-        """As if these were chosen."""
-        root = self.ask("DOM.getDocument")["root"]["nodeId"]
-        node = self.ask("DOM.querySelector", nodeId=root, selector="#files")["nodeId"]
-        self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
-
-    def press(self, key, shift=False):
-        codes = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
-        text = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 else "")
-        known = {"key": key, "windowsVirtualKeyCode": codes.get(key, 0), "modifiers": 8 if shift else 0}
-        self.ask("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **known)
-        self.ask("Input.dispatchKeyEvent", type="keyUp", **known)
-
-    def text(self, selector="main"):
-        return self.value(f"document.querySelector({json.dumps(selector)}).innerText")
-
-    def settled(self):
-        """All images are answered, and the map of one that is open is drawn or offered."""
-        self.until(
-            "document.getElementById('working').hidden && (!document.getElementById('many').hidden || "
-            "!document.getElementById('one').hidden && !document.getElementById('cancel'))"
-        )
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory):
-    if program_of("chromium") is None:
-        pytest.skip("no Chromium on this machine")
-    with opened("chromium", tmp_path_factory.mktemp("profile")) as browser:
-        yield Window(browser, tmp_path_factory.mktemp("pages"))
-
-
-@pytest.fixture(scope="module")
-def real(student, tmp_path_factory) -> Path:
-    """The page of a small network, with the engine that it has."""
-    return write_page(student, tmp_path_factory.mktemp("page") / "classifier.html")
-
-
-@pytest.fixture(scope="module")
-def mocked(real, window):
-    """``mocked(language, **meta)``: the same page with a worker that answers by the names of files."""
-    text = real.read_text("utf-8")
-
-    def make(language="en", **meta) -> Path:
-        data = json.loads(re.search(r'id="part-data">(.*?)</script>', text)[1])
-        data["meta"] |= {
-            "classes": CLASSES,
-            "points": [],
-            "explanation": {"verdict": "faithful", "statement": "They are."},
-        }
-        data["meta"] |= {"foreign": {"threshold": 3.2, "refusals": 0.05}, "conformal": {"coverage": 0.9}} | meta
-        data["language"] = language
-        for table in data["texts"].values():
-            table["refused.mock"] = "it is cut off"
-        parts = {
-            "data": json.dumps(data).replace("<", "\\u003c"),
-            **{name: packed(content) for name, content in (("worker", MOCK), ("model", "x"), ("wasm", "x"))},
-        }
-        page = text
-        for name, content in parts.items():
-            page = re.sub(rf'(id="part-{name}">).*?(</script>)', lambda m, c=content: m[1] + c + m[2], page, flags=re.S)
-        target = window.folder / f"{abs(hash(page))}.html"
-        target.write_text(page, "utf-8")
-        return target
-
-    return make
-
-
-def packed(text: str) -> str:
-    return base64.b64encode(gzip.compress(text.encode())).decode()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """``pictures(*names)``: images of these names; of one that begins with broken, a file that is none."""
-    folder = tmp_path_factory.mktemp("pictures")
-
-    def make(*names, shape=(40, 60, 3)) -> list[Path]:
-        for number, name in enumerate(names):
-            smooth = np.add.outer(np.arange(shape[0]) * (2 + number), np.arange(shape[1]) * 3)[..., None] + [0, 60, 120]
-            Image.fromarray((smooth % 256).astype(np.uint8)).save(folder / name, "PNG")
-            if name.startswith("broken"):
-                (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n")
-        return [folder / name for name in names]
-
-    return make
-
-
-POINTS = [
-    {
-        "of": "benign",
-        "for": "sensitivity",
-        "wanted": 0.95,
-        "threshold": 0.081,
-        "promised": 0.904,
-        "images": 40,
-        "units": 38,
-    },
-    {
-        "of": "normal",
-        "for": "specificity",
-        "wanted": 0.9,
-        "threshold": 0.33,
-        "promised": 0.9,
-        "images": 40,
-        "units": 38,
-    },
-]
-STATES = {
-    "empty": (),
-    "answer": ("sure-1.png",),
-    "set": ("set-1.png",),
-    "refusal": ("foreign-1.png",),
-    "error": ("broken-1.png",),
-    "many": ("sure-1.png", "set-2.png", "any-3.png", "foreign-4.png", "labels-5.png", "note-6.png", "broken-7.png"),
-    "busy": ("sure-1.png", "set-2.png"),
-    "drawing": ("sure-1.png",),
-    "card": ("sure-1.png",),
-}
-CARD = "# A <b>card</b>\n\nOne *line*, **bold** and `code`.\n\n- first\n- second\n\n| a | b |\n| --- | ---: |\n| 1 | &lt;2 |"
-
-
-@pytest.fixture
-def state(window, mocked, pictures):
-    """``state(name)`` brings the page into it."""
-
-    def bring(name, language="en", **meta):
-        slow = {"busy": {"opening": 60_000}, "drawing": {"steps": 100, "step": 300}}.get(name, {})
-        page = mocked(language, mock=slow, points=POINTS, card=CARD, synthetic=True, **meta)
-        window.browser.goto(page.as_uri())
-        if name != "busy":
-            window.until("document.body.dataset.ready === 'yes'")
-        if STATES[name]:
-            window.give(*pictures(*STATES[name]))
-        if name == "busy":
-            window.until("!document.getElementById('working').hidden")
-        elif name == "drawing":
-            window.until("document.querySelector('.drawing progress')?.value > 0")
-        elif STATES[name]:
-            window.settled()
-        if name == "card":
-            window.value("document.getElementById('show-card').click()")
-
-    return bring
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory) -> str:
-    """axe-core's script, as npm gives it at test time: it is no part of the product."""
-    if shutil.which("npm") is None:
-        pytest.skip("no npm, which would fetch axe-core")
-    place = tmp_path_factory.mktemp("axe")
-    found = subprocess.run(["npm", "pack", AXE], cwd=place, capture_output=True, text=True, timeout=120, check=False)
-    archive = next(place.glob("*.tgz"), None)
-    if archive is None:
-        pytest.skip(f"npm gives no axe-core: {found.stderr.strip()[-200:]}")
-    with tarfile.open(archive) as opened_archive:
-        return opened_archive.extractfile("package/axe.min.js").read().decode()
-
-
-# -- for everybody --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", STATES)
-def test_every_state_is_accessible_and_fits_its_window(window, state, axe, name):
-    """WCAG 2.2 A and AA by axe-core, at the widths of a phone, a tablet and a desk, light and dark."""
-    window.shape(1440)
-    state(name)
-    window.value(f"(() => {{ {axe}; window.axe = axe; }})()")
-    for width in WIDTHS:
-        for dark in (False, True):
-            window.shape(width, dark=dark)
-            rules = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}"
-            found = window.value(
-                f"new Promise((go) => setTimeout(go, 50)).then(() => axe.run(document, {rules}))"
-                ".then((r) => ({checked: r.passes.length, wrong: r.violations.map((v) => v.id + ': ' + "
-                "v.nodes.map((n) => n.html.slice(0, 90) + ' ' + n.failureSummary.slice(0, 160)).join(' | '))}))"
-            )
-            assert found["checked"] > 15
-            assert found["wrong"] == [], (name, width, dark)
-            wide, room = window.value("[document.documentElement.scrollWidth, innerWidth]")
-            assert wide <= room, (name, width)
-
-
-@pytest.mark.parametrize("name", STATES)
-def test_every_screen_says_that_it_is_no_medical_device(window, state, name):
-    state(name)
-    for width in WIDTHS:
-        window.shape(width, height=700)
-        window.value("scrollTo(0, document.body.scrollHeight)")
-        for text in ("standing.device", "standing.synthetic"):
-            seen = window.value(
-                "[...document.querySelectorAll('strong')].some((node) => {"
-                f"if (node.textContent !== {json.dumps(TEXTS['en'][text])}) return false;"
-                "const box = node.getClientRects()[0]; if (!box) return false;"
-                "const at = document.elementFromPoint(box.x + 5, box.y + box.height / 2);"
-                "return (at === node || node.contains(at)); })"
-            )
-            assert seen, (name, width, text)
-
-
-def test_all_is_done_by_keys_and_focus_is_seen(window, mocked, pictures):
-    """From the first Tab to an image of many, its map near by, another class, the card and back: no mouse."""
-    window.shape(1440)
-    window.open(mocked())
-    window.give(*pictures("sure-1.png", "set-2.png", "foreign-3.png"))
-    window.until("document.querySelectorAll('#many button.link').length === 3")
-    window.settled()
-
-    def to(code, most=40):
-        """Tab until this holds of what has the focus, which must be seen to have it."""
-        for _ in range(most):
-            window.press("Tab")
-            ring = window.value(
-                "(() => { const s = getComputedStyle(document.activeElement);"
-                "return document.activeElement === document.body"
-                " || s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2;"
-                "})()"
-            )
-            assert ring, window.value("document.activeElement.outerHTML")
-            if window.value(f"(({code})(document.activeElement))"):
-                return
-        raise AssertionError(f"Tab never came to {code}")
-
-    to("(e) => e.className === 'skip'", 2)
-    to("(e) => e.id === 'choose'")
-    to("(e) => e.textContent === 'set-2.png'")
-    window.press("Enter")
-    window.until("document.activeElement.id === 'one-title'")
-    assert window.text("#one-title") == "benign or malignant_tumor_of_a_long_name"
-    window.settled()
-    to("(e) => e.className.startsWith('pane')")
-    before = window.value("document.querySelector('.pane canvas').toDataURL()")
-    window.press("+")
-    window.press("+")
-    window.press("ArrowRight")
-    window.until(f"document.querySelector('.pane canvas').toDataURL() !== {json.dumps(before)}")
-    window.until("document.querySelector('.pane').classList.contains('near')")
-    window.press("0")
-    window.until(f"document.querySelector('.pane canvas').toDataURL() === {json.dumps(before)}")
-    to("(e) => e.id === 'map-of'")
-    window.press("ArrowDown")
-    window.until("document.querySelector('.drawing').textContent.includes('malignant_tumor')")
-    window.settled()
-    to("(e) => e.id === 'show-card'", 60)
-    window.press("Enter")
-    window.until("document.querySelector('dialog').open")
-    assert window.value("document.querySelector('dialog').contains(document.activeElement)")
-    window.press("Escape")
-    window.until("!document.querySelector('dialog').open && document.activeElement.id === 'show-card'")
-    to("(e) => e.id === 'back'")
-    window.press("Enter")
-    window.until("document.activeElement.textContent === 'set-2.png'")
-
-
-def test_what_happens_is_told_to_those_who_do_not_see_it(window, mocked, pictures):
-    window.open(mocked())
-    assert window.value("document.getElementById('live').getAttribute('aria-live')") == "polite"
-    window.value(
-        "(() => { window.told = []; new MutationObserver(() => told.push(document.getElementById('live').textContent))"
-        ".observe(document.getElementById('live'), {childList: true}); })()"
-    )
-    window.give(*pictures("set-1.png"))
-    window.settled()
-    window.until("told.length > 1")
-    told = window.value("told")
-    assert "set-1.png: benign or malignant_tumor_of_a_long_name" in told
-    assert any(text.startswith("Heat map of benign Maps faithful.") for text in told)
 
 
 # -- what it says ---------------------------------------------------------------------------------------------------
@@ -398,6 +91,48 @@ def test_a_map_is_cancelled(window, state):
     assert "The heat map was cancelled." in window.text(".drawing")
     time.sleep(0.7)  # two steps of the worker
     assert window.value("document.querySelector('.drawing progress') === null")
+
+
+def test_the_map_lies_over_the_image_as_strongly_as_was_chosen(window, mocked, tmp_path):
+    """A grey image: where the worker's map is hottest, its colour; as `stillroom explain` would draw it, or weaker."""
+    file = tmp_path / "sure-grey.png"
+    Image.new("RGB", (60, 40), (120, 120, 120)).save(file)
+    window.shape(1440)
+    window.open(mocked())
+    window.give(file)
+    window.settled()
+
+    def seen(code=""):
+        """The pixel of the hottest place in the last pane, and the brightest anywhere in it."""
+        return window.value(
+            f"(async () => {{ {code}; await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame);"
+            "const all = [...document.querySelectorAll('.pane canvas')].filter((one) => one.offsetParent);"
+            "const canvas = all.at(-1), brush = canvas.getContext('2d');"
+            "const scale = Math.min(canvas.width / 60, canvas.height / 40);"
+            "const at = [canvas.width / 2 + (0.55 - 0.5) * 60 * scale, canvas.height / 2 + (0.42 - 0.5) * 40 * scale];"
+            "const whole = brush.getImageData(0, 0, canvas.width, canvas.height).data;"
+            "const brightest = whole.reduce((most, value, n) => n % 4 < 3 ? Math.max(most, value) : most, 0);"
+            "return [[...brush.getImageData(...at, 1, 1).data].slice(0, 3), brightest,"
+            "all.length]; })()"
+        )
+
+    def change(name, value, event):
+        return (
+            f"const e = document.getElementById('{name}'); e.value = '{value}'; e.dispatchEvent(new Event('{event}'))"
+        )
+
+    hot = np.asarray(Image.new("RGB", (1, 1), (120, 120, 120)))
+    drawn = np.asarray(overlay(np.repeat(hot, 9, 0).repeat(9, 1), np.full((9, 9), 0.999)))[4, 4]
+    pixel, brightest, panes = seen(change("map-style", "fill", "change"))
+    assert np.abs(np.subtract(pixel, drawn.astype(int))).max() <= 6
+    assert panes == 1
+    assert brightest < 250
+    assert seen(change("map-opacity", 0, "input"))[0] == [120, 120, 120]
+    pixel, brightest, _ = seen(change("map-style", "lines", "change"))
+    assert pixel == [120, 120, 120]
+    assert brightest == 255
+    pixel, _, panes = seen("[...document.querySelectorAll('.dials button')].at(-1).click()")
+    assert panes == 2
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -516,21 +251,5 @@ def test_images_are_pasted_and_dropped(window, real, pictures):
 
 
 # -- how it is built ------------------------------------------------------------------------------------------------
-def test_every_text_is_used_and_every_use_has_a_text():
-    """Keys are written out wherever they are used; those of `sayCount` have two texts."""
-    code = "".join(file.read_text("utf-8") for kind in ("js", "html", "py") for file in FACE.parent.rglob(f"*.{kind}"))
-    named = set(re.findall(r"""["'`]((?:[a-z_]+)\.(?:[a-z_]+)(?:\.one|\.other)?)["'`]""", code))
-    begun = set(re.findall(r"`([a-z_]+\.[a-z_]*)\$\{", code))
-    counted = {key.rpartition(".")[0] for key in TEXTS["en"] if key.endswith((".one", ".other"))}
-    refused = {f"refused.{key}" for key in re.findall(r"Refused\(\s*\"([a-z_0-9]+)\"", code)}
-    used = named | refused | {f"{key}.{end}" for key in named & counted for end in ("one", "other")}
-    unused = {key for key in TEXTS["en"] if key not in used and not any(key.startswith(start) for start in begun)}
-    assert unused == set()
-    sections = {key.partition(".")[0] for key in TEXTS["en"]}
-    named = {key for key in named if not key.endswith((".js", ".html", ".css"))}
-    missing = {key for key in named | refused if key.partition(".")[0] in sections} - set(TEXTS["en"]) - counted
-    assert missing == set()
-
-
 def test_the_face_is_small():
     assert sum(len(lean(file.read_text("utf-8")).encode()) for file in FACE.iterdir()) < 60_000

@@ -119,7 +119,7 @@ export function startFace(data, engine) {
       if (found[n].refused) (one.error = () => say(found[n].refused.key, found[n].refused.values)), refresh(one);
       else {
         if (items.includes(one)) await answerImage(one, found[n]);
-        await door.ask({ do: "forget", image: found[n].image });
+        door.ask({ do: "forget", image: found[n].image });
       }
     }
   }
