@@ -4,8 +4,8 @@
 
 Makes an exported file here, where torch is; then, for every Python from 3.11 to 3.13 that this machine has, a clean virtual
 environment under build/edge with the wheel and nothing else. Measures it, and runs the tests of the edge in it: with the
-plain install, then with the extra ``evaluate``; on the oldest and the newest Python also those of other rooms. Exits with 1
-where a test fails, or the install is larger or slower than it may be.
+plain install, then with the extras ``evaluate`` and ``serve``; on the oldest and the newest Python also those of other rooms.
+Exits with 1 where a test fails, or the install is larger or slower than it may be.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ OTHERS = [
     *(f"tests/data/test_{name}.py" for name in ("audit", "contents", "files", "geometry", "listing", "tiff")),
     *(f"tests/data/sources/test_{name}.py" for name in ("columns", "folder", "patient_cells")),
     *(f"tests/explanation/test_{name}.py" for name in ("claims", "overlay", "sampling")),
+    *(f"tests/serving/test_{name}.py" for name in ("kserve", "line", "predicting")),
     *(f"tests/files/test_{name}.py" for name in ("atomic", "places", "walk")),
     *(file.relative_to(ROOT).as_posix() for file in sorted(ROOT.glob("tests/data/dicom/test_*.py"))),
 ]
@@ -119,6 +120,9 @@ def try_on(version: str, python: str, wheel: Path, device: Path, others: bool, r
     install(f"{wheel}[evaluate]")
     print(f"Python {version}: {size_mb(environment):.0f} MB with the extra evaluate and pytest", flush=True)
     wrong += ["fails tests of the extra evaluate"] if fail("tests/edge", "-k", "figures or audited") else []
+    install(f"{wheel}[serve]")
+    print(f"Python {version}: {size_mb(environment):.0f} MB with the extra serve besides", flush=True)
+    wrong += ["fails tests of the extra serve"] if fail("tests/edge", "-k", "http") else []
     if others:
         install("onnx", "pydicom-data")
         wrong += ["fails tests that need no torch"] if fail(*OTHERS) else []

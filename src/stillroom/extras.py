@@ -21,7 +21,7 @@ _PAGES = ("jinja2", "matplotlib", "threadpoolctl")
 
 EXTRAS = {
     "evaluate": ("scipy",),
-    "serve": ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"),
+    "serve": ("fastapi", "uvicorn", "httptools", "uvloop", "python_multipart", "prometheus_client"),
     "dicom": ("highdicom", "pylibjpeg", "openjpeg", "jpeg_ls", "gdcm"),
     "train": (*_LEARNING, *_FILES, *_PAGES),
 }

@@ -4,15 +4,18 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from answering import Answering, form
 
 import stillroom
 from stillroom.extras import EXTRAS
 
 SCIPY = find_spec("scipy") is not None
+SERVES = find_spec("fastapi") is not None
 evaluates = pytest.mark.skipif(not SCIPY, reason="without the extra evaluate")
 
 
@@ -42,6 +45,24 @@ def test_probabilities_are_torchs(device, known):
     found = [[one["probabilities"][name] for name in ("left", "right")] for one in said]
     assert np.std(known["probabilities"][:, 0]) > 0.05
     np.testing.assert_allclose(found, known["probabilities"], atol=1e-5)
+
+
+@pytest.mark.skipif(not SERVES, reason="without the extra serve")
+def test_answers_over_http_are_torchs(device, known):
+    with Answering(f"device={device / 'student.onnx'}") as server:
+        files = [(f"{number:02d}.png", path.read_bytes()) for number, path in enumerate(images_of(device))]
+        body, kind = form(files)
+        said = server.post("/v1/predict", body, kind).json
+        drawn = server.post("/v1/explain?of=left&method=score_cam&as=npy", files[0][1])
+    assert said["model"]["name"] == "device"
+    found = [[one["probabilities"][name] for name in ("left", "right")] for one in said["predictions"]]
+    np.testing.assert_allclose(found, known["probabilities"], atol=1e-5)
+    assert np.load(BytesIO(drawn.body)).std() > 0.02
+
+
+def images_of(device: Path) -> list[Path]:
+    """In the order of what is known of them."""
+    return [device / "images" / side / f"{number:02d}.png" for side in ("left", "right") for number in range(12)]
 
 
 @pytest.mark.parametrize("method", ["rise", "score_cam"])
@@ -112,6 +133,7 @@ def test_the_doctor_finds_nothing_wrong(device):
         (["predict", "{run}", "{images}", "--dicom", "{run}"], "dicom"),
         (["evaluate", "{run}/student.onnx", "breastmnist"], "train" if SCIPY else "evaluate"),
         (["evaluate", "{run}/student.onnx", "{run}/table.parquet"], "train" if SCIPY else "evaluate"),
+        *([] if SERVES else [(["serve", "{run}"], "serve")]),
         *([] if SCIPY else [(["evaluate", "{run}/student.onnx", "{images}"], "evaluate")]),
         *([] if SCIPY else [(["audit", "{images}"], "evaluate")]),
     ],

@@ -24,6 +24,9 @@ def serve(
     explain_deadline: float = 30.0,
     max_mb: float = 32.0,
     max_images: int = 256,
+    body_seconds: float = 20.0,
+    head_seconds: float = 15.0,
+    drain_seconds: float = 60.0,
 ) -> None:
     """Answer over HTTP: classes, heat maps, and tensors by KServe's protocol. For research: it is no medical device.
 
@@ -50,6 +53,9 @@ def serve(
         explain_deadline: the same for heat maps.
         max_mb: how many MB a request may have.
         max_images: how many images a request may have, frames of DICOM files counted.
+        body_seconds: within which a request's body must have come.
+        head_seconds: within which a request's head must have come, the next one's of a kept connection too.
+        drain_seconds: how long, when it is told to end, it waits for what it has accepted.
     """
     from stillroom.cli import console
     from stillroom.extras import need
@@ -60,6 +66,6 @@ def serve(
 
     settings = ServeSettings(
         tuple(runs), host, port, names, read_token(token_file), tls_cert, tls_key, workers, threads,
-        deadline, explain_deadline, max_mb, max_images,
+        deadline, explain_deadline, max_mb, max_images, body_seconds, head_seconds, drain_seconds,
     )  # fmt: skip
     start(settings, console.say)

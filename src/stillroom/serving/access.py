@@ -60,6 +60,7 @@ class Gate:
         self._tls = settings.tls_cert is not None
         self.draining = False
         self.active = 0
+        self._busy, self._busy_since = 0, 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -124,6 +125,9 @@ class Gate:
         metrics.SECONDS.labels(route).observe(seconds)
         if reason:
             metrics.REFUSALS.labels(reason).inc()
+        if reason == "busy" and route != _NO_ROUTE:
+            self._note_busy()
+            return
         log.write(
             "request",
             method=scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other",
@@ -133,6 +137,14 @@ class Gate:
             reason=reason,
             **scope.get("state", {}).get("noted", {}),
         )
+
+    def _note_busy(self) -> None:
+        """Of refusals for want of room one line a second tells how many there were: under their load each would cost."""
+        self._busy += 1
+        now = time.monotonic()
+        if now - self._busy_since >= 1:
+            log.write("busy", refused=self._busy)
+            self._busy, self._busy_since = 0, now
 
 
 class _Told:

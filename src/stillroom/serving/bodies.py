@@ -145,6 +145,7 @@ def _parts(
     found: list[Sent] = []
     headers: Headers = {}
     name, value, body = bytearray(), bytearray(), bytearray()
+    whole: list[bool] = []
 
     def header_ended() -> None:
         headers[bytes(name).lower()] = bytes(value)
@@ -169,10 +170,12 @@ def _parts(
                 "on_header_end": header_ended,
                 "on_part_data": lambda data, start, end: body.extend(data[start:end]),
                 "on_part_end": ended,
+                "on_end": lambda: whole.append(True),
             },
         )
         parser.write(content)
-        parser.finalize()
     except MultipartParseError:
-        raise Refused(400, "The body is damaged: its parts do not end as its boundary says.", "damaged") from None
+        whole = []
+    if not whole:
+        raise Refused(400, "The body is damaged: its parts do not end as its boundary says.", "damaged")
     return found

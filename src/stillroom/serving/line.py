@@ -20,9 +20,9 @@ from stillroom.serving.refusals import Refused
 
 BATCH = 8
 """Images that are computed together: more are hardly faster on a CPU, and the first would wait for the last."""
-FULL = 0.7
-"""Share of the deadline up to which the line is filled: the rest is for images that cost more than those before them."""
-_LEARNT = 0.1  # share of a new measurement in the estimate
+FULL = 0.5
+"""Share of the deadline up to which the line is filled: the rest is for images that cost more than those before."""
+_LEARNT = 0.2  # share of a new measurement in the estimate
 _SEEN = 64  # places of the line that are looked through for images of the same kind
 
 
@@ -120,10 +120,10 @@ class Line:
             Exception: what was raised in the thread.
         """
         loop, cost = asyncio.get_running_loop(), kind.seconds
-        takes = self.wait + cost * len(contents) / self._threads
-        if self._in_line and takes > FULL * self.deadline:
+        last = self.wait + cost * (len(contents) - 1) / self._threads  # of one, no more than the gate has asked already
+        if self._in_line and last > FULL * self.deadline:
             raise self.busy()
-        expires = time.monotonic() + max(self.deadline, 2 * takes)
+        expires = time.monotonic() + max(self.deadline, 2 * cost * len(contents) / self._threads)
         units = [Unit(kind, content, loop.create_future(), expires, cost) for content in contents]
         self._in_line += len(units)
         self.tell_waiting(self._in_line)

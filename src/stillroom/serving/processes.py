@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from stillroom.errors import RunError
+from stillroom.errors import RunError, StillroomError
 from stillroom.serving import log
 from stillroom.serving.settings import COUNTS_VARIABLE, ServeSettings
 
@@ -104,7 +105,10 @@ def _work(settings: ServeSettings, ready: object, parent: int) -> None:
     from stillroom.serving.server import bind, serve_here
     from stillroom.serving.shelf import Shelf
 
-    shelf = Shelf.open(settings.runs)
-    listening = bind(settings, shared=True)
+    try:
+        shelf, listening = Shelf.open(settings.runs), bind(settings, shared=True)
+    except StillroomError as error:
+        log.write("not_started", text=str(error))
+        sys.exit(error.exit_code)
     release = ready.release  # type: ignore[attr-defined]
     serve_here(settings, shelf, listening, release, lambda: os.kill(parent, signal.SIGHUP))

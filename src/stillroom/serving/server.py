@@ -54,16 +54,6 @@ def serve_here(
         tell_others: see :func:`~stillroom.serving.app.make_app`.
     """
     log.redirect()
-    asyncio.run(_serve(settings, shelf, listening, started, tell_others))
-
-
-async def _serve(
-    settings: ServeSettings,
-    shelf: Shelf,
-    listening: socket.socket,
-    started: Callable[[], object],
-    tell_others: Callable[[], None] | None,
-) -> None:
     gate, desk = make_app(settings, shelf, tell_others)
     config = uvicorn.Config(
         gate,
@@ -81,6 +71,14 @@ async def _serve(
     )
     server = _Server(config)
     ending = _Ending(server, gate, settings.drain_seconds)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop, where it is installed
+        runner.run(_serve(server, ending, desk, listening, started))
+    desk.end()
+
+
+async def _serve(
+    server: _Server, ending: _Ending, desk: Desk, listening: socket.socket, started: Callable[[], object]
+) -> None:
     loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
     def begin(todo: Todo) -> None:
@@ -93,7 +91,6 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, begin, lambda: _reload_all(desk))
     begin(lambda: _tell_when(server, started))
     await server.serve([listening])
-    desk.end()
 
 
 class _Ending:
@@ -143,9 +140,9 @@ def bind(settings: ServeSettings, *, shared: bool = False) -> socket.socket:
         UsageError: the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    if shared and settings.port:
-        bind(settings).close()  # a shared port could be had even where another server has it
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # named, or answers in two parts wait for Nagle
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

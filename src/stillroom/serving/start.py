@@ -23,6 +23,7 @@ def start(settings: ServeSettings, say: Callable[[str], object]) -> None:
         _check_models(settings)
         from stillroom.serving.server import bind
 
+        bind(settings).close()  # to share a port is allowed even where another server has it
         with bind(settings, shared=True) as held:  # it does not listen: it keeps the port
             port = held.getsockname()[1]
             serve_in_processes(settings, port, lambda: say(_said(settings, port)))

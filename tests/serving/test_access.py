@@ -1,0 +1,137 @@
+"""Who may ask: this machine's programs, and elsewhere whoever has the token; and what every answer carries."""
+
+import shutil
+import subprocess
+from base64 import b64encode
+
+import pytest
+from answering import Answering
+
+from stillroom.cli.app import main
+from stillroom.errors import UsageError
+from stillroom.serving.settings import ServeSettings, read_token
+
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture(scope="module")
+def guarded(model, tmp_path_factory):
+    """A server that other machines could reach, with its token in a file."""
+    file = tmp_path_factory.mktemp("secret") / "token"
+    file.write_text(TOKEN + "\n")
+    with Answering(model, "--host", "0.0.0.0", "--token-file", file) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/openapi.json", "/v1/models", "/v2", "/v2/models/first"])
+def test_nothing_is_told_without_the_token(guarded, path):
+    for headers in (
+        {},
+        {"Authorization": f"Bearer {TOKEN}x"},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Digest {TOKEN}"},
+        {"Authorization": "Basic ?"},
+        {"Authorization": TOKEN},
+    ):
+        reply = guarded.get(path, **headers)
+        assert reply.status == 401
+        assert "Bearer" in reply.headers["www-authenticate"]
+        assert set(reply.json) == {"error"}
+    assert guarded.get(path, Authorization=f"Bearer {TOKEN}").status == 200
+    basic = b64encode(f"anybody:{TOKEN}".encode()).decode()
+    assert guarded.get(path, Authorization=f"Basic {basic}").status == 200
+
+
+def test_images_need_the_token_and_health_does_not(guarded, images):
+    content = images[0].read_bytes()
+    assert guarded.post("/v1/predict", content, "image/png").status == 401
+    assert guarded.post("/v1/predict", content, "image/png", Authorization=f"bearer {TOKEN}").status == 200
+    assert guarded.get("/v2/health/live").status == guarded.get("/v2/health/ready").status == 200
+
+
+def test_the_token_is_nowhere_to_be_read(guarded):
+    counts = guarded.get("/metrics", Authorization=f"Bearer {TOKEN}").body.decode()
+    assert 'stillroom_refusals_total{reason="token"}' in counts
+    assert TOKEN not in counts + "".join(guarded.lines)
+    assert TOKEN not in repr(ServeSettings(("run",), token=TOKEN))
+
+
+def test_a_host_name_that_another_place_points_here_is_refused(server):
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "", "127.0.0.1.evil.example"):
+        assert server.get("/v2", Host=host).status == 421, host
+    for host in ("localhost", "127.0.0.1:1", "[::1]:80", "LOCALHOST"):
+        assert server.get("/v2", Host=host).status == 200, host
+
+
+def test_pages_of_other_places_may_not_ask(server, images):
+    content = images[0].read_bytes()
+    for origin in ("https://evil.example", "null", f"http://localhost:{server.port + 1}"):
+        reply = server.post("/v1/predict", content, "image/png", Origin=origin)
+        assert reply.status == 403
+        assert not [name for name in reply.headers if name.startswith("access-control")]
+    own = f"http://127.0.0.1:{server.port}"
+    assert server.post("/v1/predict", content, "image/png", Origin=own).status == 200
+    preflight = server.ask("OPTIONS", "/v1/predict", headers={"Origin": own, "Access-Control-Request-Method": "POST"})
+    assert preflight.status == 405
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", ["/", "/v2", "/nothing", "/metrics"])
+def test_every_answer_carries_the_headers(server, path):
+    headers = server.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "server" not in headers
+
+
+def refused(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", *map(str, arguments)])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_wrong_use_is_told_before_anything_listens(model, capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("STILLROOM_TOKEN", raising=False)
+    assert "so it needs a token" in refused(capsys, model, "--host", "0.0.0.0")
+    assert "A proxy can reach" in refused(capsys, model, "--names", "clinic.example")
+    assert "There is no model" in refused(capsys, tmp_path / "none.onnx")
+    assert "would both be called first" in refused(capsys, model, model)
+    assert "letters, digits" in refused(capsys, f"a b={model}")
+    assert "go together" in refused(capsys, model, "--tls-cert", model)
+    assert "There is no file" in refused(capsys, model, "--tls-cert", model, "--tls-key", tmp_path / "none")
+    assert "--port must be at most" in refused(capsys, model, "--port", 70000)
+    assert "--deadline must be above 0" in refused(capsys, model, "--deadline", 0)
+    assert "cannot be read from" in refused(capsys, model, "--token-file", tmp_path / "none")
+    monkeypatch.setenv("STILLROOM_TOKEN", "short")
+    assert "at least 16" in refused(capsys, model)
+    assert "leave one out" in refused(capsys, model, "--token-file", tmp_path / "none")
+
+
+def test_a_port_that_is_taken_is_named(server, model, capsys):
+    for more in ((), ("--workers", 2)):
+        said = refused(capsys, model, "--port", server.port, *more)
+        assert f"port {server.port} cannot be had: address already in use" in said
+
+
+def test_the_token_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("STILLROOM_TOKEN", f" {TOKEN}\n")
+    assert read_token(None) == TOKEN
+    with pytest.raises(UsageError):
+        ServeSettings(("run",), host="192.168.0.7")
+    assert ServeSettings(("run",), host="::1").allowed_hosts >= {"[::1]", "localhost"}
+
+
+def test_https(model, images, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not there to make a certificate")
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
+    with Answering(model, "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem") as server:
+        assert server.tls
+        reply = server.post("/v1/predict", images[0].read_bytes(), "image/png")
+        assert reply.status == 200
+        assert "max-age" in reply.headers["strict-transport-security"]
