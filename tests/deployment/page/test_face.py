@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_window import STATES
+from page_window import STATES, packed
 from PIL import Image
 
 import stillroom
@@ -248,6 +248,19 @@ def test_images_are_pasted_and_dropped(window, real, pictures):
     window.value(code % (content, "dropped.png", "DragEvent('drop'", "dataTransfer"))
     window.until("document.querySelectorAll('#many button.link').length === 2")
     assert "dropped.png" in window.text("#many")
+
+
+def test_a_page_whose_model_is_damaged_says_what_to_do(window, real, pictures, tmp_path):
+    page = re.sub(
+        r'(id="part-model">).*?(</script>)', rf"\g<1>{packed('no model')}\2", real.read_text("utf-8"), flags=re.S
+    )
+    (tmp_path / "damaged.html").write_text(page, "utf-8")
+    window.browser.goto((tmp_path / "damaged.html").as_uri())
+    window.until("!document.getElementById('trouble').hidden")
+    assert TEXTS["en"]["trouble.opening"] in window.text("#trouble")
+    window.give(*pictures("one.png"))
+    time.sleep(0.5)
+    assert TEXTS["en"]["trouble.opening"] in window.text("#trouble")
 
 
 # -- how it is built ------------------------------------------------------------------------------------------------

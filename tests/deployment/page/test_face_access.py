@@ -58,6 +58,7 @@ def test_every_screen_says_that_it_is_no_medical_device(window, state, name):
     for width in WIDTHS:
         window.shape(width, height=700)
         window.value("scrollTo(0, document.body.scrollHeight)")
+        window.value("document.getElementById('card').scrollTo(0, 1e6)")
         for text in ("standing.device", "standing.synthetic"):
             seen = window.value(
                 "[...document.querySelectorAll('strong')].some((node) => {"

@@ -5,10 +5,10 @@ import { make, percent, say } from "./texts.js";
 /** Fills and opens the dialog. */
 export function showCard(dialog, meta) {
   const close = make("button", { type: "button", onclick: () => dialog.close() }, say("card.close"));
-  const top = make("div", { class: "card-top" }, make("h2", { id: "card-title" }, say("card.title")), close);
+  const device = make("p", { class: "device" }, make("strong", {}, say("standing.device")), " ", say("standing.research"));
+  const synthetic = meta.synthetic ? make("p", { class: "device" }, make("strong", {}, say("standing.synthetic"))) : null;
+  const top = make("div", { class: "card-top" }, make("div", {}, make("h2", { id: "card-title" }, say("card.title")), device, synthetic), close);
   const body = make("div", { class: "card-body", tabindex: "0", role: "region", "aria-labelledby": "card-title" });
-  body.append(make("p", { class: "notice" }, make("strong", {}, say("standing.device")), " ", say("standing.research")));
-  if (meta.synthetic) body.append(make("p", { class: "notice bad" }, make("strong", {}, say("standing.synthetic"))));
   body.append(facts(meta), make("p", { class: "quiet" }, say("card.here")));
   if (meta.card) body.append(make("div", { lang: "en", class: "card-text" }, ...markdown(meta.card)));
   if (meta.licences) body.append(make("details", {}, make("summary", {}, say("card.licences")), make("pre", {}, meta.licences)));

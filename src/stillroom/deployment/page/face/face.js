@@ -43,7 +43,8 @@ export function startFace(data, engine) {
   async function changeLanguage(name) {
     speakNow(name);
     show();
-    await ready;
+    const opened = await ready.then(() => true, () => false); // what went wrong is told already
+    if (!opened) return;
     await door.ask({ do: "speak", language: name });
     for (const item of items) if (item.prediction) item.prediction = (await door.ask({ do: "word", prediction: item.prediction })).prediction;
     show();
@@ -159,7 +160,8 @@ export function startFace(data, engine) {
 
   function trouble(error) {
     $("trouble").hidden = false;
-    $("trouble").replaceChildren(make("p", {}, make("strong", {}, say("trouble.title"))), make("p", {}, reason(error)));
+    const hint = error.opening ? make("p", {}, say("trouble.opening")) : "";
+    $("trouble").replaceChildren(make("p", {}, make("strong", {}, say("trouble.title"))), make("p", {}, reason(error)), hint);
     tell(`${say("trouble.title")} ${reason(error)}`);
   }
 
@@ -305,5 +307,6 @@ export function startFace(data, engine) {
   speakNow(data.language);
 
   ready = engine.load().then(({ model, wasm }) => door.ask({ do: "open", model, wasm, meta }, { give: [model, wasm] }));
+  ready.catch((error) => (error.opening = true)); // said with what to do
   ready.then(() => (document.body.dataset.ready = "yes"), trouble);
 }
