@@ -19,7 +19,10 @@ from stillroom.deployment.predictor import MODEL_FILE, Predictor
 from stillroom.errors import UsageError
 from stillroom.files.atomic import write_atomically
 
-LANGUAGES = ("en", "de")
+LANGUAGES = tuple(
+    sorted((file.stem for file in (HERE / "texts").glob("*.json")), key=lambda name: (name != "en", name))
+)
+"""Those that the page speaks, English first: a table of words is a language."""
 _CARD = "MODEL_CARD.md"
 
 
