@@ -1,6 +1,7 @@
 """Answers over HTTP are those of `predict` and `explain`, in every word, whoever else asks at the same time."""
 
 import json
+import re
 from io import BytesIO
 
 import numpy as np
@@ -149,9 +150,11 @@ def test_openapi_tells_every_route_with_examples(server):
         assert {"400", "401", "408", "413", "422", "503"} <= set(answers)
 
 
-def test_the_first_page_says_what_it_is_and_asks_nobody_else(server):
-    reply = server.get("/")
-    assert reply.headers["content-type"].startswith("text/html")
-    assert NOTICE in reply.body.decode()
-    assert b"http://" not in reply.body
-    assert b"https://" not in reply.body
+def test_the_page_of_several_models_leads_to_each(model):
+    with Answering(model, f"other={model}") as server:
+        listed = server.get("/").body.decode()
+        assert NOTICE in listed
+        assert re.findall(r'href="(models/[^"]+)"', listed) == ["models/first", "models/other"]
+        assert server.get("/models/other").status == 200
+        assert server.get("/models/third").status == 404
+        assert {line["route"] for line in server.log} == {"/", "/models/{name}"}

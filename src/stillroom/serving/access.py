@@ -34,7 +34,7 @@ _HEADERS = {
 """Of every answer that does not say otherwise."""
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NO_ROUTE = "unknown"
-_MODEL = re.compile(r"^(/(?:v1|v2|v2/repository)/models/)[^/]+")
+_MODEL = re.compile(r"^((?:/v1|/v2|/v2/repository)?/models/)[^/]+")
 
 
 class Gate:

@@ -1,43 +1,96 @@
-"""What is for people and for those who watch the server: the first page, and Prometheus' counts."""
+"""What is for people and for those who watch the server: the page that classifies in the browser, and Prometheus' counts."""
 
 from __future__ import annotations
 
+import asyncio
 from html import escape
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from stillroom.deployment.page import LANGUAGES, page_of
+from stillroom.errors import UsageError
 from stillroom.serving import metrics
 from stillroom.serving.desk import Desk
-from stillroom.serving.shelf import NOTICE
+from stillroom.serving.shelf import NOTICE, Served
 
-_PAGE = """<!doctype html>
+_POLICY = {"content-security-policy": "connect-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
+"""Of the page, which says itself what more it forbids."""
+_LIST = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>Stillroom</title>
 <h1>Stillroom</h1>
 <p><strong>{notice}</strong></p>
-<p>Served here:</p>
+<p>Served here, each with a page that classifies in the browser:</p>
 <ul>{models}</ul>
-<p>Send an image as the body of a POST to <code>/v1/predict</code>. What can be asked stands in
+<p>Programs send an image as the body of a POST to <code>/v1/models/NAME/predict</code>. What can be asked stands in
 <a href="openapi.json">openapi.json</a>.</p>
+</html>
+"""
+_NO_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Stillroom</title>
+<h1>Stillroom</h1>
+<p><strong>{notice}</strong></p>
+<p>{name} has no page for the browser here: {reason}</p>
+<p>It answers programs: send an image as the body of a POST to <code>/v1/predict</code>. What can be asked stands in
+<a href="/openapi.json">openapi.json</a>.</p>
 </html>
 """
 
 
+class _Pages:
+    """The pages of models, each made when it is first asked for and kept as long as its model is served."""
+
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[Served, dict[str, bytes]] = WeakKeyDictionary()
+        self._one_at_a_time = Lock()
+
+    def of(self, served: Served, language: str) -> bytes:
+        """Raises UsageError where there can be none, and where the model's file is not the one that is served any more."""
+        with self._one_at_a_time:
+            made = self._made.setdefault(served, {})
+            if language not in made:
+                page = page_of(served.path, language=language).encode()
+                _ = served.predictor.digest  # raises where the file was exchanged, which the page then may be of
+                made[language] = page
+            return made[language]
+
+
 def routes(desk: Desk) -> APIRouter:
-    """The first page and /metrics."""
-    router = APIRouter()
+    """The pages and /metrics."""
+    router, pages = APIRouter(), _Pages()
+
+    async def page(request: Request, served: Served) -> Response:
+        language = _language(request)
+        try:
+            return HTMLResponse(await asyncio.to_thread(pages.of, served, language), headers=_POLICY)
+        except UsageError as error:
+            reason = escape(str(error))
+            return HTMLResponse(_NO_PAGE.format(notice=escape(NOTICE), name=escape(served.name), reason=reason))
 
     @router.get("/", include_in_schema=False)
-    async def first() -> HTMLResponse:
+    async def first(request: Request) -> Response:
+        if len(desk.shelf.names) == 1:
+            return await page(request, desk.shelf.only())
         models = "".join(
-            f"<li>{escape(served.name)}: {escape(', '.join(served.predictor.classes))}"
+            f'<li><a href="models/{escape(served.name)}">{escape(served.name)}</a>: '
+            f"{escape(', '.join(served.predictor.classes))}"
             f"{' (trained on synthetic images)' if served.predictor.synthetic else ''}</li>"
             for served in desk.shelf
         )
-        return HTMLResponse(_PAGE.format(notice=escape(NOTICE), models=models))
+        return HTMLResponse(_LIST.format(notice=escape(NOTICE), models=models))
+
+    @router.get("/models/{name}", include_in_schema=False)
+    async def by_name(request: Request, name: str) -> Response:
+        return await page(request, desk.model(name))
 
     @router.get("/metrics", summary="Counts for Prometheus", response_class=Response)
     async def counts() -> Response:
@@ -45,3 +98,9 @@ def routes(desk: Desk) -> APIRouter:
         return Response(text, media_type=kind)
 
     return router
+
+
+def _language(request: Request) -> str:
+    """The first of the browser's languages that the page speaks, in the order in which it names them; else English."""
+    wanted = request.headers.get("accept-language", "").lower().split(",")
+    return next((one for text in wanted if (one := text.strip()[:2]) in LANGUAGES), LANGUAGES[0])
