@@ -12,8 +12,9 @@ from torch import nn
 from stillroom.deployment.int8 import asked, sensitivities, smallest_good
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import graph_of
-from stillroom.deployment.quantisation import Graph, quantised, rounded
+from stillroom.deployment.quantisation import Graph, copied, quantised, rounded
 from stillroom.errors import UsageError
+from stillroom.evaluation.ood import fit_density
 from stillroom.models.zoo import create
 from stillroom.task import MultiClass
 
@@ -84,6 +85,33 @@ def test_it_answers_nearly_as_before_and_alike_at_every_level(graph, images):
     assert 0 < np.abs(found.logits - whole.logits).max() < 0.35 * spread
     for level in ("none", "basic", "extended"):
         assert np.abs(asked(model, images, level=level).logits - found.logits).max() < 0.1 * spread
+
+
+def test_features_are_moved_back_to_where_their_mean_was(graph, images):
+    """So that logits have the float32 network's mean; without the offset they have not."""
+    model, whole = quantised(graph, images), asked(graph.model, images).logits
+    unmoved = copied(model)
+    offset = next(one for one in unmoved.graph.initializer if one.name == f"{graph.heads[0].name}_offset")
+    offset.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(offset)), offset.name))
+    moved, left = (np.abs((asked(one, images).logits - whole).mean(axis=0)).max() for one in (model, unmoved))
+    assert moved < 1e-4
+    assert left > 10 * moved
+
+
+def test_distances_are_of_the_features_that_were_moved_back():
+    network = create("mobilenetv3_small_050", classes=3, size=32).eval()
+    metadata = ModelMetadata(task=TASK, name="toy", size=32, channels=3, white=255.0, fit="pad", temperature=1.0)
+    shown = np.random.default_rng(0).random((24, 3, 32, 32), dtype=np.float32)
+    with torch.inference_mode():
+        pooled = network.pooled(torch.from_numpy(shown)).numpy()
+    density = fit_density(TASK, pooled, np.arange(24) % 3)
+    graph = Graph(graph_of(network, metadata, density=density))
+    model = quantised(graph, shown)
+    head = next(node for node in model.graph.node if node.name == graph.heads[0].name)
+    moved = next(node for node in model.graph.node if head.input[0] in node.output)
+    takers = [node.name for node in model.graph.node if moved.input[0] in node.input]
+    assert takers == [moved.name]
+    assert sum(moved.output[0] in node.input for node in model.graph.node) > 1
 
 
 def test_a_layer_left_float_takes_along_what_follows(graph, images):

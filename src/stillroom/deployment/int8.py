@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.deployment.likeness import LIMITS, Answers, alike_enough, distance_error
-from stillroom.deployment.quantisation import Graph, Layer, quantised
+from stillroom.deployment.quantisation import Graph, Layer, feature_means, quantised, recentre
 from stillroom.deployment.session import Opened, open_session
 from stillroom.task import Task
 
@@ -28,7 +28,7 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How much rounding one layer's weights, and no other's, moves the answers.
+    """How much rounding one layer's weights, and no other's, moves the answers, beyond what moves all images alike.
 
     Attributes:
         layer: which.
@@ -110,11 +110,13 @@ def sensitivities(
         images: ``[N, C, S, S]`` float32 in [0, 1], N >= 2, of validation.
         advance: called after each layer.
     """
-    whole = asked(graph.model, images)
+    whole, means = asked(graph.model, images), feature_means(graph.model, graph, images)
     spread = float(whole.logits.std(axis=0).mean()) or 1.0
     found = []
     for layer in graph.layers:
-        moved = asked(graph.with_rounded([layer]), images)
+        model = graph.with_rounded([layer])
+        recentre(model, graph, images, means)
+        moved = asked(model, images)
         logits = float(np.sqrt(((moved.logits - whole.logits) ** 2).mean())) / spread
         found.append(Sensitivity(layer, logits, distance_error(whole, moved)))
         advance()

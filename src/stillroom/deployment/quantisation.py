@@ -4,8 +4,8 @@ Static quantisation by ONNX Runtime's own tools, in the form that other runtimes
 DequantizeLinear). Weights are int8, symmetric, with a scale for each output channel. Activations are uint8 with one scale,
 from the least and largest values of validation images: with these a CPU that has integer instructions is fastest. What is
 not between two rounded layers stays float32: the normalisation of pixels, and all from the pooled features on, so that
-temperature and distances are computed as in the float32 file. A layer that sees means over the whole image, where small
-differences count, is stored in int8 and computed in float32.
+temperature and distances are computed as in the float32 file, of features that an offset gives the same means. A layer that
+sees means over the whole image, where small differences count, is stored in int8 and computed in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stillroom.deployment.session import first_line
+from stillroom.deployment.session import Opened, first_line, open_session
 from stillroom.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,14 +89,17 @@ class Graph:
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers that can be rounded, in the order in which they are computed: all but those that answer by class."""
-        weighted = [node for node in self._behind("logits") if self._is_weighted(node)]
-        heads = [node.name for node in weighted if not self._feeds(node, weighted)]
-        inside = {node.name for node in weighted} - set(heads)
+        inside = {node.name for node in self._weighted} - {node.name for node in self.heads}
         found = [node for node in self.model.graph.node if node.name in inside]
         return [
             Layer(number, node.name, node.input[1], _axis(node), self._sees_means(node), self._is_of_one_place(node))
             for number, node in enumerate(found)
         ]
+
+    @cached_property
+    def heads(self) -> list[NodeProto]:
+        """The layers that answer by class: what enters them are the features."""
+        return [node for node in self._weighted if not self._feeds(node, self._weighted)]
 
     def between(self, left_float: Sequence[Layer] = ()) -> list[str]:
         """The nodes that are computed in integers: rounded layers and what joins convolutions.
@@ -136,6 +139,10 @@ class Graph:
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return model
 
+    @cached_property
+    def _weighted(self) -> list[NodeProto]:
+        return [node for node in self._behind("logits") if self._is_weighted(node)]
+
     def _sees_means(self, node: NodeProto) -> bool:
         """Whether all that enters a node are means over the whole image."""
         maker = self._maker.get(node.input[0])
@@ -151,7 +158,7 @@ class Graph:
         return node.op_type == "Conv" and given[1:] == [1, 1] and list(self._weights[node.input[1]].dims[1:]) == given
 
     def _node(self, name: str) -> NodeProto:
-        return next(node for node in self.model.graph.node if node.name == name)
+        return _named(self.model, name)
 
     def _is_weighted(self, node: NodeProto) -> bool:
         if node.op_type not in _WEIGHTED or len(node.input) < 2:
@@ -217,6 +224,7 @@ def quantised(graph: Graph, images: np.ndarray, left_float: Sequence[Layer] = ()
     for layer in graph.layers:
         if layer.stored_only and layer not in left_float:
             _store(model, layer)
+    recentre(model, graph, images, feature_means(graph.model, graph, images))
     del model.metadata_props[:]
     model.ir_version = graph.model.ir_version
     model.producer_name, model.producer_version = graph.model.producer_name, graph.model.producer_version
@@ -247,6 +255,49 @@ def _by_runtime(model: ModelProto, images: np.ndarray, nodes: list[str]) -> Mode
         return onnx.load(path)
 
 
+def feature_means(model: ModelProto, graph: Graph, images: np.ndarray) -> list[np.ndarray]:
+    """Of what enters each of the graph's heads, the mean over images ``[N, C, S, S]``, as the model computes it."""
+    from onnx import ValueInfoProto
+
+    names = [_named(model, head.name).input[0] for head in graph.heads]
+    watched = copied(model)
+    watched.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    content = watched.SerializeToString()
+    session = open_session(content, Opened(Path("watched"), 1, (0, 0), content=content))
+    parts = [session.run(names, batch) for batch in iter(_Images(images).get_next, None)]
+    return [np.concatenate(found).mean(axis=0, dtype=np.float64) for found in zip(*parts, strict=True)]
+
+
+def recentre(model: ModelProto, graph: Graph, images: np.ndarray, means: Sequence[np.ndarray]) -> None:
+    """Move the features of a rounded model so that they have the means of the float32 one.
+
+    Rounding moves features of all images alike more than it moves each: an offset in float32 takes that back, of distances
+    from training images as well (bias correction; Nagel et al., ICCV 2019, there layer by layer).
+
+    Args:
+        model: it is changed.
+        graph: what it was made of.
+        images: ``[N, C, S, S]`` float32 in [0, 1], N >= 1.
+        means: of the float32 model, see :func:`feature_means`.
+    """
+    from onnx import helper, numpy_helper
+
+    for head, wanted, found in zip(graph.heads, means, feature_means(model, graph, images), strict=True):
+        features = _named(model, head.name).input[0]
+        offset, moved = f"{head.name}_offset", f"{head.name}_recentred"
+        if any(features == f"{other.name}_recentred" for other in graph.heads):
+            continue  # two heads read the same features
+        model.graph.initializer.append(numpy_helper.from_array((wanted - found).astype(np.float32), offset))
+        place = next(number for number, node in enumerate(model.graph.node) if features in node.output)
+        for user in model.graph.node:
+            user.input[:] = [moved if name == features else name for name in user.input]
+        model.graph.node.insert(place + 1, helper.make_node("Add", [features, offset], [moved], name=moved))
+
+
+def _named(model: ModelProto, name: str) -> NodeProto:
+    return next(node for node in model.graph.node if node.name == name)
+
+
 def copied(model: ModelProto) -> ModelProto:
     """A copy that can be changed."""
     twin = type(model)()
@@ -263,7 +314,7 @@ def _store(model: ModelProto, layer: Layer) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     tensor = next(one for one in model.graph.initializer if one.name == layer.weight)
-    user = next(node for node in model.graph.node if node.name == layer.node)
+    user = _named(model, layer.node)
     values = numpy_helper.to_array(tensor)
     if layer.of_one_place:
         values = values[:, :, 0, 0]
