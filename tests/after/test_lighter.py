@@ -48,7 +48,7 @@ def test_it_answers_like_the_float32_file(exported):
     images = dataset.store.batch(rows).astype(np.float32) / np.float32(dataset.store.white)
     said = [file.task.decide(file.probabilities(images)) for file in files]
     assert (said[0] == said[1]).mean() == pytest.approx(figures["agreement"])
-    assert figures["agreement"] >= 0.97
+    assert alike_enough(figures["agreement"], figures["images"])
 
 
 @pytest.mark.parametrize("name", ["student.onnx", "student.int8.onnx", "student.fp16.onnx"])
