@@ -1,10 +1,11 @@
-"""What eight-bit integers keep of three students, and what they save.
+"""What eight-bit integers keep of four students, and what they save.
 
     python benchmarks/int8.py --out runs/int8 [NAME ...]
 
-Trains a MobileNetV2 on the otoscopy set, and a ResNet-18 and the OFA-595 on PneumoniaMNIST, from what lies in $STILLROOM_DATA
-and $STILLROOM_WEIGHTS; a folder that is there already is taken as it is. Each run is exported in eight-bit integers, and a
-row printed: int8 against float32 on the same test images, sizes, CPU time on one thread, the teacher's in torch beside it.
+Trains a MobileNetV2 on the otoscopy set, and a ResNet-18, a small transformer and the OFA-595 on PneumoniaMNIST, from what lies
+in $STILLROOM_DATA and $STILLROOM_WEIGHTS; a folder that is there already is taken as it is. Each run is exported in eight-bit
+integers, and a row printed: int8 against float32 on the same test images, sizes, CPU time on one thread, the teacher's in torch
+beside it.
 """
 
 from __future__ import annotations
