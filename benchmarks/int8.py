@@ -2,10 +2,10 @@
 
     python benchmarks/int8.py --out runs/int8 [NAME ...]
 
-Trains a MobileNetV2 on the otoscopy set, and a ResNet-18, a small transformer and the OFA-595 on PneumoniaMNIST, from what lies
-in $STILLROOM_DATA and $STILLROOM_WEIGHTS; a folder that is there already is taken as it is. Each run is exported in eight-bit
-integers, and a row printed: int8 against float32 on the same test images, sizes, CPU time on one thread, the teacher's in torch
-beside it.
+Trains a MobileNetV2 on the otoscopy set, and a ResNet-18, a small transformer and the OFA-595 on PneumoniaMNIST, from what
+lies in $STILLROOM_DATA and $STILLROOM_WEIGHTS; a folder that is there already is taken as it is. Each run is exported in
+eight-bit integers, and a row printed: int8 against float32 on the same test images, sizes, CPU time on one thread, and
+the teacher's in torch.
 """
 
 from __future__ import annotations
