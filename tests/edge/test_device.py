@@ -82,6 +82,14 @@ def test_maps_are_torchs(device, known, tmp_path, method):
         assert Path(one["picture"]).stat().st_size > 100
 
 
+def test_a_page_is_written(device, tmp_path):
+    said, _ = ask("page", device / "student.onnx", "--out", tmp_path / "classifier.html")
+    assert "classifier.html" in said
+    text = (tmp_path / "classifier.html").read_text("utf-8")
+    assert 'id="part-wasm"' in text
+    assert "connect-src 'none'" in text
+
+
 @evaluates
 @pytest.mark.parametrize("table", [False, True])
 def test_figures_are_scikit_learns(device, known, tmp_path, table):
