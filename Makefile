@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Where torch and torchvision are taken from, if not from where the rest is: docs/how-to.md, "Which torch to install".
 TORCH_INDEX ?=
+# On which Pythons `make edge` tries the light install, such as "3.11 3.13"; all that are here where it is empty.
+PYTHONS ?=
 
 .PHONY: help install demo test quick lint types format docs prove wheel edge check clean
 
@@ -33,14 +35,14 @@ demo: install ## distil a small classifier on synthetic phantoms and print where
 # A process per core, eight at most, each with one thread of torch's: twice as fast as one process with two.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
-test: install ## run every test
+test: install ## run every test but the few that `make prove` runs
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 # The rooms whose tests compute and read, but make no run: below 90 seconds on two cores.
 QUICK := $(addprefix tests/,settings task files data planning evaluation distillation training test_progress.py test_ranges.py)
 
 quick: install ## run the tests of the lower rooms, without those that take long (a minute and a half)
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not slow" $(QUICK)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not slow and not prove" $(QUICK)
 
 lint: install ## check style
 	$(BIN)/ruff check .
@@ -57,6 +59,7 @@ docs: install ## write docs/reference.md anew from the code
 	$(BIN)/python docs/make_reference.py
 
 prove: install ## simulate intervals, kill runs and change what users give (most of an hour; what was stopped goes on)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m prove
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/luck.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/relative.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/intervals.py
@@ -82,7 +85,7 @@ edge: install ## run the tests of a device in clean environments without torch, 
 	rm -rf build/wheel
 	$(BIN)/python -m stillroom.deployment.page.bring
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
-	OMP_NUM_THREADS=1 $(BIN)/python .ci/try_light.py build/wheel/*.whl
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/try_light.py build/wheel/*.whl $(PYTHONS)
 
 check: lint types test ## all that a change must pass
 

@@ -158,7 +158,7 @@ def bench(file, out, engine):
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **heed)
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_a_stopped_bench_goes_on(tmp_path, monkeypatch, engine):
     """Told to end, then killed outright where that leaves no cluster behind, then let through."""

@@ -436,7 +436,7 @@ def stillroom(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_a_run_downloads_its_teacher_and_needs_no_hub_afterwards(hub, stillroom, tmp_path):
     import timm
     from safetensors.torch import save

@@ -67,9 +67,9 @@ def settings(picture_folder):
     ("make", "kind", "mode"),
     [
         (transformers_folder, "Dinov2", "frozen"),
-        (transformers_folder, "DINOv3ViT", "finetune"),
+        pytest.param(transformers_folder, "DINOv3ViT", "finetune", marks=pytest.mark.prove),
         (transformers_folder, "SiglipVision", "finetune"),
-        (open_clip_folder, "", "frozen"),
+        pytest.param(open_clip_folder, "", "frozen", marks=pytest.mark.prove),
     ],
 )
 def test_a_run_is_taught_explained_and_kept(settings, tmp_path, make, kind, mode):
@@ -91,7 +91,7 @@ def test_a_run_is_taught_explained_and_kept(settings, tmp_path, make, kind, mode
     ("make", "kind", "side"),
     [
         (transformers_folder, "Dinov2", 48),  # with positions that are interpolated
-        (transformers_folder, "DINOv3ViT", 32),
+        pytest.param(transformers_folder, "DINOv3ViT", 32, marks=pytest.mark.prove),
         (transformers_folder, "SiglipVision", 32),
         (open_clip_folder, "", 32),
     ],

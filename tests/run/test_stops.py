@@ -29,6 +29,8 @@ from stillroom import (
 )
 from stillroom.cli.app import main
 
+PROVE = pytest.mark.prove
+
 FROZEN = TeacherSettings("test_vit", pretrained=False, teacher_size=32)
 
 
@@ -274,7 +276,8 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk as Linux does")
-@pytest.mark.parametrize("kilobytes", [4, 100, 2500])  # too little for the manifest, the best weights, a checkpoint
+# Too little for the manifest, the best weights, a checkpoint.
+@pytest.mark.parametrize("kilobytes", [pytest.param(4, marks=PROVE), 100, pytest.param(2500, marks=PROVE)])
 def test_the_disk_of_the_run_fills_up(small_disk, picture_folder, undisturbed, kilobytes):
     folder = small_disk(kilobytes) / "run"
     with pytest.raises(RunError, match=r"^The disk is full: .* could not be written\. Make room\.") as caught:
@@ -296,7 +299,8 @@ def test_the_disk_of_the_run_fills_up(small_disk, picture_folder, undisturbed, k
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk as Linux does")
-@pytest.mark.parametrize("kilobytes", [100, 305])  # too little for the store, for the teacher's answers
+# Too little for the store, for the teacher's answers.
+@pytest.mark.parametrize("kilobytes", [pytest.param(100, marks=PROVE), 305])
 def test_the_disk_of_the_cache_fills_up(small_disk, picture_folder, undisturbed, tmp_path, monkeypatch, kilobytes):
     monkeypatch.setenv("STILLROOM_CACHE", str(small_disk(kilobytes) / "cache"))
     folder = tmp_path / "run"
