@@ -88,11 +88,12 @@ def test_heat_stands_out_on_every_ground_for_every_eye(stain, vision):
     assert max(lines) > 40
 
 
-def test_sixteen_bits_are_shown_by_their_own_brightest_pixel():
-    image = picture(np.uint16, top=3000)
-    image[0, 0] = 3000
+def test_sixteen_bits_are_shown_between_their_own_darkest_and_brightest_pixel():
+    image = picture(np.uint16, top=3000) + np.uint16(32000)  # as a CT without a window is stored
+    image[0, :2] = 32000, 35000
     found = np.asarray(overlay(image, np.zeros(image.shape, np.float32)))
-    np.testing.assert_allclose(found[..., 1], image * (255 / 3000), atol=0.5)
+    np.testing.assert_allclose(found[..., 1], (image - 32000) * (255 / 3000), atol=0.5)
+    assert not np.asarray(overlay(np.full((4, 4), 700, np.uint16), np.zeros((4, 4)))).any()
     assert not np.asarray(overlay(np.zeros((4, 4), np.uint16), np.zeros((4, 4)))).any()
 
 

@@ -28,12 +28,14 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> Image.Image:
     A bright line with a dark rim encloses what has half of the most heat that a map can have, or more.
 
     Args:
-        image: ``[H, W]`` or ``[H, W, 3]``, uint8, or uint16 of which the brightest pixel is shown white.
+        image: ``[H, W]`` or ``[H, W, 3]``, uint8, or uint16 of which the darkest pixel is shown black and the brightest white: a CT fills a
+            small part of what its bits can hold.
         heat: ``[H, W]`` in [0, 1].
     """
     pixels = image.astype(np.float64)
     if image.dtype != np.uint8:
-        pixels *= 255 / max(float(image.max()), 1.0)
+        pixels -= pixels.min()
+        pixels *= 255 / max(pixels.max(), 1.0)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     over = _veil(heat)

@@ -68,15 +68,16 @@ export function onOriginal(values, size, height, width, fit) {
   return resized(inner, height, width, bilinear).data;
 }
 
-/** An image for people, at most `longest` pixels a side, RGBA of 8 bits. */
+/** An image for people, at most `longest` pixels a side, RGBA of 8 bits; of 16 bits the darkest pixel is black, the brightest white. */
 export function preview(image, white, longest) {
   const scale = Math.min(1, longest / Math.max(image.height, image.width));
   const [height, width] = [image.height, image.width].map((side) => Math.max(1, Math.round(side * scale)));
   let shown = image;
   if (image.bits === 16) {
-    let top = 1;
-    for (const value of image.data) top = Math.max(top, Math.min(value, white));
-    const data = Uint8Array.from(image.data, (value) => Math.round((Math.min(value, white) * 255) / top));
+    let [low, top] = [white, 0];
+    for (const value of image.data) [low, top] = [Math.min(low, value), Math.max(top, Math.min(value, white))];
+    const width = Math.max(1, top - low);
+    const data = Uint8Array.from(image.data, (value) => Math.round(((Math.min(value, white) - low) * 255) / width));
     shown = { ...image, bits: 8, data };
   }
   const small = resized(shown, height, width, bicubic);
