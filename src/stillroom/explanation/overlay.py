@@ -28,8 +28,8 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> Image.Image:
     A bright line with a dark rim encloses what has half of the most heat that a map can have, or more.
 
     Args:
-        image: ``[H, W]`` or ``[H, W, 3]``, uint8, or uint16, of which the darkest pixel is shown black and the brightest white:
-            a CT fills a small part of what its bits can hold.
+        image: ``[H, W]`` or ``[H, W, 3]``, uint8, or uint16, of which the darkest pixel is shown black and the brightest
+            white: a CT fills a small part of what its bits can hold.
         heat: ``[H, W]`` in [0, 1].
     """
     pixels = image.astype(np.float64)
