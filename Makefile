@@ -74,6 +74,7 @@ prove: install ## simulate intervals, kill runs and change what users give (most
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/flips.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/mutated.py
 	OMP_NUM_THREADS=1 $(BIN)/python proofs/mutated_dicom.py
+	OMP_NUM_THREADS=1 $(BIN)/python proofs/malformed.py
 
 wheel: install ## build the wheel, install it away from the checkout, and try it
 	rm -rf build/wheel

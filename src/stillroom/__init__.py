@@ -11,8 +11,12 @@ Names are loaded when first used, so that ``import stillroom`` is light.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime 1.32 and later would note an identifier of this device and its sessions, to send them to its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from stillroom.after.corruptions import evaluate_corruptions

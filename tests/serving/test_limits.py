@@ -170,6 +170,20 @@ def test_a_sender_that_breaks_off_costs_nothing(small, png):
     require_alive(small, png)
 
 
+def test_whoever_asks_thrice_and_leaves_is_no_failure(small, png):
+    """uvicorn tells only the last of several requests on a connection that nobody reads any more."""
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(png)}\r\n\r\n".encode()
+    for _ in range(10):
+        with small.socket() as connection:
+            connection.sendall((head + png) * 3)
+            connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
+                while connection.recv(65_536):
+                    pass
+    require_alive(small, png)
+    assert not [entry for entry in small.log if entry["event"] == "failure"]
+
+
 @pytest.fixture(scope="module")
 def slow_image(tmp_path_factory):
     """A picture that takes some hundred milliseconds to decode and resize."""

@@ -23,6 +23,7 @@ def spoken(model, tmp_path_factory):
         server.post("/v1/explain?method=Quagmire", good)
         server.ask("DELETE", "/v1/predict")
         server.post("/v1/predict", good, "application/Quagmire", Authorization="Basic Quagmire", Cookie="Quagmire=1")
+        server.post("/v1/predict", b"--a\r\nQuagmire[]: x\r\n\r\nx\r\n--a--", "multipart/form-data; boundary=a")
         with server.socket() as connection:
             connection.sendall(b"Quagmire is no request\r\n\r\n")
             connection.recv(100)
@@ -40,15 +41,20 @@ def test_no_line_names_the_patient(spoken):
 def test_each_request_has_a_line(spoken):
     server, _ = spoken
     lines = [line for line in server.log if line["event"] == "request"]
-    assert len(lines) == 14
+    assert len(lines) == 15
     assert lines[0] == {
         "time": lines[0]["time"], "event": "request", "method": "POST", "route": "/v1/predict", "status": 200,
         "ms": lines[0]["ms"], "bytes": lines[0]["bytes"], "files": 1, "images": 1, "model": "first",
     }  # fmt: skip
     routes = {line["route"] for line in lines}
     assert routes == {"/v1/predict", "/v1/explain", "/v1/models/{name}/predict", "/metrics", "unknown"}
-    assert {line["status"] for line in lines} == {200, 404, 405, 415, 422}
+    assert {line["status"] for line in lines} == {200, 400, 404, 405, 415, 422}
     assert not [line for line in server.log if line["event"] == "failure"]
+
+
+def test_every_line_is_json(spoken):
+    server, _ = spoken
+    assert [line for line in server.lines if not line.startswith(("{", "Serving at"))] == []
 
 
 def test_answers_are_counted_by_kind(spoken):

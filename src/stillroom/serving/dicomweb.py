@@ -35,7 +35,7 @@ _BODY = {
     "requestBody": {
         "required": True,
         "description": "One DICOM file, or several as parts of the type application/dicom.",
-        "content": {"application/dicom": _BINARY, 'multipart/related; type="application/dicom"': _BINARY},
+        "content": {"application/dicom": _BINARY, "multipart/related": _BINARY},
     }
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -43,11 +43,11 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "Of each instance a Structured Report; of each frame a Secondary Capture with the heat map and, where "
         "the instance says how it lies in the patient, a Parametric Map. The last part, of the type application/dicom+json, "
         "says what became of each instance, as STOW-RS does.",
-        "content": {'multipart/related; type="application/dicom"': _BINARY},
+        "content": {"multipart/related": _BINARY},
     },
     202: {
         "description": "The same, where an object is missing or leaves something out.",
-        "content": {'multipart/related; type="application/dicom"': _BINARY},
+        "content": {"multipart/related": _BINARY},
     },
     409: {
         "description": "There is no object: of each instance the reason (00081197), also in words (00111001).",

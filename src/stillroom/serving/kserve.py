@@ -135,6 +135,8 @@ def _inferred(served: Served, content: bytes, most: int) -> bytes:
         name, shape, kind, data = (tensor[key] for key in ("name", "shape", "datatype", "data"))
         wanted = [one["name"] for one in asked.get("outputs") or [{"name": "logits"}, {"name": "probabilities"}]]
         said = asked.get("id")
+        if not all(isinstance(text, str) for text in (name, kind, *wanted)):
+            raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused(
             400, "The request is not as the protocol has it: `inputs` with one tensor `images`.", "damaged"
@@ -147,7 +149,8 @@ def _inferred(served: Served, content: bytes, most: int) -> bytes:
     if not wanted or [one for one in wanted if one not in given]:
         raise Refused(400, f"The model has these outputs: {', '.join(given)}.", "damaged")
     try:
-        images = np.array(data, dtype=_TYPES[kind]).reshape(shape)
+        with np.errstate(over="ignore"):  # which is out of range
+            images = np.array(data, dtype=_TYPES[kind]).reshape(shape)
     except (ValueError, TypeError, OverflowError):
         raise Refused(400, "The tensor's data are not numbers of its shape.", "damaged") from None
     if images.ndim != 4 or list(images.shape[1:]) != side or not 1 <= len(images) <= most:

@@ -40,8 +40,22 @@ class _Handler(logging.Handler):
             write("server", by=record.name, level=record.levelname.lower(), text=str(record.msg).strip())
 
 
+_TOLD = ("python_multipart", "pydicom")
+"""Whose complaints are about requests: whoever asks is told them as refusals."""
+
+
+class _NameAlone(logging.Handler):
+    """What any other library has to say, whose text may quote a request: which one it was."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] not in _TOLD:
+            write("server", by=record.name, level=record.levelname.lower())
+
+
 def redirect() -> None:
-    """From now on warnings and errors of uvicorn and asyncio become lines of this log."""
+    """From now on warnings and errors of libraries become lines of this log."""
+    logging.getLogger().handlers = [_NameAlone(logging.WARNING)]
+    logging.captureWarnings(True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], False
