@@ -24,6 +24,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 MAKER = "Stillroom"
+OF_THE_INSTANCE = (400, 409, 413, 415, 422)
+"""Refusals that come again however often it is sent; any other, as of a wrong token, is of how the server is asked."""
 AT_ONCE = 100
 SECONDS = 120.0
 AGAIN_S = 5.0
@@ -72,8 +74,10 @@ def answer(instance: str, orthanc: Place, stillroom: Place) -> str:
             files = list(parts_of(*stillroom.ask("/dicomweb/studies", content)))
             break
         except HTTPError as error:
-            if error.code != 503:
+            if error.code in OF_THE_INSTANCE:
                 return f"refused ({error.code}): {error.read()[:500].decode(errors='replace')}"
+            if error.code != 503:
+                raise
             time.sleep(float(error.headers.get("Retry-After") or AGAIN_S))
     for file in files:
         orthanc.ask("/instances", file)

@@ -115,11 +115,23 @@ def test_what_orthanc_stores_is_answered_and_the_answers_stand_in_its_store(orth
         finally:
             following.terminate()
             following.wait(30)
+        dealt_with = last.read_text()
+        last.unlink()  # a wrong token passes nothing over
+        (tmp_path / "wrong").write_text(TOKEN[::-1])
+        wrong = subprocess.run(
+            [*command[:-1], str(tmp_path / "wrong"), "--once"], env=environment, capture_output=True, text=True
+        )
+        assert (wrong.returncode, last.exists()) == (1, False)
+        assert wrong.stderr == "error: Orthanc or the server does not answer: 401 Unauthorized.\n"
+        last.write_text(dealt_with)
         for _ in range(2):  # the answers are no new questions, nor is what was dealt with
             subprocess.run([*command, "--once"], check=True, env=environment, stdout=said)
         last.unlink()  # all over again: the same answers have the same UIDs
         subprocess.run([*command, "--once"], check=True, env=environment, stdout=said)
-        assert sum(entry.get("route") == "/dicomweb/studies" for entry in server.log) == 4
+        answered = [
+            entry for entry in server.log if entry.get("route") == "/dicomweb/studies" and entry["status"] == 200
+        ]
+        assert len(answered) == 4
         assert not any(secret in line for line in server.lines for secret in SECRETS)
     found = orthanc.instances()
     answers = [one for one in found if one.get("Manufacturer") == "Stillroom"]
