@@ -13,6 +13,9 @@ from dicom_files import SECRETS, write_dicom
 from dicom_parts import parts_of, related
 
 from stillroom.cli.app import main
+from stillroom.serving.bodies import Sent
+from stillroom.serving.instances import open_instances
+from stillroom.serving.refusals import Refused
 
 pytest.importorskip("highdicom", reason="highdicom is not installed: `pip install 'stillroom[dicom]'`")
 
@@ -141,6 +144,15 @@ def test_a_request_that_is_none_is_refused_in_words(server, body, headers, statu
 def test_frames_are_counted_before_anything_is_drawn(model, instances):
     with Answering(model, "--max-images", "2") as server:
         assert server.post(STUDIES, instances["frames"].read_bytes(), "application/dicom").status == 413
+
+
+def test_maps_of_more_pixels_than_are_held_are_refused_by_the_header(tmp_path):
+    sent = Sent(None, write_dicom(tmp_path / "large", np.zeros((7100, 7100), np.uint8)).read_bytes())
+    with pytest.raises(Refused, match="maps=false") as refused:
+        open_instances([sent], most=1, maps=True)
+    assert refused.value.status == 413
+    (instance,) = open_instances([sent], most=1, maps=False)
+    assert len(instance.frames) == 1
 
 
 def test_the_log_names_nobody(server, instances):
