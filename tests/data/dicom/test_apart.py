@@ -70,3 +70,20 @@ def test_a_stream_that_ends_early_is_refused(tmp_path):
     path = compressed(tmp_path / "a", lambda encoded: encoded[: len(encoded) // 2] + b"\xff\xd9")
     with pytest.raises(UnreadableImage, match=r"damaged"):
         FileReader((path,)).read(0)
+
+
+@pytest.mark.parametrize("also", [False, True])  # python -m names the folder that it is started in
+def test_nothing_in_the_current_folder_is_executed(tmp_path, monkeypatch, also):
+    path = compressed(tmp_path / "a")
+    whole = FileReader((path,)).read(0)
+    apart._end_all()
+    place = tmp_path / "here"
+    place.mkdir()
+    for name in ("dl", "jpeg_ls", "gdcm", "json"):
+        (place / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w').close()\nraise ImportError")
+    monkeypatch.chdir(place)
+    if also:
+        monkeypatch.setattr(sys, "path", [str(place), *sys.path])
+    assert np.array_equal(FileReader((path,)).read(0), whole)
+    assert not (tmp_path / "run").exists()
+    apart._end_all()

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -87,10 +88,11 @@ def _take() -> subprocess.Popen[bytes]:
             process = _idle.pop()
             if process.poll() is None:
                 return process
-    path = os.pathsep.join(place for place in sys.path if place)
+    # Decoders import by bare names (GDCM asks for "dl"): nothing in the folder that one happens to stand in may answer.
+    path = os.pathsep.join(place for place in sys.path if place and not _here(place))
     try:
         return subprocess.Popen(
-            [sys.executable or "python", "-c", f"from {__name__} import work; work()"],
+            [sys.executable or "python", "-P", "-c", f"from {__name__} import work; work()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -101,6 +103,11 @@ def _take() -> subprocess.Popen[bytes]:
         raise UnreadableImage(
             f"the process that decodes its kind of compression cannot be started ({reason})"
         ) from None
+
+
+def _here(place: str) -> bool:
+    """Whether it is the current folder, and holds no more of ours than a user's folder does."""
+    return Path(place).resolve() == Path.cwd() and not Path(place, *__name__.split(".")[:1], "data").is_dir()
 
 
 def _give_back(process: subprocess.Popen[bytes]) -> None:
