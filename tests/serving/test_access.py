@@ -1,11 +1,13 @@
 """Who may ask: this machine's programs, and elsewhere whoever has the token; and what every answer carries."""
 
+import http.client
 import shutil
 import subprocess
 from base64 import b64encode
 
 import pytest
 from answering import Answering
+from browsers import opened, program_of
 
 from stillroom.cli.app import main
 from stillroom.errors import UsageError
@@ -35,11 +37,27 @@ def test_nothing_is_told_without_the_token(guarded, path):
     ):
         reply = guarded.get(path, **headers)
         assert reply.status == 401
-        assert "Bearer" in reply.headers["www-authenticate"]
         assert set(reply.json) == {"error"}
     assert guarded.get(path, Authorization=f"Bearer {TOKEN}").status == 200
     basic = b64encode(f"anybody:{TOKEN}".encode()).decode()
     assert guarded.get(path, Authorization=f"Basic {basic}").status == 200
+
+
+def test_each_way_to_log_in_stands_on_a_line_of_its_own(guarded):
+    with guarded.socket() as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        head = http.client.HTTPResponse(connection)
+        head.begin()
+        challenges = head.headers.get_all("www-authenticate")
+    assert challenges == ["Bearer", 'Basic realm="stillroom", charset="UTF-8"']
+
+
+def test_a_browser_can_log_in(guarded, tmp_path):
+    if program_of("chromium") is None:
+        pytest.skip("no Chromium on this machine")
+    with opened("chromium", tmp_path / "profile") as browser:
+        browser.goto(f"http://anybody:{TOKEN}@127.0.0.1:{guarded.port}/v1/models")
+        assert '"models"' in browser.evaluate("document.body.innerText")
 
 
 def test_images_need_the_token_and_health_does_not(guarded, images):

@@ -32,6 +32,8 @@ _HEADERS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 }
 """Of every answer that does not say otherwise."""
+_CHALLENGES = [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="stillroom", charset="UTF-8"')]
+"""Of every 401. A line for each way to log in: Chromium takes two on one line for a single one that it does not know."""
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NO_ROUTE = "unknown"
 _MODEL = re.compile(r"^((?:/v1|/v2|/v2/repository)?/models/)[^/]+")
@@ -98,9 +100,8 @@ class Gate:
             and scope["path"] not in OPEN
             and not self._known(headers.get(b"authorization", b""))
         ):
-            challenge = 'Bearer, Basic realm="stillroom", charset="UTF-8"'
             text = "A token is needed: send it as `Authorization: Bearer TOKEN`, or as the password of any name."
-            raise Refused(401, text, "token", {"www-authenticate": challenge})
+            raise Refused(401, text, "token")
         if scope["method"] == "POST":
             if self.draining:
                 raise Refused(503, "The server is ending.", "draining", {"retry-after": "5", "connection": "close"})
@@ -168,6 +169,7 @@ async def answer_refusal(refused: Refused, send: Send) -> None:
     body = json.dumps({"error": refused.text}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body))} | refused.headers
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    pairs += _CHALLENGES if refused.status == 401 else []
     await send({"type": "http.response.start", "status": refused.status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
 
