@@ -9,11 +9,13 @@ import onnx
 import pytest
 
 import stillroom
+from stillroom.after.doctor import run_folder
 from stillroom.after.lighter import export_fp16, export_int8
 from stillroom.deployment.likeness import LIMITS, Limits, alike_enough
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
+from stillroom.files.digests import record
 from stillroom.report.lighter import section_of
 from stillroom.run.begun_with import same_data
 from stillroom.run.files import files_of_run
@@ -138,11 +140,15 @@ def test_done_again_it_gives_the_same_file(exported):
     assert [section["key"] for section in run.metrics["sections"]].count("int8") == 1
 
 
-def test_a_file_that_falls_short_is_not_handed_over(own_run, monkeypatch):
+def test_a_file_that_falls_short_is_not_handed_over_and_takes_an_earlier_one_with_it(own_run, monkeypatch):
+    earlier = own_run.path / "student.int8.onnx"
+    shutil.copy(own_run.path / "student.onnx", earlier)
+    record(earlier)
     monkeypatch.setattr("stillroom.deployment.likeness.LIMITS", Limits(metric=-1.0))
     path, figures = export_int8(own_run, show_progress=False)
     assert path is None
-    assert not (own_run.path / "student.int8.onnx").exists()
+    assert not earlier.exists()
+    assert not [found for found in run_folder(own_run.path) if found.state == "wrong"]
     assert "It loses" in figures["refused"][0]
     assert "No int8 file is handed over." in own_run.report.read_text("utf-8")
 

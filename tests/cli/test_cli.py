@@ -513,6 +513,18 @@ def test_export_replaces_nothing_but_exported_files(refuse, finished, tmp_path, 
     assert there.read_bytes() == before
 
 
+def test_export_gives_no_other_file_of_a_run_its_network(stillroom, refuse, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert stillroom("export", run, "--out", run / "again.onnx").code == 0
+    for name in ("student.int8.onnx", "student.fp16.onnx", "again.onnx"):
+        assert "is the name of another file of this run" in refuse("export", run, "--out", run / name)
+    other = shutil.copytree(finished, tmp_path / "other")
+    for place in ("student.onnx", "new.onnx", "deeper/new.onnx"):
+        assert f"is in the folder of another run, {other}" in refuse("export", run, "--out", other / place)
+    assert not (other / "new.onnx").exists()
+    assert not (run / "student.int8.onnx").exists()
+
+
 @pytest.mark.parametrize("number", ["1.5", "1.5e0", "1e1", "1_0", "nan", "\u0663"])
 def test_what_counts_is_written_in_digits(refuse, number):
     assert "--epochs must be a whole number, written in digits" in refuse("distill", "phantoms", "--epochs", number)

@@ -144,6 +144,19 @@ def test_the_states_name_every_file(run):
     }
 
 
+def test_what_was_removed_is_not_missed_until_it_is_written_again(run):
+    path = run / "metrics.json"
+    digests.remove(path)
+    assert not path.exists()
+    assert "metrics.json" not in dict(digests.ledger_states(run))
+    digests.remove(path)
+    path.write_text("{}")
+    digests.record(path)
+    assert dict(digests.ledger_states(run))["metrics.json"] == "whole"
+    path.unlink()
+    assert dict(digests.ledger_states(run))["metrics.json"] == "missing"
+
+
 def test_a_run_that_was_moved_is_known_still(run, tmp_path_factory):
     moved = run.rename(tmp_path_factory.mktemp("elsewhere") / "run")
     assert set(dict(digests.ledger_states(moved)).values()) == {"whole"}

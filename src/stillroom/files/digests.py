@@ -2,7 +2,8 @@
 
 A folder of the cache appears whole, and holds ``digests.json``: each file's digest and length. A run folder grows, and holds
 ``digests.jsonl``: a line is added, and on the disk, before a file takes its name, so that a kill between the two leaves the
-old file known as well. A file is whole where any line for its name has its digest. Where neither stands (folders of before),
+old file known as well. A file is whole where any line for its name has its digest; a line without one says that the file was
+removed. Where neither stands (folders of before),
 nothing is known, and nothing is said; meta.json and manifest.json note that digests are kept, so that a lost list is missed.
 """
 
@@ -214,8 +215,24 @@ def record(path: Path, content: Path | None = None) -> None:
     if ledger is None or path.name.startswith(".") or path.name == LEDGER:
         return
     content = content or path
+    _add(ledger, path, sha256_of(content), content.stat().st_size)
+
+
+def remove(path: Path) -> None:
+    """Take away a file that its run no longer stands for, and note it in the ledger above, so that it is not missed.
+
+    Where there is no such file nothing is done.
+    """
+    if not path.is_file():
+        return
+    if (ledger := ledger_above(path)) is not None:
+        _add(ledger, path, None, 0)
+    path.unlink()
+
+
+def _add(ledger: Path, path: Path, sha256: str | None, size: int) -> None:
     name = path.absolute().relative_to(ledger.parent).as_posix()
-    line = signed({"file": name, "sha256": sha256_of(content), "bytes": content.stat().st_size}).encode()
+    line = signed({"file": name, "sha256": sha256, "bytes": size}).encode()
     with ledger.open("ab+") as file:  # not cut to whole lines first: another process may be adding one
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
@@ -226,8 +243,9 @@ def record(path: Path, content: Path | None = None) -> None:
 
 
 def names_in(ledger: Path) -> set[str]:
-    """The files that a ledger names; none where it is gone."""
-    return {str(line.get("file")) for line in read_lines(ledger, checked=True).entries}
+    """The files that a ledger names, but for those that were removed since; none where it is gone."""
+    last = {str(line.get("file")): line.get("sha256") for line in read_lines(ledger, checked=True).entries}
+    return {name for name, sha256 in last.items() if sha256 is not None}
 
 
 def state_of(path: Path) -> State:

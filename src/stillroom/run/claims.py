@@ -41,6 +41,11 @@ def is_run(path: Path) -> bool:
     return (path / SETTINGS).is_file() and (path / MANIFEST).is_file()
 
 
+def run_of(folder: Path) -> Path | None:
+    """The run folder that a folder is, or is nearest below; None where it is of no run."""
+    return next((above for above in (folder, *folder.absolute().parents) if is_run(above)), None)
+
+
 def require_run(path: Path) -> None:
     """Raises UsageError where no run folder stands."""
     if not is_run(path):
@@ -113,7 +118,7 @@ def alone_in(path: Path) -> Iterator[None]:
 @contextmanager
 def alone_where(folder: Path) -> Iterator[None]:
     """:func:`alone_in` the run that the folder is of, if it is of one."""
-    run = next((above for above in (folder, *folder.absolute().parents) if is_run(above)), None)
+    run = run_of(folder)
     with nullcontext() if run is None else alone_in(run):
         yield
 

@@ -13,7 +13,7 @@ from stillroom.deployment.likeness import downgrades_of, refusals_of
 from stillroom.deployment.onnx import write_graph
 from stillroom.deployment.quantisation import Graph
 from stillroom.errors import UsageError
-from stillroom.files.digests import record
+from stillroom.files.digests import record, remove
 from stillroom.models.network import Network
 from stillroom.run.int8 import Handed, compared, said_of_maps
 from stillroom.run.workbench import Workbench
@@ -33,7 +33,7 @@ def make_fp16(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
         handed: the network and its float32 file.
 
     Returns:
-        The file, None where it was refused and nothing was written; and the part ``fp16`` of metrics.json.
+        The file, None where it was refused, and an earlier one is removed; and the part ``fp16`` of metrics.json.
 
     Raises:
         UsageError: an ensemble, or a network with no layer to halve.
@@ -54,6 +54,7 @@ def make_fp16(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
         figures |= compared(bench, handed, hidden, ROLE)
         figures |= {"refused": [*_too_large(figures), *refusals_of(figures)], "downgraded": downgrades_of(figures)}
         if figures["refused"]:
+            remove(path)  # an earlier one: what is told is of the one that was refused
             return None, figures
         write_graph(halved(graph), replace(noted, explanation=said_of_maps(handed.noted, figures)), hidden)
         record(path, hidden)

@@ -44,7 +44,7 @@ from stillroom.evaluation.ood import FeatureDensity, energy, fit_foreign_rule
 from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.layers import Layer
 from stillroom.explanation.sampling import sampling_order
-from stillroom.files.digests import record
+from stillroom.files.digests import record, remove
 from stillroom.models.network import Network
 from stillroom.progress import progress
 from stillroom.run.stages.thresholds import points_of
@@ -95,7 +95,7 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
         handed: the network and its float32 file.
 
     Returns:
-        The file, None where it was refused and nothing was written; and the part ``int8`` of metrics.json.
+        The file, None where it was refused, and an earlier one is removed; and the part ``int8`` of metrics.json.
 
     Raises:
         UsageError: an ensemble, or a network with nothing to round.
@@ -122,6 +122,7 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
         figures |= compared(bench, handed, hidden, ROLE)
         figures |= {"refused": refusals_of(figures), "downgraded": downgrades_of(figures)}
         if figures["refused"]:
+            remove(path)  # an earlier one: what is told is of the one that was refused
             return None, figures
         write_graph(model, replace(metadata, explanation=said_of_maps(handed.noted, figures)), hidden)
         record(path, hidden)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from stillroom.data.inference import run_over
+from stillroom.deployment.half import FP16_FILE
+from stillroom.deployment.int8 import INT8_FILE
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import MODEL_FILE
@@ -20,12 +22,12 @@ from stillroom.evaluation.ood import FeatureDensity
 from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
-from stillroom.files.digests import record, stands
+from stillroom.files.digests import LEDGER, names_in, record, stands
 from stillroom.files.own_digest import is_exported, own_state
 from stillroom.files.places import require_file_place
 from stillroom.models.network import Network
 from stillroom.run.begun_with import same_data
-from stillroom.run.claims import alone_where
+from stillroom.run.claims import alone_where, run_of
 from stillroom.run.folder import Run
 from stillroom.run.stage import Evidence, Stage
 from stillroom.run.stages.explanation import exported_layer, exported_note
@@ -166,8 +168,8 @@ def export_student(
         source: where its images are now, if they were moved.
 
     Raises:
-        UsageError: nothing can be written there, something else than an exported model stands there, the run has not
-            finished, or its data are not there any more.
+        UsageError: nothing can be written there, something else than an exported model stands there, the place is in another
+            run's folder or another file's of this one, the run has not finished, or its data are not there any more.
         RunError: the data changed since, or the file does not agree with torch.
     """
     path = out or run.path / MODEL_FILE
@@ -176,8 +178,24 @@ def export_student(
         raise UsageError(
             f"{out} is there already and is no exported model: it is not overwritten. Choose another --out."
         )
+    if out is not None:
+        _require_own_place(run, out)
     with alone_where(path.parent if source is None else run.path):  # which notes the new place
         return _exported_again(run, path, source)
+
+
+def _require_own_place(run: Run, out: Path) -> None:
+    """Refuse a place where another model is looked for: in another run, or one of this run's files but student.onnx."""
+    place = out.resolve()
+    owner = run_of(place.parent)
+    if owner is None or place == run.path.resolve() / MODEL_FILE:
+        return
+    if owner != run.path.resolve():
+        raise UsageError(f"{out} is in the folder of another run, {owner}. Choose another --out.")
+    if place.name in (INT8_FILE, FP16_FILE) or place.relative_to(owner).as_posix() in names_in(owner / LEDGER):
+        raise UsageError(
+            f"{out} is the name of another file of this run: a float32 model is not written there. Choose another --out."
+        )
 
 
 def _exported_again(run: Run, path: Path, source: str | Path | None) -> tuple[Path, dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from stillroom.deployment.int8 import INT8_FILE
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
+from stillroom.files.digests import remove
 from stillroom.report.lighter import section_of
 from stillroom.run.int8 import Handed, make_int8, not_made
 from stillroom.run.stage import Evidence, Stage
@@ -19,6 +21,7 @@ def work(evidence: Evidence) -> dict[str, Any]:
     try:
         return {"int8": make_int8(evidence.bench, handed)[1]}
     except UsageError as error:  # such as an ensemble: what was trained is not lost for it
+        remove(handed.path.with_name(INT8_FILE))
         return {"int8": not_made(str(error))}
 
 
