@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import SECRETS, write_dicom
+from PIL import Image
 
 from stillroom.data.load import load_data
 from stillroom.deployment.predictor import Predictor
@@ -81,3 +82,31 @@ def test_a_dicomdir_stands_for_the_images_that_it_lists(predictor, tmp_path):
     (tmp_path / "DICOMDIR").write_bytes(b"none")
     with pytest.raises(UsageError, match="DICOMDIR"):
         predictor.predict(tmp_path / "DICOMDIR")
+
+
+def test_what_is_not_shown_as_the_training_images_were_is_told(tmp_path):
+    grey = RAMP.astype(np.int16)
+    own = {
+        "named": {"WindowCenter": 40, "WindowWidth": 400},
+        "bare": {},
+        "other": {"WindowCenter": 9, "WindowWidth": 90},
+    }
+    own["exact"] = own["named"] | {"VOILUTFunction": "LINEAR_EXACT"}
+    for name, window in own.items():
+        write_dicom(tmp_path / "new" / f"{name}.dcm", grey, **window)
+    Image.new("L", (8, 8)).save(tmp_path / "new" / "plain.png")
+
+    def notes(**how):
+        model = Predictor.load(write_model(tmp_path / "model.onnx", white=65535, **how))
+        return {one.path.stem: one.note for one in model.predict(tmp_path / "new")}
+
+    quiet = dict.fromkeys([*own, "plain"])
+    assert notes() == notes(window="40,400", shown=("asked",)) == notes(shown=("range", "window")) == quiet
+    whole = "it names no window, unlike the training images, and is shown over its whole range: give it theirs"
+    assert notes(shown=("table", "window")) == quiet | {"bare": whole}
+    told = notes(shown=("range",))
+    assert {name for name, note in told.items() if note} == {"named", "other", "exact"}
+    assert "in its own window" in told["other"]
+    told = notes(window="40,400", shown=("window",))
+    assert told["bare"] == "it names no window, and is shown in the window of all training images, 40,400"
+    assert {name for name, note in told.items() if note and "a window of its own" in note} == {"other", "exact"}

@@ -91,6 +91,7 @@ def test_nothing_of_a_patient_reaches_a_run(told, tmp_path, monkeypatch):
 
     properties = {one.key: one.value for one in onnx.load(run / "student.onnx").metadata_props}
     assert json.loads(properties["stillroom.window"]) == "soft-tissue"
+    assert json.loads(properties["stillroom.shown"]) == ["asked"]
     assert json.loads(properties["stillroom.white"]) == 65535
     assert "by the window asked for, 50,400" in (run / "REPORTING.md").read_text()
     audit = json.loads((run / "audit.json").read_text())

@@ -224,7 +224,7 @@ def _explained(predictor: Predictor, draw: Draw, one: Picture, of: str | None, p
     except (UnreadableImage, UsageError) as error:
         return Explanation(Prediction(one.path, error=str(error), frame=one.number))
     answer, name, heat = heat_on(predictor, draw, image, prepared, of)
-    prediction = replace(answer, path=one.path, frame=one.number)
+    prediction = replace(predictor.noted_of(answer, one), path=one.path, frame=one.number)
     if name is None or heat is None:
         return Explanation(prediction)
     stem, stated = place(one, name)

@@ -103,6 +103,10 @@ class Table:
         passed_over: how many files of the source are not read, by ending and class folder; part of the audit.
         white: what white is in images of more than 8 bits, where the source knows: of DICOM, which is shown in the whole
             range. None leaves it to the images.
+        shown: how grey DICOM images among them are shown: any of ``asked`` (the window of the settings), ``table``,
+            ``window`` (the file's own) and ``range``. Empty where there are none.
+        window: the one window that all of its DICOM images name, as :func:`~stillroom.settings.windows.parse_window` takes
+            it; empty where they do not.
     """
 
     name: str
@@ -122,6 +126,8 @@ class Table:
     findings: tuple[Finding, ...] = ()
     passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     white: int | None = None
+    shown: tuple[str, ...] = ()
+    window: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)

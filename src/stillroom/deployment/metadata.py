@@ -48,8 +48,10 @@ class ModelMetadata:
         foreign: the rule that refuses foreign images, see :class:`~stillroom.evaluation.ood.ForeignRule`; None where none
             was fitted, and the graph then has no output ``distance``.
         window: of grey DICOM images, what goes from black to white, as
-            :func:`~stillroom.settings.windows.parse_window` takes it; empty where each file says, and in files of earlier
-            versions.
+            :func:`~stillroom.settings.windows.parse_window` takes it: the one asked for, or the one that all training images
+            named; empty where each file says, and in files of earlier versions.
+        shown: how grey DICOM images among the training images were shown, see :class:`~stillroom.data.table.Table`; missing
+            in files of earlier versions.
         points: operating points, see :class:`~stillroom.evaluation.operating_points.OperatingPoint`; missing in files of
             earlier versions.
         details: free notes for people, e.g. the data set and the run.
@@ -70,6 +72,7 @@ class ModelMetadata:
     conformal: Mapping[str, Any] | None = None
     foreign: Mapping[str, Any] | None = None
     window: str = ""
+    shown: tuple[str, ...] = ()
     points: tuple[Mapping[str, Any], ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     stillroom: str = field(default_factory=lambda: version("stillroom"))
@@ -97,6 +100,7 @@ class ModelMetadata:
             "conformal": self.conformal,
             "foreign": self.foreign,
             "window": self.window,
+            "shown": list(self.shown),
             "points": list(self.points),
             "details": dict(self.details),
         }
@@ -139,6 +143,7 @@ class ModelMetadata:
                 conformal=values["conformal"],
                 foreign=values["foreign"],
                 window=values.get("window", ""),
+                shown=tuple(values.get("shown", ())),
                 points=tuple(values.get("points", ())),  # an earlier version passes them over
                 details=values["details"],
                 stillroom=values["version"],

@@ -29,7 +29,8 @@ class Prediction:
             Empty where the model has none, and of a foreign image, whose probabilities should not be used.
         promised: by the same names, the sensitivity (or specificity) that is surely reached: what the name says, or less
             where there were too few validation images.
-        note: what was done to the image that one should know: a handful of pixels brighter than white is shown as white.
+        note: what was done to the image that one should know: a handful of pixels brighter than white is shown as white,
+            or DICOM is shown otherwise than the training images were.
         error: why the image could not be read; None where all went well.
         frame: which frame of a DICOM file of several, from 1; None where the file is one image.
     """

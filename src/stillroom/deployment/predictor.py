@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from stillroom.data.geometry import as_stored, brighter
 from stillroom.data.listing import list_pictures
 from stillroom.data.pictures import Picture, pictures_in
 from stillroom.data.table import Table, UnreadableImage
+from stillroom.deployment.display_notes import note_on_display
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.prediction import Prediction
 from stillroom.deployment.session import Opened, first_line, open_session, require_fit, stamp_of
@@ -236,6 +237,27 @@ class Predictor:
         pixels = "1 pixel is" if above == 1 else f"{above} pixels are"
         return f"{pixels} brighter than {self.metadata.white:g}, the model's white, and shown as white"
 
+    def noted(self, answer: Prediction, file: BinaryIO, frame: int) -> Prediction:
+        """An answer, with a note where its image is DICOM that is not shown as the training images were.
+
+        Args:
+            answer: what is said of the image.
+            file: the image's, open.
+            frame: which frame of it, from 0.
+        """
+        said = None if answer.error else note_on_display(self.metadata, file, frame)
+        return replace(answer, note="; ".join(filter(None, (answer.note, said))) or None)
+
+    def noted_of(self, answer: Prediction, one: Picture) -> Prediction:
+        """The same of a file by its path."""
+        if answer.error:
+            return answer
+        try:
+            with one.path.open("rb") as file:
+                return self.noted(answer, file, one.frame)
+        except OSError:  # it could be read a moment ago
+            return answer
+
     def predict(self, images: Source | Sequence[Source], batch_size: int = 32) -> list[Prediction]:
         """Predict images; one that cannot be read is answered with its error and stops no other.
 
@@ -276,7 +298,10 @@ class Predictor:
             next(answers) if error is None else Prediction(_path(source), error=error)
             for source, error in zip(sources, errors, strict=True)
         ]
-        return [replace(one, frame=_frame(source)) for one, source in zip(given, sources, strict=True)]
+        return [
+            one if isinstance(source, np.ndarray) else replace(self.noted_of(one, source), frame=source.number)
+            for one, source in zip(given, sources, strict=True)
+        ]
 
     def answers(self, batch: np.ndarray, paths: Sequence[Path | None]) -> list[Prediction]:
         """What is said of prepared images.
@@ -351,7 +376,3 @@ def expand(images: Source | Iterable[Source]) -> Iterator[Picture | np.ndarray]:
 
 def _path(source: Picture | np.ndarray) -> Path | None:
     return None if isinstance(source, np.ndarray) else source.path
-
-
-def _frame(source: Picture | np.ndarray) -> int | None:
-    return None if isinstance(source, np.ndarray) else source.number

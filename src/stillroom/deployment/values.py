@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from stillroom.data.dicom.grey import WAYS
 from stillroom.data.geometry import Fit
 from stillroom.errors import UsageError
 from stillroom.evaluation.questions import question_names
@@ -46,6 +47,8 @@ def check_values(values: Mapping[str, Any]) -> None:
         _require("explanation.verdict", values["explanation"]["verdict"], _verdict, f"one of {', '.join(VERDICTS)}")
     if "window" in values:  # files of before there was DICOM have none
         _require("window", values["window"], _window, "empty, CENTER,WIDTH or the name of a window")
+    if "shown" in values:
+        _require("shown", values["shown"], _ways, f"a list, each one of {', '.join(WAYS)}")
     _check_points(values.get("points", []), values["task"])
     if values["conformal"] is not None:
         _check_thresholds(values["conformal"]["thresholds"], count, exclusive)
@@ -136,6 +139,10 @@ def _window(value: Any) -> bool:
     except (UsageError, AttributeError):
         return False
     return True
+
+
+def _ways(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one in WAYS for one in value)
 
 
 def _verdict(value: Any) -> bool:

@@ -166,6 +166,7 @@ def _stages(run: Run, dataset: Dataset, show_progress: bool) -> Run:
         device=str(bench.data.images.device),
         unlabelled=dataset.unlabelled and dataset.unlabelled.to_dict(),
         store=facts_of_store(dataset),
+        dicom={"shown": table.shown, "window": table.window} if table.shown else None,
     )
     write_json(run.path / "audit.json", dataset.audit.to_dict())
 

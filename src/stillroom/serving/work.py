@@ -97,7 +97,7 @@ def predict(served: Served, frames: Sequence[Frame]) -> list[Prediction]:
             errors.append(str(error))
     answers = iter(served.predictor.predict(images, batch_size=len(images)) if images else ())
     given = [next(answers) if error is None else Prediction(None, error=error) for error in errors]
-    return [replace(one, path=frame.path, frame=frame.number) for one, frame in zip(given, frames, strict=True)]
+    return [_noted(served, one, frame) for one, frame in zip(given, frames, strict=True)]
 
 
 def explain(served: Served, frame: Frame, method: Method, of: str | None) -> Drawn:
@@ -116,7 +116,7 @@ def explain(served: Served, frame: Frame, method: Method, of: str | None) -> Dra
         answer, name, heat = heat_on(predictor, drawing(predictor, served.path, method), image, prepared, of)
     except UsageError as error:
         raise Refused(422, str(error), "no_map") from None
-    prediction = replace(answer, path=frame.path, frame=frame.number)
+    prediction = _noted(served, answer, frame)
     if name is None or heat is None:
         return _without(prediction, method)
     explanation = Explanation(prediction, name, not heat.any())
@@ -126,6 +126,11 @@ def explain(served: Served, frame: Frame, method: Method, of: str | None) -> Dra
 
 def _without(prediction: Prediction, method: Method) -> Drawn:
     return Drawn(Explanation(prediction), method, None, "")
+
+
+def _noted(served: Served, answer: Prediction, frame: Frame) -> Prediction:
+    noted = served.predictor.noted(answer, BytesIO(frame.sent.content), frame.frame)
+    return replace(noted, path=frame.path, frame=frame.number)
 
 
 def _decoded(served: Served, frame: Frame) -> np.ndarray:

@@ -49,6 +49,24 @@ def test_files_without_endings_are_found_and_patients_are_told_apart(tmp_path):
     assert told(table)["windows"] == "How grey DICOM files are shown: 12 by their own window, 40,400."
 
 
+def test_the_one_window_that_all_files_name_is_known(tmp_path):
+    root = write_set(tmp_path / "set", patients=2, images=1)
+
+    def shown(**settings):
+        table = open_source(root, DataSettings(**settings))
+        return table.shown, table.window
+
+    assert shown() == (("window",), "40,400")
+    assert shown(window="9,90") == (("asked",), "")
+    about = {"WindowCenter": 40, "WindowWidth": 400}
+    for other in ({"VOILUTFunction": "SIGMOID"}, {"WindowWidth": 401}, {"PhotometricInterpretation": "PALETTE COLOR"}):
+        file = write_dicom(root / "well" / "one", GREY, **(about | other))
+        assert shown() == (("window",), "")
+        file.unlink()
+    write_dicom(root / "well" / "one", GREY)
+    assert shown() == (("range", "window"), "")
+
+
 def test_pseudonyms_hang_on_the_secret_alone(tmp_path, monkeypatch):
     root = write_set(tmp_path / "set", patients=4, images=1)
 

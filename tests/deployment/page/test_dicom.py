@@ -22,7 +22,11 @@ from stillroom.data.dicom.grey import Display
 from stillroom.data.dicom.opening import count_frames
 from stillroom.data.files import FileReader
 from stillroom.data.table import UnreadableImage
+from stillroom.deployment.page.notes import notes_on
+from stillroom.deployment.predictor import Predictor
 from stillroom.settings.windows import parse_window
+
+from ..test_predictor import write_model
 
 PAGE = Path(stillroom.__file__).parent / "deployment" / "page"
 TEXTS = json.loads((PAGE / "texts" / "en.json").read_text("utf-8"))
@@ -116,6 +120,28 @@ def test_of_all_files_with_pixels_none_is_read_otherwise(page_reads):
     assert tally["read"] >= 121
     assert tally["refused.dicom_compression"] <= 19
     assert not tally["refused.dicom_jpeg_kind"]
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [
+        ("", ()),
+        ("40,400", ("asked",)),
+        ("40,400", ("window",)),
+        ("", ("table", "window")),
+        ("", ("range",)),
+        ("", ("range", "table")),
+    ],
+)
+def test_the_page_says_as_the_predictor_what_is_not_shown_as_in_training(tmp_path, told_by, window, shown):
+    named = {"WindowCenter": 40, "WindowWidth": 400}
+    ways = (named, {}, {"WindowCenter": 9, "WindowWidth": 90}, named | {"VOILUTFunction": "SIGMOID"})
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    paths = [write_dicom(tmp_path / f"{number}", grey, **way) for number, way in enumerate(ways)]
+    predictor = Predictor.load(write_model(tmp_path / "model.onnx", white=65535, window=window, shown=shown))
+    model = notes_on(predictor, {"en": TEXTS}, "en")
+    found = told_by("note_dicom.mjs", [{"path": str(path), "model": model, "texts": TEXTS} for path in paths])
+    assert found == [one.note for one in predictor.predict(paths)]
 
 
 # -- the grey chain -----------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from stillroom.settings.windows import Window
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+WAYS = ("asked", "table", "window", "range")
+"""What may decide how an image is shown."""
+
 
 @dataclass(frozen=True)
 class Display:
@@ -33,11 +36,15 @@ class Display:
 
 
 class Shown(NamedTuple):
-    """What decided how an image is shown: ``asked``, ``table`` (a VOI LUT), ``window`` (the file's first) or ``range``."""
+    """What decided how an image is shown: ``asked``, ``table`` (a VOI LUT), ``window`` (the file's first) or ``range``.
+
+    A window has a centre, a width, and a function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
+    """
 
     by: str
     centre: float = 0.0
     width: float = 0.0
+    function: str = "LINEAR"
 
 
 class _Table(NamedTuple):
@@ -69,10 +76,11 @@ def shown_by(header: Dataset, frame: int, window: Window | None) -> Shown:
     centre, width = number_of(voi, "WindowCenter"), number_of(voi, "WindowWidth")
     if centre is None or width is None:
         return Shown("range")
-    least = 0.0 if _function_of(voi) != "LINEAR" else 1.0
+    function = _function_of(voi)
+    least = 0.0 if function != "LINEAR" else 1.0
     if not (np.isfinite(centre) and np.isfinite(width)) or width < least or width == 0:
         raise UnreadableImage("its window has no width; choose one by --window CENTER,WIDTH")
-    return Shown("window", centre, width)
+    return Shown("window", centre, width, function)
 
 
 @np.errstate(all="ignore")  # what is no number in the end is refused
@@ -103,12 +111,12 @@ def grey_table(header: Dataset, frame: int, bits: int, signed: bool, display: Di
         table = _table_of(sequence_of(voi, "VOILUTSequence")[0], signed=bool(values.min() < 0))
         share = table.of(values) / table.top
         share = 1 - share if inverted else share
-    elif shown.by != "range" and shown.by == "window" and _function_of(voi) == "SIGMOID":
+    elif shown.function == "SIGMOID":
         share = 1 / (1 + np.exp(np.clip(-4 * (values - shown.centre) / shown.width, -700, 700)))
         share = 1 - share if inverted else share
     else:
         if shown.by != "range":
-            exact = shown.by == "window" and _function_of(voi) == "LINEAR_EXACT"
+            exact = shown.function == "LINEAR_EXACT"
             centre, width = (shown.centre, shown.width) if exact else (shown.centre - 0.5, shown.width - 1)
             black, white = centre - width / 2, centre + width / 2
         share = _ramp(values, *((white, black) if inverted else (black, white)))

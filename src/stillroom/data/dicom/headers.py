@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from stillroom.data.dicom.grey import Shown, shown_by
-from stillroom.data.dicom.opening import Opened, frames_in, number_of, open_dicom, value_of
+from stillroom.data.dicom.opening import Opened, frames_in, number_of, open_dicom, sequence_of, value_of
 from stillroom.data.dicom.patients import pseudonym
-from stillroom.data.dicom.recognising import is_dicom_file
+from stillroom.data.dicom.recognising import is_dicom_file, looks_like_dicom
 from stillroom.data.table import UnreadableImage
 from stillroom.settings.windows import Window
 
@@ -44,6 +44,7 @@ class Header:
         named: whether its path holds the PatientID or a part of the name.
         oblong: whether its pixels are not square.
         shown: what decides how its first frame is shown; None where it is in colour or cannot be shown.
+        alike: whether this decides for all of its frames.
     """
 
     frames: int
@@ -56,6 +57,7 @@ class Header:
     named: bool
     oblong: bool
     shown: Shown | None
+    alike: bool
 
 
 def read_header(path: Path, window: Window | None, key: bytes) -> Header | None:
@@ -65,6 +67,14 @@ def read_header(path: Path, window: Window | None, key: bytes) -> Header | None:
     try:
         with path.open("rb") as file:
             return _told(open_dicom(file), path, window, key)
+    except (OSError, ValueError, UnreadableImage):
+        return None
+
+
+def own_display(file: BinaryIO, frame: int) -> Shown | None:
+    """How an open DICOM file itself wants a grey frame, from 0, to be shown; None of any other file, and of a damaged one."""
+    try:
+        return _shown(open_dicom(file).header, None, frame) if looks_like_dicom(file) else None
     except (OSError, ValueError, UnreadableImage):
         return None
 
@@ -84,6 +94,7 @@ def _told(opened: Opened, path: Path, window: Window | None, key: bytes) -> Head
         named=_names(path, identity, _text(header, "PatientName")),
         oblong=_oblong(header),
         shown=_shown(header, window),
+        alike=not sequence_of(header, "PerFrameFunctionalGroupsSequence"),
     )
 
 
@@ -108,12 +119,12 @@ def _oblong(header: Dataset) -> bool:
     return False
 
 
-def _shown(header: Dataset, window: Window | None) -> Shown | None:
+def _shown(header: Dataset, window: Window | None, frame: int = 0) -> Shown | None:
     if number_of(header, "SamplesPerPixel", 1) != 1 or not _text(header, "PhotometricInterpretation").startswith(
         "MONO"
     ):
         return None
     try:
-        return shown_by(header, 0, window)
+        return shown_by(header, frame, window)
     except UnreadableImage:
         return None

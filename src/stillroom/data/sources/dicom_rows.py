@@ -73,7 +73,7 @@ class Frames:
         ends: ``[N]`` what tells the images of one file apart in their ids: ``#1``, or nothing.
         patients: ``[N]`` str pseudonyms, ``""`` where unknown; None where there is no DICOM file.
         display: how they are shown.
-        white: see :class:`~stillroom.data.table.Table`.
+        white, shown, window: see :class:`~stillroom.data.table.Table`.
         findings: for the audit.
     """
 
@@ -83,6 +83,8 @@ class Frames:
     patients: np.ndarray | None
     display: Display
     white: int | None
+    shown: tuple[str, ...]
+    window: str
     findings: tuple[Finding, ...]
 
 
@@ -113,6 +115,8 @@ def frames_of(paths: Sequence[Path], settings: DataSettings) -> Frames:
         patients=None if patients is None else np.array(patients)[of],
         display=Display(window),
         white=WHITE if found else None,
+        shown=tuple(sorted({one.shown.by for one in found if one.shown})),
+        window=_one_window(found),
         findings=(*said, *_findings(found, settings, len(paths))),
     )
 
@@ -152,6 +156,15 @@ def _findings(found: Sequence[Header], settings: DataSettings, files: int) -> li
         text = f"{files - len(found):,} of {files:,} files are no DICOM: the window {settings.window} is not for them."
         said.append(Finding("note", "window_of_dicom", text))
     return said
+
+
+def _one_window(found: Sequence[Header]) -> str:
+    """The window that every one of these files names, if :func:`parse_window` can say it; else nothing."""
+    named = {one.shown if one.alike else None for one in found}
+    shown = named.pop() if len(named) == 1 else None
+    if shown is None or shown.by != "window" or shown.function != "LINEAR" or shown.width <= 1:
+        return ""
+    return ",".join(f"{one:g}" if float(f"{one:g}") == one else repr(one) for one in (shown.centre, shown.width))
 
 
 def _on_windows(found: Sequence[Header]) -> list[Finding]:

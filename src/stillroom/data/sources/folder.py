@@ -102,6 +102,8 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
         ),
         passed_over=passed_over,
         white=frames.white,
+        shown=frames.shown,
+        window=frames.window,
     )
     if training:
         check_training_classes(task, table.targets, table.splits, where)

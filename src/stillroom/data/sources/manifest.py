@@ -108,6 +108,8 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
         changes=changes,
         findings=(*findings, *frames.findings),
         white=frames.white,
+        shown=frames.shown,
+        window=frames.window,
     )
 
 

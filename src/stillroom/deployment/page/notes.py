@@ -59,6 +59,8 @@ def notes_on(predictor: Predictor, texts: dict[str, dict[str, str]], language: s
         "foreign": None if predictor.foreign is None else predictor.foreign.to_dict(),
         "points": [point.to_dict() for point in predictor.points],
         "display": {"window": None if window is None else asdict(window), "white": int(said.white)},
+        "window": said.window,
+        "shown": list(said.shown),
         "digest": predictor.digest,
         "details": dict(said.details),
         "stillroom": said.stillroom,

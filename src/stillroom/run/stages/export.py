@@ -97,7 +97,7 @@ def noted(
 ) -> ModelMetadata:
     """What an exported file says of itself; takes what :func:`export_network` does."""
     manifest = run.manifest
-    store = manifest["store"]
+    store, display = manifest["store"], manifest.get("dicom") or {}  # of a run of before it was noted, nothing is known
     return ModelMetadata(
         task=run.task,
         size=images.shape[-1],
@@ -112,7 +112,8 @@ def noted(
         explanation=exported_note(figures.get("explanation"), role),
         conformal=(figures.get("conformal") or {}).get("rule"),
         foreign=(figures.get("ood") or {}).get("rule") if density else None,
-        window=run.settings.data.window,
+        window=run.settings.data.window or display.get("window", ""),
+        shown=tuple(display.get("shown", ())),
         points=tuple(map(_point, (figures.get("operating_points") or {}).get("points", ()))),
         details={"data": manifest["data"], "recipe": manifest["recipe"], "role": role} | _members(network),
     )

@@ -6,9 +6,9 @@ const SMALLEST = 1e-300; // as in stillroom/evaluation/conformal.py
 /**
  * @param {object} model the page's notes on the model
  * @param {{logits: Float32Array, probabilities: Float32Array, distance?: Float32Array}} found of one image
- * @param {{path: string, frame: number|null, clipped: number}} image
+ * @param {{path: string, frame: number|null, clipped: number, own?: object|null}} image
  * @returns {object} the fields of `Prediction.to_dict`, those in words still empty (see `worded` in words.js), and what they
- *   are made of: `points`, `clipped`; and whether the answer is `positive`
+ *   are made of: `points`, `clipped`, `own`; and whether the answer is `positive`
  */
 export function answerOf(model, found, image) {
   const { classes } = model;
@@ -17,7 +17,7 @@ export function answerOf(model, found, image) {
   const distance = found.distance ? found.distance[0] : 0;
   const blank = {
     path: image.path, frame: image.frame, answer: null, decision: [], probabilities: {}, possible: null, unsure: [], foreign: null,
-    foreign_score: null, flagged: {}, promised: {}, note: null, error: null, flags: "", clipped: image.clipped,
+    foreign_score: null, flagged: {}, promised: {}, note: null, error: null, flags: "", clipped: image.clipped, own: image.own,
     points: [], positive: false,
   };
   if (![...logits, ...chance, distance].every(Number.isFinite)) return { ...blank, error: "not finite" };

@@ -30,7 +30,7 @@ const NO_PICTURES = new Map([
  *     white in grey images, null for what each file says, with a name where it is one of the presets, which are in
  *     Hounsfield units; and the number that means white, 255 or above it.
  * @returns {{frame: number|null, image: {height: number, width: number, channels: 1|3, bits: 8|16,
- *     data: Uint8Array|Uint16Array}}[]} frames are numbered from 1, null where the file holds but one. Each is decoded
+ *     data: Uint8Array|Uint16Array, own?: object|null}}[]} of grey images `own` is how the file itself wants it to be shown; frames are numbered from 1, null where the file holds but one. Each is decoded
  *     when its `image` is asked for, anew every time, for all of them may be more than memory holds.
  * @throws {Refused} the file is damaged or holds no pixels of a kind that pictures have; an `image`, when it is asked for,
  *     that its pixels are damaged, or compressed or coloured in a way that is not read here.
@@ -60,8 +60,8 @@ function imageOf(file, frame, frames, shape, display) {
   if (display.window && !GREY.includes(kind)) throw new Refused("refused.dicom_window_for_grey");
   const stored = storedFrame(file, frame, frames, shape);
   if (GREY.includes(stored.kind)) {
-    const { low, table } = greyTable(file.header, frame, bits, shape.signed, display);
-    return { height, width, channels: 1, bits: 8 * table.BYTES_PER_ELEMENT, data: looked(stored.values, low, table) };
+    const { low, table, own } = greyTable(file.header, frame, bits, shape.signed, display);
+    return { height, width, channels: 1, bits: 8 * table.BYTES_PER_ELEMENT, data: looked(stored.values, low, table), own };
   }
   const palette = stored.kind === "PALETTE COLOR";
   const data = palette ? palettePixels(file.header, stored.values) : colourPixels(stored.values, bits, display.white);

@@ -12,8 +12,9 @@ import { Refused } from "./refused.js";
  * @param {number} bits that are stored, at most 16
  * @param {boolean} signed whether stored values are
  * @param {{window: {centre: number, width: number, name: string}|null, white: number}} display
- * @returns {{low: number, table: Uint8Array|Uint16Array}} the least value that can be stored, and what it and those above
- *     it are shown as: of 8 bits where these hold all that there is to show or white is 255.
+ * @returns {{low: number, table: Uint8Array|Uint16Array, own: object|null}} the least value that can be stored; what it and
+ *     those above it are shown as: of 8 bits where these hold all that there is to show or white is 255; and how the file
+ *     itself wants the frame to be shown.
  */
 export function greyTable(header, frame, bits, signed, { window, white }) {
   const low = signed ? -(2 ** (bits - 1)) : 0;
@@ -21,6 +22,7 @@ export function greyTable(header, frame, bits, signed, { window, white }) {
   const { values, black: least, white: most } = modality(header, frame, levels);
   const voi = group(header, frame, "FrameVOILUTSequence") ?? header;
   const shown = shownBy(header, voi, window);
+  const own = window ? ownDisplay(header, voi) : shown;
   const inverted = textOf(header, "PhotometricInterpretation") === "MONOCHROME1";
   const share = shares(values, shown, voi, inverted, [least, most]);
   blacken(share, header, levels, signed);
@@ -29,7 +31,7 @@ export function greyTable(header, frame, bits, signed, { window, white }) {
   const top = plain ? 255 : white;
   const table = top === 255 ? new Uint8Array(share.length) : new Uint16Array(share.length);
   share.forEach((one, place) => (table[place] = halfToEven(Math.min(Math.max(one, 0), 1) * top)));
-  return { low, table };
+  return { low, table, own };
 }
 
 /** The nearest whole number and, of two that are as near, the even one. */
@@ -49,11 +51,22 @@ function shownBy(header, voi, window) {
   if (sequenceOf(voi, "VOILUTSequence").length) return { by: "table" };
   const [centre, width] = [numberOf(voi, "WindowCenter"), numberOf(voi, "WindowWidth")];
   if (centre === null || width === null) return { by: "range" };
-  const least = functionOf(voi) === "LINEAR" ? 1 : 0;
+  const told = functionOf(voi);
+  const least = told === "LINEAR" ? 1 : 0;
   if (!Number.isFinite(centre) || !Number.isFinite(width) || width < least || width === 0) {
     throw new Refused("refused.dicom_window_width");
   }
-  return { by: "window", centre, width };
+  return { by: "window", centre, width, function: told };
+}
+
+/** The same where no window is asked for; null where the file's own has no width. */
+function ownDisplay(header, voi) {
+  try {
+    return shownBy(header, voi, null);
+  } catch (error) {
+    if (error instanceof Refused) return null;
+    throw error;
+  }
 }
 
 /** 0 is black and 1 white, of every value. */

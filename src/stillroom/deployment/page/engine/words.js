@@ -15,7 +15,7 @@ export function worded(prediction, model, texts) {
     ...prediction,
     answer: answerInWords(prediction, texts),
     flags: flagsInWords(prediction, texts),
-    note: noteInWords(prediction.clipped, model.white, texts),
+    note: noteInWords(prediction, model, texts),
     error: prediction.error === null ? null : texts["answer.not_finite"],
   };
 }
@@ -53,9 +53,22 @@ export function flagsInWords(prediction, texts) {
 }
 
 /** What was done to the image that one should know; null for nothing. */
-export function noteInWords(clipped, white, texts) {
-  if (!clipped) return null;
-  return fill(texts[clipped === 1 ? "answer.brighter_one" : "answer.brighter"], { count: clipped, white: short(white) });
+export function noteInWords({ clipped, own }, model, texts) {
+  const brighter = clipped === 1 ? "answer.brighter_one" : "answer.brighter";
+  const keys = [...(clipped ? [brighter] : []), ...shownOtherwise(own, model)];
+  return keys.map((key) => fill(texts[key], { count: clipped, white: short(model.white), window: model.window })).join("; ") || null;
+}
+
+/** Where DICOM is not shown as the training images were: the key of what is said, as stillroom/deployment/display_notes.py. */
+function shownOtherwise(own, { shown, window, display }) {
+  if (!own || !shown?.length || shown.includes("asked")) return [];
+  if (display.window) {
+    const { centre, width } = display.window;
+    if (own.by === "window" && own.function === "LINEAR" && own.centre === centre && own.width === width) return [];
+    return [{ range: "answer.shown_no_window", table: "answer.shown_no_table" }[own.by] ?? "answer.shown_not_its_window"];
+  }
+  if (own.by === "range") return shown.includes("range") ? [] : ["answer.shown_whole"];
+  return shown.every((way) => way === "range") ? ["answer.shown_not_whole"] : [];
 }
 
 /**

@@ -99,14 +99,14 @@ async function read({ name, bytes, prepared: wanted = false }) {
     try {
       const { image } = one; // of several frames, this decodes it
       const prepared = prepare(image, model);
-      const entry = { prepared, height: image.height, width: image.width, path: name, frame, clipped: clipped(image, model) };
+      const entry = { prepared, height: image.height, width: image.width, path: name, frame, clipped: clipped(image, model), own: image.own };
       const small = preview(image, model.white, longest);
       const bitmap = await createImageBitmap(new ImageData(small.rgba, small.width, small.height));
       images.set(numbers, entry);
       moved.push(bitmap);
       told.push({
         image: numbers++, frame, height: image.height, width: image.width, channels: image.channels, bits: image.bits,
-        preview: bitmap, note: noteInWords(entry.clipped, model.white, texts), ...(wanted ? { prepared } : {}),
+        preview: bitmap, note: noteInWords(entry, model, texts), ...(wanted ? { prepared } : {}),
       });
     } catch (error) {
       if (found.length === 1 || !(error instanceof Refused)) throw error;
