@@ -423,6 +423,7 @@ def _run_folder() -> Iterator[str]:
         "foreign",
         "points",
         "window",
+        "shown",
         "details",
     )
     yield _table(("Property", "Meaning"), [(f"`stillroom.{key}`", texts[key]) for key in keys])

@@ -86,3 +86,22 @@ def test_what_cannot_be_written_is_a_line_and_an_exit_code(place, capsys):
         "object could refer to it."
     )
     assert len(list((place / "archive").iterdir())) == 1
+    for number in range(6):
+        write_dicom(place / "images" / f"more{number}", np.zeros((8, 8), np.uint8), StudyInstanceUID=None)
+    (place / "images" / "broken.png").write_bytes(b"none")
+    code, _, err = run(capsys, "predict", "student.onnx", "images", "--dicom", "archive")
+    assert code == 3
+    assert "1 of 10 images could not be read and have no answer; the first is images/broken.png" in err
+    assert "7 images lack objects in archive; the first is images/lone" in err
+    assert "the others are images/more0, images/more1, images/more2, images/more3 and 2 more." in err
+
+
+def test_objects_are_not_written_beside_a_file_that_is_named(place, capsys):
+    code, _, err = run(capsys, "predict", "student.onnx", "images/slice.dcm", "--dicom", "images")
+    assert (code, "is the folder of images/slice.dcm" in err) == (2, True)
+    assert len(list((place / "images").iterdir())) == 2
+
+
+def test_an_image_that_is_named_twice_has_one_report(place, capsys):
+    code, _, err = run(capsys, "predict", "student.onnx", "images/slice.dcm", "images/slice.dcm", "--dicom", "archive")
+    assert (code, err) == (0, "archive: 1 report for research use, with the patients' identity.\n")

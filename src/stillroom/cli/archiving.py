@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NAMES = {"SR": "report", "SC": "overlay", "PM": "parametric map"}
 _NAMED = 3  # images that a note names; more are counted
+_LACKING = 5  # of those without the objects that they should have
 
 
 def require_place(out: Path | None, images: Sequence[Path]) -> None:
@@ -85,19 +86,26 @@ def say_what_was_written(written: Written | None, out: Path | None) -> None:
         console.say(f"{name}: not valid, and left empty in its objects: {', '.join(keywords)}.")
 
 
+def lacking(written: Written | None, out: Path | None) -> str:
+    """Which answered images lack objects that should be there, the first with its reason; empty where none does."""
+    if written is None or not written.failed:
+        return ""
+    names = list(written.failed)
+    images = "1 image lacks" if len(names) == 1 else f"{len(names)} images lack"
+    more = f"; the others are {_some(names[1:], _LACKING - 1)}" if len(names) > 1 else ""
+    return f"{images} objects in {out}; the first is {names[0]}: {written.failed[names[0]]}{more}."
+
+
 def require_all_written(written: Written | None, out: Path | None) -> None:
     """Raises UsageError where no DICOM file was among the images, PartlyDone where an object could not be made."""
     if written is None:
         return
-    if written.failed:
-        name, reason = next(iter(written.failed.items()))
-        count = len(written.failed)
-        images = "1 image lacks" if count == 1 else f"{count} images lack"
-        raise PartlyDone(f"{images} objects in {out}; the first is {name}: {reason}.")
+    if text := lacking(written, out):
+        raise PartlyDone(text)
     if not written.files and written.passed_over:
         raise UsageError(f"None of the images is a DICOM file, so nothing was written to {out} (--dicom).")
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _some(names: Sequence[str], most: int = _NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from stillroom.cli.archiving import drawn_maps, require_all_written, require_place, say_what_was_written, write_objects
+from stillroom.cli.archiving import (
+    drawn_maps,
+    lacking,
+    require_all_written,
+    require_place,
+    say_what_was_written,
+    write_objects,
+)
 from stillroom.cli.doctor import doctor
 from stillroom.cli.evaluating import evaluate
 from stillroom.cli.flags import section
@@ -71,7 +78,7 @@ def predict(
     written = write_objects(predictor, found, dicom)
     _say_what_was_passed_over(images)
     say_what_was_written(written, dicom)
-    _say_what_was_left_out(found)
+    _say_what_was_left_out(found, lacking(written, dicom))
     require_all_written(written, dicom)
 
 
@@ -132,7 +139,7 @@ def explain(
     written = write_objects(predictor, predictions, dicom, drawn_maps(found, verdicts, chosen))
     _say_what_was_passed_over(images)
     say_what_was_written(written, dicom)
-    _say_what_was_left_out(predictions)
+    _say_what_was_left_out(predictions, lacking(written, dicom))
     require_all_written(written, dicom)
 
 
@@ -156,15 +163,21 @@ def _say_what_was_passed_over(images: list[Path]) -> None:
             console.say(note)
 
 
-def _say_what_was_left_out(found: Sequence[Prediction]) -> None:
-    """Raises UsageError where no image could be read, PartlyDone where some could not."""
+def _say_what_was_left_out(found: Sequence[Prediction], besides: str) -> None:
+    """Raises UsageError where no image could be read, PartlyDone where some could not.
+
+    Args:
+        found: all answers.
+        besides: what else is missing, as a sentence; or nothing.
+    """
     unread = [prediction for prediction in found if prediction.error]
     if not unread:
         return
     first = f"{unread[0].name}: {str(unread[0].error).rstrip('.')}."
     if len(unread) == len(found):
         raise UsageError(f"None of the images could be read. {first}")
-    raise PartlyDone(f"{len(unread)} of {len(found)} images could not be read and have no answer; the first is {first}")
+    text = f"{len(unread)} of {len(found)} images could not be read and have no answer; the first is {first}"
+    raise PartlyDone(f"{text} {besides}".rstrip())
 
 
 def export(

@@ -3,6 +3,7 @@
 import io
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -310,6 +311,17 @@ def test_a_deflated_bomb_is_refused(tmp_path, monkeypatch):
     data.save_as(tmp_path / "b")
     assert (tmp_path / "b").stat().st_size < 10_000
     assert "unpacks to more than" in reason(tmp_path / "b")
+
+
+def test_a_deflated_bomb_takes_no_more_than_its_limit(tmp_path, monkeypatch):
+    data = pydicom.dcmread(write_dicom(tmp_path / "a", np.zeros((6000, 6000), np.uint16)))
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "b")
+    monkeypatch.setattr(opening, "MOST_INFLATED", 50_000_000)  # of 72 MB
+    tracemalloc.start()
+    assert "unpacks to more than 50 MB" in reason(tmp_path / "b")
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
 
 
 def test_a_compressed_picture_of_another_size_is_not_decoded(tmp_path):

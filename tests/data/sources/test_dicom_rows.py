@@ -159,6 +159,15 @@ def test_a_table_may_name_images_by_their_uid(tmp_path):
     assert len(set(table.patients)) == 4
 
 
+@pytest.mark.parametrize("column", ["SOPInstanceUID", "path"])
+def test_uids_that_no_file_has_are_told_as_uids(tmp_path, column):
+    write_set(tmp_path / "set", patients=2, images=1)
+    table = write_table(tmp_path / "labels.csv", (column, "label"), [(f"1.2.3.{n}", "ab"[n % 2]) for n in range(6)])
+    with pytest.raises(UsageError, match=r"6 (of its )?UIDs .*1\.2\.3\.0\b") as caught:
+        open_source(table, AUTO)
+    assert str(tmp_path / "1.2.3") not in str(caught.value)
+
+
 def test_a_row_may_name_a_series_by_its_folder_or_uid(tmp_path):
     root = write_set(tmp_path / "set", patients=4, images=3)
     cells = [(f"set/{('well', 'ill')[number % 2]}/p{number}", number % 2) for number in range(4)]

@@ -308,7 +308,9 @@ def test_images_without_objects_are_told_with_their_reason_and_nobody_is_named(p
     (tmp_path / "photo.png").write_bytes(b"png")
     files = {
         "study": write_dicom(tmp_path / "study", pixels, StudyInstanceUID=None),
-        "odd": write_dicom(tmp_path / "odd", pixels, PatientSex="Quagmire", PatientName="Zebulon"),
+        "odd": write_dicom(
+            tmp_path / "odd", pixels, PatientSex="Quagmire", BurnedInAnnotation="MAYBE", PatientName="Zebulon"
+        ),
     }
     two = pydicom.dcmread(write_dicom(tmp_path / "two", pixels))
     two.PatientID = [IDENTITY, "other"]
@@ -320,7 +322,7 @@ def test_images_without_objects_are_told_with_their_reason_and_nobody_is_named(p
     assert written.passed_over == [str(tmp_path / "photo.png")]
     assert "no valid StudyInstanceUID" in written.failed[str(tmp_path / "study")]
     assert "PatientID is not valid" in written.failed[str(tmp_path / "two")]
-    assert written.left_empty == {str(tmp_path / "odd"): ("PatientSex",)}
+    assert written.left_empty == {str(tmp_path / "odd"): ("PatientSex", "BurnedInAnnotation")}
     assert written.counts == {"SR": 1, "SC": 0, "PM": 0}
     assert not warned
     said = "".join(capfd.readouterr()) + str(written).replace(str(tmp_path), "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -27,6 +28,7 @@ MOST_FRAMES = 100_000
 MOST_INFLATED = 2**29
 """Bytes that a deflated file may unpack to."""
 
+_PIECE = 2**20  # bytes unpacked at a time
 _PREFIX, _MARK = 128, b"DICM"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _UNDEFINED = 0xFFFFFFFF
@@ -194,14 +196,27 @@ def _inflated(file: BinaryIO) -> BinaryIO:
     if syntax != _DEFLATED:
         return file
     file.seek(end)
-    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
-    content = unpacking.decompress(file.read(), MOST_INFLATED)
-    if unpacking.unconsumed_tail:
+    packed = file.read()
+    if sum(map(len, _pieces(packed))) > MOST_INFLATED:  # counted before any of it is kept
         raise UnreadableImage(
             f"the DICOM file unpacks to more than {MOST_INFLATED / 1e6:.0f} MB, which may be an attack"
         )
-    plain = struct.pack("<HH2sH20s", 2, 0x0010, b"UI", 20, b"1.2.840.10008.1.2.1")
-    return BytesIO(bytes(_PREFIX) + _MARK + plain + content)
+    plain = BytesIO()
+    plain.write(bytes(_PREFIX) + _MARK + struct.pack("<HH2sH20s", 2, 0x0010, b"UI", 20, b"1.2.840.10008.1.2.1"))
+    plain.writelines(_pieces(packed))
+    plain.seek(0)
+    return plain
+
+
+def _pieces(packed: bytes) -> Iterator[bytes]:
+    """What is deflated unpacked, piece by piece, until it is more than may be."""
+    unpacking, left = zlib.decompressobj(-zlib.MAX_WBITS), MOST_INFLATED
+    while left >= 0 and not unpacking.eof:
+        piece = unpacking.decompress(packed, _PIECE)
+        packed, left = unpacking.unconsumed_tail, left - len(piece)
+        if not piece:  # cut short: what is there is read, and its pixels say that they are truncated
+            return
+        yield piece
 
 
 def _meta_of(head: bytes) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from stillroom.data.sources.column_names import hardly_else, named_like, nearly_like, perhaps_folds, perhaps_patients
 from stillroom.data.sources.conventions import split_of_cell
+from stillroom.data.sources.dicom_cells import is_uid
 from stillroom.data.sources.paths import Finder, ending_hint, is_file
 from stillroom.data.sources.patient_cells import like_patients
 from stillroom.data.sources.sheet import Sheet
@@ -155,8 +156,10 @@ def _paths(sheet: Sheet, free: list[str], find: Finder) -> _Near:
         if 2 * len(lost) < len(paths):
             able[name] = paths
         elif paths:
-            such = f"{lost[0]}{ending_hint(lost[0])}"
-            remarks.append(f"{name!r} would do by its name, but {len(lost)} of its files do not exist, such as {such}")
+            such = f"files do not exist, such as {lost[0]}{ending_hint(lost[0])}"
+            if all(is_uid(path.name) for path in lost):
+                such = f"UIDs are of no DICOM file beside the table, such as {lost[0].name}"
+            remarks.append(f"{name!r} would do by its name, but {len(lost)} of its {such}")
     return _Near(able, tuple(remarks))
 
 

@@ -60,7 +60,7 @@ def places_in(folder: Path, find: Finder) -> Places:
         path = find(cell)
         if is_directory(path) and path.is_file():
             return tuple(listed_images(path))
-        if _UID.fullmatch(cell) and len(cell) <= _LONGEST and not path.exists():
+        if is_uid(cell) and not path.exists():
             return by_uid().get(cell, (path,))
         return (path,)
 
@@ -69,6 +69,11 @@ def places_in(folder: Path, find: Finder) -> Places:
         return tuple(_dicom_files(named[0])) or named if len(named) == 1 and _is_folder(named[0]) else named
 
     return Places(lambda cell: files(cell)[0], every)
+
+
+def is_uid(cell: str) -> bool:
+    """Whether a cell may be a DICOM UID."""
+    return len(cell) <= _LONGEST and _UID.fullmatch(cell) is not None
 
 
 def _dicom_files(folder: Path) -> list[Path]:

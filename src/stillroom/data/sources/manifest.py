@@ -22,7 +22,7 @@ from stillroom.data.sources.conventions import (
     what_to_do,
     whose,
 )
-from stillroom.data.sources.dicom_cells import Places, places_in
+from stillroom.data.sources.dicom_cells import Places, is_uid, places_in
 from stillroom.data.sources.dicom_rows import frames_of
 from stillroom.data.sources.group_columns import group_columns, hint_at_groups
 from stillroom.data.sources.labels import read_labels
@@ -188,6 +188,11 @@ def _missing_files(
     if (told := told_otherwise()) and not str(missing[0]).isascii():
         first += f" ({told})"
     text = f"{len(missing):,} of {count:,} files in the column {column!r} do not exist"
+    if all(map(is_uid, (path.name for path in missing))):
+        first, text = (
+            missing[0].name,
+            f"{len(missing):,} UIDs in the column {column!r} are of no DICOM file in {sheet.path.parent}",
+        )
     whole = [repr(name) for name, some, every in zip(task.classes, gone, of, strict=True) if some and some == every]
     if 2 * len(missing) > count or (whole and training):
         among = f", among them every image of {', '.join(whole)}" if whole else ""

@@ -41,7 +41,14 @@ _IN_SPACE = (
     *("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"),  # MR, Enhanced MR
     *("1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130"),  # PET, Enhanced PET
 )
-_SEXES, _SIDES = ("M", "F", "O"), ("R", "L", "B", "U")
+_SIDES, _EITHER = ("R", "L", "B", "U"), ("YES", "NO")
+_TERMS = {
+    "PatientSex": ("M", "F", "O"),
+    **dict.fromkeys(("Laterality", "ImageLaterality"), _SIDES),
+    **dict.fromkeys(("BurnedInAnnotation", "PatientIdentityRemoved"), _EITHER),
+    "LossyImageCompression": ("00", "01"),
+}
+"""All that these elements may say."""
 _UNIT = 1e-3  # by how much cosines may miss length 1 and right angles; they are rounded
 
 
@@ -163,7 +170,7 @@ def _put(about: Dataset, keyword: str, value: Any) -> bool:
                 validate_value(vr, str(one), RAISE)
             elif not float(one) >= 0:
                 return False
-        if (keyword == "PatientSex" and text not in _SEXES) or (keyword.endswith("aterality") and text not in _SIDES):
+        if text not in _TERMS.get(keyword, (text,)):
             return False
         if vr in ("DA", "TM") and "-" in text:  # a range, as only queries have
             return False

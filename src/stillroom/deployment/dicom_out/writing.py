@@ -29,12 +29,13 @@ class Written:
     """What became of answers.
 
     Attributes:
-        files: every object of this call, in order, those among them that were there already.
+        files: every object of this call, once, in order, those among them that were there already.
         already: how many of them an earlier call had written; they were left as they were.
         passed_over: images that are no DICOM files.
         failed: by image, why there is no object, or one of them is missing.
         without_place: by image, that there is no Parametric Map because the image does not say where it lies.
         left_empty: by image, keywords of what is not valid in it and was not copied.
+        seen: the same as ``files``, to be asked fast.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Written:
     failed: dict[str, str] = field(default_factory=dict)
     without_place: list[str] = field(default_factory=list)
     left_empty: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seen: set[Path] = field(default_factory=set)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -64,9 +66,12 @@ def require_dicom_place(out: Path, images: Sequence[Path]) -> None:
             raise UsageError(
                 f"{out} is in the run folder {above}, which holds no patient's identity; DICOM objects do. {_REMEDY}"
             )
-    for folder in images:
-        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{out} is in {folder}, where objects would be read as images the next time. {_REMEDY}")
+    for named in images:
+        place = out.resolve()
+        inside = place.is_relative_to(named.resolve()) if named.is_dir() else place == named.resolve().parent
+        if inside:
+            what = f"is in {named}" if named.is_dir() else f"is the folder of {named}"
+            raise UsageError(f"{out} {what}, where objects would be read as images the next time. {_REMEDY}")
 
 
 def write_answers(
@@ -127,6 +132,9 @@ def _source_of(path: Path) -> Source:
 
 def _write(made: Made, out: Path, done: Written) -> None:
     path = out / f"{made.kind}.{made.uid}.dcm"
+    if path in done.seen:  # an image that was named twice
+        return
+    done.seen.add(path)
     if path.is_file():
         done.already += 1
     else:
