@@ -36,3 +36,13 @@ def test_copies_are_counted_and_not_shown(make_run, page_of):
     assert sorted(item.copies for item in shown) == [0] * (len(shown) - 1) + [2]
     words = page_of(run).words
     assert len(re.findall("and 2 more of the same picture", words)) == 1
+
+
+def test_a_file_s_name_breaks_after_its_folders_alone(make_run, page_of):
+    run = make_run("multiclass", images=360, featured=16)
+    text = page_of(run).source
+    names = [item.name for item in mistakes(load(run))]
+    assert re.findall(r'<p class="file"><span>images/</span><span>([^<]+)</span></p>', text) == [
+        name.removeprefix("images/") for name in names
+    ]
+    assert "nearly identical pictures are shown once" in text

@@ -1,6 +1,7 @@
 """What is simpler, and what makes the figures doubtful, is said on top; several trainings and the plan have sections."""
 
 import json
+import re
 
 import pytest
 
@@ -203,7 +204,8 @@ def test_a_poor_teacher_is_said(record):
 
 
 @pytest.mark.parametrize(
-    ("support", "patients", "said"), [(9, None, "9"), (40, 4, "40 of 4 patients"), (10, 5, ""), (0, 0, "")]
+    ("support", "patients", "said"),
+    [(9, None, "9"), (40, 4, "40 images of 4 patients"), (3, 1, "3 images of 1 patient"), (10, 5, "")],
 )
 def test_classes_with_few_test_images_are_named(record, support, patients, said):
     record.metrics["test"]["student"]["per_class"]["pneumonia"] |= {"support": support, "patients": patients}
@@ -281,6 +283,37 @@ def test_what_is_handed_over_is_shown_with_its_candidates(make_run, page_of, cha
     assert "Control (handed over) 6.1 −0.210 yes" in words
     assert "Teacher 343.2 −0.110 no" in words
     assert "Handed over: The control." in write_model_card(run).read_text(encoding="utf-8")
+
+
+def test_title_and_first_screen_are_of_what_is_handed_over(make_run, page_of, change):
+    """The student finds nothing of one class: a fact about what teaching did, not about the teacher's file."""
+    run = make_run("multiclass", featured=16)
+    kept = {"role": "teacher", "why": "On 160 validation images the teacher is the likeliest.", "candidates": []}
+
+    def edit(metrics):
+        metrics["kept"] = kept
+        metrics["test"]["student"]["per_class"]["glioma"]["sensitivity"] = between(0.0, 0.0, 0.01)
+
+    change(run, "metrics.json", edit)
+    change(run, "manifest.json", lambda manifest: manifest.update(exported_network="large", exported_role="teacher"))
+    page, test = page_of(run), json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
+    lines = re.findall(r"<div><dt>(?:How good|How sure|What not)</dt><dd>(.*?)</dd></div>", page.source)
+    good, sure, unfit = (re.sub(r"<[^>]+>", "", line) for line in lines)
+    assert good.startswith("Handed over: the teacher, not the student. On 160 validation images")
+    assert f"{test['teacher']['auc']['value']:.3f}" in good
+    assert f"{test['student']['auc']['value']:.3f}" not in good
+    assert f"glioma {test['teacher']['per_class']['glioma']['sensitivity']['value']:.3f}" in good
+    assert (
+        f"Calibration error, how far stated probabilities are off: {test['teacher']['calibration_error']['value']:.3f}"
+        in sure
+    )
+    assert "student" not in unfit
+    assert "The student ranks better than guessing, but never finds glioma." in page.words
+    assert "<h1>large</h1>" in page.source
+    assert "Test figures of the teacher, which is handed over, each class against the rest" in page.words
+    card = write_model_card(run).read_text(encoding="utf-8")
+    assert card.startswith("# large\n\nThe teacher, handed over instead of the student ")
+    assert "| Teacher (handed over) |" in card
 
 
 def test_a_run_from_before_there_were_rivals_still_opens(make_run, page_of, change):

@@ -8,7 +8,7 @@ from typing import Any
 
 from stillroom.evaluation.roles import CONTROL, PROBE_OF_TEACHER, STUDENT, TEACHER, noun
 from stillroom.report.finding import Finding
-from stillroom.report.numbers import METRICS, Estimate, count, finite, fixed
+from stillroom.report.numbers import METRICS, Estimate, count, counted, finite, fixed
 from stillroom.report.record import Record
 from stillroom.report.subgroups import gap_findings
 
@@ -30,18 +30,18 @@ def _disagreement(record: Record) -> Finding | None:
     Their errors are those of the intervals, and each is at least what the other's says for its own number of images: 30
     images that are all told apart show no error of their own.
     """
-    first, second = record.chosen(STUDENT, "validation"), record.chosen(STUDENT)
+    role = record.handed_over
+    first, second = record.chosen(role, "validation"), record.chosen(role)
     a, b = _error(first), _error(second)
-    m, n = _units(record.validation.get(STUDENT) or {}), _units(record.test[STUDENT])
+    m, n = _units(record.validation.get(role) or {}), _units(record.test[role])
     if first is None or second is None or a is None or b is None or not m or not n:
         return None
     a, b = max(a, b * sqrt(n / m)), max(b, a * sqrt(m / n))
     gap, most = abs(first.value - second.value), BEYOND_LUCK * sqrt(a**2 + b**2)
     if gap <= most:
         return None
-    evidence = (
-        f"{METRICS[record.task.selection_metric]} on validation {first.text()}, on the test images {second.text()}: "
-    )
+    whose = f"{METRICS[record.task.selection_metric]} of the {noun(role)}"
+    evidence = f"{whose} on validation {first.text()}, on the test images {second.text()}: "
     evidence += f"{fixed(gap)} apart, where luck explains {fixed(most)} (1 % level). "
     evidence += (
         "The splits are not alike, or too much was chosen on validation: audit both before you trust either figure."
@@ -110,5 +110,5 @@ def _few(values: Mapping[str, Any]) -> str:
     if not finite(support) or support == 0:
         return ""
     if finite(patients) and patients < FEW_PATIENTS:
-        return f"{count(support)} of {count(patients)} patients"
+        return f"{counted(int(support), 'image', 'images')} of {counted(int(patients), 'patient', 'patients')}"
     return count(support) if support < FEW_IMAGES else ""

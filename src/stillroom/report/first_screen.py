@@ -1,8 +1,8 @@
-"""May I use it? Three lines for the first screen: how good the student is, how sure that is, and what it is not for."""
+"""May I use it? Three lines: how good the network handed over is, how sure that is, and what it is not for."""
 
 from __future__ import annotations
 
-from stillroom.evaluation.roles import STUDENT
+from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.report.external import external_tests
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import METRICS, Estimate, count, counted, estimate, finite
@@ -22,19 +22,23 @@ def answers(record: Record, found: list[Finding]) -> list[tuple[str, str]]:
 
 
 def _how_good(record: Record) -> str:
-    figure, metric = record.chosen(STUDENT), METRICS[record.task.selection_metric]
+    role, metric = record.handed_over, METRICS[record.task.selection_metric]
+    figure = record.chosen(role)
     said = [
         f"{metric} {figure.text()} on the test images." if figure else f"{metric} is not defined on the test images."
     ]
+    if role != STUDENT:
+        why = str((record.metrics.get("kept") or {}).get("why") or "").strip()
+        said[0] = " ".join(filter(None, (f"Handed over: the {noun(role)}, not the student.", why, said[0])))
     if positive := record.task.positive_class:
-        of = record.test[STUDENT]
+        of = record.test[role]
         both = [
             f"{name} {found.text()}" for name in ("sensitivity", "specificity") if (found := estimate(of.get(name)))
         ]
         if both:
             said.append(f"For {positive}: {', '.join(both)}.")
         return " ".join(said)
-    classes = sorted(sensitivities(record).items(), key=lambda pair: pair[1].value)
+    classes = sorted(sensitivities(record, role).items(), key=lambda pair: pair[1].value)
     if not classes:
         return " ".join(said)
     named = ", ".join(f"{name} {found.text()}" for name, found in classes[:_NAMED])
@@ -43,7 +47,7 @@ def _how_good(record: Record) -> str:
 
 
 def _how_sure(record: Record) -> str:
-    test = record.test[STUDENT]
+    test = record.test[record.handed_over]
     on = counted(int(test["images"]), "test image", "test images") if finite(test.get("images")) else "the test images"
     if finite(test.get("patients")):
         on += f" of {counted(int(test['patients']), 'patient', 'patients')}"
@@ -63,10 +67,11 @@ def _how_sure(record: Record) -> str:
 
 def _what_not(record: Record, found: list[Finding]) -> str:
     said = ["Not for real patients: the images are synthetic."] if record.synthetic else []
-    against = [finding.headline.rstrip(".") for finding in found if finding.tone == "bad"]
+    student = record.handed_over == STUDENT
+    against = [finding.headline for finding in found if finding.tone == "bad" and (student or not finding.of_student)]
     if against:
-        more = f", and {len(against) - 2} more below" if len(against) > 2 else ""
-        said.append(f"Not before this is settled: {'; '.join(against[:2])}{more}.")
+        more = f" {len(against) - 2} more below." if len(against) > 2 else ""
+        said.append(f"Not before this is settled: {' '.join(against[:2])}{more}")
     if tested := external_tests(record):
         said.append(f"Not on images unlike those here and in {'; '.join(test.source for test in tested[:2])}.")
     else:
@@ -76,7 +81,9 @@ def _what_not(record: Record, found: list[Finding]) -> str:
 
 def _widest(record: Record) -> tuple[str, Estimate] | None:
     """The class whose sensitivity has the widest interval; None of a single one, which is the whole."""
-    found = {name: figure for name, figure in sensitivities(record).items() if figure.low is not None}
+    found = {
+        name: figure for name, figure in sensitivities(record, record.handed_over).items() if figure.low is not None
+    }
     if len(found) < 2:
         return None
     return max(found.items(), key=lambda pair: pair[1].ends[1] - pair[1].ends[0])

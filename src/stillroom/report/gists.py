@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.evaluation.roles import STUDENT
+from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.report.gallery import Mistake
 from stillroom.report.numbers import METRICS, count, counted, duration, estimate, fixed
 from stillroom.report.record import Record, sensitivities
@@ -25,7 +25,7 @@ def gists(record: Record, parts: dict[str, Any]) -> dict[str, str]:
         "kept": parts["kept"]["sentence"] if parts["kept"] else "",
         "learning": _learning(record),
         "curves": _figure(record, "auc"),
-        "errors": _errors(parts["confusions"]),
+        "errors": _errors(parts["confusions"], record.handed_over),
         "calibration": _figure(record, "calibration_error"),
         "classes": _classes(record),
         "by_patient": parts["patients"].sentence if parts["patients"] else "",
@@ -67,8 +67,9 @@ def _data(record: Record) -> str:
 
 
 def _figure(record: Record, key: str) -> str:
-    figure = estimate(record.test[STUDENT].get(key))
-    return f"{METRICS[key]} of the student {figure.text()}" if figure else ""
+    role = record.handed_over
+    figure = estimate(record.test[role].get(key))
+    return f"{METRICS[key]} of the {noun(role)} {figure.text()}" if figure else ""
 
 
 def _learning(record: Record) -> str:
@@ -79,9 +80,9 @@ def _learning(record: Record) -> str:
     return counted(len(epochs), "epoch", "epochs") + (f"; the student of epoch {best[-1]} was kept" if best else "")
 
 
-def _errors(confusions: list[Confusion]) -> str:
+def _errors(confusions: list[Confusion], role: str) -> str:
     """How many answers are wrong, and the commonest confusion."""
-    matrix = next((matrix for matrix in confusions if matrix.role == STUDENT), None)
+    matrix = next((matrix for matrix in confusions if matrix.role == role), None)
     if matrix is None:
         return ""
     counts = np.array(matrix.counts)
@@ -94,7 +95,7 @@ def _errors(confusions: list[Confusion]) -> str:
 
 
 def _classes(record: Record) -> str:
-    found = sensitivities(record)
+    found = sensitivities(record, record.handed_over)
     if not found:
         return ""
     least = min(found, key=lambda name: found[name].value)
@@ -128,7 +129,7 @@ def _thresholds(section: Any) -> str:
 
 
 def _efficiency(record: Record) -> str:
-    found = record.efficiency.get(STUDENT) or {}
+    found = record.efficiency.get(record.handed_over) or {}
     if not found:
         return ""
     one = (found.get("latency_ms") or {}).get("batch_1") or {}

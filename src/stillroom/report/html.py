@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.evaluation.roles import MAJORITY, SIMPLEST, noun
+from stillroom.evaluation.roles import MAJORITY, SIMPLEST, STUDENT, TEACHER, noun
 from stillroom.files.atomic import write_atomically
 from stillroom.report import curves, figures, first_screen, tables
 from stillroom.report.calibration import calibration_sentences, calibration_table, temperature_notes
@@ -87,7 +87,7 @@ def _context(record: Record) -> dict[str, Any]:
     maps, classes = figures.features(record)
     kept, declared = tables.kept(record), sections(record.metrics)
     thresholds = thresholds_section(record)
-    compared = [role for role in ("student", "teacher") if role in roles]
+    compared = [role for role in roles if role in {STUDENT, TEACHER, record.handed_over}]
     parted = [part for key in ("groups", "quality") if (part := subgroup_section(record, key))]
     found = findings(record)
     parts: dict[str, Any] = {
@@ -97,6 +97,7 @@ def _context(record: Record) -> dict[str, Any]:
         "audit": NO_AUDIT | (record.audit or {}),
         "title": title,
         "subtitle": subtitle,
+        "instead": "" if record.handed_over == STUDENT else noun(record.handed_over),
         "drawn": _legend(role for role in roles if role != MAJORITY),
         "trained": _legend(role for role in roles if role not in SIMPLEST),
         "labels": labels(record),

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what the student is, what was measured, and what it must not be used for."""
+"""MODEL_CARD.md: what the network handed over is, what was measured, and what it must not be used for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from stillroom.evaluation.roles import STUDENT
+from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.files.atomic import write_atomically
 from stillroom.report import tables
 from stillroom.report.calibration import calibration_sentences, temperature_notes
@@ -78,7 +78,7 @@ def markdown_table(grid: tables.Grid) -> str:
 def _context(record: Record) -> dict[str, Any]:
     title, subtitle = headline(record)
     manifest = record.manifest
-    role = manifest.get("exported_role", STUDENT)
+    role = record.handed_over
     size = (record.efficiency.get(role) or record.efficiency.get(STUDENT) or {}).get("parameters")
     return {
         "record": record,
@@ -86,6 +86,7 @@ def _context(record: Record) -> dict[str, Any]:
         "audit": record.audit or {},
         "title": title,
         "subtitle": subtitle,
+        "instead": "" if role == STUDENT else noun(role),
         "network": network(manifest.get("exported_network") or manifest.get(STUDENT)),
         "side": manifest.get("exported_side") or manifest.get("store", {}).get("size"),
         "teacher": network(record.manifest.get("teacher")),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stillroom.errors import RunError, UsageError
-from stillroom.evaluation.roles import CONTROL, MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER
+from stillroom.evaluation.roles import CONTROL, MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER, STUDENT, TEACHER, noun
 from stillroom.files.digests import read_lines, require_whole, say_if_changed
 from stillroom.files.frames import read_arrays, read_frame
 from stillroom.progress import remark
@@ -106,6 +106,12 @@ class Record:
         return self.metrics.get("validation") or {}
 
     @property
+    def handed_over(self) -> str:
+        """The role of the network that the run's files for use were made of; ``student`` unless validation chose another."""
+        chosen = (self.metrics.get("kept") or {}).get("role") or self.manifest.get("exported_role")
+        return str(chosen or STUDENT)
+
+    @property
     def cuts(self) -> int:
         """Of how many cuts of the data (folds) the figures are; 0 for a run with one."""
         found = self.luck or {}
@@ -160,9 +166,9 @@ def in_order(roles: Iterable[str]) -> list[str]:
     return [role for role in ROLES if role in roles] + rest + [role for role in roles if role == MAJORITY]
 
 
-def sensitivities(record: Record) -> dict[str, Estimate]:
-    """Of the student, by class; without those that no test image is of."""
-    classes = record.test[STUDENT].get("per_class") or {}
+def sensitivities(record: Record, role: str) -> dict[str, Estimate]:
+    """Of a role, by class; without those that no test image is of."""
+    classes = record.test[role].get("per_class") or {}
     return {name: figure for name, values in classes.items() if (figure := estimate(values.get("sensitivity")))}
 
 
@@ -200,8 +206,9 @@ def load(run: Path) -> Record:
         features=_arrays(run / "features.npz", predictions),
         gallery=_arrays(run / "gallery.npz", predictions),
     )
-    if "student" not in record.test:
-        raise RunError(f"{run / 'metrics.json'} holds no test figures of the student; evaluate the run again.")
+    for role in (STUDENT, record.handed_over):
+        if role not in record.test:
+            raise RunError(f"{run / 'metrics.json'} holds no test figures of the {noun(role)}; evaluate the run again.")
     return record
 
 

@@ -100,12 +100,12 @@ class Facts:
     @property
     def exported(self) -> str:
         """The role of the network that is handed over."""
-        return str(self.record.manifest.get("exported_role", STUDENT))
+        return self.record.handed_over
 
     @property
     def tested(self) -> dict[str, Any]:
         """Its figures on the test split."""
-        return self.record.test.get(self.exported) or self.record.test[STUDENT]
+        return self.record.test[self.exported]
 
     @property
     def figure(self) -> Estimate | None:

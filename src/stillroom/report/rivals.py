@@ -12,7 +12,7 @@ def instead(record: Record) -> list[Finding]:
     """What to use instead of the student, and whether validation would have had another kept; often nothing."""
     ahead = [rival for rival in rivals(record) if wins(record, rival)]
     winners = sorted(ahead, key=lambda rival: _rank(record, rival))
-    kept = kept_role(record)
+    kept = record.handed_over
     found = []
     if winners:
         found.append(_use(record, winners[0], winners[1:]))
@@ -96,11 +96,6 @@ def size(record: Record, role: str) -> float | None:
     return None if found is None else float(found)
 
 
-def kept_role(record: Record) -> str:
-    """Which network the run hands over."""
-    return str((record.metrics.get("kept") or {}).get("role") or STUDENT)
-
-
 def _use(record: Record, rival: str, others: list[str]) -> Finding:
     comparison = record.comparison(rival) or {}
     ours, theirs = record.chosen(STUDENT), record.chosen(rival)
@@ -108,7 +103,7 @@ def _use(record: Record, rival: str, others: list[str]) -> Finding:
     but = ""
     if small is not None and large is not None and large > small:
         but = f", unless {fixed(large, 1)} MB instead of {fixed(small, 1)} are too many"
-    handed = kept_role(record) == rival
+    handed = record.handed_over == rival
     text = f"{'This run hands over' if handed else 'Use'} the {_long(record, rival)} instead{'' if handed else but}"
     if ours and theirs:
         text += f": {_metric(record)} {fixed(theirs.value)} against the student's {fixed(ours.value)}"

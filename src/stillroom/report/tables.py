@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.table import SPLITS
-from stillroom.evaluation.roles import SIMPLEST, noun
+from stillroom.evaluation.roles import SIMPLEST, STUDENT, noun
 from stillroom.report.numbers import (
     LOWER_IS_BETTER,
     METRICS,
@@ -60,7 +60,8 @@ def results(record: Record) -> Grid:
     for key, name in (("images", "Test images"), ("patients", "Test patients")):
         if any(test.get(key) is not None for test in tests.values()):
             rows.append((name, *(count(test.get(key)) for test in tests.values())))
-    return Grid(("Figure", *(title(role) for role in tests)), rows)
+    mark = {record.handed_over: " (handed over)"} if record.handed_over != STUDENT else {}
+    return Grid(("Figure", *(title(role) + mark.get(role, "") for role in tests)), rows)
 
 
 def class_counts(record: Record) -> Grid | None:
@@ -82,24 +83,26 @@ def class_counts(record: Record) -> Grid | None:
 
 
 def per_class(record: Record) -> list[tuple[str, Grid]]:
-    """Captions and tables: the student's figures class by class, and every network's AUC; empty without figures."""
+    """Captions and tables: class by class the figures of what is handed over, and every network's AUC; empty without any."""
     figures = {role: test.get("per_class") or {} for role, test in record.test.items() if role not in SIMPLEST}
-    student = figures["student"]
-    if not student:
+    role = record.handed_over
+    classes = record.test[role].get("per_class") or {}
+    if not classes:
         return []
-    keys = [key for key in METRICS if key != "auc" and any(key in student.get(name, {}) for name in student)]
+    keys = [key for key in METRICS if key != "auc" and any(key in values for values in classes.values())]
+    whom = noun(role) if role == STUDENT else f"{noun(role)}, which is handed over"
     own: list[tuple[Cell, ...]] = []
     areas: list[tuple[Cell, ...]] = []
     for name in record.task.classes:
-        values = student.get(name) or {}
+        values = classes.get(name) or {}
         own.append((name, count(values.get("support")), *(_figure(values.get(key)) for key in keys)))
-        areas.append((name, *(_figure((figures[role].get(name) or {}).get("auc")) for role in figures)))
+        areas.append((name, *(_figure((found.get(name) or {}).get("auc")) for found in figures.values())))
     return [
         (
-            "The student's test figures, each class against the rest, with 95 % intervals",
+            f"Test figures of the {whom}, each class against the rest, with 95 % intervals",
             Grid(("Class", "Test images", *(METRICS[key] for key in keys)), own),
         ),
-        ("AUC of each class against the rest", Grid(("Class", *(f"AUC, {noun(role)}" for role in figures)), areas)),
+        ("AUC of each class against the rest", Grid(("Class", *(f"AUC, {noun(other)}" for other in figures)), areas)),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stillroom.evaluation.roles import noun
 from stillroom.report.explanation import judgements, without_maps
 from stillroom.report.finding import Finding, Tone
 from stillroom.report.numbers import estimate, fixed
@@ -18,7 +19,7 @@ def trust_findings(record: Record) -> list[Finding]:
     metrics = record.metrics
     found = []
     if metrics.get("explanation") and not without_maps(metrics["explanation"]):
-        found.append(_maps(metrics["explanation"]))
+        found.append(_maps(metrics["explanation"], record.handed_over))
     if metrics.get("conformal"):
         found.append(_coverage(record, metrics["conformal"]))
     if metrics.get("ood"):
@@ -28,14 +29,17 @@ def trust_findings(record: Record) -> list[Finding]:
     return found
 
 
-def _maps(explanation: dict[str, Any]) -> Finding:
-    judged = judgements(explanation)[0]
+def _maps(explanation: dict[str, Any], role: str) -> Finding:
+    """Of the maps of what is handed over; of the first network's in a run that explained others alone."""
+    found = judgements(explanation)
+    judged = next((one for one in found if one.role == role), found[0])
+    whose = f"the {noun(judged.role)}'s maps"
     if not judged.faithful:
-        text = "The student's maps are not faithful: do not show them as reasons."
+        text = f"T{whose[1:]} are not faithful: do not show them as reasons."
         if judged.tone == "neutral":
-            text = f"Whether the student's maps are faithful is {judged.verdict}. Do not show them as reasons."
+            text = f"Whether {whose} are faithful is {judged.verdict}. Do not show them as reasons."
         return Finding(judged.tone, text, " ".join([judged.statement, *judged.reasons]))
-    text = "The student's maps are faithful: they mark what it uses, which need not be the right reason."
+    text = f"T{whose[1:]} are faithful: they mark what it uses, which need not be the right reason."
     return Finding("neutral", text, judged.statement)
 
 

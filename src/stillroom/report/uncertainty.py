@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.report.numbers import MISSING, Estimate, count, estimate
 from stillroom.report.record import Record, title
-from stillroom.report.rivals import kept_role
 from stillroom.report.style import MARKERS, colour
 from stillroom.report.svg import class_colour, ink, render, short
 from stillroom.report.tables import NARROW, Cell, Grid
@@ -89,7 +88,7 @@ def sets_table(record: Record) -> Grid:
         (f"Sets of one member{NARROW}↑", _figure(conformal["singletons"])),
         (f"Accuracy of those{NARROW}↑", _figure(conformal["accuracy_of_singletons"])),
     ]
-    return Grid(("Sets on test images", title(kept_role(record))), rows)
+    return Grid(("Sets on test images", title(record.handed_over)), rows)
 
 
 def refusal_table(ood: dict[str, Any]) -> Grid | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stillroom.evaluation.roles import CONTROL, MAJORITY, STUDENT, TEACHER
+from stillroom.evaluation.roles import CONTROL, MAJORITY, STUDENT, TEACHER, noun
 from stillroom.report.finding import Finding, Tone
 from stillroom.report.numbers import (
     CHANCE,
@@ -35,19 +35,23 @@ def claim(record: Record) -> dict[str, str]:
     return {"adds": "", "control": "", "origin": "Trained without a teacher"}
 
 
-def absolute(record: Record) -> Finding:
-    """Whether the student is better than guessing, in rank and in decisions, and which class it finds least."""
+def absolute(record: Record, role: str = STUDENT) -> Finding:
+    """Whether a network is better than guessing, in rank and in decisions, and which class it finds least.
+
+    Decisions are compared with those of the commonest class for the student alone: of the others no run holds a comparison.
+    """
     metric = record.task.selection_metric
-    figure = record.chosen(STUDENT)
+    figure, who = record.chosen(role), noun(role)
     if figure is None:
         text = f"{METRICS[metric]} is not defined on these test images."
-        return Finding("bad", "Whether the student is better than guessing is not known.", text)
+        return Finding("bad", f"Whether the {who} is better than guessing is not known.", text)
     evidence = f"{METRICS[metric]} on the test images {figure.text()}; guessing scores {plain(CHANCE[metric])}."
-    if worst := _worst_class(record):
+    if worst := _worst_class(record, role):
         evidence += f" {worst}"
-    if _at_chance(record, STUDENT):
-        return Finding("bad", "The student is not shown to be better than guessing.", evidence)
-    if (gain := estimate((record.comparison(MAJORITY) or {}).get("accuracy_difference"))) and gain.ends[0] <= 0:
+    if _at_chance(record, role):
+        return Finding("bad", f"The {who} is not shown to be better than guessing.", evidence)
+    comparison = record.comparison(MAJORITY) if role == STUDENT else None
+    if (gain := estimate((comparison or {}).get("accuracy_difference"))) and gain.ends[0] <= 0:
         accuracy, share = (estimate(record.test[role].get("accuracy")) for role in (STUDENT, MAJORITY))
         if accuracy and share:
             always = (
@@ -57,11 +61,11 @@ def absolute(record: Record) -> Finding:
             figures = f"Accuracy {accuracy.text()} against {share.text()}: difference {gain.text(signed=True)}."
             return Finding("bad", text, f"{figures} {evidence}")
     if figure.low is None:
-        return Finding("neutral", "Whether the student is better than guessing is open: no interval.", evidence)
-    if never := [name for name, found in sensitivities(record).items() if found.value == 0]:
+        return Finding("neutral", f"Whether the {who} is better than guessing is open: no interval.", evidence)
+    if never := [name for name, found in sensitivities(record, role).items() if found.value == 0]:
         named = ", ".join(never[:3]) + (f" and {len(never) - 3} more" if len(never) > 3 else "")
-        return Finding("bad", f"The student ranks better than guessing, but never finds {named}.", evidence)
-    return Finding("neutral", "The student is better than guessing.", evidence)
+        return Finding("bad", f"The {who} ranks better than guessing, but never finds {named}.", evidence)
+    return Finding("neutral", f"The {who} is better than guessing.", evidence)
 
 
 def against_teacher(record: Record) -> Finding | None:
@@ -182,13 +186,13 @@ def _at_chance(record: Record, role: str) -> bool:
     return figure is not None and figure.ends[0] <= CHANCE[record.task.selection_metric]
 
 
-def _worst_class(record: Record) -> str:
-    """The class that the student finds least, with its sensitivity; empty where none is known."""
-    found = sensitivities(record)
+def _worst_class(record: Record, role: str) -> str:
+    """The class that a network finds least, with its sensitivity; empty where none is known."""
+    found = sensitivities(record, role)
     if not found:
         return ""
     name = min(found, key=lambda name: found[name].value)
-    values = record.test[STUDENT]["per_class"][name]
+    values = record.test[role]["per_class"][name]
     of = counted(int(values["support"]), "image", "images") if finite(values.get("support")) else "its images"
     if finite(values.get("patients")):
         of += f" of {count(values['patients'])} patients"

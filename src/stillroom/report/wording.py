@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stillroom.evaluation.calibration import uninformative
-from stillroom.evaluation.roles import MAJORITY, noun
+from stillroom.evaluation.roles import MAJORITY, STUDENT, noun
 from stillroom.report.doubts import doubts
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import MISSING, count, counted, finite, fixed, plain, ratio
@@ -28,13 +29,14 @@ def network(name: Any) -> str:
 
 
 def headline(record: Record) -> tuple[str, str]:
-    """The page's title and the line below it: what was distilled from what, on which data."""
-    student = network(record.manifest.get("student")) or "Student"
-    source = record.manifest.get("data") or record.manifest.get("source") or "unnamed data"
-    return (
-        student,
-        f"{claim(record)['origin']} on {source}",
-    )
+    """The page's title, the network that is handed over, and the line below it: what that is, of which data."""
+    manifest, role = record.manifest, record.handed_over
+    student = network(manifest.get("student")) or "Student"
+    source = manifest.get("data") or manifest.get("source") or "unnamed data"
+    if role == STUDENT:
+        return student, f"{claim(record)['origin']} on {source}"
+    title = network(manifest.get("exported_network")) or noun(role).capitalize()
+    return title, f"The {noun(role)}, handed over instead of the student {student}, on {source}"
 
 
 def labels(record: Record) -> str:
@@ -62,13 +64,22 @@ def reading(record: Record) -> str:
 def findings(record: Record) -> list[Finding]:
     """The verdict, most important first; says where evidence is missing or speaks against the student.
 
-    What to use instead comes before everything, then what the student is worth and why that may not hold.
+    What to use instead comes before everything, then what the network handed over is worth, what the student is, and why that
+    may not hold.
     """
-    found = [*instead(record), absolute(record), *doubts(record), _leaks(record)]
-    found += [against_teacher(record), against_control(record), beaten(record)]
+    role = record.handed_over
+    found: list[Finding | None] = [*_of_student(instead(record))]
+    found += [absolute(record, role)] if role != STUDENT else []
+    found += [*_of_student([absolute(record)]), *doubts(record), _leaks(record)]
+    found += _of_student([against_teacher(record), against_control(record), beaten(record)])
     found += [_uninformative(record), *trust_findings(record)]
     found += [_size(record), _speed(record), _export(record), licence_finding(record)]
     return [finding for finding in found if finding]
+
+
+def _of_student(found: Iterable[Finding | None]) -> list[Finding]:
+    """The findings there are, marked as telling of the student alone."""
+    return [replace(finding, of_student=True) for finding in found if finding]
 
 
 def notes(record: Record) -> list[str]:
