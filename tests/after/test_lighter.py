@@ -11,6 +11,7 @@ import pytest
 import stillroom
 from stillroom.after.doctor import run_folder
 from stillroom.after.lighter import export_fp16, export_int8
+from stillroom.cli.console import show_run
 from stillroom.deployment.likeness import LIMITS, Limits, alike_enough
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
@@ -96,7 +97,37 @@ def test_figures_and_pages_tell_of_it_once(exported):
     assert run.metrics["int8"] == json.loads(json.dumps(figures))
     assert [section["key"] for section in run.metrics["sections"]].count("int8") == 1
     assert "In eight-bit integers" in run.report.read_text("utf-8")
-    assert "student.int8.onnx answers like student.onnx" in (run.path / "MODEL_CARD.md").read_text("utf-8")
+    told, images = (run.path / "MODEL_CARD.md").read_text("utf-8"), figures["images"]
+    assert f"student.int8.onnx decides {round(figures['agreement'] * images)} of {images} test images" in told
+    assert figures["comparison"]["verdict"] == "inconclusive"
+    assert f"{images} test images do not show whether the int8 file keeps that margin" in told
+
+
+def test_every_figure_has_an_interval_that_can_be(exported):
+    _, _, figures, _ = exported
+    compared = figures["comparison"]
+    shares = [
+        figures["intervals"]["agreement"],
+        *figures["intervals"]["refused_share"],
+        *figures["intervals"]["coverage"],
+    ]
+    for found, least in [
+        *((share, 0) for share in shares), (compared["difference"], -1), (compared["accuracy_difference"], -1)
+    ]:  # fmt: skip
+        assert least <= found["low"] <= found["value"] <= found["high"] <= 1
+    kept, alike = (grid.rows for _, grid in section_of(figures, "int8").tables)
+    assert [row[0] for row in kept[:4]] == ["AUC", "accuracy", "refused as foreign", "sets that hold the truth"]
+    assert kept[1][1:3] == tuple(f"{value:.3f}" for value in figures["accuracy"])
+    assert alike[0][1].value == figures["agreement"]
+
+
+@pytest.mark.parametrize("refused", [[], ["It loses 0.100 in AUC."]])
+def test_a_run_tells_of_it_on_the_command_line(exported, monkeypatch, capsys, refused):
+    run, _, figures, _ = exported
+    monkeypatch.setattr(type(run), "metrics", run.metrics | {"int8": figures | {"refused": refused}})
+    show_run(run)
+    said = capsys.readouterr().out
+    assert (f"No int8 file is handed over. {refused[0]}" if refused else "times smaller (") in said
 
 
 def test_what_it_says_of_maps_is_what_was_compared(exported):
@@ -155,7 +186,7 @@ def test_a_file_that_falls_short_is_not_handed_over_and_takes_an_earlier_one_wit
 
 def test_without_its_float32_file_there_is_nothing_to_compare_with(own_run):
     (own_run.path / "student.onnx").unlink()
-    with pytest.raises(UsageError, match=r"holds no student\.onnx"):
+    with pytest.raises(UsageError, match=r"holds no student\.onnx to compare with: run `stillroom export .*` first"):
         export_int8(own_run, show_progress=False)
 
 

@@ -9,6 +9,7 @@ from stillroom.deployment.likeness import (
     LEVELS,
     LIMITS,
     Answers,
+    accuracy_apart,
     decisions_alike,
     distance_error,
     downgrades_of,
@@ -112,6 +113,32 @@ def test_of_few_images_one_may_differ_or_be_refused_more():
 def test_a_file_that_refuses_nothing_is_not_held_to_refusals():
     assert refusals_of(changed(refused_share=[None, None], distance=None)) == []
     assert downgrades_of(changed(distance=None)) == []
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_could_not_be_compared_is_said(value):
+    unknown = {"metric": "auc", "difference": {"value": value, "low": None, "high": None}}
+    assert refusals_of(changed(comparison=unknown)) == []
+    (metric,) = downgrades_of(changed(comparison=unknown))
+    assert metric.startswith("AUC could not be compared")
+    (decided,) = refusals_of(changed(agreement=value))
+    assert "could not be compared" in decided
+    (levels,) = refusals_of(changed(levels={"agreement": 1.0, "probability": value, "images": 100}))
+    assert "could not be compared" in levels
+
+
+def test_a_distance_or_map_that_is_no_number_is_not_passed_over():
+    (distance,) = downgrades_of(changed(distance=float("nan")))
+    assert distance.startswith("Its distances from the training images could not be compared")
+    (maps,) = downgrades_of(changed(maps=GOOD["maps"] | {"mean": float("nan")}))
+    assert maps.startswith("Its maps could not be compared")
+
+
+def test_accuracies_differ_by_no_more_than_what_is_decided_otherwise():
+    wide = {"value": 0.0, "low": -0.86, "high": 0.86}
+    bounded = accuracy_apart(wide, {"value": 1.0, "low": 0.75, "high": 1.0})
+    assert bounded == {"value": 0.0, "low": -0.25, "high": 0.25}
+    assert accuracy_apart(wide, {"value": 0.9, "low": 0.75, "high": 1.0}) == wide
 
 
 def test_what_is_not_promised_is_said():

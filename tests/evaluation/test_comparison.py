@@ -260,3 +260,12 @@ def test_both_p_values_are_below_5_percent_exactly_where_their_intervals_leave_z
         disagreed += excludes and found["mcnemar_p"] >= 0.05
     assert 20 < outside < 120
     assert disagreed > 0
+
+
+def test_no_interval_reaches_beyond_what_a_difference_can_be():
+    rng = np.random.default_rng(0)
+    first, second = (rng.dirichlet((1, 1), 6) for _ in range(2))
+    found = compare(MultiClass(("a", "b")), first, second, np.array([0, 1] * 3), patients=np.array(list("ppqqrr")))
+    for name in ("difference", "accuracy_difference"):
+        assert -1 <= found[name]["low"] <= found[name]["high"] <= 1
+    assert found["difference"]["high"] == 1

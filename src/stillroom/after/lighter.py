@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stillroom.errors import UsageError
 from stillroom.files.atomic import write_json
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
@@ -45,7 +46,7 @@ def export_fp16(run: Run, *, source: str | Path | None = None, show_progress: bo
 def _exported(
     run: Run, precision: str, make: Callable[..., Made], source: str | Path | None, show_progress: bool
 ) -> Made:
-    from stillroom.deployment.predictor import Predictor
+    from stillroom.deployment.predictor import MODEL_FILE, Predictor
     from stillroom.report.lighter import section_of
     from stillroom.run.begun_with import same_data
     from stillroom.run.int8 import Handed
@@ -56,6 +57,10 @@ def _exported(
 
     with alone_in(run.path):
         network, role, density = run.student(), run.exported_role, run.path / DENSITY_FILE
+        if not (run.path / MODEL_FILE).is_file():
+            raise UsageError(
+                f"{run.path} holds no {MODEL_FILE} to compare with: run `stillroom export {run.path}` first."
+            )
         noted = Predictor.load(run.path).metadata
         run, dataset = same_data(run, source=source, show_progress=show_progress)
         bench = Workbench(run, dataset, show_progress=show_progress)
@@ -63,7 +68,7 @@ def _exported(
         image = bench.seen_by(network).images.batch(dataset.table.indices("val")[:1])
         layer = exported_layer(network, role, run.settings.evaluation.explain_layer, image) if noted.layer else None
         known = read_density(density) if noted.foreign else None
-        path, figures = make(bench, Handed(network, role, noted, layer, known, run.path / "student.onnx"))
+        path, figures = make(bench, Handed(network, role, noted, layer, known, run.path / MODEL_FILE))
         metrics = run.metrics
         others = [section for section in metrics.get("sections", []) if section["key"] != precision]
         sections = [*others, section_of(figures, precision).to_dict()]

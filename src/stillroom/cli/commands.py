@@ -223,7 +223,7 @@ def export(
 def _export_lighter(run: Run, precision: str, source: str | None) -> None:
     from stillroom.after import lighter
     from stillroom.cli import console
-    from stillroom.report.lighter import section_of
+    from stillroom.report.lighter import verdict
 
     export = lighter.export_int8 if precision == "int8" else lighter.export_fp16
     path, figures = export(run, source=source)
@@ -231,7 +231,7 @@ def _export_lighter(run: Run, precision: str, source: str | None) -> None:
         raise RunError(
             f"No {precision} file was written. {' '.join(figures['refused'])} Use student.onnx, or choose another student."
         )
-    console.out().print(f"{path}: {section_of(figures, precision).text[0]}", markup=False)
+    console.out().print(f"{path}: {verdict(figures, precision)}", markup=False)
     for sentence in figures["downgraded"]:
         console.say(sentence)
     console.say(f"What it keeps stands in {run.path / 'report.html'}.")

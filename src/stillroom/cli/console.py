@@ -124,6 +124,7 @@ def show_run(run: Run) -> None:
     from stillroom.evaluation.calibration import NEEDED, calibration_notes
     from stillroom.evaluation.calibration_error import calibration_words
     from stillroom.evaluation.subgroup_words import told_in_short
+    from stillroom.report.lighter import verdict
 
     metrics, console = run.metrics, out()
     shown = {role: figures for role, figures in metrics["test"].items() if role not in _IN_A_SENTENCE}
@@ -146,6 +147,8 @@ def show_run(run: Run) -> None:
         for note in found.get("notes") or []:
             if note.startswith(("Too few", "With ")):  # the promise cannot be made at all
                 console.print(f"[yellow]Note:[/yellow] {escape(note)}")
+    if int8 := metrics.get("int8"):
+        console.print(escape(verdict(int8, "int8")))
     thresholds = metrics.get("operating_points") or {}
     points = thresholds.get("points", ())
     for point in points[:_MOST_POINTS]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
 
 from stillroom.deployment.edge_maps import edge_map
 from stillroom.deployment.predictor import Predictor
+from stillroom.evaluation.estimates import Estimate
 from stillroom.evaluation.metrics import NAMES
 from stillroom.evaluation.ood import energy
 from stillroom.settings.methods import Method
@@ -79,6 +81,20 @@ def decisions_alike(first: Predictor, second: Predictor, one: Answers, other: An
         for file, answers in ((first, one), (second, other))
     ]
     return np.asarray((said[0] == said[1]).all(axis=1))
+
+
+def accuracy_apart(found: dict[str, float | None], agreement: Estimate) -> dict[str, float | None]:
+    """The difference between two files' accuracies, where they decide all images alike bounded by what that leaves open.
+
+    Accuracies differ by no more than the share of images that are decided otherwise.
+
+    Args:
+        found: of :func:`~stillroom.evaluation.comparison.compare`, ``value``, ``low`` and ``high``.
+        agreement: share of images decided alike, with its interval.
+    """
+    if agreement["value"] != 1 or agreement["low"] is None:
+        return found
+    return {"value": 0.0, "low": agreement["low"] - 1, "high": 1 - agreement["low"]}
 
 
 def distance_error(one: Answers, other: Answers) -> float | None:
@@ -165,10 +181,12 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
         figures: of metrics.json the part ``int8``: ``images``, ``comparison``, ``agreement``, ``refused_share``, ``levels``.
     """
     found, metric = [], figures["comparison"]["metric"]
-    lost = -(figures["comparison"]["difference"]["value"] or 0.0)
+    lost = -_known(figures["comparison"]["difference"]["value"])
     if lost > LIMITS.metric:
         found.append(f"It loses {lost:.3f} in {NAMES.get(metric, metric)} (at most {LIMITS.metric} is allowed).")
-    if not alike_enough(figures["agreement"], figures["images"]):
+    if isnan(_known(figures["agreement"])):
+        found.append("What it decides could not be compared with the float32 file.")
+    elif not alike_enough(figures["agreement"], figures["images"]):
         found.append(
             f"It decides {figures['agreement']:.1%} of the images like the float32 file (at least {LIMITS.agreement:.0%})."
         )
@@ -177,7 +195,9 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
     if before is not None and abs(after - before) > max(LIMITS.refusals, 1 / figures["images"]) + _ROUNDING:
         found.append(f"It refuses {after:.1%} of the images as foreign, the float32 file {before:.1%}.")
     levels = figures["levels"]
-    if not alike_enough(levels["agreement"], levels["images"]) or levels["probability"] > LIMITS.probability:
+    if isnan(_known(levels["agreement"]) + _known(levels["probability"])):
+        found.append("What it answers at other levels of ONNX Runtime's optimisation could not be compared.")
+    elif not alike_enough(levels["agreement"], levels["images"]) or levels["probability"] > LIMITS.probability:
         found.append(
             f"At other levels of ONNX Runtime's optimisation it decides {levels['agreement']:.1%} of the images alike, and"
             f" its probabilities differ by {levels['probability']:.3f} on average."
@@ -185,10 +205,22 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _known(value: float | None) -> float:
+    """NaN where a figure is not defined: it is within no limit, and beyond none."""
+    return float("nan") if value is None else value
+
+
 def downgrades_of(figures: Mapping[str, Any]) -> list[str]:
     """What is not promised of a file that is handed over, a sentence each."""
-    found = []
-    if figures["distance"] is not None and figures["distance"] > LIMITS.distance:
+    found, metric = [], figures["comparison"]["metric"]
+    if isnan(_known(figures["comparison"]["difference"]["value"])):
+        found.append(
+            f"{NAMES.get(metric, metric)} could not be compared: it is not defined on these test images. What both files"
+            " decide was."
+        )
+    if figures["distance"] is not None and isnan(figures["distance"]):
+        found.append("Its distances from the training images could not be compared: do not rely on its refusals.")
+    elif figures["distance"] is not None and figures["distance"] > LIMITS.distance:
         found.append(
             f"Its distances from the training images differ by {figures['distance']:.1%} (median); its limit for foreign"
             " images was fitted to them."
@@ -196,6 +228,8 @@ def downgrades_of(figures: Mapping[str, Any]) -> list[str]:
     maps = figures["maps"]
     if maps is None:
         found.append("Its maps were not tested.")
+    elif isnan(maps["mean"]):
+        found.append("Its maps could not be compared with the float32 file's.")
     elif maps["mean"] < LIMITS.maps:
         found.append(
             f"Its maps correlate with the float32 file's by {maps['mean']:.2f} (at least {LIMITS.maps} is wanted): what was"

@@ -172,6 +172,8 @@ def _difference(first: Measured, second: Measured, name: str) -> tuple[dict[str,
         return {"value": 0.0, "low": 0.0, "high": 0.0}, 1.0
     start, end = span(first.task, name)
     low, high, p_value = difference(one, other, end - start)
+    if low is not None and high is not None:  # of few images the interval would reach beyond what can be
+        low, high = max(low, start - end), min(high, end - start)
     return {"value": value, "low": low, "high": high}, p_value
 
 

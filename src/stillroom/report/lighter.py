@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 from stillroom.report.numbers import estimate
@@ -14,12 +15,18 @@ _TITLES = {"int8": "In eight-bit integers", "fp16": "In half precision"}
 
 def section_of(figures: Mapping[str, Any], precision: str) -> Section:
     """The section of a part of metrics.json, which is named after the precision: ``int8`` or ``fp16``."""
-    text, title = [_verdict(figures, precision)], _TITLES[precision]
+    text, title = [verdict(figures, precision)], _TITLES[precision]
     if not figures["images"]:
         return Section(precision, title, tuple(text))
-    text += _how_int8(figures) if precision == "int8" else _how_fp16(figures)
+    text.append(_metric(figures, precision))
     text += figures["downgraded"] if not figures["refused"] else []
-    return Section(precision, title, tuple(text), ((f"What the {precision} file keeps", _kept(figures, precision)),))
+    text += _how_int8(figures) if precision == "int8" else _how_fp16(figures)
+    of = f"{figures['images']} test image{'s' * (figures['images'] != 1)}"
+    tables = (
+        (f"What the {precision} file keeps, on {of}", _kept(figures, precision)),
+        (f"How alike both files answer, on {of}", _alike(figures)),
+    )
+    return Section(precision, title, tuple(text), tables)
 
 
 def _how_int8(figures: Mapping[str, Any]) -> list[str]:
@@ -52,11 +59,15 @@ def _how_fp16(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _verdict(figures: Mapping[str, Any], precision: str) -> str:
+def verdict(figures: Mapping[str, Any], precision: str) -> str:
+    """In a sentence, how alike the file decides, how small and fast it is; or why none is handed over."""
     if figures["refused"]:
         return f"No {precision} file is handed over. {' '.join(figures['refused'])}"
-    smaller = figures["size_mb"][0] / figures["size_mb"][1]
-    said = f"student.{precision}.onnx answers like student.onnx and is {smaller:.1f} times smaller"
+    images, size = figures["images"], figures["size_mb"]
+    said = (
+        f"student.{precision}.onnx decides {round(figures['agreement'] * images)} of {images} test images like student.onnx"
+        f" and is {size[0] / size[1]:.1f} times smaller ({size[1]:.1f} MB in place of {size[0]:.1f} MB)"
+    )
     ratios = {
         name.replace("batch_", ""): found["float32"] / found[precision] for name, found in figures["latency_ms"].items()
     }
@@ -65,6 +76,28 @@ def _verdict(figures: Mapping[str, Any], precision: str) -> str:
     faster = " and ".join(f"{ratio:.1f} times (batch {batch})" for batch, ratio in ratios.items())
     slow = "" if min(ratios.values()) > 1 else ": this machine's CPU gains nothing by it"
     return f"{said}; its speed on one thread is {faster} that of student.onnx{slow}."
+
+
+def _metric(figures: Mapping[str, Any], precision: str) -> str:
+    """The comparison's own sentence, and what it leaves open."""
+    compared = figures["comparison"]
+    if compared["verdict"] != "inconclusive":
+        return str(compared["statement"])
+    return (
+        f"{compared['statement']} {figures['images']} test images do not show whether the {precision} file keeps that margin:"
+        " the limit was held to the difference that was found, not to its interval."
+    )
+
+
+def _alike(figures: Mapping[str, Any]) -> Grid:
+    rows: list[tuple[Cell, ...]] = [("decided alike", _change(figures["intervals"]["agreement"]))]
+    if figures["distance"] is not None:
+        rows.append(("distance, median difference", _share(figures["distance"])))
+    if maps := figures["maps"]:
+        rows.append((f"heat maps of {maps['images']} images, correlation", f"{maps['mean']:.2f}"))
+    levels = figures["levels"]
+    rows.append((f"other levels of optimisation, {levels['images']} images decided alike", _share(levels["agreement"])))
+    return Grid(("", "found"), rows)
 
 
 def _kept(figures: Mapping[str, Any], precision: str) -> Grid:
@@ -77,22 +110,13 @@ def _kept(figures: Mapping[str, Any], precision: str) -> Grid:
             _number(compared["first"]["value"]),
             _change(compared["difference"]),
         ),
-        ("accuracy", "", "", _change(compared["accuracy_difference"])),
-        ("decided alike", "", "", _share(figures["agreement"])),
+        ("accuracy", *map(_number, figures["accuracy"]), _change(compared["accuracy_difference"])),
     ]
-    before, after = figures["refused_share"]
-    if before is not None:
-        rows.append(("refused as foreign", _share(before), _share(after), f"{(after - before) * 100:+.1f} points"))
-        rows.append(("distance, median difference", "", "", _share(figures["distance"])))
-    before, after = figures["coverage"]
-    if before is not None:
-        rows.append(
-            ("sets that hold the truth", _share(before), _share(after), f"{(after - before) * 100:+.1f} points")
-        )
-    if figures["maps"]:
-        maps = figures["maps"]
-        rows.append((f"heat maps of {maps['images']} images, correlation", "", "", f"{maps['mean']:.2f}"))
-    rows.append(("other levels of optimisation, decided alike", "", "", _share(figures["levels"]["agreement"])))
+    for name, key in (("refused as foreign", "refused_share"), ("sets that hold the truth", "coverage")):
+        before, after = figures[key]
+        if before is not None and after is not None:
+            found = map(_change, figures["intervals"][key])
+            rows.append((name, *found, f"{(after - before) * 100:+.1f} points"))
     size = figures["size_mb"]
     rows.append(("size in MB", f"{size[0]:.1f}", f"{size[1]:.1f}", f"{size[0] / size[1]:.1f} times smaller"))
     for batch, found in figures["latency_ms"].items():
@@ -107,7 +131,7 @@ def _change(found: Mapping[str, float | None]) -> Cell:
 
 
 def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
+    return "n/a" if value is None or isnan(value) else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

@@ -20,6 +20,7 @@ from stillroom.deployment.likeness import (
     LEVELS,
     LIMITS,
     Answers,
+    accuracy_apart,
     decisions_alike,
     distance_error,
     downgrades_of,
@@ -37,7 +38,8 @@ from stillroom.distillation.rounding import AsBefore, rounding, taken_back
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.comparison import compare_measured
-from stillroom.evaluation.conformal import coverage_report, fit_conformal
+from stillroom.evaluation.conformal import coverage_report, fit_conformal, share
+from stillroom.evaluation.estimates import Estimate
 from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import measure
 from stillroom.evaluation.ood import FeatureDensity, energy, fit_foreign_rule
@@ -250,17 +252,25 @@ def compared(bench: Workbench, handed: Handed, path: Path, precision: str) -> di
         margin=LIMITS.metric,
         names=(f"{precision} file", "float32 file"),
     )
-    shares = [refused(file, answers) for file, answers in both]
+    alike = share(decisions_alike(files["float32"], files[precision], before, after), patients)
+    difference["accuracy_difference"] = accuracy_apart(difference["accuracy_difference"], alike)
+    shares = [
+        None if found is None else share(found, patients)
+        for found in (refused(file, answers) for file, answers in both)
+    ]
+    coverage = [_coverage(bench, file, answers, targets, patients) for file, answers in both]
     speed = (
         {f"batch_{batch}": timed(files, some, batch) for batch in BATCHES} if bench.settings.evaluation.latency else {}
     )
     return {
         "images": len(rows),
         "comparison": difference,
-        "agreement": float(decisions_alike(files["float32"], files[precision], before, after).mean()),
+        "accuracy": [found.moved("accuracy").value for found in measured],
+        "agreement": alike["value"],
         "distance": distance_error(before, after),
-        "refused_share": [None if found is None else float(found.mean()) for found in shares],
-        "coverage": [_coverage(bench, file, answers, targets) for file, answers in both],
+        "refused_share": [None if found is None else found["value"] for found in shares],
+        "coverage": [None if found is None else found["value"] for found in coverage],
+        "intervals": {"agreement": alike, "refused_share": shares, "coverage": coverage},
         "levels": levels_alike({level: Predictor.load(path, threads=1, level=level) for level in LEVELS}, some),
         "maps": _maps(bench, handed, (files["float32"], files[precision]), before, images, rows),
         "size_mb": [handed.path.stat().st_size / 1e6, path.stat().st_size / 1e6],
@@ -293,18 +303,22 @@ def _maps(
 
 def said_of_maps(noted: ModelMetadata, figures: dict[str, Any]) -> dict[str, Any] | None:
     """What the other file says of its heat maps: what is said of the float32 file's, where they are alike; else nothing."""
-    if noted.explanation is None or figures["maps"] is None or figures["maps"]["mean"] < LIMITS.maps:
+    if noted.explanation is None or figures["maps"] is None or not figures["maps"]["mean"] >= LIMITS.maps:
         return None
     alike = f"(Judged on the float32 file, whose maps this file's correlate with by {figures['maps']['mean']:.2f}.)"
     return {**noted.explanation, "statement": f"{noted.explanation['statement']} {alike}"}
 
 
-def _coverage(bench: Workbench, file: Predictor, answers: Answers, targets: np.ndarray) -> float | None:
-    """Share of the file's sets of classes that hold the truth; None where it has no rule for them."""
+def _coverage(
+    bench: Workbench, file: Predictor, answers: Answers, targets: np.ndarray, patients: np.ndarray | None
+) -> Estimate | None:
+    """Share of the file's sets of classes that hold the truth, with its interval; None where it has no rule for them."""
     if file.conformal is None:
         return None
-    value = coverage_report(bench.task, file.conformal, answers.logits, targets, patients=None)["coverage"]["value"]
-    return None if value is None else float(value)
+    found: Estimate = coverage_report(bench.task, file.conformal, answers.logits, targets, patients=patients)[
+        "coverage"
+    ]
+    return found
 
 
 def _graph(handed: Handed, network: Network) -> Graph:
