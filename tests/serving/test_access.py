@@ -10,7 +10,9 @@ from answering import Answering
 from browsers import opened, program_of
 
 from stillroom.cli.app import main
+from stillroom.cli.unforeseen import LOG, unforeseen
 from stillroom.errors import UsageError
+from stillroom.serving.access import OPEN
 from stillroom.serving.settings import ServeSettings, read_token
 
 TOKEN = "correct-horse-battery-staple"
@@ -121,8 +123,8 @@ def test_wrong_use_is_told_before_anything_listens(model, capsys, tmp_path, monk
     assert "would both be called first" in refused(capsys, model, model)
     assert "letters, digits" in refused(capsys, f"a b={model}")
     assert "go together" in refused(capsys, model, "--tls-cert", model)
-    assert "There is no file" in refused(capsys, model, "--tls-cert", model, "--tls-key", tmp_path / "none")
     assert "--port must be at most" in refused(capsys, model, "--port", 70000)
+    assert "--max-megapixels must lie between" in refused(capsys, model, "--max-megapixels", 1000)
     assert "--deadline must be above 0" in refused(capsys, model, "--deadline", 0)
     assert "cannot be read from" in refused(capsys, model, "--token-file", tmp_path / "none")
     monkeypatch.setenv("STILLROOM_TOKEN", "short")
@@ -144,12 +146,63 @@ def test_the_token_may_come_from_the_environment(monkeypatch):
     assert ServeSettings(("run",), host="::1").allowed_hosts >= {"[::1]", "localhost"}
 
 
-def test_https(model, images, tmp_path):
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A certificate and its key, the key of another one, and the key behind a passphrase."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not there to make a certificate")
-    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
-    subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
-    with Answering(model, "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem") as server:
+    folder = tmp_path_factory.mktemp("certificates")
+    for made in (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem",
+        "openssl genrsa -out other.pem 2048",
+        "openssl rsa -aes256 -passout pass:secret -in key.pem -out locked.pem",
+    ):
+        subprocess.run(made.split(), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "words"),
+    [
+        ("none", "key.pem", "There is no file at {0}none"),
+        ("cert.pem", "none", "There is no file at {0}none"),
+        ("text", "key.pem", "--tls-cert {0}text is no certificate in PEM"),
+        ("key.pem", "key.pem", "--tls-cert {0}key.pem is no certificate in PEM"),
+        ("cert.pem", "text", "--tls-key {0}text is no private key in PEM"),
+        ("cert.pem", "cert.pem", "--tls-key {0}cert.pem is no private key in PEM"),
+        ("cert.pem", "other.pem", "--tls-key {0}other.pem is not the key of the certificate {0}cert.pem"),
+        ("cert.pem", "locked.pem", "--tls-key {0}locked.pem is encrypted"),
+    ],
+)
+def test_files_that_make_no_https_are_named(certificates, model, capsys, cert, key, words):
+    (certificates / "text").write_text("no PEM")
+    said = refused(capsys, model, "--tls-cert", certificates / cert, "--tls-key", certificates / key)
+    assert words.format(f"{certificates}/") in said
+
+
+def test_what_goes_wrong_is_not_written_into_a_served_run(monkeypatch, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("manifest.json", "settings.yaml"):
+        (run / name).write_text("")
+    monkeypatch.setenv("STILLROOM_CACHE", str(tmp_path / "cache"))
+    for verb, written in (("serve", False), ("resume", True)):
+        said = unforeseen(ValueError("broken"), [verb, str(run)])
+        assert (f"stands in {run / LOG}." in said) == (run / LOG).exists() == written
+
+
+def test_the_description_says_what_needs_the_token(guarded, server):
+    told = guarded.get("/openapi.json", Authorization=f"Bearer {TOKEN}").json
+    assert {way["scheme"] for way in told["components"]["securitySchemes"].values()} == {"bearer", "basic"}
+    for path, operations in told["paths"].items():
+        for one in operations.values():
+            assert ("security" in one, "401" in one["responses"]) == (path not in OPEN, path not in OPEN), path
+    assert {"401", "403", "404", "422"} <= set(told["paths"]["/v2/repository/models/{name}/load"]["post"]["responses"])
+    assert "securitySchemes" not in server.get("/openapi.json").json.get("components", {})
+
+
+def test_https(model, images, certificates):
+    with Answering(model, "--tls-cert", certificates / "cert.pem", "--tls-key", certificates / "key.pem") as server:
         assert server.tls
         reply = server.post("/v1/predict", images[0].read_bytes(), "image/png")
         assert reply.status == 200

@@ -97,6 +97,7 @@ def test_a_reload_loses_no_request(own, content, tmp_path):
         own.write_bytes(b"no model")
         server.send_signal(signal.SIGHUP)
         server.wait_for('"loaded": false')
+        assert "is not an ONNX model that can be opened" in server.log[-1]["text"]
         assert server.post("/v1/predict", content).json["model"]["digest"] == digests[-1]
 
 

@@ -1,5 +1,6 @@
 """What is too large, too slow or too much is told so at once, and the server goes on."""
 
+import gzip
 import http.client
 import socket
 import time
@@ -120,6 +121,34 @@ def test_a_pixel_bomb_is_refused_by_its_head(small, png):
     assert reply.status == 422
     assert "may be an attack" in reply.json["predictions"][0]["error"]
     require_alive(small, png)
+
+
+@pytest.fixture(scope="module")
+def narrow(model):
+    """A server that takes images of up to a million pixels."""
+    with Answering(model, "--max-megapixels", 1) as running:
+        yield running
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_its_head(narrow, png, tmp_path):
+    head = bomb(2000)[:-300]  # of which what follows is damaged, which nobody gets to see
+    dicom = write_dicom(tmp_path / "large", np.zeros((1200, 1000), np.uint8)).read_bytes()
+    for content, found in ((head, "4.0"), (dicom, "1.2")):
+        reply = narrow.post("/v1/predict", content)
+        assert reply.status == 422
+        wanted = f"the image has {found} million pixels; at most 1 million are taken here: make it smaller"
+        assert reply.json["predictions"][0]["error"] == wanted
+        assert wanted in narrow.post("/v1/explain", content).json["explanation"]["error"]
+    assert narrow.post("/v1/predict", bomb(1000)).status == 200
+    require_alive(narrow, png)
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/explain", "/v2/models/first/infer"])
+def test_a_compressed_body_is_refused(small, png, path):
+    reply = small.post(path, gzip.compress(png), "image/png", **{"Content-Encoding": "gzip"})
+    assert (reply.status, reply.headers["accept-encoding"]) == (415, "identity")
+    assert "without Content-Encoding" in reply.json["error"]
+    assert small.post("/v1/predict", png, "image/png", **{"Content-Encoding": "identity"}).status == 200
 
 
 def test_a_body_that_does_not_come_is_given_up(small, png):

@@ -24,6 +24,7 @@ def serve(
     explain_deadline: float = 30.0,
     max_mb: float = 32.0,
     max_images: int = 256,
+    max_megapixels: float = 50.0,
     body_seconds: float = 20.0,
     head_seconds: float = 15.0,
     drain_seconds: float = 60.0,
@@ -53,6 +54,7 @@ def serve(
         explain_deadline: the same for heat maps.
         max_mb: how many MB a request may have.
         max_images: how many images a request may have, frames of DICOM files counted.
+        max_megapixels: how many million pixels an image may have; of a larger one no more than its head is read.
         body_seconds: within which a request's body must have come.
         head_seconds: within which a request's head must have come, the next one's of a kept connection too.
         drain_seconds: how long, when it is told to end, it waits for what it has accepted.
@@ -66,6 +68,6 @@ def serve(
 
     settings = ServeSettings(
         tuple(runs), host, port, names, read_token(token_file), tls_cert, tls_key, workers, threads,
-        deadline, explain_deadline, max_mb, max_images, body_seconds, head_seconds, drain_seconds,
+        deadline, explain_deadline, max_mb, max_images, max_megapixels, body_seconds, head_seconds, drain_seconds,
     )  # fmt: skip
     start(settings, console.say)

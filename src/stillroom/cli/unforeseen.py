@@ -12,6 +12,8 @@ from pathlib import Path
 
 LOG = "errors.log"
 """Where tracebacks are written down: in the run folder that was named, else in the cache, else among temporary files."""
+_READS_ALONE = ("serve",)
+"""Verbs that write nothing into a run."""
 
 _MOST = 300
 """Characters of an error's own text on the line; all of it stands in the log."""
@@ -62,7 +64,9 @@ def _write_down(error: Exception, arguments: Sequence[str]) -> Path | None:
 
 
 def _run_folders(arguments: Sequence[str]) -> list[Path]:
-    found = []
+    found: list[Path] = []
+    if arguments[:1] and arguments[0] in _READS_ALONE:
+        return found
     for argument in arguments:
         with suppress(OSError, ValueError):  # a name that is too long, or holds what no name may hold
             folder = Path(argument.partition("=")[2] if argument.startswith("--") else argument)

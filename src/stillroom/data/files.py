@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from stillroom.data.dicom.decoding import decode_dicom
+from stillroom.data.dicom.decoding import decode_dicom, refuse_larger
 from stillroom.data.dicom.grey import Display
+from stillroom.data.dicom.opening import MOST_PIXELS
 from stillroom.data.dicom.recognising import looks_like_dicom
 from stillroom.data.quiet import hush
 from stillroom.data.table import UnreadableImage
@@ -89,7 +90,7 @@ class FileReader:
         return (self.paths[index], *(self.masks[index] if self.masks else ()), *said)
 
 
-def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED) -> np.ndarray:
+def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED, most: int = MOST_PIXELS) -> np.ndarray:
     """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, from an open PNG, JPEG, BMP, TIFF, WebP, GIF or DICOM file.
 
     - EXIF and TIFF orientation is applied. Colour profiles (ICC) and gamma are not: values count as they are stored.
@@ -104,9 +105,10 @@ def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED) 
         file: open, and read from its beginning.
         frame: which frame of a DICOM file, from 0.
         display: how DICOM images are shown; others are taken as they are.
+        most: pixels that the image, or the frame, may have by its head; more than the default never.
 
     Raises:
-        UnreadableImage: no image, or a damaged one; more than about 179 million pixels; several frames or
+        UnreadableImage: no image, or a damaged one; more than ``most`` pixels, about 179 million; several frames or
             pages; floating point, values below 0 or above 65535; 16-bit colour, which Pillow would cut to 8 bits;
             nothing but transparent pixels; a TIFF that is refused by
             :func:`~stillroom.data.tiff.refuse_unclear`.
@@ -118,12 +120,13 @@ def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED) 
         if not file.seek(0, os.SEEK_END):
             raise UnreadableImage("the file is empty (0 bytes)")
         if looks_like_dicom(file):
-            return decode_dicom(file, frame, display)
+            return decode_dicom(file, frame, display, most)
         if tiff := read_tiff(file):
             refuse_unclear(tiff)
             file = for_pillow(file, tiff)
         hush("PIL")  # whatever it warns of is refused below, or does not matter
         with Image.open(file, formats=_FORMATS) as image:
+            refuse_larger(*image.size, most)
             _refuse_unsupported(image, tiff.bits if tiff else 0)
             image.load()
             pixels = _to_array(ImageOps.exif_transpose(image))

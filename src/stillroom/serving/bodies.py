@@ -48,9 +48,12 @@ class Bodies:
         """The whole body, which counts as held until the block inside ends.
 
         Raises:
-            Refused: it is empty or too large, also by what it declares, which then is not read; it came too slowly; or all
-                bodies together are too large.
+            Refused: it is compressed, empty or too large, also by what it declares, which then is not read; it came too
+                slowly; or all bodies together are too large.
         """
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            text = "Bodies are taken as they are: send it without Content-Encoding."
+            raise Refused(415, text, "wrong_type", {"accept-encoding": "identity"})
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self.most:
             raise self.too_large()

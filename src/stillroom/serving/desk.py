@@ -15,7 +15,7 @@ from stillroom.data.dicom.recognising import looks_like_dicom
 from stillroom.deployment.prediction import Prediction
 from stillroom.serving import metrics, work
 from stillroom.serving.bodies import Bodies, Sent, files_in
-from stillroom.serving.line import Kind, Line
+from stillroom.serving.line import FULL, Kind, Line
 from stillroom.serving.refusals import Refused
 from stillroom.serving.settings import ServeSettings
 from stillroom.serving.shelf import NOTICE, Served, Shelf
@@ -23,6 +23,8 @@ from stillroom.settings.methods import Method
 
 _MAP_PASSES = 160
 """Images that a heat map is taken to cost as much as, until one was timed."""
+_MAPS_AT_FIRST = 8
+"""So many maps may wait before one was timed, however dear that guess makes them; the first one drawn corrects it."""
 
 
 class Desk:
@@ -76,7 +78,9 @@ class Desk:
 
     async def predict(self, served: Served, frames: Sequence[work.Frame]) -> list[Prediction]:
         """An answer for each."""
-        kind = kind_of_work(served, "predict", partial(work.predict, served), served.seconds)
+        kind = kind_of_work(
+            served, "predict", partial(work.predict, served, most=self.settings.max_pixels), served.seconds
+        )
         found: list[Prediction] = await self.answers.ask(kind, frames)
         for one in found:
             metrics.ANSWERS.labels(served.name, metrics.kind_of(one)).inc()
@@ -86,13 +90,20 @@ class Desk:
         self, served: Served, frames: Sequence[work.Frame], method: Method, of: str | None
     ) -> list[work.Drawn]:
         """A heat map of each."""
-        kind = kind_of_work(served, method, partial(_draw, served, method), _MAP_PASSES * served.seconds)
+        kind = kind_of_work(
+            served, method, partial(_draw, served, method, self.settings.max_pixels), self._map_guess(served)
+        )
         found: list[work.Drawn] = await self.maps.ask(kind, [(frame, of) for frame in frames])
         return found
 
+    def _map_guess(self, served: Served) -> float:
+        return min(_MAP_PASSES * served.seconds, FULL * self.maps.deadline / _MAPS_AT_FIRST)
 
-def _draw(served: Served, method: Method, asked: Sequence[tuple[work.Frame, str | None]]) -> list[work.Drawn]:
-    return [work.explain(served, frame, method, of) for frame, of in asked]
+
+def _draw(
+    served: Served, method: Method, most: int, asked: Sequence[tuple[work.Frame, str | None]]
+) -> list[work.Drawn]:
+    return [work.explain(served, frame, method, of, most=most) for frame, of in asked]
 
 
 def kind_of_work(served: Served, name: str, do: Callable[[Sequence[Any]], Sequence[Any]], guess: float) -> Kind:

@@ -29,6 +29,12 @@ _ANSWERED = {
     "model_version": "0" * 12,
     "outputs": [{"name": "probabilities", "shape": [1, 2], "datatype": "FP32", "data": [0.93, 0.07]}],
 }
+_LOADED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It was opened, and answers from now on."},
+    403: {"description": "The server has no token, without which nobody may load over HTTP."},
+    404: REFUSALS[404],
+    422: {"description": "It cannot be opened; the old one answers on."},
+}
 
 
 def routes(desk: Desk, ready: Any, tell_others: Any) -> APIRouter:
@@ -93,7 +99,7 @@ def routes(desk: Desk, ready: Any, tell_others: Any) -> APIRouter:
     @router.post(
         "/repository/models/{name}/load",
         summary="Open a model's file again, without losing a request",
-        responses={200: {"description": "It was opened, and answers from now on."}, 404: REFUSALS[404]},
+        responses=_LOADED,
     )
     async def load(request: Request, name: str) -> dict[str, Any]:
         desk.model(name)
@@ -109,7 +115,7 @@ async def load_anew(desk: Desk, name: str, tell_others: Any = None) -> dict[str,
     try:
         new = await asyncio.to_thread(desk.shelf.reload, name)
     except (UsageError, RunError) as error:
-        log.write("load", model=name, loaded=False)
+        log.write("load", model=name, loaded=False, text=str(error))
         raise Refused(422, str(error), "no_model") from None
     log.write("load", model=name, loaded=True, digest=new.digest)
     if tell_others is not None:
@@ -133,7 +139,7 @@ def _inferred(served: Served, content: bytes, most: int) -> bytes:
         asked = json.loads(content)
         (tensor,) = asked["inputs"]
         name, shape, kind, data = (tensor[key] for key in ("name", "shape", "datatype", "data"))
-        wanted = [one["name"] for one in asked.get("outputs") or [{"name": "logits"}, {"name": "probabilities"}]]
+        wanted = [one["name"] for one in asked.get("outputs") or _metadata(served)["outputs"]]
         said = asked.get("id")
         if not all(isinstance(text, str) for text in (name, kind, *wanted)):
             raise TypeError

@@ -69,7 +69,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         404: "There is no model of that name.",
         408: "The body came too slowly.",
         413: "The body is too large, or holds too many images.",
-        415: "The body is of a type that no image has.",
+        415: "The body is of a type that no image has, or is compressed (Content-Encoding).",
         422: "None of the images can be read; the answer names the reason of each.",
         503: "Too many images are waiting; `Retry-After` says when to come again.",
     }.items()

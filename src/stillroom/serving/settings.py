@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from stillroom.data.dicom.opening import MOST_PIXELS
 from stillroom.errors import UsageError
-from stillroom.ranges import at_least, positive
+from stillroom.ranges import at_least, between, positive
+from stillroom.serving.certificates import require_certificate
 
 TOKEN_VARIABLE = "STILLROOM_TOKEN"
 COUNTS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -35,6 +37,7 @@ class ServeSettings:
         explain_deadline: the same for heat maps.
         max_mb: of one request's body.
         max_images: of one request.
+        max_megapixels: of one image.
         body_seconds: within which a body must have come.
         head_seconds: within which a request's head must have come, and the next one of a kept connection.
         drain_seconds: for what was accepted before the server was told to stop.
@@ -53,6 +56,7 @@ class ServeSettings:
     explain_deadline: float = 30.0
     max_mb: float = 32.0
     max_images: int = 256
+    max_megapixels: float = 50.0
     body_seconds: float = 20.0
     head_seconds: float = 15.0
     drain_seconds: float = 60.0
@@ -62,6 +66,7 @@ class ServeSettings:
         at_least("--workers", self.workers, 1, 256)
         at_least("--threads", self.threads, 0, 256)
         at_least("--max-images", self.max_images, 1, 100_000)
+        between("--max-megapixels", self.max_megapixels, MOST_PIXELS / 1e6)
         for name in ("deadline", "explain_deadline", "max_mb", "body_seconds", "head_seconds", "drain_seconds"):
             positive(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.token is not None:
@@ -73,9 +78,8 @@ class ServeSettings:
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("--tls-cert and --tls-key go together: name both files.")
-        for path in filter(None, (self.tls_cert, self.tls_key)):
-            if not path.is_file():
-                raise UsageError(f"There is no file at {path}.")
+        if self.tls_cert is not None and self.tls_key is not None:
+            require_certificate(self.tls_cert, self.tls_key)
 
     @property
     def loopback(self) -> bool:
@@ -108,6 +112,11 @@ class ServeSettings:
     def max_bytes(self) -> int:
         """Of one request's body."""
         return int(self.max_mb * 1e6)
+
+    @property
+    def max_pixels(self) -> int:
+        """Of one image."""
+        return int(self.max_megapixels * 1e6)
 
 
 def read_token(file: Path | None) -> str | None:

@@ -85,13 +85,13 @@ def frames_in(files: Sequence[Sent], most: int) -> list[Frame]:
     return found
 
 
-def predict(served: Served, frames: Sequence[Frame]) -> list[Prediction]:
-    """What the model says of each; one that cannot be read is answered with its error."""
+def predict(served: Served, frames: Sequence[Frame], *, most: int) -> list[Prediction]:
+    """What the model says of each; one that cannot be read, or has more than ``most`` pixels, is answered with its error."""
     images: list[np.ndarray] = []
     errors: list[str | None] = []
     for frame in frames:
         try:
-            images.append(_decoded(served, frame))
+            images.append(_decoded(served, frame, most))
             errors.append(None)
         except UnreadableImage as error:
             errors.append(str(error))
@@ -100,15 +100,15 @@ def predict(served: Served, frames: Sequence[Frame]) -> list[Prediction]:
     return [_noted(served, one, frame) for one, frame in zip(given, frames, strict=True)]
 
 
-def explain(served: Served, frame: Frame, method: Method, of: str | None) -> Drawn:
-    """The heat map of a class, by default the most probable one.
+def explain(served: Served, frame: Frame, method: Method, of: str | None, *, most: int) -> Drawn:
+    """The heat map of a class, by default the most probable one; none where the image has more than ``most`` pixels.
 
     Raises:
         Refused: the model draws no such map.
     """
     predictor = served.predictor
     try:
-        image = _decoded(served, frame)
+        image = _decoded(served, frame, most)
         prepared = predictor.prepare(image)
     except (UnreadableImage, UsageError) as error:
         return _without(Prediction(frame.path, error=str(error), frame=frame.number), method)
@@ -133,5 +133,5 @@ def _noted(served: Served, answer: Prediction, frame: Frame) -> Prediction:
     return replace(noted, path=frame.path, frame=frame.number)
 
 
-def _decoded(served: Served, frame: Frame) -> np.ndarray:
-    return decode_image(BytesIO(frame.sent.content), frame.frame, served.predictor.display)
+def _decoded(served: Served, frame: Frame, most: int) -> np.ndarray:
+    return decode_image(BytesIO(frame.sent.content), frame.frame, served.predictor.display, most)

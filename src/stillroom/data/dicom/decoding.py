@@ -55,7 +55,7 @@ _NO_SIZE = tuple(range(0xFFD0, 0xFFDA))
 _FRAMES = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}
 
 
-def decode_dicom(file: BinaryIO, frame: int, display: Display) -> np.ndarray:
+def decode_dicom(file: BinaryIO, frame: int, display: Display, most: int = MOST_PIXELS) -> np.ndarray:
     """``[H, W]`` or ``[H, W, 3]``, uint8 or uint16, of one frame of an open DICOM file.
 
     - Grey goes through modality, VOI and presentation (:func:`~stillroom.data.dicom.grey.grey_table`): 0 is black and the
@@ -65,11 +65,12 @@ def decode_dicom(file: BinaryIO, frame: int, display: Display) -> np.ndarray:
 
     Raises:
         UnreadableImage: there are no pixels, or such as no picture is made of (1 bit, 32 bits, floating point, a dose);
-            they are damaged, too many, or compressed in a way that cannot be read here.
+            they are damaged, more than ``most``, or compressed in a way that cannot be read here.
     """
     opened = open_dicom(file)
     _refuse_no_picture(opened)
     rows, columns, bits = _shape_of(opened)
+    refuse_larger(rows, columns, most)
     frames = frames_in(opened)
     if (number_of(opened.header, "NumberOfFrames", 1) or 1) > MOST_FRAMES:
         raise UnreadableImage(f"it claims to have more than {MOST_FRAMES:,} frames, which may be an attack")
@@ -90,6 +91,13 @@ def decode_dicom(file: BinaryIO, frame: int, display: Display) -> np.ndarray:
     if kind == "PALETTE COLOR":
         return _from_palette(header, stored)
     return _in_range(stored, bits, display.white)
+
+
+def refuse_larger(height: int, width: int, most: int) -> None:
+    """Raises UnreadableImage where a picture has more than ``most`` pixels, before one of them is decoded."""
+    if height * width > most:
+        found = f"the image has {height * width / 1e6:.1f} million pixels"
+        raise UnreadableImage(f"{found}; at most {most / 1e6:g} million are taken here: make it smaller")
 
 
 # -- refusing -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,29 @@
+"""What is expected of work that was never timed."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from stillroom.serving.bodies import Sent
+from stillroom.serving.desk import Desk
+from stillroom.serving.settings import ServeSettings
+from stillroom.serving.shelf import Shelf, open_model
+from stillroom.serving.work import Frame
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.1, 10.0])
+def test_maps_that_come_together_to_a_fresh_server_are_drawn_however_dear_they_are_guessed_to_be(
+    model, images, seconds
+):
+    served = replace(open_model("m", model), seconds=seconds)
+    desk = Desk(ServeSettings((str(model),)), Shelf([served]))
+    content = next(path for path in images if path.name == "grey1.png").read_bytes()
+
+    async def body():
+        tasks = [desk.explain(served, [Frame(Sent(None, content))], "rise", None) for _ in range(6)]
+        return await asyncio.wait_for(asyncio.gather(*tasks), 30)
+
+    assert all(drawn.heat is not None for (drawn,) in asyncio.run(body()))
+    assert served.kinds["rise"].seconds < 2
+    desk.end()
