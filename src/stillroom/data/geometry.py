@@ -14,7 +14,7 @@ from stillroom.errors import UsageError
 
 Fit = Literal["pad", "resize"]
 
-PREPROCESSING_VERSION = 3
+PREPROCESSING_VERSION = 4
 """Raised whenever a change here or in decoding alters pixels: cached stores of another version are then built anew."""
 
 
@@ -180,9 +180,14 @@ def _resize(image: np.ndarray, height: int, width: int, resampling: Image.Resamp
     if image.shape[:2] == (height, width):
         return image
     if image.dtype == np.uint8:
-        return np.asarray(Image.fromarray(image).resize((width, height), resampling))
+        return np.asarray(_in_two_passes(Image.fromarray(image), height, width, resampling))
     if image.ndim == 3:
         return np.stack([_resize(plane, height, width, resampling) for plane in planes(image, 3)], axis=-1)
     # Pillow resamples 16-bit integers coarsely; 32-bit floats hold them exactly.
-    smooth = np.asarray(Image.fromarray(image.astype(np.float32)).resize((width, height), resampling))
+    smooth = np.asarray(_in_two_passes(Image.fromarray(image.astype(np.float32)), height, width, resampling))
     return np.rint(smooth).clip(0, image.max()).astype(np.uint16)
+
+
+def _in_two_passes(image: Image.Image, height: int, width: int, resampling: Image.Resampling) -> Image.Image:
+    """Rows first. Asked for both, Pillow 11, 12 and 13 begin tall images with different passes, which round otherwise."""
+    return image.resize((width, image.height), resampling).resize((width, height), resampling)
