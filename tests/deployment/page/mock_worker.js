@@ -48,6 +48,7 @@ onmessage = async ({ data }) => {
     if (data.do === "forget") images.delete(data.image), postMessage({ id, forgotten: true });
     if (data.do === "speak") (language = data.language), postMessage({ id, speaking: language });
     if (data.do === "word") postMessage({ id, prediction: { ...data.prediction, answer: worded(data.prediction.kind, meta.classes, data.prediction) } });
+    if (data.do === "trust") postMessage({ id, trusted: { verdict: "faithful", statement: `In ${language} they are.` } });
     if (data.do === "read") {
       await pause(meta.mock?.reading ?? 0);
       const kind = data.name.split("-")[0];

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import json
 import re
 import time
@@ -65,11 +66,116 @@ def test_a_file_that_is_refused_is_named_with_its_reason_and_stops_no_other(wind
     assert len(rows) == 7
     assert "broken-7.png" in rows[6]
     assert "it is cut off" in rows[6]
-    assert all("%" in row for row in rows[:6])
+    assert ["%" in row for row in rows[:6]] == [True, True, True, False, True, True]  # the fourth is of another kind
+    assert window.value("document.querySelectorAll('#many tbody tr .gauge').length") == 5
     assert (
-        "2 answered with one class · 3 where the model is unsure · 1 not this kind of image · 1 not read"
+        "2 answered with one class · 3 where the model is unsure · 1 refused: not this kind of image · 1 not read"
         in window.text()
     )
+
+
+@pytest.mark.parametrize("width", [768, 1000, 1440])
+def test_no_name_is_broken_in_the_table(window, state, width):
+    """Each word of an answer or class stands in one line, in German too, whose answers are longer."""
+    window.shape(width)
+    state("many", "de")
+    broken = window.value(
+        "[...document.querySelectorAll('#many tbody .answer span:first-child, #many tbody .of')].flatMap((node) => {"
+        "const found = []; const walk = document.createTreeWalker(node, 4); while (walk.nextNode()) {"
+        "for (const word of walk.currentNode.data.matchAll(/[^ _]+/g)) { const range = document.createRange();"
+        "range.setStart(walk.currentNode, word.index); range.setEnd(walk.currentNode, word.index + word[0].length);"
+        "if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) found.push(word[0]); } } return found; })"
+    )
+    assert broken == []
+    assert window.value("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_twice_as_large_a_text_still_fits_a_phone(window, state):
+    window.shape(390)
+    state("many")
+    window.value("document.documentElement.style.fontSize = '200%'")
+    assert window.value("document.documentElement.scrollWidth") <= 390
+
+
+# What the table would save, as text.
+CSV = (
+    "(() => new Promise((go) => { const real = URL.createObjectURL; URL.createObjectURL = (blob) => {"
+    "blob.text().then(go); URL.createObjectURL = real; return real(blob); };"
+    "document.getElementById('save').click(); }))()"
+)
+
+
+def saved(window, separator: str) -> dict[str, dict[str, str]]:
+    """The rows of the CSV by image."""
+    rows = csv.reader(io.StringIO(window.value(CSV).lstrip("\ufeff")), delimiter=separator)
+    head = next(rows)
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def test_a_refused_image_has_no_class_in_the_csv_and_german_has_its_own_numbers(window, state):
+    state("many", "de")
+    rows = saved(window, ";")
+    assert (rows["sure-1.png"]["Klasse"], rows["sure-1.png"]["Wahrscheinlichkeit"]) == ("benign", "0,968")
+    assert (rows["foreign-4.png"]["Klasse"], rows["foreign-4.png"]["Wahrscheinlichkeit"]) == ("", "")
+    assert rows["foreign-4.png"]["benign"] == "0,968"
+    window.value("document.querySelector('#languages [lang=en]').click()")
+    window.until("document.querySelector('#many-title').textContent === '7 images'")
+    rows = saved(window, ",")
+    assert (rows["sure-1.png"]["class"], rows["sure-1.png"]["probability"]) == ("benign", "0.968")
+    assert (rows["foreign-4.png"]["class"], rows["foreign-4.png"]["probability"]) == ("", "")
+
+
+def test_what_waited_when_it_was_stopped_is_named(window, mocked, pictures):
+    window.open(mocked(mock={"reading": 400}))
+    window.give(*pictures("sure-1.png", "set-2.png", "any-3.png"))
+    window.until("!document.getElementById('stop').hidden")
+    window.value("document.getElementById('stop').click()")
+    window.settled()
+    assert window.text("#tally") == "1 answered with one class · 2 not looked at"
+    assert (
+        window.value("[...document.querySelectorAll('#many td.error')].map((cell) => cell.textContent)")
+        == [TEXTS["en"]["many.stopped"]] * 2
+    )
+    rows = saved(window, ",")
+    assert [row["error"] for row in rows.values()] == ["", *[TEXTS["en"]["many.stopped"]] * 2]
+    window.value("document.querySelector('#languages [lang=de]').click()")
+    window.until("document.documentElement.lang === 'de'")
+    assert TEXTS["de"]["many.stopped"] in window.text("#many")
+
+
+def test_a_map_that_is_drawn_stays_when_the_language_changes(window, mocked, pictures):
+    window.open(mocked(mock={"steps": 2}))
+    window.give(*pictures("sure-1.png"))
+    window.settled()
+    window.value("document.getElementById('map-of').value = 'normal'")
+    window.value("document.getElementById('map-of').dispatchEvent(new Event('change'))")
+    window.until("document.querySelector('.drawing').textContent === 'Heat map of normal'")
+    window.value(
+        "window.drawn = 0, new MutationObserver(() => (drawn += document.querySelectorAll('#cancel').length))"
+        ".observe(document.getElementById('one'), {childList: true, subtree: true})"
+    )
+    window.value("document.querySelector('#languages [lang=de]').click()")
+    window.until("document.querySelector('.beside-map .notice')?.textContent.includes('In de they are.')")
+    assert window.text(".drawing") == "Heatmap von normal"
+    assert window.value("document.getElementById('map-of').value") == "normal"
+    assert window.value("drawn") == 0
+
+
+def test_a_refusal_says_how_many_of_the_right_kind_were_refused_where_it_was_measured(window, mocked, pictures):
+    rule = {"threshold": 3.2, "refusals": 0.05}
+    for measured, words in ((None, "it may be more"), (0.2833, "it refused 28.3%")):
+        window.open(mocked(foreign={**rule, "refused": measured}))
+        window.give(*pictures("foreign-1.png"))
+        window.settled()
+        assert "about 5% of the validation images" in window.text(".said")
+        assert words in window.text(".said")
+
+
+def test_images_are_counted_alike_in_the_table_and_beside_one(window, state):
+    state("many")
+    window.value("document.querySelectorAll('#many button.link')[5].click()")
+    window.until("document.getElementById('one-title')")
+    assert "6 of 7" in window.text("#one .bar-of-tools")
 
 
 def test_each_frame_is_an_image(window, mocked, pictures):
@@ -261,6 +367,36 @@ def test_a_page_whose_model_is_damaged_says_what_to_do(window, real, pictures, t
     window.give(*pictures("one.png"))
     time.sleep(0.5)
     assert TEXTS["en"]["trouble.opening"] in window.text("#trouble")
+
+
+DAMAGED = {  # what was done to the file, and where it is told
+    "cut off": (lambda page: page[: len(page) // 2], "#damaged"),
+    "model": (lambda page: flipped(page, "model"), "#trouble"),
+    "runtime": (lambda page: flipped(page, "wasm"), "#trouble"),
+    "worker": (lambda page: flipped(page, "worker"), "#trouble"),
+}
+
+
+def flipped(page: str, part: str) -> str:
+    """One letter in the middle of a part's base64 is another."""
+    start, end = re.search(rf'id="part-{part}">(.*?)</script>', page, re.S).span(1)
+    middle = (start + end) // 2
+    return page[:middle] + ("A" if page[middle] != "A" else "B") + page[middle + 1 :]
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_page_that_is_damaged_or_not_whole_says_so(window, real, tmp_path, what):
+    damage, place = DAMAGED[what]
+    (tmp_path / "damaged.html").write_text(damage(real.read_text("utf-8")), "utf-8")
+    window.browser.goto((tmp_path / "damaged.html").as_uri())
+    window.until(
+        f"(() => {{ const node = document.querySelector({json.dumps(place)});"
+        "return node && !node.hidden && getComputedStyle(node).opacity === '1'; })()"
+    )
+    assert "damaged or was not copied whole: copy it again" in window.text(place)
+    assert TEXTS["en"]["standing.device"] in window.text("body")
+    assert window.text("#title") == TEXTS["en"]["page.title"]
+    assert "image" not in window.text(place)
 
 
 # -- how it is built ------------------------------------------------------------------------------------------------

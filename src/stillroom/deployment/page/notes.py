@@ -20,13 +20,16 @@ _WORKERS_WORDS = ("answer.", "trust.")
 """Texts that the worker speaks, by the beginning of their keys."""
 
 
-def notes_on(predictor: Predictor, texts: dict[str, dict[str, str]], language: str) -> dict[str, Any]:
+def notes_on(
+    predictor: Predictor, texts: dict[str, dict[str, str]], language: str, measured: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """``meta`` without the card and the licences.
 
     Args:
         predictor: of the model.
         texts: by language, the words of the page.
         language: which of them the worker speaks at first.
+        measured: the part ``ood`` of the run's metrics.json; None where the model has no run with it.
 
     Raises:
         UsageError: the model is an ensemble, whose members have maps of their own.
@@ -56,7 +59,7 @@ def notes_on(predictor: Predictor, texts: dict[str, dict[str, str]], language: s
         "rise": _rise(said.size),
         "heat": palette(),
         "conformal": None if predictor.conformal is None else predictor.conformal.to_dict(),
-        "foreign": None if predictor.foreign is None else predictor.foreign.to_dict(),
+        "foreign": _foreign(predictor, measured),
         "points": [point.to_dict() for point in predictor.points],
         "display": {"window": None if window is None else asdict(window), "white": int(said.white)},
         "window": said.window,
@@ -70,6 +73,15 @@ def notes_on(predictor: Predictor, texts: dict[str, dict[str, str]], language: s
         },
         "language": language,
     }
+
+
+def _foreign(predictor: Predictor, measured: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The rule that refuses images, with the share ``refused`` of the test images; None where not measured of this rule."""
+    if predictor.foreign is None:
+        return None
+    rule = predictor.foreign.to_dict()
+    share = measured["refused"]["value"] if measured and measured["rule"] == rule else None
+    return {**rule, "refused": share}
 
 
 def _rise(size: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 _IMPORT = re.compile(r'^import \{ ([\w, ]+) \} from "(\.[\w./]+)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async function|function|class|const) \*?(\w+))", re.MULTILINE)
 _INDENT = re.compile(r"^\s+", re.MULTILINE)
-_COMMENT = re.compile(r"^(?://.*|/\*.*\*/)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^(?://.*|/\*.*\*/|/\*\*\n(?:\*(?!/).*\n)*\*/)\n", re.MULTILINE)
+_REMARK = re.compile(r"(?<=[;{]) // .*$", re.MULTILINE)
 _EXPORTED = re.compile(r"^export \{ ([\w, ]+) \};$", re.MULTILINE)
 
 
@@ -32,8 +33,8 @@ def joined(entry: Path) -> str:
 
 
 def lean(text: str) -> str:
-    """A script or style sheet of ours without indents and lines that are comments alone: they are a tenth of it."""
-    return _COMMENT.sub("", _INDENT.sub("", text))
+    """A script or style sheet of ours without indents and comments: they are a tenth of it."""
+    return _REMARK.sub("", _COMMENT.sub("", _INDENT.sub("", text)))
 
 
 def _scoped(file: Path, last: bool) -> str:

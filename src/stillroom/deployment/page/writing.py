@@ -24,6 +24,7 @@ LANGUAGES = tuple(
 )
 """Those that the page speaks, English first: a table of words is a language."""
 _CARD = "MODEL_CARD.md"
+_METRICS = "metrics.json"
 
 
 def write_page(source: Path | str, out: Path | str, *, language: str = "en") -> Path:
@@ -54,7 +55,9 @@ def page_of(source: Path | str, *, language: str = "en") -> str:
     model = (folder / MODEL_FILE if folder else Path(source)).read_bytes()
     card = folder / _CARD if folder else None
     texts = {name: json.loads((HERE / "texts" / f"{name}.json").read_text("utf-8")) for name in LANGUAGES}
-    meta = notes_on(predictor, texts, language) | {
+    metrics = folder / _METRICS if folder else None
+    measured = json.loads(metrics.read_text("utf-8")).get("ood") if metrics and metrics.is_file() else None
+    meta = notes_on(predictor, texts, language, measured) | {
         "card": card.read_text("utf-8") if card and card.is_file() else None,
         "licences": licences(),
     }
@@ -76,8 +79,10 @@ def _assembled(
     return Template((HERE / "face" / "page.html").read_text("utf-8")).substitute(
         language=language,
         policy=_policy(script),
-        title=escape(texts[language]["page.title"]),
-        noscript=escape(texts[language]["page.noscript"]),
+        **{
+            key.rpartition(".")[2]: escape(texts[language][key])
+            for key in ("page.title", "page.noscript", "page.damaged", "standing.device", "standing.research")
+        },
         style=lean((HERE / "face" / "page.css").read_text("utf-8")),
         data="\n".join(parts),
         script=f'<script type="module">{script}</script>',

@@ -1,15 +1,20 @@
 // What the page's one script does: make the worker, unpack what it needs, and show the face.
+import { Told } from "../face/door.js";
 import { startFace } from "../face/face.js";
 import { fromBase64, inflated } from "./common.js";
 
 const part = (name) => document.getElementById(`part-${name}`);
 
-/** A part of the page, unpacked; its text is let go of, for it is large and needed once. */
+/** A part of the page, unpacked; its text is let go of, for it is large and needed once. gzip's checksum finds damage. */
 async function unpacked(name) {
   const element = part(name);
-  const bytes = await inflated(fromBase64(element.textContent), "gzip");
-  element.remove();
-  return bytes;
+  try {
+    return await inflated(fromBase64(element.textContent), "gzip");
+  } catch {
+    throw new Told("trouble.damaged", "trouble.damaged");
+  } finally {
+    element.remove();
+  }
 }
 
 /** Stands for the worker until its script is unpacked: what is sent meanwhile is sent then. */
@@ -17,7 +22,7 @@ class EarlyWorker {
   constructor() {
     this.waiting = [];
     this.onmessage = this.onerror = null;
-    unpacked("worker").then((script) => this.begin(script), (error) => this.onerror?.(error));
+    unpacked("worker").then((script) => this.begin(script), (error) => this.fail(error));
   }
 
   begin(script) {
@@ -28,8 +33,14 @@ class EarlyWorker {
     for (const [message, moved] of this.waiting) this.worker.postMessage(message, moved);
   }
 
+  fail(error) {
+    this.failed = error;
+    this.onerror?.(error);
+  }
+
   postMessage(message, moved = []) {
-    if (this.worker) this.worker.postMessage(message, moved);
+    if (this.failed) this.onerror(this.failed);
+    else if (this.worker) this.worker.postMessage(message, moved);
     else this.waiting.push([message, moved]);
   }
 }

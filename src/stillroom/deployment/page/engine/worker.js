@@ -23,7 +23,7 @@ let numbers = 0;
 const images = new Map(); // by number: {prepared, height, width, path, frame, clipped}
 const explaining = new Map(); // by the request's id: whether it is to stop
 
-const handlers = { open, speak, read, predict, explain, word, forget };
+const handlers = { open, speak, read, predict, explain, word, trust: trustAgain, forget };
 
 self.onmessage = async ({ data: message }) => {
   if (message.do === "cancel") {
@@ -74,6 +74,11 @@ async function speak({ language }) {
 /** An answer that was given before, in the words of the language that is spoken now. */
 async function word({ prediction }) {
   return [{ prediction: worded(prediction, model, texts) }];
+}
+
+/** What holds of a map that was drawn before, in that language. */
+async function trustAgain({ prediction, method, of }) {
+  return [{ trusted: trust(model, method, prediction, of, texts) }];
 }
 
 async function forget({ image }) {

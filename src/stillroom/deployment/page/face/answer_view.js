@@ -70,6 +70,8 @@ function thresholds(prediction, meta) {
 
 function whyNot(prediction, meta) {
   const [score, limit] = [prediction.foreign_score, meta.foreign.threshold];
+  const { refused, refusals } = meta.foreign;
+  const chance = { refusals: percent(refusals, 0), measured: percent(refused ?? 0) };
   const far = Math.max(score, limit) * 1.08;
   const fill = make("i");
   const mark = make("b");
@@ -78,7 +80,7 @@ function whyNot(prediction, meta) {
   mark.style.left = limitWords.style.left = `${Math.max(0, Math.min(100, (100 * limit) / far))}%`;
   const scoreWords = make("span", { class: "here-it-is" }, say("why.score", { score: decimal(score, 1) }));
   return make("div", {}, make("h3", {}, say("why.title")),
-    make("p", {}, say("why.words", { score: decimal(score, 1), limit: decimal(limit, 1), refusals: percent(meta.foreign.refusals, 0) })),
+    make("p", {}, say("why.words", { score: decimal(score, 1), limit: decimal(limit, 1) }), " ", say(refused === null || refused === undefined ? "why.wanted" : "why.measured", chance)),
     make("div", { class: "ruler", "aria-hidden": "true" }, fill, mark, limitWords, scoreWords),
     make("p", {}, say("why.causes")));
 }

@@ -26,7 +26,7 @@ export function openDoor(worker) {
     else call.resolve(data);
   };
   worker.onerror = (event) => {
-    const error = new Told(event.message || "worker");
+    const error = event instanceof Told ? event : new Told(event.message || "worker");
     for (const call of waiting.values()) call.reject(error);
     waiting.clear();
   };

@@ -47,6 +47,8 @@ export function startFace(data, engine) {
     if (!opened) return;
     await door.ask({ do: "speak", language: name });
     for (const item of items) if (item.prediction) item.prediction = (await door.ask({ do: "word", prediction: item.prediction })).prediction;
+    const drawn = open?.stage?.drawn();
+    if (drawn) Object.assign(drawn, (await door.ask({ do: "trust", prediction: open.item.prediction, of: drawn.of, method: drawn.method })).trusted);
     show();
   }
 
@@ -160,7 +162,7 @@ export function startFace(data, engine) {
 
   function trouble(error) {
     $("trouble").hidden = false;
-    const hint = error.opening ? make("p", {}, say("trouble.opening")) : "";
+    const hint = error.opening && error.key !== "trouble.damaged" ? make("p", {}, say("trouble.opening")) : "";
     $("trouble").replaceChildren(make("p", {}, make("strong", {}, say("trouble.title"))), make("p", {}, reason(error)), hint);
     tell(`${say("trouble.title")} ${reason(error)}`);
   }
@@ -176,14 +178,14 @@ export function startFace(data, engine) {
   }
 
   function stopWaiting() {
-    items = items.filter((item) => !queue.includes(item));
+    for (const item of queue) item.stopped = true;
     queue = [];
     show();
   }
 
   // -- what is shown -------------------------------------------------------------------------------------------------
   function show() {
-    const alone = items.length === 1 && items[0].error;
+    const alone = items.length === 1 && (items[0].error || items[0].stopped);
     $("many").hidden = open !== null || !(items.length > 1 || alone);
     $("one").hidden = open === null;
     if (open !== null) showOne();
@@ -244,6 +246,7 @@ export function startFace(data, engine) {
   function showOne() {
     const { item, canvas, image } = open;
     if (!canvas) return;
+    const drawn = open.stage?.drawn();
     open.stage?.close();
     const title = make("h2", { id: "one-title", tabindex: "-1", class: `words-${item.prediction.foreign ? "foreign" : ""}` }, breakable(item.prediction.answer));
     const print = make("p", { class: "choose" }, make("button", { type: "button", onclick: () => window.print() }, say("one.print")));
@@ -252,17 +255,19 @@ export function startFace(data, engine) {
     const stage = makeStage(canvas, item.prediction, meta, { draw, cancel: door.cancel, tell, name: item.name });
     open.stage = stage;
     $("one").replaceChildren(steps(item), make("div", { class: "desk" }, panel, stage.node), paper(item));
-    if (item.prediction.foreign) stage.offer(say("map.of_foreign"));
+    if (drawn) stage.show(drawn);
+    else if (item.prediction.foreign) stage.offer(say("map.of_foreign"));
     else stage.begin();
   }
 
   function steps(item) {
     const answered = items.filter((one) => one.prediction);
     const at = answered.indexOf(item);
+    const place = { number: items.indexOf(item) + 1, count: items.length };
     const go = (n, key) => make("button", { type: "button", disabled: !answered[n], onclick: () => look(answered[n], true) }, say(key));
     if (items.length < 2) return "";
     const all = make("button", { type: "button", id: "back", onclick: back }, say("one.back"));
-    return make("div", { class: "bar-of-tools" }, make("div", {}, all, go(at - 1, "one.before"), go(at + 1, "one.after"), make("span", { class: "quiet" }, say("one.place", { number: at + 1, count: answered.length }))));
+    return make("div", { class: "bar-of-tools" }, make("div", {}, all, go(at - 1, "one.before"), go(at + 1, "one.after"), make("span", { class: "quiet" }, say("one.place", place))));
   }
 
   /** What paper says beside the answer: when, which file, which model. */
@@ -305,6 +310,8 @@ export function startFace(data, engine) {
   $("languages").hidden = names.length < 2;
   $("languages").append(...names.map((name) => make("button", { type: "button", lang: name, onclick: () => changeLanguage(name) }, texts[name]["page.own_name"])));
   speakNow(data.language);
+  document.getElementById("damaged").remove();
+  document.body.classList.remove("asleep");
 
   ready = engine.load().then(({ model, wasm }) => door.ask({ do: "open", model, wasm, meta }, { give: [model, wasm] }));
   ready.catch((error) => (error.opening = true)); // said with what to do

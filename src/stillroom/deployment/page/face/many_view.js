@@ -1,7 +1,7 @@
 // Many images: a table with thumbnails, and the same as CSV.
 
 import { kindOf, ranked } from "./answer_view.js";
-import { make, percent, say, sayCount } from "./texts.js";
+import { breakable, decimalMark, make, percent, say, sayCount } from "./texts.js";
 
 const COLUMNS = ["image", "answer", "class", "probability"];
 
@@ -24,27 +24,42 @@ export function rowOf(item, open) {
   row.append(cell("thumb", item.thumb ?? make("span")));
   const { prediction } = item;
   if (!prediction) {
-    const words = item.error ? make("td", { role: "cell", class: "error wrong", colspan: 4 }, item.error()) : make("td", { role: "cell", class: "error quiet", colspan: 4 }, say("many.waiting"));
+    const words = make("td", { role: "cell", class: `error ${item.error ? "wrong" : "quiet"}`, colspan: 4 }, unanswered(item));
     row.append(cell("name", item.name), words);
     return row;
   }
   const kind = kindOf(prediction);
-  const quiet = kind === "foreign" ? "quiet" : "";
-  const [name, share] = ranked(prediction)[0];
+  const most = mostProbable(prediction);
   const link = make("button", { type: "button", class: "link", onclick: () => open(item) }, item.name);
-  const words = make("span", { class: `answer words-${kind}` }, prediction.answer);
+  const words = make("span", { class: `answer words-${kind}` }, breakable(prediction.answer));
   const extras = [prediction.flags, prediction.note].filter(Boolean).map((text) => make("span", { class: "extra" }, text));
-  const fill = make("i", { class: kind === "foreign" ? null : "decided" });
+  row.append(cell("name", link), cell("answer", words, extras));
+  if (!most) {
+    row.append(cell("of quiet", "–"), cell("number quiet", "–"), cell("length"));
+    return row;
+  }
+  const [name, share] = most;
+  const fill = make("i", { class: "decided" });
   fill.style.width = `${100 * share}%`;
-  row.append(cell("name", link), cell("answer", words, extras), cell(`of ${quiet}`, name), cell(`number ${quiet}`, percent(share)), cell("length", make("span", { class: "gauge", "aria-hidden": "true" }, fill)));
+  row.append(cell("of", breakable(name)), cell("number", percent(share)), cell("length", make("span", { class: "gauge", "aria-hidden": "true" }, fill)));
   return row;
+}
+
+/** The most probable class and its probability; null for an image of another kind, of which they say nothing. */
+function mostProbable(prediction) {
+  return prediction.foreign ? null : ranked(prediction)[0];
+}
+
+/** Why an image has no answer. */
+function unanswered({ error, stopped }) {
+  return error ? error() : say(stopped ? "many.stopped" : "many.waiting");
 }
 
 /** How many images got which answer, in a sentence. */
 export function tally(items) {
-  const counts = { one: 0, several: 0, refused: 0, unread: 0, waiting: 0 };
-  for (const { prediction, error } of items) {
-    if (!prediction) counts[error ? "unread" : "waiting"] += 1;
+  const counts = { one: 0, several: 0, refused: 0, unread: 0, stopped: 0, waiting: 0 };
+  for (const { prediction, error, stopped } of items) {
+    if (!prediction) counts[error ? "unread" : stopped ? "stopped" : "waiting"] += 1;
     else if (prediction.foreign) counts.refused += 1;
     else counts[["set", "any", "perhaps"].includes(kindOf(prediction)) ? "several" : "one"] += 1;
   }
@@ -52,19 +67,25 @@ export function tally(items) {
   return parts.join(" · ");
 }
 
-/** The answers as CSV: the columns of `stillroom predict`, what was flagged, noted or wrong, and every class's probability. */
+/**
+ * The answers as CSV: the columns of `stillroom predict`, what was flagged, noted or wrong, and every class's probability.
+ * Where numbers are written with a comma it stands between semicolons, as spreadsheets of that language read it.
+ */
 export function asCsv(items, classes, digest) {
   const head = [...COLUMNS, "flags", "note", "error"].map((key) => say(`many.${key}`));
-  const rows = items.map(({ name, prediction, error }) => {
-    if (!prediction) return [name, "", "", "", "", "", error ? error() : "", ...classes.map(() => ""), digest];
-    const [most, share] = ranked(prediction)[0];
+  const mark = decimalMark();
+  const separator = mark === "," ? ";" : ",";
+  const rows = items.map((item) => {
+    const { name, prediction } = item;
+    if (!prediction) return [name, "", "", "", "", "", unanswered(item), ...classes.map(() => ""), digest];
+    const [most, share] = mostProbable(prediction) ?? ["", ""];
     return [name, prediction.answer, most, share, prediction.flags ?? "", prediction.note ?? "", "", ...classes.map((one) => prediction.probabilities[one]), digest];
   });
-  return [[...head, ...classes, say("many.model")], ...rows].map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
+  return [[...head, ...classes, say("many.model")], ...rows].map((row) => row.map((value) => field(value, mark)).join(separator)).join("\r\n") + "\r\n";
 }
 
-function field(value) {
-  if (typeof value === "number") return String(value);
+function field(value, mark) {
+  if (typeof value === "number") return String(value).replace(".", mark);
   const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value; // a spreadsheet would take it for a formula
-  return /[",\r\n']/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  return /[",;\r\n']/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -111,7 +111,7 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
 
   function finish(done) {
     running = null;
-    last = done;
+    last = { ...done, of };
     viewer.show(done.map, done.original);
     drawLegend();
     const words = say("map.done", { of });
@@ -123,5 +123,11 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     tell(`${words} ${label}. ${done.statement}`);
   }
 
-  return { node, begin: () => begin(of), offer, close: () => (stop(), viewer.close()) };
+  /** Shows a map that was drawn before. */
+  function show(done) {
+    of = classes.value = done.of;
+    finish(done);
+  }
+
+  return { node, begin: () => begin(of), offer, show, drawn: () => (last?.done ? last : null), close: () => (stop(), viewer.close()) };
 }

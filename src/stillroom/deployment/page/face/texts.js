@@ -36,6 +36,11 @@ export function decimal(value, digits = 0) {
   return value.toLocaleString(tongue, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+/** What stands before the decimals of a number. */
+export function decimalMark() {
+  return decimal(0.5, 1)[1];
+}
+
 /** Writes the words of everything in the page that names its key in `data-t` (text) or `data-label` (aria-label). */
 export function labelAll(root) {
   root.documentElement.lang = tongue;
