@@ -515,8 +515,9 @@ def test_export_replaces_nothing_but_exported_files(refuse, finished, tmp_path, 
 
 def test_export_gives_no_other_file_of_a_run_its_network(stillroom, refuse, finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    assert stillroom("export", run, "--out", run / "again.onnx").code == 0
-    for name in ("student.int8.onnx", "student.fp16.onnx", "again.onnx"):
+    for _ in range(2):  # an export of before is replaced
+        assert stillroom("export", run, "--out", run / "again.onnx").code == 0
+    for name in ("student.int8.onnx", "student.fp16.onnx"):
         assert "is the name of another file of this run" in refuse("export", run, "--out", run / name)
     other = shutil.copytree(finished, tmp_path / "other")
     for place in ("student.onnx", "new.onnx", "deeper/new.onnx"):

@@ -22,7 +22,7 @@ from stillroom.evaluation.ood import FeatureDensity
 from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer
-from stillroom.files.digests import LEDGER, names_in, record, stands
+from stillroom.files.digests import record, stands
 from stillroom.files.own_digest import is_exported, own_state
 from stillroom.files.places import require_file_place
 from stillroom.models.network import Network
@@ -186,14 +186,14 @@ def export_student(
 
 
 def _require_own_place(run: Run, out: Path) -> None:
-    """Refuse a place where another model is looked for: in another run, or one of this run's files but student.onnx."""
+    """Refuse a place where another model is looked for: in another run, or under the name of this run's int8 or fp16 file."""
     place = out.resolve()
     owner = run_of(place.parent)
     if owner is None or place == run.path.resolve() / MODEL_FILE:
         return
     if owner != run.path.resolve():
         raise UsageError(f"{out} is in the folder of another run, {owner}. Choose another --out.")
-    if place.name in (INT8_FILE, FP16_FILE) or place.relative_to(owner).as_posix() in names_in(owner / LEDGER):
+    if place.name in (INT8_FILE, FP16_FILE):
         raise UsageError(
             f"{out} is the name of another file of this run: a float32 model is not written there. Choose another --out."
         )
