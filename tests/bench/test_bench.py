@@ -386,7 +386,7 @@ def test_a_recipe_with_a_control_of_its_own_says_so(tmp_path):
     assert "¹ The control that weckd itself would train is another one: one network on the labels of all slices" in text
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_a_damaged_cell_is_put_aside_and_run_again(done):
     results, folder = done
     # Of this file's own cells: other tests' grids have left theirs in the same folder.

@@ -155,7 +155,7 @@ def share(values: list[float], least: int = 2) -> float | None:
     assert len(programs) == 1 + len(places)
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_mutants_of_a_file_that_is_tested_to_the_full_are_all_noticed():
     script = Path(__file__).parents[2] / "proofs" / "mutants.py"
     # A process of its own, which has not imported the file yet.

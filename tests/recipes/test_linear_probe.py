@@ -34,6 +34,7 @@ def test_only_the_head_is_fitted(settings, tmp_path):
     assert run.metrics["test"]["student"]["auc"]["value"] > 0.6
 
 
+@pytest.mark.prove
 def test_a_stopped_probe_goes_on(settings, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

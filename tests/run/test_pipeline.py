@@ -268,7 +268,7 @@ def test_a_student_of_one_place_is_exported_without_a_map(picture_folder, tmp_pa
     assert drawn.array.is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_a_run_killed_in_every_training_goes_on_to_the_same_weights(picture_folder, tmp_path, monkeypatch):
     """Killed outright in its teacher, and then, each time by another process that went on, in its student and its control."""
     flags = "--size 32 --student test_resnet --teacher test_resnet --teacher-mode finetune --no-pretrained --epochs 8"

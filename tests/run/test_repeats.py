@@ -101,7 +101,7 @@ def test_the_student_of_the_report_is_the_one_that_is_handed_over(repeated, pict
     assert len(repeated.metrics["kept"]["candidates"]) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_a_stop_in_a_repeat_goes_on_to_the_same_weights(repeated, picture_folder, tmp_path, monkeypatch):
     log, lines = stillroom.Run.log, []
 

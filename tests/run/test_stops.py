@@ -404,7 +404,7 @@ def test_a_run_stopped_in_its_control_can_be_used(picture_folder, tmp_path, monk
         assert getattr(early.metadata, name) == getattr(done.metadata, name)
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_a_run_killed_in_its_control_can_be_used(picture_folder, tmp_path):
     folder = tmp_path / "run"
     flags = "--student test_resnet --teacher test_resnet --teacher-mode finetune --no-pretrained --teacher-epochs 1 --size 32"
