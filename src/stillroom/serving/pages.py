@@ -19,31 +19,31 @@ from stillroom.serving.shelf import NOTICE, Served
 
 _POLICY = {"content-security-policy": "connect-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
 """Of the page, which says itself what more it forbids."""
-_LIST = """<!doctype html>
+_HEAD = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>Stillroom</title>
 <h1>Stillroom</h1>
 <p><strong>{notice}</strong></p>
-<p>Served here, each with a page that classifies in the browser:</p>
+"""
+_LIST = (
+    _HEAD
+    + """<p>Served here, each with a page that classifies in the browser:</p>
 <ul>{models}</ul>
 <p>Programs send an image as the body of a POST to <code>/v1/models/NAME/predict</code>. What can be asked stands in
 <a href="openapi.json">openapi.json</a>.</p>
 </html>
 """
-_NO_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Stillroom</title>
-<h1>Stillroom</h1>
-<p><strong>{notice}</strong></p>
-<p>{name} has no page for the browser here: {reason}</p>
+)
+_NO_PAGE = (
+    _HEAD
+    + """<p>{name} has no page for the browser here: {reason}</p>
 <p>It answers programs: send an image as the body of a POST to <code>/v1/predict</code>. What can be asked stands in
 <a href="/openapi.json">openapi.json</a>.</p>
 </html>
 """
+)
 
 
 class _Pages:
