@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from stillroom.deployment.graph import Graph
 from stillroom.deployment.half import HOLDS, halved, largest
 from stillroom.deployment.int8 import asked
-from stillroom.deployment.quantisation import Graph
 
 
 def toy(gain: float = 1.0) -> Graph:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillroom.deployment.quantisation import rounded as rounded_by_graph
+from stillroom.deployment.graph import rounded as rounded_by_graph
 from stillroom.distillation.rounding import AsBefore, roundable, rounded, rounding, taken_back
 from stillroom.distillation.step import Step
 from stillroom.models.zoo import create

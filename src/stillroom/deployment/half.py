@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stillroom.deployment.quantisation import Graph, quiet, refusing
+from stillroom.deployment.graph import Graph
+from stillroom.deployment.quantisation import quiet, refusing
 from stillroom.deployment.session import Opened, open_session
 
 if TYPE_CHECKING:

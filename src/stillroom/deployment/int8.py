@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stillroom.deployment.compensation import compensated
+from stillroom.deployment.graph import Graph, Layer
 from stillroom.deployment.likeness import LIMITS, Answers, alike_enough, distance_error
-from stillroom.deployment.quantisation import Graph, Layer, feature_means, quantised, recentre
+from stillroom.deployment.quantisation import feature_means, quantised, recentre
 from stillroom.deployment.session import Opened, open_session
+from stillroom.progress import progress
 from stillroom.task import Task
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ INT8_FILE = "student.int8.onnx"
 _ROOM = 0.75
 """Of the limit on distances: what validation finds is not quite what the test will."""
 MOST_LEFT = 4
+_FITTED_BY = 64
 _AT_ONCE = 32
 
 
@@ -59,6 +63,7 @@ class Trial:
     Attributes:
         model: its graph.
         left_float: the layers that stay float32, and why.
+        weights: of the others, by the layer's number.
         agreement: share of validation images decided as by the float32 network.
         distance: median relative difference of distances; None where the file knows none.
         levels: share of images decided alike at the lowest and the highest level of optimisation.
@@ -67,6 +72,7 @@ class Trial:
 
     model: ModelProto
     left_float: tuple[Sensitivity, ...]
+    weights: Mapping[int, np.ndarray]
     agreement: float
     distance: float | None
     levels: float
@@ -100,26 +106,25 @@ def asked(model: ModelProto, images: np.ndarray, *, level: str = "all") -> Answe
     return Answers(found["logits"], found.get("distance"))
 
 
-def sensitivities(
-    graph: Graph, images: np.ndarray, *, advance: Callable[..., Any] = lambda *_, **__: None
-) -> list[Sensitivity]:
+def sensitivities(graph: Graph, images: np.ndarray, *, show_progress: bool = False) -> list[Sensitivity]:
     """Every layer that can be rounded, the most sensitive first.
 
     Args:
         graph: the float32 network.
         images: ``[N, C, S, S]`` float32 in [0, 1], N >= 2, of validation.
-        advance: called after each layer.
+        show_progress: draw a bar.
     """
     whole, means = asked(graph.model, images), feature_means(graph.model, graph, images)
     spread = float(whole.logits.std(axis=0).mean()) or 1.0
     found = []
-    for layer in graph.layers:
-        model = graph.with_rounded([layer])
-        recentre(model, graph, images, means)
-        moved = asked(model, images)
-        logits = float(np.sqrt(((moved.logits - whole.logits) ** 2).mean())) / spread
-        found.append(Sensitivity(layer, logits, distance_error(whole, moved)))
-        advance()
+    with progress("int8, each layer", len(graph.layers), enabled=show_progress) as advance:
+        for layer in graph.layers:
+            model = graph.with_rounded([layer])
+            recentre(model, graph, images, means)
+            moved = asked(model, images)
+            logits = float(np.sqrt(((moved.logits - whole.logits) ** 2).mean())) / spread
+            found.append(Sensitivity(layer, logits, distance_error(whole, moved)))
+            advance()
     return sorted(found, key=lambda one: -one.worst)
 
 
@@ -128,10 +133,10 @@ def smallest_good(
     graph: Graph,
     as_float: Answers,
     images: np.ndarray,
-    order: Sequence[Sensitivity],
+    order: Callable[[], Sequence[Sensitivity]],
     *,
     calibration: np.ndarray,
-    advance: Callable[..., Any] = lambda *_, **__: None,
+    show_progress: bool = False,
 ) -> Trial:
     """The file with the fewest float32 layers that validation finds within the limits; where none is, the nearest to them.
 
@@ -140,19 +145,17 @@ def smallest_good(
         graph: the float32 network, or one that learnt to be rounded in its place.
         as_float: what the float32 network says of ``images``.
         images: ``[N, C, S, S]`` float32 in [0, 1], of validation.
-        order: layers, the most sensitive first.
+        order: gives the layers, the most sensitive first. It is asked where the file with no float32 layer is not good.
         calibration: ``[n, C, S, S]`` images by which the ranges of activations are found.
-        advance: called after each trial.
+        show_progress: draw a bar for each trial.
     """
-    best: Trial | None = None
-    for count in range(min(MOST_LEFT, len(order) - 1) + 1):
-        tried = _tried(task, graph, as_float, images, tuple(order[:count]), calibration)
-        advance()
+    best = _tried(task, graph, as_float, images, (), calibration, show_progress)
+    for count in range(1, 1 if best.good else min(MOST_LEFT + 1, len(graph.layers))):
+        tried = _tried(task, graph, as_float, images, tuple(order()[:count]), calibration, show_progress)
         if tried.good:
             return tried
-        if best is None or tried.rank > best.rank:
+        if tried.rank > best.rank:
             best = tried
-    assert best is not None
     return best
 
 
@@ -163,9 +166,13 @@ def _tried(
     images: np.ndarray,
     left_float: tuple[Sensitivity, ...],
     calibration: np.ndarray,
+    show_progress: bool,
 ) -> Trial:
-    model = quantised(graph, calibration, [one.layer for one in left_float])
+    left = [one.layer for one in left_float]
+    with progress(f"int8, {len(left)} float" if left else "int8", len(graph.layers), enabled=show_progress) as advance:
+        weights = compensated(graph, calibration[:_FITTED_BY], left, advance=advance)
+    model = quantised(graph, calibration, left, weights)
     found, plain = asked(model, images), asked(model, images, level="none")
     decided = [task.one_hot(task.decide(task.probabilities(one.logits))) for one in (as_float, found, plain)]
     alike = [float((decided[0] == decided[1]).all(axis=1).mean()), float((decided[1] == decided[2]).all(axis=1).mean())]
-    return Trial(model, left_float, alike[0], distance_error(as_float, found), alike[1], len(images))
+    return Trial(model, left_float, weights, alike[0], distance_error(as_float, found), alike[1], len(images))

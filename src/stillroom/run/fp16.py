@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.deployment.graph import Graph
 from stillroom.deployment.half import FP16_FILE, HOLDS, halved, largest
 from stillroom.deployment.likeness import downgrades_of, refusals_of
 from stillroom.deployment.onnx import write_graph
-from stillroom.deployment.quantisation import Graph
 from stillroom.errors import UsageError
 from stillroom.files.digests import record, remove
 from stillroom.models.network import Network

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 from stillroom.data.images import Images, batches
-from stillroom.deployment.int8 import INT8_FILE, MOST_LEFT, Trial, asked, sensitivities, smallest_good
+from stillroom.deployment.graph import Graph, copied
+from stillroom.deployment.int8 import INT8_FILE, Sensitivity, Trial, asked, sensitivities, smallest_good
 from stillroom.deployment.likeness import (
     BATCHES,
     LEVELS,
@@ -33,7 +35,7 @@ from stillroom.deployment.likeness import (
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import graph_of, write_graph
 from stillroom.deployment.predictor import Predictor
-from stillroom.deployment.quantisation import Graph, copied, quantised
+from stillroom.deployment.quantisation import quantised
 from stillroom.distillation.rounding import AsBefore, rounding, taken_back
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
@@ -48,7 +50,6 @@ from stillroom.explanation.layers import Layer
 from stillroom.explanation.sampling import sampling_order
 from stillroom.files.digests import record, remove
 from stillroom.models.network import Network
-from stillroom.progress import progress
 from stillroom.run.stages.thresholds import points_of
 from stillroom.run.workbench import Workbench
 from stillroom.settings.methods import BY_MASKS, DEFAULT, Method
@@ -113,7 +114,7 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
     # The temperature is a part of the graph: once more, now that it is known. The exporter may give nodes other names then.
     graph = Graph(graph_of(network, metadata, layer=handed.layer, density=handed.density))
     left = [graph.layers[one.layer.number] for one in found.left_float]
-    model = quantised(graph, _validation(bench, handed, _CALIBRATED_BY), left)
+    model = quantised(graph, _validation(bench, handed, _CALIBRATED_BY), left, found.weights)
     figures: dict[str, Any] = {
         "layers": len(graph.layers),
         "left_float": [one.reason for one in found.left_float],
@@ -145,14 +146,16 @@ def _smallest(bench: Workbench, handed: Handed) -> tuple[Trial, Network, bool]:
     assert isinstance(handed.network, Network)
     graph = _graph(handed, handed.network)
     as_float = asked(graph.model, images)
-    with progress("int8, layer by layer", len(graph.layers), enabled=bench.show_progress) as advance:
-        order = sensitivities(graph, images[:_ORDERED_BY], advance=advance)
+
+    @cache
+    def order() -> list[Sensitivity]:
+        return sensitivities(graph, images[:_ORDERED_BY], show_progress=bench.show_progress)
 
     def smallest(of: Graph) -> Trial:
-        with progress("int8, trials", MOST_LEFT + 1, enabled=bench.show_progress) as advance:
-            return smallest_good(
-                bench.task, of, as_float, images, order, calibration=images[:_CALIBRATED_BY], advance=advance
-            )
+        calibration = images[:_CALIBRATED_BY]
+        return smallest_good(
+            bench.task, of, as_float, images, order, calibration=calibration, show_progress=bench.show_progress
+        )
 
     found = smallest(graph)
     if found.good:
