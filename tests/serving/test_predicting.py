@@ -11,6 +11,7 @@ from answering import Answering, form, sent, together
 from PIL import Image
 
 from stillroom import Predictor, explain
+from stillroom.serving.predicting import _PREDICT
 from stillroom.serving.shelf import NOTICE
 
 
@@ -147,6 +148,13 @@ def test_several_models_are_asked_by_name(model, images):
             assert server.post(f"/v1/models/{name}/predict", content).json["model"]["name"] == name
             assert server.post(f"/v1/models/{name}/explain", content).status == 200
         assert server.post("/v1/models/third/predict", content).status == 404
+
+
+def test_what_goes_past_the_framework_is_what_its_description_names(server):
+    named = {path.format(name="first") for path in server.get("/openapi.json").json["paths"]}
+    others = {f"{path}/" for path in named} | {"/v1/models/first/second/predict", "/v2/predict", "/v1/models/predict"}
+    assert {path for path in named | others if _PREDICT.fullmatch(path)} == {"/v1/predict", "/v1/models/first/predict"}
+    assert server.get("/v1/predict").status == 405
 
 
 def test_openapi_tells_every_route_with_examples(server):

@@ -313,7 +313,8 @@ class Predictor:
         names = ["logits", "probabilities", *(["distance"] if self.foreign else [])]
         found = self.outputs(batch, names)
         sound = np.all([np.isfinite(values).reshape(len(batch), -1).all(axis=1) for values in found.values()], axis=0)
-        found = {name: np.nan_to_num(values) for name, values in found.items()}
+        if not sound.all():
+            found = {name: np.nan_to_num(values) for name, values in found.items()}
         logits, probabilities = found["logits"], found["probabilities"]
         decided = self.task.one_hot(self.task.decide(probabilities)).astype(bool)
         scores = None

@@ -70,7 +70,7 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
         return JSONResponse({"error": "Something went wrong in the server; its log says where."}, 500)
 
     routes = frozenset(route.path for router in (app, *routers) for route in router.routes if isinstance(route, Route))
-    gate = Gate(app, settings, routes, desk.refuse_if_full)
+    gate = Gate(predicting.straight(app, desk), settings, routes, desk.refuse_if_full)
     return gate, desk
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stillroom.after.heat_map import trusted
 from stillroom.deployment.prediction import Prediction
@@ -38,6 +40,7 @@ InForm = Annotated[
         description="`png`: the map over the image; `npy`: the map alone; `json`: both, and all that is said.",
     ),
 ]
+_PREDICT = re.compile(r"/v1(?:/models/(?P<name>[^/]+))?/predict")
 _TYPES: dict[Form, str] = {"png": "image/png", "npy": "application/x-npy", "json": "application/json"}
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -113,14 +116,6 @@ def routes(desk: Desk) -> APIRouter:
     async def models() -> dict[str, Any]:
         return {"notice": NOTICE, "models": [_described(served) for served in desk.shelf]}
 
-    async def predicted(request: Request, name: str | None) -> Response:
-        served = desk.model(name)
-        async with desk.frames(request) as frames:
-            found = await desk.predict(served, frames)
-        request.state.noted |= {"images": len(found), "model": served.name}
-        status = 422 if all(one.error for one in found) else 200
-        return as_json(body_of(served, predictions=[one.to_dict() for one in found]), status)
-
     async def explained(
         request: Request, name: str | None, of: str | None, method: Method | None, form: Form
     ) -> Response:
@@ -137,11 +132,11 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.post("/predict", summary="Classify images", responses={**_ANSWER, **REFUSALS}, **told)
     async def predict(request: Request) -> Response:
-        return await predicted(request, None)
+        return await _predicted(desk, request, None)
 
     @router.post("/models/{name}/predict", summary="Classify images", responses={**_ANSWER, **REFUSALS}, **told)
     async def predict_by(request: Request, name: str) -> Response:
-        return await predicted(request, name)
+        return await _predicted(desk, request, name)
 
     @router.post("/explain", summary="Show where the model looks", responses={**_MAP, **REFUSALS}, **told)
     async def explain(
@@ -163,6 +158,30 @@ def routes(desk: Desk) -> APIRouter:
         return await explained(request, name, of, method, form)
 
     return router
+
+
+def straight(app: ASGIApp, desk: Desk) -> ASGIApp:
+    """The application, whose framework is passed by where images are to be classified.
+
+    They are most of what a server is asked, and routing alone would cost each a twentieth of its CPU. The routes above
+    answer alike; the server's description is made of them.
+    """
+
+    async def ask(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _PREDICT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        answer = app if asked is None else await _predicted(desk, Request(scope, receive), asked["name"])
+        await answer(scope, receive, send)
+
+    return ask
+
+
+async def _predicted(desk: Desk, request: Request, name: str | None) -> Response:
+    served = desk.model(name)
+    async with desk.frames(request) as frames:
+        found = await desk.predict(served, frames)
+    request.state.noted |= {"images": len(found), "model": served.name}
+    status = 422 if all(one.error for one in found) else 200
+    return as_json(body_of(served, predictions=[one.to_dict() for one in found]), status)
 
 
 def as_json(values: dict[str, Any], status: int = 200) -> Response:
