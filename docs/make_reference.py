@@ -81,7 +81,7 @@ FILES = {
     "features.npz": "Pooled features of up to 2,000 test images, for the report's map: `student [M, D]`, "
     "`teacher [M, D2]`, and `index [M]`, rows of predictions.parquet.",
     "gallery.npz": "The student's worst mistakes on the test split: `images [G, C, H, W]` uint8, `index [G]`, "
-    "and `copies [G]`, how many more show the same picture.",
+    "and `left_out [G]`, how many more were answered wrongly of the same patient or, of unknown patients, picture.",
     "metrics.json": "Every figure of the report; see [below](#metricsjson).",
     "explanations/": "Heat maps. Of the run itself: `explanation.json`, that part of metrics.json, and `maps.npz`, see "
     "[below](#explanationsmapsnpz). `stillroom explain` adds an overlay (.png) and a map (.npy) per image, named after "

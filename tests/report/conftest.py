@@ -25,7 +25,7 @@ from stillroom.report import write_report
 from stillroom.settings.evaluation import EvaluationSettings
 from stillroom.task import MultiClass, MultiLabel, Task
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 CHEST = (
     "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax",
     "consolidation", "edema", "emphysema", "fibrosis", "pleural thickening", "hernia",
@@ -370,7 +370,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.text.append(data)
 
     @property

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from browsers import opened, program_of
 
 from stillroom.evaluation.roles import SIMPLEST
 from stillroom.report import write_report
@@ -67,6 +68,16 @@ onload = async () => {
       names: page.querySelectorAll('.confusion thead span:not(.hidden)').length,
       beside: page.querySelector('main').getBoundingClientRect().left > 100,
     };
+    page.getElementById('mistakes').closest('details').open = true;
+    const told = [...page.querySelectorAll('.gallery dd')];
+    const texts = told.flatMap((said) => [...said.childNodes].filter((node) => node.data));
+    const words = texts.flatMap((node) => [...node.data.matchAll(/\\S+/g)].map((at) => [node, at.index, at[0].length]));
+    one.words = words.length;
+    one.torn = words.filter(([node, at, long]) => {
+      const range = page.createRange();
+      range.setStart(node, at); range.setEnd(node, at + long);
+      return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1;
+    }).map(([node, at, long]) => node.data.slice(at, at + long));
     const term = page.querySelector('.answers .term'), tip = page.getElementById(term.getAttribute('popovertarget'));
     term.focus(); one.focused = page.activeElement === term;
     term.click(); await settled();
@@ -110,6 +121,8 @@ def test_names_and_tables_are_whole_and_terms_explained_at_every_width(make_run,
         assert page["cut"] == [], width
         assert page["tables"] > 8
         assert (page["names"], page["broken"]) == (8, 0), width
+        assert page["words"] > 60
+        assert page["torn"] == [], width
         assert page["focused"], width
         assert page["tip"], (width, page)
         assert page["near"], (width, page)
@@ -131,3 +144,25 @@ def test_page_is_drawn_in_its_scheme(make_run, browse, tmp_path, scheme):
     pixels = np.asarray(Image.open(shot).convert("L"), dtype=float)
     assert pixels.std() > 10
     assert (np.median(pixels) > 200) == (scheme == 1)
+
+
+@pytest.mark.parametrize("name", ["chromium", "firefox"])
+def test_contents_mark_the_section_on_show(make_run, tmp_path, name):
+    if program_of(name) is None:
+        pytest.skip(f"{name} is not here")
+    report = write_report(make_run("multiclass", featured=16, explained=6))
+    (tmp_path / name).mkdir()
+    ask = """(async () => {
+      const marked = {};
+      document.documentElement.style.scrollBehavior = 'auto';
+      for (const key of ['results', 'errors', 'verdict', 'classes']) {
+        document.getElementById(key).scrollIntoView();
+        await new Promise((done) => setTimeout(done, 300));
+        marked[key] = [...document.querySelectorAll('[aria-current]')].map((link) => link.hash.slice(1));
+      }
+      return marked;
+    })()"""
+    with opened(name, tmp_path / name) as browser:
+        browser.goto(report.as_uri())
+        assert browser.evaluate(ask) == {key: [key] for key in ("results", "errors", "verdict", "classes")}
+        assert browser.complaints == []

@@ -25,24 +25,27 @@ def test_the_surest_wrong_answer_stands_first_in_whatever_order_the_file_has_the
     assert sure == sorted(sure, reverse=True)
 
 
-def test_copies_are_counted_and_not_shown(make_run, page_of):
-    run = make_run("multiclass", images=360, featured=16)
+@pytest.mark.parametrize(("patients", "said"), [(True, "2 more of this patient"), (False, "2 more that look like it")])
+def test_how_many_were_left_out_is_said(make_run, page_of, patients, said):
+    run = make_run("multiclass", images=360, featured=16, patients=patients)
     path = run / "gallery.npz"
     arrays = dict(np.load(path))
-    copies = np.zeros(len(arrays["index"]), np.int64)
-    copies[1] = 2
-    np.savez(path, **arrays, copies=copies)
+    more = np.zeros(len(arrays["index"]), np.int64)
+    more[1] = 2
+    assert "Pictures of one patient may follow" in page_of(run).words  # a run of before
+    np.savez(path, **arrays, left_out=more)
     shown = mistakes(load(run))
-    assert sorted(item.copies for item in shown) == [0] * (len(shown) - 1) + [2]
+    assert sorted(item.left_out for item in shown) == [""] * (len(shown) - 1) + [f"{said}, left out"]
     words = page_of(run).words
-    assert len(re.findall("and 2 more of the same picture", words)) == 1
+    assert words.count(f"{said}, left out") == 1
+    assert "the surest is shown" in words
+    assert "may follow" not in words
 
 
-def test_a_file_s_name_breaks_after_its_folders_alone(make_run, page_of):
+def test_a_file_s_name_breaks_after_its_folders_first(make_run, page_of):
     run = make_run("multiclass", images=360, featured=16)
     text = page_of(run).source
     names = [item.name for item in mistakes(load(run))]
-    assert re.findall(r'<p class="file"><span>images/</span><span>([^<]+)</span></p>', text) == [
-        name.removeprefix("images/") for name in names
+    assert re.findall(r'<p class="file"><span>images/</span><span>(.+?)</span></p>', text) == [
+        name.removeprefix("images/").replace("_", "_<wbr>") for name in names
     ]
-    assert "nearly identical pictures are shown once" in text

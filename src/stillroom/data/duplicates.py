@@ -81,10 +81,12 @@ def find_duplicates(store: Store) -> DuplicatePairs:
     return find_pairs(store.digests, np.asarray(store.thumbnails), near=squeezed(store) is None)
 
 
-def find_pairs(digests: np.ndarray, thumbnails: np.ndarray, *, near: bool = True) -> DuplicatePairs:
+def find_pairs(
+    digests: np.ndarray, thumbnails: np.ndarray, *, near: bool = True, similar: float = SIMILAR
+) -> DuplicatePairs:
     """:func:`find_duplicates` for images of several stores: their digests ``[N]`` and thumbnails ``[N, 32, 32]`` joined.
 
-    Without ``near`` only exact pairs.
+    Without ``near`` only exact pairs; ``similar`` is the least correlation of near ones.
     """
     members = _by_digest(digests)
     representatives = np.array([rows[0] for rows in members], dtype=np.int64)
@@ -92,7 +94,7 @@ def find_pairs(digests: np.ndarray, thumbnails: np.ndarray, *, near: bool = True
     for rows in members:
         for pair in _linked(rows):
             found[pair] = ("exact", 1.0)
-    for one, two, similarity, kind in _alike(thumbnails[representatives]) if near else ():
+    for one, two, similarity, kind in _alike(thumbnails[representatives], similar) if near else ():
         for a, b in product(members[one][:_SMALL_GROUP], members[two][:_SMALL_GROUP]):
             found.setdefault((min(a, b), max(a, b)), (kind, similarity))
     pairs = sorted(found)
@@ -129,25 +131,26 @@ def _linked(rows: list[int]) -> Iterator[tuple[int, int]]:
 
 
 # -- near ---------------------------------------------------------------------------------------------------------
-def _alike(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float, str]]:
+def _alike(thumbnails: np.ndarray, similar: float) -> Iterator[tuple[int, int, float, str]]:
     """Near copies, then moved ones: two indices, their similarity and the kind."""
-    yield from ((*pair, "near") for pair in _near_pairs(thumbnails))
+    yield from ((*pair, "near") for pair in _near_pairs(thumbnails, similar))
     pairs, similarity = find_moved(thumbnails)
     for (one, two), value in zip(pairs.tolist(), similarity.tolist(), strict=True):
         yield one, two, value, "moved"
 
 
-def _near_pairs(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
+def _near_pairs(thumbnails: np.ndarray, similar: float) -> Iterator[tuple[int, int, float]]:
     """Near copies among ``[U, 32, 32]`` uint8 thumbnails of different pictures: two indices and their similarity."""
     features, detailed = _features(thumbnails)
     if len(detailed) < 2:
         return
     candidates = detailed[_neighbours(features[detailed])]
-    kept, similarity = _confirmed(candidates, features, thumbnails)
+    kept, similarity = _confirmed(candidates, features, thumbnails, similar)
     # Of nine copies and more the neighbours are but some: compare the members of each group with one another.
     within = _pairs_within_groups(_components(kept[:, 0], kept[:, 1], len(thumbnails)))
     others = np.setdiff1d(within @ [len(thumbnails), 1], candidates @ [len(thumbnails), 1])
-    more, more_similarity = _confirmed(np.stack(np.divmod(others, len(thumbnails)), axis=1), features, thumbnails)
+    left = np.stack(np.divmod(others, len(thumbnails)), axis=1)
+    more, more_similarity = _confirmed(left, features, thumbnails, similar)
     for (one, two), value in zip([*kept, *more], [*similarity, *more_similarity], strict=True):
         yield int(one), int(two), float(value)
 
@@ -186,7 +189,9 @@ def _neighbours(features: np.ndarray) -> np.ndarray:
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
-def _confirmed(pairs: np.ndarray, features: np.ndarray, thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _confirmed(
+    pairs: np.ndarray, features: np.ndarray, thumbnails: np.ndarray, similar: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Those of the ``[P, 2]`` pairs that are near copies, ``[Q, 2]``, and their similarity ``[Q]``."""
     similarity = np.zeros(len(pairs))
     for part in _chunks(len(pairs)):
@@ -196,7 +201,7 @@ def _confirmed(pairs: np.ndarray, features: np.ndarray, thumbnails: np.ndarray) 
         plausible &= difference.mean(axis=(1, 2)) <= _LARGEST_DIFFERENCE
         first, second = first[plausible], second[plausible]
         similarity[part][plausible] = np.minimum(_aligned(first, second), _aligned(second, first))
-    near = similarity >= SIMILAR
+    near = similarity >= similar
     return pairs[near], similarity[near]
 
 

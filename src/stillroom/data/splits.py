@@ -49,7 +49,7 @@ def assign_splits(
             raise UsageError(f"`{name}` must be above 0 and below 0.9, got {fraction:g}.")
     given = [split for split in SPLITS if (table.splits == split).any()]
     missing = [(s, f) for s, f in (("test", test_fraction), ("val", val_fraction)) if s not in given]
-    group = _components(table, groups)
+    group = joined(table, groups)
     splits = _settle_blank_rows(table.splits, group)
     if not (splits == "train").any():
         raise UsageError(
@@ -107,7 +107,7 @@ def take_fold(
 
 def _folds(table: Table, count: int, seed: int, groups: np.ndarray | None) -> np.ndarray:
     """``[N]`` number of each row's fold, from 1."""
-    group = _components(table, groups)
+    group = joined(table, groups)
     strata = np.unique(table.task.stratum(table.targets), return_inverse=True)[1]
     folds, left = np.full(len(table), count), np.arange(len(table))
     for number in range(1, count):
@@ -126,8 +126,11 @@ def _folds(table: Table, count: int, seed: int, groups: np.ndarray | None) -> np
     return folds
 
 
-def _components(table: Table, groups: np.ndarray | None) -> np.ndarray:
-    """``[N]`` number of each row's group: the connected components of "same patient" and "same group"."""
+def joined(table: Table, groups: np.ndarray | None) -> np.ndarray:
+    """``[N]`` number of each row's group: the connected components of "same patient" and "same group".
+
+    ``groups`` are ``[N]`` int64, rows of equal value belong together.
+    """
     n = len(table)
     labels = np.arange(n)
     relations = []
@@ -155,8 +158,8 @@ def _components(table: Table, groups: np.ndarray | None) -> np.ndarray:
 def _what_joins(table: Table, groups: np.ndarray | None, inside: np.ndarray) -> str:
     """What leaves so few groups to cut: the patients, or near duplicates, whichever are fewer; nothing where neither."""
     lone = replace(table, patients=None)
-    by_patient = len(np.unique(_components(table, None)[inside]))
-    by_likeness = len(np.unique(_components(lone, groups)[inside]))
+    by_patient = len(np.unique(joined(table, None)[inside]))
+    by_likeness = len(np.unique(joined(lone, groups)[inside]))
     fewest = min(by_patient, by_likeness)
     if fewest == inside.sum():
         return ""

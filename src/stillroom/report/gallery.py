@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stillroom.report.numbers import fixed
+from stillroom.report.numbers import count, fixed
 from stillroom.report.record import Predictions, Record
 
 SIDE = 160
@@ -26,7 +26,7 @@ class Mistake:
         said: what the student said, with its probability of that.
         teacher: what the teacher said, in brackets its probability of what the student said; empty without one.
         small: True where the picture has fewer pixels than it is shown with.
-        copies: how many more test images show the same picture and were answered wrongly.
+        left_out: in words, how many more were answered wrongly of the same patient, or of unknown patients, picture.
     """
 
     picture: str
@@ -35,7 +35,7 @@ class Mistake:
     said: str
     teacher: str
     small: bool
-    copies: int
+    left_out: str
 
 
 def mistakes(record: Record) -> list[Mistake]:
@@ -46,14 +46,14 @@ def mistakes(record: Record) -> list[Mistake]:
         return []
     predictions, rows = record.predictions, record.gallery["index"]
     sure = record.task.surely_wrong(predictions.probabilities["student"][rows], predictions.targets[rows])
-    copies = record.gallery.get("copies", np.zeros(len(rows), np.int64))
+    more = record.gallery.get("left_out", np.zeros(len(rows), np.int64))
     return [
-        _mistake(record, predictions, record.gallery["images"][place], int(rows[place]), int(copies[place]))
+        _mistake(record, predictions, record.gallery["images"][place], int(rows[place]), int(more[place]))
         for place in np.argsort(-sure, kind="stable")[:MAX_PICTURES]
     ]
 
 
-def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: int, copies: int) -> Mistake:
+def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: int, more: int) -> Mistake:
     classes = record.task.classes
     student = predictions.probabilities["student"][row]
     teacher = predictions.probabilities.get("teacher")
@@ -70,7 +70,13 @@ def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: i
         other = f" ({teacher_text})" if len(classes) > 2 else ""
         teacher_text = f"{classes[choice]} {fixed(teacher[row, choice], 2)}{other}"
     picture, small = encoded(as_pixels(image))
-    return Mistake(picture, str(predictions.ids[row]), true_text, said, teacher_text, small, copies)
+    left_out = _left_out(more, predictions.patients[row])
+    return Mistake(picture, str(predictions.ids[row]), true_text, said, teacher_text, small, left_out)
+
+
+def _left_out(more: int, patient: str) -> str:
+    alike = "of this patient" if patient else "that look like it"
+    return f"{count(more)} more {alike}, left out" if more else ""
 
 
 def as_pixels(image: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from stillroom.report.section import sections
 from stillroom.report.style import COLOURS, glyph
 from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
-from stillroom.report.templating import TEMPLATES, environment
+from stillroom.report.templating import TEMPLATES, environment, scripted
 from stillroom.report.terms import terms
 from stillroom.report.thresholds import thresholds_section
 from stillroom.report.uncertainty import uncertainty_section
@@ -92,6 +92,7 @@ def _context(record: Record) -> dict[str, Any]:
     found = findings(record)
     parts: dict[str, Any] = {
         "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        **scripted("report.js"),
         "record": record,
         "manifest": record.manifest,
         "audit": NO_AUDIT | (record.audit or {}),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from typing import Any
 
 from stillroom.explanation.claims import FAITHFUL, NOT_FAITHFUL, NOT_SHOWN, Verdict
-from stillroom.report.templating import TEMPLATES, environment
+from stillroom.report.templating import TEMPLATES, environment, scripted
 
 MAPS: dict[Verdict | None, str] = {
     FAITHFUL: (
@@ -31,8 +29,6 @@ def reading_page(study: dict[str, Any], *, title: str, verdict: Verdict | None, 
         verdict: on the heat maps; None where they were not tested.
         synthetic: whether the images are phantoms.
     """
-    script = (TEMPLATES / "reading_page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = json.dumps(study, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return (
         environment()
@@ -42,8 +38,7 @@ def reading_page(study: dict[str, Any], *, title: str, verdict: Verdict | None, 
                 "css": "".join(
                     (TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "reading_page.css")
                 ),
-                "script": script,
-                "script_digest": digest,
+                **scripted("reading_page.js"),
                 "data": data,
                 "study": study,
                 "count": len(study["images"]),

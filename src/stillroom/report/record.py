@@ -37,12 +37,14 @@ class Predictions:
     Attributes:
         ids: ``[N]`` str, as in the data table.
         targets: ``[N]`` or ``[N, K]``, in the task's own form.
+        patients: ``[N]`` str, empty where unknown.
         test: ``[N]`` bool, True for rows of the test split.
         probabilities: role to ``[N, K]`` float64 in [0, 1]; a role without its columns is absent.
     """
 
     ids: np.ndarray
     targets: np.ndarray
+    patients: np.ndarray
     test: np.ndarray
     probabilities: dict[str, np.ndarray]
 
@@ -57,7 +59,7 @@ class Record:
         settings, manifest, audit, metrics, plan: the files of these names.
         history: one entry per role and epoch, in the order written.
         features: ``student [M, D]``, perhaps ``teacher [M, D2]``, and ``index [M]``, rows of the predictions.
-        gallery: ``images [G, C, H, W]`` uint8 and ``index [G]``, rows of the predictions.
+        gallery: ``images [G, C, H, W]`` uint8, ``index [G]``, rows of the predictions, and ``left_out [G]``.
     """
 
     folder: Path
@@ -286,6 +288,7 @@ def _predictions(path: Path, task: Task) -> Predictions | None:
     return Predictions(
         ids=table["id"].astype(str).to_numpy(),
         targets=task.parse(names),
+        patients=table["patient"].fillna("").astype(str).to_numpy(),
         test=(table["split"] == "test").to_numpy(),
         probabilities=probabilities,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+_SEAMS = re.compile(r"(?<=[_-])(?=\w)|(?<=[a-zß-ÿ]{2})(?=[A-ZÀ-Þ][a-zß-ÿ])")
 OUR_ROWS = ("Figure", "Map", "Network", "Network and map", "Own maps", "Sets on test images")
 """First columns of tables whose rows we name: in others a row's name comes from the data, and is no term of ours."""
 
@@ -39,6 +43,7 @@ def environment(**filters: Callable[..., str]) -> Environment:
     )
     jinja.filters |= {"count": count, "fixed": fixed, "plain": plain, "duration": duration, "when": when}
     jinja.filters["total"] = audit_total
+    jinja.filters["breakable"] = breakable
     jinja.filters["explained"] = pass_context(_explained)
     jinja.filters |= filters
     jinja.globals |= {"heat_legend": LEGEND, "ours": OUR_ROWS}
@@ -50,6 +55,19 @@ def _explained(context: Mapping[str, Any], text: object, within: tuple[str, ...]
     """A heading of ours as :func:`~stillroom.report.terms.explained` has it; ``within`` names the only terms looked for."""
     known = [term for term in context["terms"] if within is None or term.key in within]
     return explained(known, text)
+
+
+def scripted(name: str) -> dict[str, str]:
+    """A script of this package, as ``script``, and what lets a page's policy run it and nothing else, ``script_digest``."""
+    script = (TEMPLATES / name).read_text(encoding="utf-8")
+    return {"script": script, "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}
+
+
+def breakable(name: object) -> Markup:
+    """A name that may break where it was put together, and nowhere else: ``left_lung``, ``left-lung``, ``leftLung``."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in _SEAMS.split(str(name)))
 
 
 def when(stamp: Any) -> str:

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.data.contrast import squeezed
 from stillroom.data.duplicates import duplicate_groups, find_pairs
 from stillroom.data.inference import run_over
+from stillroom.data.splits import joined
 from stillroom.data.store import Store
+from stillroom.data.table import Table
 from stillroom.evaluation.assess import STUDENT, assess, worst_mistakes
 from stillroom.evaluation.roles import TEACHER
 from stillroom.files.atomic import write_arrays
@@ -17,7 +20,10 @@ from stillroom.run.stage import Evidence, Stage
 
 _FEATURE_IMAGES = 2000
 _GALLERY_IMAGES = 24
-_LOOKED_THROUGH = 240  # wrong answers, among which copies of a picture are looked for
+_LOOKED_THROUGH = 1000  # the surest wrong answers, among which those of one patient or picture are looked for
+_BESIDE = 500  # test images that tell what all pictures of the set have in common
+_MUCH_ALIKE = 0.95
+"""Least correlation of two pictures that a gallery shows once: also the next frame of a film, which is no copy."""
 
 
 def work(evidence: Evidence) -> dict[str, Any]:
@@ -41,10 +47,10 @@ def work(evidence: Evidence) -> dict[str, Any]:
     write_arrays(run.path / "features.npz", features)
 
     wrong = worst_mistakes(task, found.probabilities[STUDENT], table.targets, test)
-    worst, copies = _each_once(bench.dataset.store, wrong[:_LOOKED_THROUGH])
-    worst, copies = worst[:_GALLERY_IMAGES], copies[:_GALLERY_IMAGES]
+    first, more = _each_once(table, bench.dataset.store, wrong[:_LOOKED_THROUGH], test)
+    worst, more = first[:_GALLERY_IMAGES], more[:_GALLERY_IMAGES]
     pictures = np.round(images.batch(worst).cpu().numpy() * 255).astype(np.uint8)
-    write_arrays(run.path / "gallery.npz", {"images": pictures, "index": worst, "copies": copies})
+    write_arrays(run.path / "gallery.npz", {"images": pictures, "index": worst, "left_out": more})
 
     evidence.networks |= {role: rival.network for role, rival in evidence.simpler.items() if rival.network}
     if teacher := bench.teacher_network():
@@ -52,14 +58,18 @@ def work(evidence: Evidence) -> dict[str, Any]:
     return found.figures
 
 
-def _each_once(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first row of every picture, and how many more of ``rows`` show it again: the same or nearly so."""
-    if not len(rows):
-        return rows, np.zeros(0, np.int64)
-    pairs = find_pairs(store.digests[rows], store.thumbnails[rows])
-    _, first, number = np.unique(duplicate_groups(pairs, len(rows)), return_index=True, return_counts=True)
+def _each_once(table: Table, store: Store, wrong: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first of ``wrong`` of every patient, or of every picture where patients are unknown, and how many more there are.
+
+    Pictures are compared among test images, because what all have in common counts for nothing.
+    """
+    beside = np.setdiff1d(test, wrong)[: max(0, _BESIDE - len(wrong))]
+    rows = np.concatenate([wrong, beside])
+    pairs = find_pairs(store.digests[rows], store.thumbnails[rows], near=squeezed(store) is None, similar=_MUCH_ALIKE)
+    alike = duplicate_groups(pairs, len(rows))[: len(wrong)]
+    _, first, number = np.unique(joined(table.take(wrong), alike), return_index=True, return_counts=True)
     order = np.argsort(first)
-    return rows[first[order]], number[order] - 1
+    return wrong[first[order]], number[order] - 1
 
 
 STAGE = Stage("evaluate", work)
