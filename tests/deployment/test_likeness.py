@@ -106,6 +106,9 @@ def test_each_limit_refuses_alone(parts, word):
 def test_of_few_images_one_may_differ_or_be_refused_more():
     assert refusals_of(changed(images=24, agreement=23 / 24)) == []
     assert refusals_of(changed(images=24, agreement=22 / 24)) != []
+    lost = {"metric": "auc", "difference": {"value": -0.03, "low": -0.2, "high": 0.1}}
+    assert refusals_of(changed(images=24, comparison=lost)) == []
+    assert refusals_of(changed(images=50, comparison=lost)) != []
     assert refusals_of(changed(images=50, refused_share=[0.04, 0.06])) == []
     assert refusals_of(changed(images=50, refused_share=[0.04, 0.08])) != []
 

@@ -170,6 +170,41 @@ def test_fresh_images_are_refused_as_rarely_as_promised_and_a_far_cluster_always
     assert rule.foreign(np.full(1000, 1e3), density.distances(fresh)).all()
 
 
+def test_a_rule_is_carried_to_scores_that_are_shifted_and_stretched():
+    generator = np.random.default_rng(0)
+    energies, distances = generator.normal(size=(2, 80))
+    rule = fit_foreign_rule(energies, distances, 0.1)
+    after = (3 * energies - 2, 0.5 * distances + 7)
+    carried = rule.carried((energies, distances), after)
+    assert carried.scores(*after) == pytest.approx(rule.scores(energies, distances))
+    assert (carried.threshold, carried.refusals) == (rule.threshold, rule.refusals)
+    still = rule.carried((energies, np.ones(80)), (energies + 1, np.full(80, 1.5)))
+    assert (still.energy_scale, still.distance_scale) == (pytest.approx(rule.energy_scale), rule.distance_scale)
+    assert still.distance_location == pytest.approx(rule.distance_location + 0.5)
+
+
+def test_a_carried_rule_refuses_more_nearly_what_the_first_one_did():
+    """Scores of 70 validation and 160 new images by a network, and by one that differs from it by a little noise."""
+    generator = np.random.default_rng(0)
+    apart = {"carried": [], "anew": []}
+    rates = {"carried": [], "anew": []}
+    for _ in range(300):
+        before = generator.gamma(4, 0.25, size=(2, 230))
+        after = before + generator.normal(scale=0.03, size=before.shape)
+        first = fit_foreign_rule(*before[:, :70], 0.05)
+        rules = {
+            "carried": first.carried(tuple(before[:, :70]), tuple(after[:, :70])),
+            "anew": fit_foreign_rule(*after[:, :70], 0.05),
+        }
+        for name, rule in rules.items():
+            refused = rule.foreign(*after[:, 70:])
+            apart[name].append(abs(refused.mean() - first.foreign(*before[:, 70:]).mean()))
+            rates[name].append(refused.mean())
+    assert np.mean(apart["carried"]) < 0.8 * np.mean(apart["anew"])
+    assert np.mean(rates["carried"]) == pytest.approx(np.mean(rates["anew"]), abs=0.004)
+    assert np.mean(rates["carried"]) < 0.05
+
+
 @pytest.mark.parametrize("decimals", [1, 12])
 def test_auroc_equals_scikit_learn_and_its_interval_delongs(decimals):
     generator = np.random.default_rng(0)

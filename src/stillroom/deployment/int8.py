@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,12 +96,15 @@ class Trial:
 
 def asked(model: ModelProto, images: np.ndarray, *, level: str = "all") -> Answers:
     """What a graph says of images ``[N, C, S, S]``, before any rule."""
+    return asked_of(model, (images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)), level=level)
+
+
+def asked_of(model: ModelProto, batches: Iterable[np.ndarray], *, level: str = "all") -> Answers:
+    """The same of batches ``[B, C, S, S]``, at least one."""
     content = model.SerializeToString(deterministic=True)
     session = open_session(content, Opened(Path(INT8_FILE), 1, (0, 0), level, content))
     names = [name for name in ("logits", "distance") if name in {output.name for output in session.get_outputs()}]
-    parts = [
-        session.run(names, {"images": images[start : start + _AT_ONCE]}) for start in range(0, len(images), _AT_ONCE)
-    ]
+    parts = [session.run(names, {"images": batch}) for batch in batches]
     found = dict(zip(names, (np.concatenate(values) for values in zip(*parts, strict=True)), strict=True))
     return Answers(found["logits"], found.get("distance"))
 

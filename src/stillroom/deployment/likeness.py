@@ -181,8 +181,9 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
         figures: of metrics.json the part ``int8``: ``images``, ``comparison``, ``agreement``, ``refused_share``, ``levels``.
     """
     found, metric = [], figures["comparison"]["metric"]
+    one = 1 / figures["images"]  # of few images one alone is more than the limits
     lost = -_known(figures["comparison"]["difference"]["value"])
-    if lost > LIMITS.metric:
+    if lost > max(LIMITS.metric, one) + _ROUNDING:
         found.append(f"It loses {lost:.3f} in {NAMES.get(metric, metric)} (at most {LIMITS.metric} is allowed).")
     if isnan(_known(figures["agreement"])):
         found.append("What it decides could not be compared with the float32 file.")
@@ -191,8 +192,7 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
             f"It decides {figures['agreement']:.1%} of the images like the float32 file (at least {LIMITS.agreement:.0%})."
         )
     before, after = figures["refused_share"]
-    # Of few images one alone is more than a hundredth.
-    if before is not None and abs(after - before) > max(LIMITS.refusals, 1 / figures["images"]) + _ROUNDING:
+    if before is not None and abs(after - before) > max(LIMITS.refusals, one) + _ROUNDING:
         found.append(f"It refuses {after:.1%} of the images as foreign, the float32 file {before:.1%}.")
     levels = figures["levels"]
     if isnan(_known(levels["agreement"]) + _known(levels["probability"])):

@@ -185,6 +185,39 @@ class ForeignRule:
         """Which images are foreign, ``[N]`` bool; takes and raises what :meth:`scores` does."""
         return self.scores(energy, distance) > self.threshold
 
+    def carried(self, before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray]) -> ForeignRule:
+        """This rule for a network that answers nearly as the one it was fitted to.
+
+        Each score's median and spread are brought to the other network by the scores' means and standard deviations; the
+        threshold stays. A rule fitted anew hangs on the few images that score highest, and rounding exchanges those.
+
+        Args:
+            before: energies and feature distances ``[n]`` of validation images, n >= 1, by the network it was fitted to.
+            after: those of the same images by the other network.
+
+        Raises:
+            RunError: a score that is not a number.
+        """
+        places = []
+        for known, found, location, scale in zip(
+            before,
+            after,
+            (self.energy_location, self.distance_location),
+            (self.energy_scale, self.distance_scale),
+            strict=True,
+        ):
+            known, found = _finite(known, "scores"), _finite(found, "scores")
+            varies = np.ptp(known) > 0 and np.ptp(found) > 0
+            stretched = float(found.std() / known.std()) if varies else 1.0
+            places += [float(found.mean()) + stretched * (location - float(known.mean())), stretched * scale]
+        return replace(
+            self,
+            energy_location=places[0],
+            energy_scale=places[1],
+            distance_location=places[2],
+            distance_scale=places[3],
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form; an infinite threshold is None."""
         return asdict(self) | {"threshold": self.threshold if isfinite(self.threshold) else None}

@@ -16,7 +16,7 @@ from torch import nn
 
 from stillroom.data.images import Images, batches
 from stillroom.deployment.graph import Graph, copied
-from stillroom.deployment.int8 import INT8_FILE, Sensitivity, Trial, asked, sensitivities, smallest_good
+from stillroom.deployment.int8 import INT8_FILE, Sensitivity, Trial, asked, asked_of, sensitivities, smallest_good
 from stillroom.deployment.likeness import (
     BATCHES,
     LEVELS,
@@ -44,7 +44,7 @@ from stillroom.evaluation.conformal import coverage_report, fit_conformal, share
 from stillroom.evaluation.estimates import Estimate
 from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import measure
-from stillroom.evaluation.ood import FeatureDensity, energy, fit_foreign_rule
+from stillroom.evaluation.ood import FeatureDensity, ForeignRule, energy
 from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.layers import Layer
 from stillroom.explanation.sampling import sampling_order
@@ -204,13 +204,18 @@ def _taught(bench: Workbench, network: Network, images: np.ndarray) -> Network:
 def _refitted(bench: Workbench, handed: Handed, found: Trial) -> ModelMetadata:
     """What the int8 file says of itself: temperature and rules are of its own answers to validation."""
     data, noted = bench.seen_by(handed.network), handed.noted
-    said = [asked(found.model, data.images.batch(rows).cpu().numpy()) for rows in batches(data.val, _AT_ONCE)]
-    logits = np.concatenate([one.logits for one in said])
-    targets, task = data.targets[data.val], bench.task
+    said = asked_of(found.model, _batches(data.images, data.val))
+    logits, targets, task = said.logits, data.targets[data.val], bench.task
     foreign = None
     if noted.foreign:
-        distance = np.concatenate([one.distance for one in said if one.distance is not None])
-        foreign = fit_foreign_rule(energy(task, logits), distance, noted.foreign["refusals"]).to_dict()
+        before = Answers.of(Predictor.load(handed.path, threads=1), _batches(data.images, data.val))
+        assert before.distance is not None
+        assert said.distance is not None
+        foreign = (
+            ForeignRule.from_dict(noted.foreign)
+            .carried((energy(task, before.logits), before.distance), (energy(task, logits), said.distance))
+            .to_dict()
+        )
     conformal = None
     if noted.conformal:
         promise = {key: noted.conformal[key] for key in ("coverage", "class_conditional")}
