@@ -117,7 +117,12 @@ def test_an_explained_image_shows_its_flags_beside_the_answer(capsys):
     flagged = {"ill at sensitivity 0.95": True}
     found = Explanation(Prediction(Path("a.png"), ("well",), {"well": 0.7, "ill": 0.3}, flagged=flagged), "well", False)
     show_explanations([found], [])
-    assert "well; flagged at a threshold for sensitivity 0.95: ill" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "well; flagged at a threshold for sensitivity 0.95: ill well (70.0%)" in shown
+    show_explanations([replace(found, prediction=replace(found.prediction, foreign=True))], [])
+    refused = capsys.readouterr().out
+    assert "not this kind of image" in refused
+    assert "%" not in refused
 
 
 def test_of_many_thresholds_the_first_are_told_and_each_promise_that_is_not_kept(capsys):

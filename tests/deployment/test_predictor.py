@@ -456,8 +456,10 @@ def test_a_refusal_is_shown_instead_of_a_class(tmp_path):
     with console.capture() as capture:
         console.print(prediction_table(predictions))
     lines = [" ".join(line.split()) for line in capture.get().splitlines()]
-    assert lines[1].startswith("a.png not this kind of image b 75.0%")
-    assert lines[2].startswith("b.png a or b b 75.0%")  # of a refused image only the likeliest class is shown
+    assert lines[1] == "a.png not this kind of image"  # no class and no probability: nobody should use them
+    assert lines[2].startswith("b.png a or b b 75.0%")
+    refused = predictions[0].to_dict()  # programs get both, behind what says not to use them
+    assert (refused["foreign"], refused["answer"], refused["decision"]) == (True, "not this kind of image", ["b"])
 
 
 def test_wrong_models_are_refused_by_name(tmp_path):

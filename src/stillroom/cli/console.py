@@ -214,9 +214,9 @@ def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[Ver
         if prediction.error is not None:
             table.add_row(escape(prediction.name), f"[red]{escape(prediction.error)}[/red]", "", "")
             continue
-        share = prediction.probabilities[str(explanation.of)]
+        share = "" if prediction.foreign else f" ({prediction.probabilities[str(explanation.of)]:.1%})"
         answer = "; ".join(filter(None, (prediction.answer, prediction.flags)))
-        cells = (prediction.name, answer, f"{explanation.of} ({share:.1%})", explanation.picture)
+        cells = (prediction.name, answer, f"{explanation.of}{share}", explanation.picture)
         table.add_row(*(escape(str(cell)) for cell in cells))
     console = out()
     console.print(table)

@@ -24,6 +24,7 @@ class Prediction:
             it is unsure. With multi-label, the labels that may be present. None where the model was given no such rule.
         unsure: with multi-label, the labels that may be present or absent.
         foreign: whether the image is unlike those that the model was made for; None where the model has no such rule.
+            Where True, neither the decision nor the probabilities should be used.
         foreign_score: how unlike, in spreads above the median of the validation images.
         flagged: by operating point, such as ``malignant at sensitivity 0.95``, whether the probability reaches its threshold.
             Empty where the model has none, and of a foreign image, whose probabilities should not be used.

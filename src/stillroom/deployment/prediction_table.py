@@ -14,7 +14,8 @@ _BAR = 30  # characters of a bar at probability 1
 
 
 def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = False, top: int = 5) -> Table:
-    """A table for the terminal: per image its most probable classes with bars, those decided for in bold.
+    """A table for the terminal: per image its most probable classes with bars, those decided for in bold; of one that is
+    refused that alone, for its probabilities mean nothing.
 
     Args:
         predictions: from :meth:`Predictor.predict`.
@@ -32,9 +33,9 @@ def prediction_table(predictions: Sequence[Prediction], *, synthetic: bool = Fal
             continue
         answer = Text(shown(prediction.answer or ""), "yellow" if prediction.foreign else "bold")
         flags = Text(shown(prediction.flags), "yellow")
-        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[: 1 if prediction.foreign else top]
-        for name, probability in ranked:
-            style = "bold" if name in prediction.decision and not prediction.foreign else "dim"
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:top]
+        for name, probability in () if prediction.foreign else ranked:
+            style = "bold" if name in prediction.decision else "dim"
             bar = "█" * round(_BAR * probability)
             table.add_row(image, answer, Text(shown(name), style), Text(f"{probability:.1%}", style), Text(bar, "cyan"))
             image, answer, flags = Text(), flags, Text()
