@@ -104,14 +104,14 @@ class Window:
 
 def with_mock(page: str, mock: str, language: str, meta: dict[str, Any]) -> str:
     """The page with another worker, one that needs neither model nor runtime, and with other notes on its model."""
-    data = json.loads(re.search(r'id="part-data">(.*?)</script>', page)[1])
+    data = data_in(page)
     data["meta"] |= {"classes": CLASSES, "points": [], "explanation": {"verdict": "faithful", "statement": "They are."}}
     data["meta"] |= {"foreign": {"threshold": 3.2, "refusals": 0.05}, "conformal": {"coverage": 0.9}} | meta
     data["language"] = language
     for table in data["texts"].values():
         table["refused.mock"] = "it is cut off"
     parts = {
-        "data": json.dumps(data).replace("<", "\\u003c"),
+        "data": packed(json.dumps(data)),
         "worker": packed(mock),
         "model": packed("x"),
         "wasm": packed("x"),
@@ -119,6 +119,11 @@ def with_mock(page: str, mock: str, language: str, meta: dict[str, Any]) -> str:
     for name, content in parts.items():
         page = re.sub(rf'(id="part-{name}">).*?(</script>)', lambda m, c=content: m[1] + c + m[2], page, flags=re.S)
     return page
+
+
+def data_in(page: str) -> dict[str, Any]:
+    """The page's words and its notes on its model."""
+    return json.loads(gzip.decompress(base64.b64decode(re.search(r'id="part-data">(.*?)</script>', page)[1])))
 
 
 def packed(text: str) -> str:

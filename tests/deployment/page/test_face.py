@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import gzip
 import io
 import json
 import re
@@ -376,25 +377,48 @@ def test_a_page_whose_model_is_damaged_says_what_to_do(window, real, pictures, t
     assert TEXTS["en"]["trouble.opening"] in window.text("#trouble")
 
 
+def flipped(page: str, part: str, share: float = 0.5) -> str:
+    """One letter of a part's base64 is another: the one at this share of its length."""
+    start, end = re.search(rf'id="part-{part}">(.*?)</script>', page, re.S).span(1)
+    at = start + int(share * (end - start - 1))
+    return page[:at] + ("A" if page[at] != "A" else "B") + page[at + 1 :]
+
+
+def less(page: str, part: str) -> str:
+    """A letter in the middle of a part's base64 is missing."""
+    start, end = re.search(rf'id="part-{part}">(.*?)</script>', page, re.S).span(1)
+    return page[: (start + end) // 2] + page[(start + end) // 2 + 1 :]
+
+
+def summed_wrong(page: str) -> str:
+    """The words can be read, and are not those that were written."""
+    start, end = re.search(r'id="part-data">(.*?)</script>', page, re.S).span(1)
+    content = gzip.decompress(base64.b64decode(page[start:end]))
+    changed = gzip.compress(content.replace(b"not this kind", b"all this kind"))
+    return page[:start] + base64.b64encode(changed[:-8] + gzip.compress(content)[-8:]).decode() + page[end:]
+
+
 DAMAGED = {  # what was done to the file, and where it is told
     "cut off": (lambda page: page[: len(page) // 2], "#damaged"),
+    "words": (lambda page: flipped(page, "data"), "#damaged"),
+    "the end of the words": (lambda page: flipped(page, "data", 0.99), "#damaged"),
+    "a letter less": (lambda page: less(page, "data"), "#damaged"),
+    "words that are well formed": (summed_wrong, "#damaged"),
+    "no words": (lambda page: page.replace('id="part-data"', 'id="part-dat"'), "#damaged"),
+    "script": (lambda page: page.replace("fromBase64", "fromBase65"), "#damaged"),
     "model": (lambda page: flipped(page, "model"), "#trouble"),
+    "no model": (lambda page: page.replace('id="part-model"', 'id="part-mode"'), "#trouble"),
     "runtime": (lambda page: flipped(page, "wasm"), "#trouble"),
     "worker": (lambda page: flipped(page, "worker"), "#trouble"),
 }
 
 
-def flipped(page: str, part: str) -> str:
-    """One letter in the middle of a part's base64 is another."""
-    start, end = re.search(rf'id="part-{part}">(.*?)</script>', page, re.S).span(1)
-    middle = (start + end) // 2
-    return page[:middle] + ("A" if page[middle] != "A" else "B") + page[middle + 1 :]
-
-
 @pytest.mark.parametrize("what", DAMAGED)
 def test_a_page_that_is_damaged_or_not_whole_says_so(window, real, tmp_path, what):
     damage, place = DAMAGED[what]
-    (tmp_path / "damaged.html").write_text(damage(real.read_text("utf-8")), "utf-8")
+    whole = real.read_text("utf-8")
+    assert damage(whole) != whole
+    (tmp_path / "damaged.html").write_text(damage(whole), "utf-8")
     window.browser.goto((tmp_path / "damaged.html").as_uri())
     window.until(
         f"(() => {{ const node = document.querySelector({json.dumps(place)});"

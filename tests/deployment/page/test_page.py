@@ -1,13 +1,12 @@
 """The file that `stillroom page` writes: that nothing leaves it, nothing breaks out of it, and it opens from anywhere."""
 
 import io
-import json
-import re
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from page_window import data_in
 from PIL import Image
 
 from stillroom.cli.app import main
@@ -120,7 +119,7 @@ def test_names_cannot_break_out(show, saying, browser):
 def test_the_card_and_every_licence_are_inside(student, tmp_path):
     (tmp_path / "MODEL_CARD.md").write_text("# A card\n\nfor <everybody>", "utf-8")
     (tmp_path / "student.onnx").write_bytes(student.read_bytes())
-    data = json.loads(re.search(r'id="part-data">(.*?)</script>', page_of(tmp_path))[1])
+    data = data_in(page_of(tmp_path))
     assert data["meta"]["card"] == "# A card\n\nfor <everybody>"
     assert data["meta"]["digest"] == Predictor.load(student).digest
     for package in packages().values():

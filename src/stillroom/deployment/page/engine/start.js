@@ -11,9 +11,9 @@ async function unpacked(name) {
   try {
     return await inflated(fromBase64(element.textContent), "gzip");
   } catch {
-    throw new Told("trouble.damaged", "trouble.damaged");
+    throw new Told("trouble.damaged", "trouble.damaged"); // also where there is no such part
   } finally {
-    element.remove();
+    element?.remove();
   }
 }
 
@@ -45,10 +45,12 @@ class EarlyWorker {
   }
 }
 
-startFace(JSON.parse(part("data").textContent), {
-  worker: new EarlyWorker(),
-  load: async () => {
-    const [model, wasm] = await Promise.all([unpacked("model"), unpacked("wasm")]);
-    return { model: model.buffer, wasm: wasm.buffer };
-  },
-});
+const worker = new EarlyWorker();
+const load = async () => {
+  const [model, wasm] = await Promise.all([unpacked("model"), unpacked("wasm")]);
+  return { model: model.buffer, wasm: wasm.buffer };
+};
+unpacked("data").then(
+  (data) => startFace(JSON.parse(new TextDecoder().decode(data)), { worker, load }),
+  () => {}, // without words of its own the page goes on saying what it says until it starts: that it is damaged
+);
