@@ -1,13 +1,14 @@
 """The page in a browser: its size, how soon it is ready, and what an answer and a heat map take, for every student.
 
-    python benchmarks/page.py [--side 128] [--browser chromium|firefox] [NAMES]
+    python benchmarks/page.py [--side 128] [--browser chromium|firefox] [--workers N] [NAMES]
 
 Networks have random weights (a page of trained ones takes as long) and four classes. Of each: the model's and the page's
 megabytes; seconds from the request for the file to an opened model (median of three); milliseconds of an answer, the image
-read before (the least of three); the layer's channels; and seconds of a heat map by RISE and by Score-CAM, drawn once, with
-the way that the page itself takes where nothing is said: exact, or estimated where exact would take longer than it allows.
+read before (the least of three); and seconds of three heat maps, each drawn once: by Score-CAM as the page itself draws it,
+the first after it was opened, which calls the further workers, and another; and by RISE. Behind each of Score-CAM stands how
+many of the layer's channels were asked: all, a sixth, or as many as there was time for. Then, how many workers there were.
 Seconds are of the processor, of all the browser's processes, and behind them in brackets by the clock, which a busy machine
-makes longer.
+makes longer, and which several workers make shorter.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ DRIVER = (Path(__file__).parents[1] / "tests" / "servers" / "page_driver.js").re
 CLASSES = MultiClass(("glioma", "meningioma", "none", "pituitary"))
 
 
-def exported(name: str, side: int, folder: Path) -> tuple[Path, int]:
-    """The file, and how many channels its layer has."""
+def exported(name: str, side: int, folder: Path) -> Path:
+    """The file."""
     torch.manual_seed(0)
     network = create(name, classes=4, size=side).eval()
     with torch.no_grad():
@@ -60,7 +61,7 @@ def exported(name: str, side: int, folder: Path) -> tuple[Path, int]:
         CLASSES, name, side, 3, 255.0, "pad", 1.0, layer=layer.name, explanation=tested,
         hidden=tuple(hidden_value(network, batch).flatten().tolist()),
     )  # fmt: skip
-    return export_onnx(network, folder / f"{name}.onnx", metadata, layer=layer), layer.channels
+    return export_onnx(network, folder / f"{name}.onnx", metadata, layer=layer)
 
 
 def picture() -> str:
@@ -76,14 +77,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=STUDENTS)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--browser", choices=("chromium", "firefox"), default="chromium")
+    parser.add_argument("--workers", type=int, help="at most so many; as many as the page makes if not given")
     given = parser.parse_args()
     print(machine(), given.browser)
-    print("| network | model, MB | page, MB | ready, s | answer, ms | channels | RISE, s | Score-CAM, s | way |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    heads = "network", "model, MB", "page, MB", "ready, s", "answer, ms", "first map, s", "from", "next, s", "from"
+    print(f"| {' | '.join((*heads, 'RISE, s', 'workers'))} |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as place:
         folder, image = Path(place), picture()
         for name in given.names:
-            print(row(name, given.side, given.browser, folder, image), flush=True)
+            print(row(name, given, folder, image), flush=True)
 
 
 def processor_s() -> float:
@@ -110,11 +113,11 @@ class Watch:
         return processor_s() - self.processor, time.monotonic() - self.clock
 
 
-def row(name: str, side: int, browser: str, folder: Path, image: str) -> str:
-    model, channels = exported(name, side, folder)
+def row(name: str, given: argparse.Namespace, folder: Path, image: str) -> str:
+    model = exported(name, given.side, folder)
     page = write_page(model, folder / "page.html")
     ready, answers = [], []
-    with tempfile.TemporaryDirectory(dir=folder) as profile, opened(browser, Path(profile)) as window:
+    with tempfile.TemporaryDirectory(dir=folder) as profile, opened(given.browser, Path(profile)) as window:
         window.before(DRIVER)
         for _ in range(3):
             watch = Watch()
@@ -124,15 +127,18 @@ def row(name: str, side: int, browser: str, folder: Path, image: str) -> str:
         for _ in range(3):
             number = window.evaluate(f"driver.read('picture.png', '{image}')")["images"][0]["image"]
             answers.append(window.evaluate(TIMED.replace("NUMBER", str(number))))
-        maps = {}
-        for method in ("rise", None):
+        cells = [pair(*map(statistics.median, zip(*ready, strict=True))), f"{min(answers):.0f}"]
+        for method in (None, None, "rise"):
+            number = window.evaluate(f"driver.read('picture.png', '{image}')")["images"][0]["image"]
             watch = Watch()
-            found = window.evaluate(f"driver.explain({number}, null, {json.dumps(method)})")
-            maps[method] = watch.read()
-    way = {"score_cam": "exact", "score_cam_fast": "fast"}[found["method"]]
+            more = json.dumps({"workers": given.workers} if given.workers else {})
+            found = window.evaluate(f"driver.explain({number}, null, {json.dumps(method)}, null, {more})")
+            cells.append(pair(*watch.read()))
+            if method is None:
+                estimate = found["estimate"]
+                cells.append(f"{estimate['asked']} of {estimate['channels']}" if estimate else "all")
     sizes = " | ".join(f"{file.stat().st_size / 1e6:.1f}" for file in (model, page))
-    cells = [pair(*map(statistics.median, zip(*ready, strict=True))), f"{min(answers):.0f}", channels]
-    return " | ".join(map(str, [f"| {name}", sizes, *cells, pair(*maps["rise"]), pair(*maps[None]), f"{way} |"]))
+    return " | ".join(map(str, [f"| {name}", sizes, *cells, f"{found['workers']} |"]))
 
 
 def pair(processor: float, clock: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stillroom.explanation.score_cam import FEWEST_CHANNELS, enlarge, finished, score_cam, stretch
+from stillroom.explanation.score_cam import FEWEST_ASKED, FEWEST_CHANNELS, enlarge, finished, score_cam, stretch
 
 SIDE = 24
 
@@ -120,6 +120,16 @@ def test_fast_asks_a_fifth_at_most_and_draws_nearly_the_same_map(count, gain):
     assert exact.count == count
     assert 0 < fast.count <= count / 5
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(("most", "asked"), [(None, 100), (500, 100), (60, 60), (3, FEWEST_ASKED)])
+def test_fast_asks_no_more_than_it_may_and_never_too_few(most, asked):
+    channels, target = blobs(600), np.zeros((SIDE, SIDE), np.float32)
+    target[4:10, 12:20] = 4.0
+    exact, fast = Asked(target, 20.0), Asked(target, 20.0)
+    expected, found = score_cam(channels, exact), score_cam(channels, fast, fast=True, most=most)
+    assert fast.count == asked
+    assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.9
 
 
 def test_fast_survives_channels_that_are_all_alike():

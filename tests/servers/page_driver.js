@@ -32,20 +32,21 @@
     },
     ask: (request) => send(request),
     /** Reads, with what the network sees of each image. */
-    async read(name, text) {
+    async read(name, text, frame = null) {
       const bytes = bytesOf(text);
-      const reply = await send({ do: "read", name, bytes, prepared: true }, [bytes]);
+      const steps = [];
+      const reply = await send({ do: "read", name, bytes, frame, prepared: true }, [bytes], (step) => steps.push(step));
       for (const one of reply.images ?? []) {
         if (one.prepared) one.prepared = textOf(one.prepared);
         delete one.preview;
       }
-      return reply;
+      return { ...reply, steps };
     },
-    /** Explains; `after` steps it is cancelled, where that is a number. */
-    async explain(image, of, method, after) {
+    /** Explains; `after` steps it is cancelled, where that is a number; `more` is what else is asked. */
+    async explain(image, of, method, after, more = {}) {
       const steps = [];
       const start = performance.now();
-      const reply = await send({ do: "explain", image, of, method }, [], (step, id) => {
+      const reply = await send({ do: "explain", image, of, method, ...more }, [], (step, id) => {
         steps.push({ progress: step.progress, left: step.seconds_left, drawn: step.map !== null, at: performance.now() - start });
         if (steps.length === after) found.postMessage({ id: "stop", do: "cancel", what: id });
       });

@@ -18,6 +18,9 @@ the network sees 0, which is its mean where it normalises images itself."""
 FEWEST_CHANNELS = 24
 """With fewer channels the fast mode has nothing to save and is the exact one."""
 
+FEWEST_ASKED = 32
+"""However little time there is: from fewer, an estimate has little to do with the map."""
+
 _ASKED = 1 / 6  # of the channels, in the fast mode
 _SPREAD = 0.3  # of those asked
 _CURIOSITY = 0.5  # standard deviations
@@ -25,7 +28,7 @@ _ROUNDS = 6
 _ROUGHNESS = 0.1  # of the variance: what masks that are nearly alike may still differ by
 
 
-def score_cam(channels: np.ndarray, score: Score, *, fast: bool = False) -> np.ndarray:
+def score_cam(channels: np.ndarray, score: Score, *, fast: bool = False, most: int | None = None) -> np.ndarray:
     """``ReLU(sum_k w_k A_k)`` with ``w = softmax_k(logit_c(x * mask_k))``, at the feature map's own size.
 
     The softmax makes a baseline's logit, which the paper subtracts first, cancel out.
@@ -34,6 +37,7 @@ def score_cam(channels: np.ndarray, score: Score, *, fast: bool = False) -> np.n
         channels: ``A``, ``[K, h, w]``, the layer's feature map of one image.
         score: asks the network.
         fast: ask for a sixth of the channels and estimate the others, see :func:`estimated_scores`.
+        most: with ``fast``, ask for no more channels than these where they are fewer, see :func:`asked_for`.
 
     Returns:
         ``[h, w]`` float32, at least 0.
@@ -44,18 +48,25 @@ def score_cam(channels: np.ndarray, score: Score, *, fast: bool = False) -> np.n
     def ask(chosen: np.ndarray) -> np.ndarray:
         return np.asarray(score(channels[chosen]), dtype=np.float64)
 
-    scores = estimated_scores(channels, ask) if asked_for(len(channels), fast=fast) < len(channels) else ask(every)
+    budget = asked_for(len(channels), fast=fast, most=most)
+    scores = estimated_scores(channels, ask, budget) if budget < len(channels) else ask(every)
     weights = np.exp(scores - scores.max())
     return np.maximum(np.tensordot(weights / weights.sum(), channels, axes=1), 0.0).astype(np.float32)
 
 
-def asked_for(channels: int, *, fast: bool) -> int:
-    """For how many of a layer's channels the network is asked."""
-    return max(8, round(channels * _ASKED)) if fast and channels >= FEWEST_CHANNELS else channels
+def asked_for(channels: int, *, fast: bool, most: int | None = None) -> int:
+    """For how many of a layer's channels the network is asked: in the fast mode a sixth.
+
+    ``most`` is for who has no time for a sixth. It is no less than :data:`FEWEST_ASKED`.
+    """
+    if not fast or channels < FEWEST_CHANNELS:
+        return channels
+    sixth = max(8, round(channels * _ASKED))
+    return sixth if most is None else min(sixth, max(most, FEWEST_ASKED))
 
 
-def estimated_scores(channels: np.ndarray, ask: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Scores of all channels, ``[K]``, of which a sixth are asked for and the rest are interpolated.
+def estimated_scores(channels: np.ndarray, ask: Callable[[np.ndarray], np.ndarray], budget: int) -> np.ndarray:
+    """Scores of all channels, ``[K]``, of which ``budget`` are asked for and the rest are interpolated.
 
     Masks that are alike score alike: in between, scores are those of a Gaussian process over the masks. The first third of
     those asked are spread over the masks, each the farthest from those before it. The rest go, in rounds, to the channels
@@ -64,9 +75,9 @@ def estimated_scores(channels: np.ndarray, ask: Callable[[np.ndarray], np.ndarra
     Args:
         channels: ``[K, h, w]``.
         ask: channel numbers ``[n]`` to their scores.
+        budget: how many are asked for, at least 4 and fewer than K.
     """
     masks = stretch(channels).reshape(len(channels), -1).astype(np.float64)
-    budget = asked_for(len(channels), fast=True)
     squared = (masks**2).sum(axis=1)
     distances = np.maximum(squared[:, None] + squared[None] - 2 * masks @ masks.T, 0.0)
     asked = _spread(distances, max(4, round(budget * _SPREAD)))

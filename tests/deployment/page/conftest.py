@@ -43,7 +43,17 @@ SIDE = 64
 @pytest.fixture(scope="session")
 def student(tmp_path_factory) -> Path:
     """An exported network with random weights, whose answers differ from image to image, with maps and rules."""
-    network = create("resnet10t_050", classes=3, size=SIDE).eval()
+    return exported("resnet10t_050", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory) -> Path:
+    """The same of a network whose layer has 256 channels."""
+    return exported("resnet10t", tmp_path_factory.mktemp("model"))
+
+
+def exported(name: str, folder: Path) -> Path:
+    network = create(name, classes=3, size=SIDE).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in network.modules():
@@ -58,15 +68,13 @@ def student(tmp_path_factory) -> Path:
     density = FeatureDensity(centres, np.eye(width, 3, dtype=np.float32), np.array([2.0, 1.0, 0.5]), 1.5)
     places = {"energy_location": -2.0, "energy_scale": 1.5, "distance_location": 3.0, "distance_scale": 2.0}
     metadata = ModelMetadata(
-        task=THREE, name="resnet10t_050", size=SIDE, channels=3, white=65535.0, fit="pad", temperature=1.5, layer=layer.name,
+        task=THREE, name=name, size=SIDE, channels=3, white=65535.0, fit="pad", temperature=1.5, layer=layer.name,
         hidden=tuple(hidden_value(network, batch).flatten().tolist()),
         explanation={"method": "rise", "faithful": True, "verdict": "faithful", "statement": "They are.", "fast": None},
         conformal={"coverage": 0.9, "class_conditional": False, "thresholds": [1.2, 1.4, None], "images": 50},
         foreign={**places, "threshold": 2.5, "refusals": 0.05, "images": 50},
     )  # fmt: skip
-    return export_onnx(
-        network, tmp_path_factory.mktemp("model") / "student.onnx", metadata, layer=layer, density=density
-    )
+    return export_onnx(network, folder / "student.onnx", metadata, layer=layer, density=density)
 
 
 @pytest.fixture
@@ -115,9 +123,9 @@ class OpenPage:
         return self.browser.evaluate(f"driver.ask({{do: 'predict', image: {number}}})")["prediction"]
 
     def explain(
-        self, number: int, of: str | None = None, method: str | None = None, cancel_after: int | None = None
+        self, number: int, of: str | None = None, method: str | None = None, cancel_after: int | None = None, **more
     ) -> dict:
-        given = ", ".join(map(json.dumps, (number, of, method, cancel_after)))
+        given = ", ".join(map(json.dumps, (number, of, method, cancel_after, more)))
         found = self.browser.evaluate(f"driver.explain({given})")
         if "map" in found:
             found["map"] = floats(found["map"]).reshape(self.predictor.size, self.predictor.size)

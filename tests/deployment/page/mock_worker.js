@@ -54,8 +54,10 @@ onmessage = async ({ data }) => {
       const kind = data.name.split("-")[0];
       if (kind === "broken") return postMessage({ id, refused: { key: "refused.mock", values: { name: data.name } } });
       const count = kind === "frames" ? 3 : 1;
+      if (count > 1 && data.frame === null) postMessage({ id, progress: 1 / 3, seconds_left: 4.2, read: 1, frames: 3 }), await pause(meta.mock?.frames ?? 0);
       const found = [];
       for (let n = 0; n < count; n++) {
+        if (data.frame !== null && data.frame !== n + 1) continue;
         const preview = await createImageBitmap(new Blob([data.bytes]));
         images.set(++next, { kind: kind === "frames" ? "sure" : kind, height: preview.height, width: preview.width });
         found.push({ image: next, frame: count > 1 ? n + 1 : null, height: preview.height, width: preview.width, channels: 3, bits: 8, preview, note: null });
@@ -74,6 +76,8 @@ onmessage = async ({ data }) => {
       const map = blob(meta.size, 0.55, 0.42, 0.03);
       const original = new Float32Array(height * width);
       for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) original[y * width + x] = map[Math.floor((y * meta.size) / height) * meta.size + Math.floor((x * meta.size) / width)];
+      const { estimate, fuller } = (!data.method && meta.mock?.first) || {};
+      if (estimate) return postMessage({ id, progress: 1, done: true, map, original, empty: false, estimate, fuller, verdict: null, statement: "A first estimate." });
       const { verdict, statement } = meta.explanation ?? { verdict: null, statement: "Whether this model's maps are faithful was not tested." };
       postMessage({ id, progress: 1, done: true, map, original, empty: false, verdict, statement });
     }

@@ -128,7 +128,8 @@ def answered(browser):
                 [name, values.map((value) => (value === "nan" ? NaN : Number(value)))]));
             const answer = module_answer.answerOf(model, numbers, {{ path: null, frame: null, clipped: 0 }});
             const said = module_words.worded(answer, model, words);
-            return {{ ...said, ...(said.error ? {{}} : module_words.trust(model, method, said, of, words)) }};
+            const coarse = module_words.trust(model, method, said, of, words, true);
+            return {{ ...said, coarse, ...(said.error ? {{}} : module_words.trust(model, method, said, of, words)) }};
         }});
     }})()"""
     return list(zip(given, browser.evaluate(code), strict=True))
@@ -153,3 +154,14 @@ def test_the_cases_reach_every_kind_of_answer(answered):
     assert any("perhaps" in str(answer) for answer in answers)
     assert any("surely reached" in case["expected"]["flags"] for case, _ in answered)
     assert len({case["expected"]["statement"] for case, _ in answered}) > 6
+
+
+def test_of_a_coarse_map_no_verdict_is_said(answered):
+    told = set()
+    for case, said in answered:
+        tested = case["asked"]["model"]["explanation"]
+        assert said["coarse"]["verdict"] is None
+        known = tested is not None and tested["faithful"] is not None
+        assert said["coarse"]["statement"].endswith("Of those: So it is." if known else "was stopped before.")
+        told.add(known)
+    assert told == {True, False}

@@ -1,5 +1,6 @@
 """The page against the predictor, in real browsers: the same pixels, the same answers, the same maps."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -147,7 +148,8 @@ def test_what_the_predictor_refuses_the_page_refuses(page):
 def test_maps_are_those_of_the_exported_file(page, method):
     number = compare(page, "odd.png", content := encoded(picture(77, 130), "PNG"))
     pixels = decode_image(io.BytesIO(content))
-    found = page.explain(number, None, method)
+    found = page.explain(number, None, method, workers=1)
+    assert found["workers"] == 1
     of = page.predictor.classes.index(found["of"])
     expected = edge_map(page.predictor, page.predictor.prepare(pixels), of, method=method)
     assert found["method"] == method
@@ -238,6 +240,17 @@ def test_dicom_is_answered_as_the_predictor_does(page):
     assert page.browser.complaints == []
 
 
+def test_many_frames_are_read_with_the_time_that_is_left_and_each_by_itself(page):
+    path = Path(get_testdata_file("emri_small.dcm"))
+    found = page.read("emri_small.dcm", path.read_bytes())
+    assert len(found["images"]) == 10
+    assert all(0 < step["progress"] < 1 and step["frames"] == 10 for step in found["steps"])
+    content = base64.b64encode(path.read_bytes()).decode()
+    (one,) = page.browser.evaluate(f"driver.read('emri_small.dcm', '{content}', 7)")["images"]
+    assert one["frame"] == 7
+    assert page.predict(one["image"])["probabilities"] == page.predict(found["images"][6]["image"])["probabilities"]
+
+
 def test_of_a_file_whose_last_frame_is_damaged_the_others_are_read(page):
     content = Path(get_testdata_file("emri_small_RLE.dcm")).read_bytes()
     *others, last = page.read("damaged.dcm", content[:-800])["images"]
@@ -254,3 +267,50 @@ def test_dicom_is_shown_in_the_window_of_the_training_images(show, saying):
     assert np.array_equal(one["prepared"], prepared)
     refused = page.read("mr", Path(get_testdata_file("MR_small.dcm")).read_bytes())["refused"]
     assert refused == {"key": "refused.dicom_units_of_ct", "values": {"window": "lung"}}
+
+
+# -- many hands, little time ----------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def many_hands(show, wide):
+    """The page of a wider network, once a further worker has come: the first map calls them. The page before is gone."""
+    page = show(wide)
+    number = page.read("first.png", encoded(picture(50, 50), "PNG"))["images"][0]["image"]
+    for _ in range(100):
+        if page.explain(number, None, "rise")["workers"] > 1:
+            return page
+    pytest.fail("no further worker came")
+
+
+@pytest.mark.parametrize("method", ["rise", "score_cam", "score_cam_fast"])
+def test_maps_do_not_depend_on_how_many_workers_there_are(many_hands, method):
+    number = compare(many_hands, "odd.png", content := encoded(picture(83, 71), "PNG"))
+    prepared = many_hands.predictor.prepare(decode_image(io.BytesIO(content)))
+    found = many_hands.explain(number, None, method)
+    assert found["workers"] > 1
+    expected = edge_map(many_hands.predictor, prepared, many_hands.predictor.classes.index(found["of"]), method=method)
+    assert expected.std() > 0.02
+    np.testing.assert_allclose(found["map"], expected, atol=1e-3)
+    assert many_hands.browser.complaints == []
+
+
+def test_an_estimate_from_few_channels_is_the_predictors_and_goes_on_to_the_fuller_map(many_hands):
+    number = compare(many_hands, "odd.png", content := encoded(picture(83, 71), "PNG"))
+    prepared = many_hands.predictor.prepare(decode_image(io.BytesIO(content)))
+    found = many_hands.explain(number, None, "score_cam_fast", most=34)
+    assert found["estimate"] == {"asked": 34, "channels": 256, "coarse": True}
+    assert (found["fuller"]["method"], found["fuller"]["channels"]) == ("score_cam_fast", 43)
+    assert found["verdict"] is None
+    how = {"number": many_hands.predictor.classes.index(found["of"]), "method": "score_cam_fast"}
+    np.testing.assert_allclose(found["map"], edge_map(many_hands.predictor, prepared, **how, most=34), atol=1e-3)
+    fuller = many_hands.explain(number, None, "score_cam_fast")  # what was asked is not asked again
+    assert fuller["estimate"] == {"asked": 43, "channels": 256, "coarse": False}
+    np.testing.assert_allclose(fuller["map"], edge_map(many_hands.predictor, prepared, **how), atol=1e-3)
+
+
+def test_when_a_map_is_cancelled_every_worker_is_free_for_the_next(many_hands):
+    number = compare(many_hands, "odd.png", content := encoded(picture(83, 71), "PNG"))
+    assert many_hands.explain(number, None, "score_cam", cancel_after=1)["cancelled"]
+    found = many_hands.explain(number, "normal", "rise")
+    prepared = many_hands.predictor.prepare(decode_image(io.BytesIO(content)))
+    assert found["workers"] > 1
+    np.testing.assert_allclose(found["map"], edge_map(many_hands.predictor, prepared, 2, method="rise"), atol=1e-3)

@@ -28,7 +28,7 @@ export async function rise(drawn, side, ask, show) {
     }
     return mask;
   });
-  const scores = await ask({ count, mask: (i) => masks[i] }, (part) => show(covariance(masks.slice(0, part.length), part)));
+  const scores = await ask({ count, spared: 0, mask: (i) => masks[i] }, (part) => part.length && show(covariance(masks.slice(0, part.length), part)));
   return covariance(masks, scores);
 }
 

@@ -2,60 +2,66 @@
 import { enlargement, stretched, weightedSum } from "./maps.js";
 
 const FEWEST_CHANNELS = 24;
+const FEWEST_ASKED = 32;
 const ASKED = 1 / 6;
 const SPREAD = 0.3;
 const CURIOSITY = 0.5;
 const ROUNDS = 6;
 const ROUGHNESS = 0.1;
 
-/** For how many of a layer's channels the network is asked. */
-export function askedFor(channels, fast) {
-  return fast && channels >= FEWEST_CHANNELS ? Math.max(8, toEvenCount(channels * ASKED)) : channels;
+/** For how many of a layer's channels the network is asked: where it is fast a sixth, or `most` where they are fewer. */
+export function askedFor(channels, fast, most = Infinity) {
+  if (!fast || channels < FEWEST_CHANNELS) return channels;
+  return Math.min(Math.max(8, toEvenCount(channels * ASKED)), Math.max(most, FEWEST_ASKED));
 }
 
 /**
  * The class's evidence [h, w], at least 0.
  * @param {{count, height, width, data: Float32Array}} channels a layer's feature map of one image
  * @param {number} side of the image
- * @param {function} ask (masks, told) -> Promise<number[]>: the class's logit under each of [n, S, S] masks in [0, 1], which come
- *   from an iterator; `told(scores so far)` is called in between
+ * @param {number} budget for how many of the channels the network is asked; the others are estimated
+ * @param {Map<number, number>} known by channel the class's logits that were asked before; what is asked is added
+ * @param {function} ask (questions, told) -> Promise<number[]>: the class's logit under each of the masks [S, S] in [0, 1];
+ *   `questions` holds their `count`, how many are `spared`, for they are known, and `mask(i)`; `told(scores so far)` is
+ *   called in between
  * @param {function} show gets the evidence of the channels asked so far
  */
-export async function scoreCam(channels, side, fast, ask, show) {
+export async function scoreCam(channels, side, budget, known, ask, show) {
   const { count, height, width } = channels;
   const enlarge = enlargement(height, width, side, side);
   const area = height * width;
   const asked = [];
-  const scores = [];
-  const questions = (chosen) => ({
-    count: chosen.length,
-    mask: (i) => stretched(enlarge(channels.data.subarray(chosen[i] * area, (chosen[i] + 1) * area))),
-  });
+  const scoresOf = (chosen) => chosen.map((k) => known.get(k));
   const askAbout = async (chosen) => {
-    const found = await ask(questions(chosen), (part) => {
-      show(evidence(channels, [...asked, ...chosen.slice(0, part.length)], [...scores, ...part]));
-    });
+    const lacking = chosen.filter((k) => !known.has(k));
+    const keep = (scores) => scores.forEach((score, i) => known.set(lacking[i], score));
+    const mask = (i) => stretched(enlarge(channels.data.subarray(lacking[i] * area, (lacking[i] + 1) * area)));
+    const questions = { count: lacking.length, spared: chosen.length - lacking.length, mask };
+    keep(await ask(questions, (part) => {
+      keep(part);
+      const told = [...asked, ...chosen.filter((k) => known.has(k))];
+      if (told.length) show(evidence(channels, told, scoresOf(told)));
+    }));
     asked.push(...chosen);
-    scores.push(...found);
   };
-  const budget = askedFor(count, fast);
-  if (budget === count) {
-    await askAbout(Array.from({ length: count }, (_, k) => k));
-    return evidence(channels, asked, scores);
+  const every = Array.from({ length: count }, (_, k) => k);
+  if (budget >= count) {
+    await askAbout(every);
+    return evidence(channels, every, scoresOf(every));
   }
   const distances = distancesBetween(channels);
   await askAbout(spread(distances, count, Math.max(4, toEvenCount(budget * SPREAD))));
   for (let round = 0; round < ROUNDS; round++) {
-    const { mean, deviation } = interpolated(distances, count, asked, scores);
-    const known = new Set(asked);
-    const order = Array.from({ length: count }, (_, k) => k).filter((k) => !known.has(k));
+    const { mean, deviation } = interpolated(distances, count, asked, scoresOf(asked));
+    const taken = new Set(asked);
+    const order = every.filter((k) => !taken.has(k));
     const promise = mean.map((value, k) => value + CURIOSITY * deviation[k]);
     order.sort((a, b) => promise[b] - promise[a] || a - b);
     await askAbout(order.slice(0, Math.floor((budget - asked.length) / (ROUNDS - round))));
   }
-  const { mean } = interpolated(distances, count, asked, scores);
-  asked.forEach((k, i) => (mean[k] = scores[i]));
-  return evidence(channels, Array.from({ length: count }, (_, k) => k), mean);
+  const { mean } = interpolated(distances, count, asked, scoresOf(asked));
+  for (const k of asked) mean[k] = known.get(k);
+  return evidence(channels, every, mean);
 }
 
 /** ReLU of the channels' mean, weighed by the softmax of their scores. */

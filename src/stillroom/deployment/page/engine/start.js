@@ -26,8 +26,9 @@ class EarlyWorker {
   }
 
   begin(script) {
-    const address = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
-    this.worker = new Worker(address); // no module: of a page from a file, Chromium loads none into a worker
+    const blob = new Blob([script], { type: "text/javascript" });
+    this.worker = new Worker(URL.createObjectURL(blob)); // no module: of a page from a file, Chromium loads none into a worker
+    this.worker.postMessage({ do: "own", script: blob }); // for workers that it makes: of a page from a file, Chromium denies it this address
     this.worker.onmessage = (event) => this.onmessage?.(event);
     this.worker.onerror = (event) => this.onerror?.(event);
     for (const [message, moved] of this.waiting) this.worker.postMessage(message, moved);

@@ -1,7 +1,9 @@
 // The engine's one door, a worker: messages in, messages out, as page/__init__.py describes them.
 import { answerOf } from "./answer.js";
+import { crewFor, hire, shared } from "./crew.js";
 import { decode } from "./decode.js";
 import { enlargement, stretched } from "./maps.js";
+import { ask, openNetwork } from "./network.js";
 import { clipped, onOriginal, prepare, preview } from "./prepare.js";
 import { Refused } from "./refused.js";
 import { rise } from "./rise.js";
@@ -11,27 +13,35 @@ import { noteInWords, trust, worded } from "./words.js";
 const LONGEST_PREVIEW = 2048; // pixels a side
 const MANY = 8; // frames of a file; of more, previews are small
 const SMALL_PREVIEW = 512;
-const PATIENCE = 3; // seconds that an exact map may take before it is estimated from fewer passes
+const PATIENCE = 2.5; // seconds of passes that a map may take before it is estimated from fewer; it is there in 3
+const NEARLY = 0.8; // of a sixth: who can afford so much gets the sixth
 const AT_A_TIME = 0.15; // seconds between two looks at what was asked meanwhile
-const MOST_AT_ONCE = 16; // masked images; more are no faster, and take memory
+const FORGETTING = 0.3; // of what was known of a pass, when the next piece was timed
 
+let script = null; // of this worker, as a Blob
 let model = null;
-let session = null;
-let perPass = Infinity; // seconds, at best so far
+let given = null; // what the network was opened with, until the crew has it
+let crew = null; // further workers, from the first map on
+let called = 0; // when they were
+let opening = 0; // seconds that the network took to open, as a further worker will
+let perPass = 0; // seconds, of late
+let dropped = 0; // the last question of whoever this worker helps that needs no answer any more
 let texts = null;
 let numbers = 0;
-const images = new Map(); // by number: {prepared, height, width, path, frame, clipped}
+const images = new Map(); // by number: {prepared, height, width, path, frame, clipped}; and scores of channels by class, once asked
 const explaining = new Map(); // by the request's id: whether it is to stop
 
-const handlers = { open, speak, read, predict, explain, word, trust: trustAgain, forget };
+const handlers = { open, speak, read, predict, explain, word, trust: trustAgain, forget, help, ask: answerMasked };
 
 self.onmessage = async ({ data: message }) => {
   if (message.do === "cancel") {
     if (explaining.has(message.what)) explaining.set(message.what, true);
     return;
   }
+  if (message.do === "own") return void (script = message.script);
+  if (message.do === "drop") return void (dropped = message.until);
   try {
-    if (message.do !== "open") await opened;
+    if (message.do !== "open" && message.do !== "help") await opened;
     const [reply, moved] = await handlers[message.do](message);
     self.postMessage({ id: message.id, ...reply }, moved ?? []);
   } catch (error) {
@@ -46,23 +56,36 @@ const opened = new Promise((resolve) => (letIn = resolve)); // what is asked bef
 
 async function open(message) {
   const start = performance.now();
-  const { meta } = message;
+  const { meta, wasm } = message;
   texts = meta.words[meta.language];
-  ort.env.wasm.wasmBinary = message.wasm;
-  ort.env.wasm.numThreads = 1; // threads need headers that a file cannot have
-  ort.env.logLevel = "fatal";
-  session = await ort.InferenceSession.create(new Uint8Array(message.model), {
-    executionProviders: ["wasm"], graphOptimizationLevel: "all",
-  });
+  given = { wasm, model: message.model, shape: [meta.channels, meta.size, meta.size] };
+  await openNetwork(given);
   model = meta;
-  const nothing = new Float32Array(model.channels * model.size * model.size);
+  opening = (performance.now() - start) / 1000;
+  const nothing = () => new Float32Array(meta.channels * meta.size * meta.size);
+  const passes = [];
   for (let i = 0; i < 3; i++) {
     const pass = performance.now();
-    await ask(nothing, 1, ["logits"]);
-    perPass = Math.min(perPass, (performance.now() - pass) / 1000);
+    await ask(nothing(), 1, ["logits"]);
+    passes.push((performance.now() - pass) / 1000);
   }
+  perPass = passes.sort((a, b) => a - b)[1];
   letIn();
   return [{ ready: true, seconds: (performance.now() - start) / 1000 }];
+}
+
+/** Makes this worker one that another worker made to share its passes. */
+async function help(message) {
+  await openNetwork(message);
+  letIn();
+  return [{ ready: true }];
+}
+
+/** Logits of n images for that other worker. */
+async function answerMasked({ id, batch, n }) {
+  await new Promise((resolve) => setTimeout(resolve)); // lets in that it is not needed any more
+  if (id <= dropped) return [{ dropped: true }];
+  return [{ logits: (await ask(batch, n, ["logits"])).logits }];
 }
 
 /** Speaks another language from now on. */
@@ -77,8 +100,8 @@ async function word({ prediction }) {
 }
 
 /** What holds of a map that was drawn before, in that language. */
-async function trustAgain({ prediction, method, of }) {
-  return [{ trusted: trust(model, method, prediction, of, texts) }];
+async function trustAgain({ prediction, method, of, estimate }) {
+  return [{ trusted: trust(model, method, prediction, of, texts, estimate?.coarse) }];
 }
 
 async function forget({ image }) {
@@ -93,14 +116,25 @@ function imageOf(message) {
   return entry;
 }
 
-/** `prepared` asks for what the network sees of each image, too, for whoever checks it. */
-async function read({ name, bytes, prepared: wanted = false }) {
-  const found = await decode(new Uint8Array(bytes), model.display);
+/**
+ * The images in a file, or one `frame` of it, as they are read with the time that is left. `prepared` asks for what the network
+ * sees of each image, too, for whoever checks it.
+ */
+async function read({ id, name, bytes, frame: only = null, prepared: wanted = false }) {
+  const whole = await decode(new Uint8Array(bytes), model.display);
+  const found = only === null ? whole : whole.filter((one) => one.frame === only);
   const longest = found.length > MANY ? SMALL_PREVIEW : LONGEST_PREVIEW;
   const told = [];
   const moved = [];
-  for (const one of found) {
+  const began = performance.now();
+  let looked = began;
+  for (const [n, one] of found.entries()) {
     const { frame } = one;
+    const now = performance.now();
+    if (n && now - looked > 1000 * AT_A_TIME) {
+      looked = now;
+      self.postMessage({ id, progress: n / found.length, seconds_left: ((now - began) / 1000 / n) * (found.length - n), read: n, frames: found.length });
+    }
     try {
       const { image } = one; // of several frames, this decodes it
       const prepared = prepare(image, model);
@@ -131,7 +165,10 @@ async function predictionOf(entry) {
   return entry.prediction;
 }
 
-/** By `method` where it is given, else by the one that was tested; see PATIENCE. */
+/**
+ * By `method` where it is given, else by the one that was tested, but no more of it than there is time for: see PATIENCE. Whoever
+ * checks it asks for `most` channels of an estimate, and `workers` to do it, this one included.
+ */
 async function explain(message) {
   const entry = imageOf(message);
   const prediction = await predictionOf(entry);
@@ -139,36 +176,43 @@ async function explain(message) {
   const of = message.of ?? model.classes.reduce((a, b) => (prediction.probabilities[b] > prediction.probabilities[a] ? b : a));
   const number = model.classes.indexOf(of);
   const side = model.size;
+  const hands = callCrew().slice(0, message.workers ? message.workers - 1 : Infinity);
   const began = performance.now();
-  const passes = { done: 0, all: 0 };
+  const passes = { done: 0, all: 0, spared: 0 };
+  const spent = () => (performance.now() - began) / 1000;
+  const perDone = () => spent() / (passes.done - passes.spared);
   const finish = (evidence, height, width) => stretched(enlargement(height, width, side, side)(evidence));
 
   const askUnder = async (questions, told) => {
-    const scores = [];
-    while (scores.length < questions.count) {
-      const at = scores.length;
-      const wanted = Math.max(1, Math.round(AT_A_TIME / Math.max(perPass, 1e-3)));
-      const n = Math.min(MOST_AT_ONCE, wanted, questions.count - at);
-      const start = performance.now();
-      const { logits } = await ask(masked(entry.prepared, n, (i) => questions.mask(at + i)), n, ["logits"]);
-      perPass = Math.min(perPass, (performance.now() - start) / 1000 / n); // what runs often gets faster
-      for (let i = 0; i < n; i++) scores.push(logits[i * model.classes.length + number]);
-      passes.done += n;
-      await new Promise((resolve) => setTimeout(resolve)); // lets a message in
-      if (explaining.get(message.id)) throw new Cancelled();
-      told(scores);
-    }
-    return scores;
+    passes.spared += questions.spared;
+    const before = (passes.done += questions.spared);
+    const scoreOf = (logits) => logits[number];
+    const answers = await shared(questions.count, {
+      crew: hands,
+      batch: (from, n) => masked(entry.prepared, n, (i) => questions.mask(from + i)),
+      own: async (batch, n) => {
+        const start = performance.now();
+        const { logits } = await ask(batch, n, ["logits"]);
+        perPass += FORGETTING * ((performance.now() - start) / 1000 / n - perPass);
+        return logits;
+      },
+      most: () => Math.round(AT_A_TIME / Math.max(perPass, 1e-3)),
+      between: (first, done) => {
+        passes.done = before + done;
+        if (explaining.get(message.id)) throw new Cancelled();
+        told(first.map(scoreOf));
+      },
+    });
+    return answers.map(scoreOf);
   };
   const show = (height, width) => (evidence) => {
-    const spent = (performance.now() - began) / 1000;
-    const share = Math.min(passes.done / passes.all, 1);
     const map = finish(evidence, height, width);
-    self.postMessage({ id: message.id, progress: share, seconds_left: (spent / share) * (1 - share), map, method }, [map.buffer]);
+    const left = perDone() * (passes.all - passes.done);
+    self.postMessage({ id: message.id, progress: passes.done / passes.all, seconds_left: left, map, method }, [map.buffer]);
   };
 
   let method = message.method ?? model.method;
-  let square;
+  let [square, estimate, fuller] = [null, null, null];
   explaining.set(message.id, false);
   try {
     if (method === "rise") {
@@ -177,11 +221,20 @@ async function explain(message) {
     } else {
       const { map, dims } = await ask(entry.prepared, 1, ["map"]);
       const [, count, height, width] = dims;
-      if (!message.method && method === "score_cam" && count * perPass > PATIENCE) method = "score_cam_fast";
+      const known = ((entry.scores ??= {})[of] ??= new Map());
+      const affordable = known.size + passesWithin(PATIENCE - spent(), hands);
+      if (!message.method && method === "score_cam" && count > affordable) method = "score_cam_fast";
       const fast = method === "score_cam_fast";
-      passes.all = askedFor(count, fast);
+      passes.all = askedFor(count, fast, message.most ?? (message.method || NEARLY * askedFor(count, true) < affordable ? Infinity : affordable));
       const channels = { count, height, width, data: map };
-      square = finish(await scoreCam(channels, side, fast, askUnder, show(height, width)), height, width);
+      square = finish(await scoreCam(channels, side, passes.all, known, askUnder, show(height, width)), height, width);
+      if (passes.all < count) {
+        estimate = { asked: passes.all, channels: count, coarse: passes.all < askedFor(count, true) };
+        const next = estimate.coarse ? "score_cam_fast" : model.method;
+        const wanted = askedFor(count, next === "score_cam_fast");
+        const each = passes.done > passes.spared ? perDone() : perPass;
+        if (wanted > passes.all) fuller = { method: next, channels: wanted, seconds: each * (wanted - known.size) };
+      }
     }
   } catch (error) {
     if (!(error instanceof Cancelled)) throw error;
@@ -191,8 +244,27 @@ async function explain(message) {
   }
   const original = onOriginal(square, side, entry.height, entry.width, model.fit).map((value) => Math.min(Math.max(value, 0), 1));
   const empty = !original.some((value) => value > 0);
-  const trusted = trust(model, method, prediction, of, texts);
-  return [{ done: true, progress: 1, seconds_left: 0, map: square, original, empty, method, of, ...trusted }, [original.buffer]];
+  const trusted = trust(model, method, prediction, of, texts, estimate?.coarse);
+  const workers = 1 + hands.filter((one) => one.ready).length;
+  return [{ done: true, progress: 1, seconds_left: 0, map: square, original, empty, method, of, estimate, fuller, workers, ...trusted }, [original.buffer]];
+}
+
+/** Further workers; the first map makes them, so that no answer waits for them. */
+function callCrew() {
+  if (!crew) {
+    const address = URL.createObjectURL(script);
+    crew = hire(crewFor(given.model.byteLength), given, () => new Worker(address));
+    called = performance.now();
+    given = null;
+  }
+  return crew;
+}
+
+/** For how many passes there is time, by what one takes of late and by who is there, or will be once it has opened the model. */
+function passesWithin(seconds, hands) {
+  const wait = Math.max(0, opening - (performance.now() - called) / 1000);
+  const each = [seconds, ...hands.filter((one) => !one.gone).map((one) => seconds - (one.ready ? 0 : wait))];
+  return Math.floor(each.reduce((sum, left) => sum + Math.max(left, 0), 0) / perPass);
 }
 
 class Cancelled extends Error {}
@@ -210,17 +282,4 @@ function masked(prepared, n, maskOf) {
     }
   }
   return batch;
-}
-
-let last = Promise.resolve();
-
-/** Outputs of the graph by name; `dims` are those of the last. One question at a time: the runtime holds one. */
-function ask(batch, n, names) {
-  const asked = last.then(async () => {
-    const feeds = { images: new ort.Tensor("float32", batch, [n, model.channels, model.size, model.size]) };
-    const found = await session.run(feeds, names);
-    return { ...Object.fromEntries(names.map((name) => [name, found[name].data])), dims: found[names.at(-1)].dims };
-  });
-  last = asked.catch(() => {});
-  return asked;
 }

@@ -48,7 +48,7 @@ export function startFace(data, engine) {
     await door.ask({ do: "speak", language: name });
     for (const item of items) if (item.prediction) item.prediction = (await door.ask({ do: "word", prediction: item.prediction })).prediction;
     const drawn = open?.stage?.drawn();
-    if (drawn) Object.assign(drawn, (await door.ask({ do: "trust", prediction: open.item.prediction, of: drawn.of, method: drawn.method })).trusted);
+    if (drawn) Object.assign(drawn, (await door.ask({ do: "trust", prediction: open.item.prediction, of: drawn.of, method: drawn.method, estimate: drawn.estimate })).trusted);
     show();
   }
 
@@ -102,9 +102,11 @@ export function startFace(data, engine) {
 
   /** Reads a file and asks about each image in it: of one with several frames, each becomes an item of its own. */
   async function answer(item) {
+    const { name } = item;
+    const frame = (key, number, count, seconds) => working(() => sayCount(key, Math.max(1, Math.ceil(seconds)), { name, number, frames: count }), (number - 1) / count);
     let found;
     try {
-      found = await read(item);
+      found = await read(item, { onProgress: (told) => frame("working.reading", told.read + 1, told.frames, told.seconds_left) });
     } catch (error) {
       if (!items.includes(item)) return;
       item.error = () => reason(error);
@@ -113,12 +115,13 @@ export function startFace(data, engine) {
     }
     const frames = found.map((image, n) => (n === 0 ? item : { number: ++numbers, file: item.file }));
     if (found.length > 1) {
-      const name = item.name;
       frames.forEach((one, n) => Object.assign(one, { name: `${name}#${found[n].frame}`, frame: found[n].frame }));
       if (items.includes(item)) items.splice(items.indexOf(item) + 1, 0, ...frames.slice(1));
       show();
     }
+    const began = performance.now();
     for (const [n, one] of frames.entries()) {
+      if (n) frame("working.answering", n + 1, frames.length, ((performance.now() - began) / 1000 / n) * (frames.length - n));
       if (found[n].refused) (one.error = () => say(found[n].refused.key, found[n].refused.values)), refresh(one);
       else {
         if (items.includes(one)) await answerImage(one, found[n]);
@@ -142,11 +145,12 @@ export function startFace(data, engine) {
     refresh(item);
   }
 
-  async function read(item) {
-    const bytes = await item.file.arrayBuffer().catch(() => {
+  /** The images of an item's file, or of one that is a frame that frame alone. */
+  async function read({ file, name, frame }, { onProgress = null } = {}) {
+    const bytes = await file.arrayBuffer().catch(() => {
       throw new Told("refused.gone", "refused.gone"); // a folder, a file that was moved, or one larger than memory
     });
-    return (await door.ask({ do: "read", name: item.name, bytes }, { give: [bytes] })).images;
+    return (await door.ask({ do: "read", name, bytes, frame }, { give: [bytes], onProgress })).images;
   }
 
   const reason = (error) => (error.key ? say(error.key, error.values) : error.message);
@@ -213,9 +217,7 @@ export function startFace(data, engine) {
     const looking = (open = { item, stage: null });
     try {
       working(() => say("working.one", { name: item.name }), null);
-      const images = await read(item);
-      const image = images.find((one) => one.frame === item.frame) ?? images[0];
-      for (const one of images) if (one !== image && !one.refused) door.ask({ do: "forget", image: one.image });
+      const [image] = await read(item);
       if (open !== looking) return door.ask({ do: "forget", image: image.image });
       Object.assign(looking, { image: image.image, canvas: asCanvas(image.preview) });
     } catch (error) {
@@ -251,7 +253,7 @@ export function startFace(data, engine) {
     const title = make("h2", { id: "one-title", tabindex: "-1", class: `words-${item.prediction.foreign ? "foreign" : ""}` }, breakable(item.prediction.answer));
     const print = make("p", { class: "choose" }, make("button", { type: "button", onclick: () => window.print() }, say("one.print")));
     const panel = answerPanel(item.prediction, meta, title, `${item.name} · ${item.size}`, print);
-    const draw = (of, onProgress) => door.ask({ do: "explain", image, of }, { onProgress });
+    const draw = (of, method, onProgress) => door.ask({ do: "explain", image, of, method }, { onProgress });
     const stage = makeStage(canvas, item.prediction, meta, { draw, cancel: door.cancel, tell, name: item.name });
     open.stage = stage;
     $("one").replaceChildren(steps(item), make("div", { class: "desk" }, panel, stage.node), paper(item));

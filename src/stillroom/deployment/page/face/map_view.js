@@ -2,14 +2,14 @@
 
 import { ranked } from "./answer_view.js";
 import { palette } from "./heat.js";
-import { make, percent, say, sayCount } from "./texts.js";
+import { decimal, make, percent, say, sayCount } from "./texts.js";
 import { makeViewer } from "./viewer.js";
 
 const STYLES = { both: [true, true], fill: [true, false], lines: [false, true] };
 const VERDICTS = { faithful: "good", "not faithful": "bad" };
 const chosen = { style: "both", opacity: null, beside: false };
 
-/** The stage of an image. `draw(of, onProgress)` asks the worker and gives a promise with `id`; `cancel(id)` ends it. */
+/** The stage of an image. `draw(of, method, onProgress)` asks the worker and gives a promise with `id`; `cancel(id)` ends it. */
 export function makeStage(image, prediction, meta, { draw, cancel, tell, name }) {
   chosen.opacity ??= meta.heat.strongest;
   const look = { opacity: chosen.opacity, beside: chosen.beside, colours: palette(meta.heat) };
@@ -84,28 +84,36 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     running = null;
   }
 
-  function begin(name) {
+  /** Draws the map of a class; where it is drawn more fully, `first` is what was estimated, and stays until there is more. */
+  function begin(name, first = null) {
     stop();
-    [of, last] = [name, null];
-    viewer.drop();
+    [of, last] = [name, first];
+    if (!first) viewer.drop();
     drawLegend();
     verdict.replaceChildren();
+    verdict.className = "";
+    const floor = first ? first.estimate.asked / first.fuller.channels : 0;
     const left = make("span", { class: "quiet" }, say("map.drawing", { of }));
     const bar = make("progress", { "aria-label": say("map.drawing", { of }), max: 1, value: 0 });
-    const end = make("button", { type: "button", id: "cancel", onclick: () => (stop(), offer(say("map.cancelled")), tell(say("map.cancelled"))) }, say("map.cancel"));
-    status.replaceChildren(left, bar, end);
-    const reply = draw(name, ({ progress, seconds_left: seconds, map }) => {
+    const halt = make("button", { type: "button", id: "cancel", onclick: () => end(say("map.cancelled")) }, say("map.cancel"));
+    status.replaceChildren(left, bar, halt);
+    const end = (words) => {
+      stop();
+      if (first) show(first);
+      else offer(words);
+      tell(words);
+    };
+    const reply = draw(name, first?.fuller.method, ({ progress, seconds_left: seconds, map }) => {
       if (running !== reply.id) return;
       bar.value = progress;
       if (Number.isFinite(seconds)) left.textContent = sayCount("map.left", Math.max(1, Math.ceil(seconds)), { of });
-      if (map) viewer.show((last = { map }).map);
+      if (map && progress >= floor) viewer.show((last = { map }).map);
       drawLegend();
     });
     running = reply.id;
     reply.then((done) => running === reply.id && finish(done), (error) => {
       if (running !== reply.id) return;
-      running = null;
-      offer(error.message);
+      end(error.message);
     });
   }
 
@@ -114,9 +122,11 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     last = { ...done, of };
     viewer.show(done.map, done.original);
     drawLegend();
-    const words = say("map.done", { of });
+    const { estimate, fuller } = done;
+    const words = estimate ? say("map.estimated", { of, asked: decimal(estimate.asked), channels: decimal(estimate.channels) }) : say("map.done", { of });
     status.replaceChildren(make("span", { class: "quiet" }, words));
-    if (done.empty) status.replaceChildren(make("span", {}, say("map.empty")));
+    if (done.empty) status.prepend(make("span", {}, say("map.empty")));
+    if (fuller) status.append(make("button", { type: "button", id: "fuller", onclick: () => begin(of, last) }, sayCount("map.fuller", Math.max(1, Math.ceil(fuller.seconds)), { channels: decimal(fuller.channels) })));
     const label = say(`verdict.${{ faithful: "faithful", "not faithful": "not_faithful", "not shown: too few images": "not_shown" }[done.verdict] ?? "not_tested"}`);
     verdict.className = `notice ${VERDICTS[done.verdict] ?? ""}`;
     verdict.replaceChildren(make("p", {}, make("strong", {}, label)), make("p", { lang: done.statement.includes(meta.explanation?.statement) ? "en" : null }, done.statement), make("p", { class: "quiet" }, say("verdict.what")));
