@@ -126,5 +126,16 @@ def data_in(page: str) -> dict[str, Any]:
     return json.loads(gzip.decompress(base64.b64decode(re.search(r'id="part-data">(.*?)</script>', page)[1])))
 
 
+def changed(page: str, part: str, old: bytes, new: bytes) -> str:
+    """A part that says something else under the checksum of what was written; the rest of it is sound."""
+    start, end = re.search(rf'id="part-{part}">(.*?)</script>', page, re.S).span(1)
+    written = base64.b64decode(page[start:end])
+    content = gzip.decompress(written)
+    assert old in content
+    assert len(old) == len(new)
+    other = gzip.compress(content.replace(old, new))[:-8] + written[-8:]
+    return page[:start] + base64.b64encode(other).decode() + page[end:]
+
+
 def packed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode())).decode()
