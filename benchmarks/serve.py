@@ -3,9 +3,9 @@
     python benchmarks/serve.py RUN IMAGES [--seconds 60] [--over 4] [--out serve.json]
 
 The server and the bare loop run on the first core of this machine, the clients on the second, so that neither takes time from
-the other; without two cores it ends. CPU is what the operating system counts for the server's process. In the overload,
-requests come at fixed times whatever became of those before, over connections that are kept; latency counts from the time at
-which a request was due.
+the other; without two cores it ends. CPU is what the operating system counts for the server's process. Loop and clients take
+turns, so that both see what else the machine does, and medians of the turns are told. In the overload, requests come at fixed
+times whatever became of those before, over connections that are kept; latency counts from when a request was due.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ import numpy as np
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 DEADLINE_S = 2.0
+CLIENTS = (1, 8, 32)
+TURNS, TURN_S = 3, 5.0
 _TICK_HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -235,6 +237,11 @@ def quantile(replies: Sequence[Reply], share: float) -> float:
     return float(np.quantile([reply.seconds for reply in replies], share) * 1e3) if replies else float("nan")
 
 
+def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each figure."""
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+
+
 async def measure(run: Path, contents: Sequence[bytes], seconds: float, over: float) -> dict[str, Any]:
     requests = requests_of(contents)
     found: dict[str, Any] = {"load": os.getloadavg()}
@@ -247,16 +254,23 @@ async def measure(run: Path, contents: Sequence[bytes], seconds: float, over: fl
         )  # fmt: skip
         return json.loads(done.stdout)
 
-    found["bare_ms"] = [bare_now()]
     server = Server(run)
     try:
         await closed(server, requests, 8, 2.0)
-        found["closed"] = [await closed(server, requests, clients, 10.0) for clients in (1, 8, 32)]
-        found["bare_ms"].append(bare_now())
+        turns = [
+            {"bare": bare_now()} | {count: await closed(server, requests, count, TURN_S) for count in CLIENTS}
+            for _ in range(TURNS)
+        ]
+        found["turns"] = turns
+        found["bare_ms"] = medians([turn["bare"] for turn in turns])
+        found["closed"] = [
+            medians([turn[count] | {"of_bare": turn[count]["cpu_ms"] / turn["bare"]["batch_1"]} for turn in turns])
+            for count in CLIENTS
+        ]
         capacity = found["closed"][-1]["per_s"]
         found["overload"] = await overload(server, requests, over * capacity, seconds)
         found["normal_after_s"] = await recovery(server, requests)
-        found["after"] = await closed(server, requests, 32, 10.0)
+        found["after"] = await closed(server, requests, CLIENTS[-1], TURN_S)
         found["memory_after_mb"] = server.rss()
     finally:
         server.end()
@@ -274,7 +288,7 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
-        print(json.dumps(bare(given.run, [bytes.fromhex(text) for text in json.load(sys.stdin)], 5)))
+        print(json.dumps(bare(given.run, [bytes.fromhex(text) for text in json.load(sys.stdin)], 2)))
         return
     if not {SERVER_CORE, CLIENT_CORE} <= os.sched_getaffinity(0):
         sys.exit("This takes two cores: one for the server, one for the clients.")
