@@ -1,5 +1,7 @@
 """Answers over HTTP are those of `predict` and `explain`, in every word, whoever else asks at the same time."""
 
+import base64
+import hashlib
 import json
 import re
 import time
@@ -170,8 +172,12 @@ def test_openapi_tells_every_route_with_examples(server):
 
 def test_the_page_of_several_models_leads_to_each(model):
     with Answering(model, f"other={model}") as server:
-        listed = server.get("/").body.decode()
+        first = server.get("/")
+        listed, policy = first.body.decode(), first.headers["content-security-policy"]
         assert NOTICE in listed
+        style = re.search(r"<style>(.+?)</style>", listed, re.DOTALL)[1].encode()
+        assert f"style-src 'sha256-{base64.b64encode(hashlib.sha256(style).digest()).decode()}'" in policy
+        assert "default-src 'none'" in policy
         assert re.findall(r'href="(models/[^"]+)"', listed) == ["models/first", "models/other"]
         assert server.get("/models/other").status == 200
         assert server.get("/models/third").status == 404

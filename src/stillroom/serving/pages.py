@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
+from collections.abc import Iterable
+from hashlib import sha256
 from html import escape
 from threading import Lock
 from weakref import WeakKeyDictionary
@@ -17,13 +20,30 @@ from stillroom.serving import metrics
 from stillroom.serving.desk import Desk
 from stillroom.serving.shelf import NOTICE, Served
 
-_POLICY = {"content-security-policy": "connect-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
+_CLOSED = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_POLICY = {"content-security-policy": f"connect-src 'none'; {_CLOSED}"}
 """Of the page, which says itself what more it forbids."""
+_STYLE = """
+body { margin: 0 auto; max-width: 42rem; padding: 2rem 1.25rem; font: 17px/1.55 system-ui, "Segoe UI", Roboto, sans-serif;
+  background: light-dark(#f4f6f8, #14171a); color: light-dark(#16191c, #e8ebed); overflow-wrap: break-word; }
+h1 { font-size: 1.5rem; }
+h1 + p { padding: 0.6rem 0.9rem; border-left: 4px solid light-dark(#805200, #e7bd63);
+  background: light-dark(#fdf5e3, #2a2313); }
+ul { list-style: none; padding: 0; }
+li { padding: 0.9rem 1rem; margin: 0 0 0.6rem; border: 1px solid light-dark(#d9dee2, #353c42); border-radius: 8px;
+  background: light-dark(#fff, #1c2024); }
+a { color: light-dark(#0b4f86, #85bdf0); } li a { font-weight: 600; }
+"""
+_DIGEST = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_STYLED = {"content-security-policy": f"default-src 'none'; style-src 'sha256-{_DIGEST}'; {_CLOSED}"}
+"""Of the pages that stand here."""
 _HEAD = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Stillroom</title>
+<style>{style}</style>
 <h1>Stillroom</h1>
 <p><strong>{notice}</strong></p>
 """
@@ -44,6 +64,22 @@ _NO_PAGE = (
 </html>
 """
 )
+
+
+def list_of(models: Iterable[Served]) -> str:
+    """The page of a server with several models: what each tells apart, and the way to its page."""
+    items = "".join(
+        f'<li><a href="models/{escape(served.name)}">{escape(served.name)}</a>: '
+        f"{escape(', '.join(served.predictor.classes))}"
+        f"{' (trained on synthetic images)' if served.predictor.synthetic else ''}</li>"
+        for served in models
+    )
+    return _LIST.format(notice=escape(NOTICE), style=_STYLE, models=items)
+
+
+def without_page(name: str, reason: str) -> str:
+    """What stands in the place of a model's page that cannot be made, for this reason."""
+    return _NO_PAGE.format(notice=escape(NOTICE), style=_STYLE, name=escape(name), reason=escape(reason))
 
 
 class _Pages:
@@ -73,20 +109,13 @@ def routes(desk: Desk) -> APIRouter:
         try:
             return HTMLResponse(await asyncio.to_thread(pages.of, served, language), headers=_POLICY)
         except UsageError as error:
-            reason = escape(str(error))
-            return HTMLResponse(_NO_PAGE.format(notice=escape(NOTICE), name=escape(served.name), reason=reason))
+            return HTMLResponse(without_page(served.name, str(error)), headers=_STYLED)
 
     @router.get("/", include_in_schema=False)
     async def first(request: Request) -> Response:
         if len(desk.shelf.names) == 1:
             return await page(request, desk.shelf.only())
-        models = "".join(
-            f'<li><a href="models/{escape(served.name)}">{escape(served.name)}</a>: '
-            f"{escape(', '.join(served.predictor.classes))}"
-            f"{' (trained on synthetic images)' if served.predictor.synthetic else ''}</li>"
-            for served in desk.shelf
-        )
-        return HTMLResponse(_LIST.format(notice=escape(NOTICE), models=models))
+        return HTMLResponse(list_of(desk.shelf), headers=_STYLED)
 
     @router.get("/models/{name}", include_in_schema=False)
     async def by_name(request: Request, name: str) -> Response:

@@ -33,6 +33,7 @@ def test_a_refusal_says_why_in_words_and_draws_nothing_unasked(window, state):
     assert "do not use its probabilities" in said
     assert "%" not in window.text(".said ul, .said details")
     assert "so no map was drawn" in said
+    assert "%" not in window.value("document.getElementById('map-of').textContent")
     window.value("document.getElementById('draw').click()")
     window.settled()
     assert "Maps faithful" in window.text("#one")
@@ -72,6 +73,20 @@ def test_a_file_that_is_refused_is_named_with_its_reason_and_stops_no_other(wind
         "2 answered with one class · 3 where the model is unsure · 1 refused: not this kind of image · 1 not read"
         in window.text()
     )
+
+
+@pytest.mark.parametrize(("width", "shown"), [(390, False), (1440, True)])
+def test_a_narrow_table_says_a_class_once(window, state, width, shown):
+    window.shape(width)
+    state("many")
+    cells = window.value(
+        "[...document.querySelectorAll('#many tbody .of')].map((cell) => [cell.closest('tr').querySelector('td .answer')"
+        ".innerText, cell.textContent, cell.checkVisibility()])"
+    )
+    same = [visible for answer, name, visible in cells if answer == name]
+    assert same == [shown] * len(same)
+    assert same
+    assert all(visible for answer, name, visible in cells if answer != name)
 
 
 @pytest.mark.parametrize("width", [768, 1000, 1440])

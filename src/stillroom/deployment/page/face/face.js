@@ -251,7 +251,7 @@ export function startFace(data, engine) {
     const drawn = open.stage?.drawn();
     open.stage?.close();
     const title = make("h2", { id: "one-title", tabindex: "-1", class: `words-${item.prediction.foreign ? "foreign" : ""}` }, breakable(item.prediction.answer));
-    const print = make("p", { class: "choose" }, make("button", { type: "button", onclick: () => window.print() }, say("one.print")));
+    const print = make("p", { class: "print" }, make("button", { type: "button", onclick: () => window.print() }, say("one.print")));
     const panel = answerPanel(item.prediction, meta, title, `${item.name} · ${item.size}`, print);
     const draw = (of, method, onProgress) => door.ask({ do: "explain", image, of, method }, { onProgress });
     const stage = makeStage(canvas, item.prediction, meta, { draw, cancel: door.cancel, tell, name: item.name });

@@ -41,7 +41,7 @@ export function rowOf(item, open) {
   const [name, share] = most;
   const fill = make("i", { class: "decided" });
   fill.style.width = `${100 * share}%`;
-  row.append(cell("of", breakable(name)), cell("number", percent(share)), cell("length", make("span", { class: "gauge", "aria-hidden": "true" }, fill)));
+  row.append(cell(name === prediction.answer ? "of same" : "of", breakable(name)), cell("number", percent(share)), cell("length", make("span", { class: "gauge", "aria-hidden": "true" }, fill)));
   return row;
 }
 

@@ -26,7 +26,7 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     [look.fill, look.lines] = STYLES[chosen.style];
   }
 
-  const classes = make("select", { id: "map-of", onchange: () => begin(classes.value) }, ranked(prediction).map(([one, share]) => make("option", { value: one }, `${one} (${percent(share)})`)));
+  const classes = make("select", { id: "map-of", onchange: () => begin(classes.value) }, ranked(prediction).map(([one, share]) => make("option", { value: one }, prediction.foreign ? one : `${one} (${percent(share)})`)));
   const styles = make("select", { id: "map-style", onchange: restyle }, Object.keys(STYLES).map((key) => make("option", { value: key, selected: key === chosen.style }, say(`map.style_${key}`))));
   const shown = make("output", { for: "map-opacity" }, percent(look.opacity, 0));
   const opacity = make("input", { id: "map-opacity", type: "range", min: 0, max: 100, value: Math.round(100 * look.opacity), oninput: fade });
