@@ -25,7 +25,10 @@ def test_the_surest_wrong_answer_stands_first_in_whatever_order_the_file_has_the
     assert sure == sorted(sure, reverse=True)
 
 
-@pytest.mark.parametrize(("patients", "said"), [(True, "2 more of this patient"), (False, "2 more that look like it")])
+LEFT_OUT = {True: "2 more of this patient", False: "2 more of nearly the same picture"}
+
+
+@pytest.mark.parametrize(("patients", "said"), LEFT_OUT.items())
 def test_how_many_were_left_out_is_said(make_run, page_of, patients, said):
     run = make_run("multiclass", images=360, featured=16, patients=patients)
     path = run / "gallery.npz"

@@ -75,8 +75,8 @@ def _mistake(record: Record, predictions: Predictions, image: np.ndarray, row: i
 
 
 def _left_out(more: int, patient: str) -> str:
-    alike = "of this patient" if patient else "that look like it"
-    return f"{count(more)} more {alike}, left out" if more else ""
+    of = "this patient" if patient else "nearly the same picture"
+    return f"{count(more)} more of {of}, left out" if more else ""
 
 
 def as_pixels(image: np.ndarray) -> np.ndarray:
