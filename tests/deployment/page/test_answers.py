@@ -128,7 +128,7 @@ def answered(browser):
                 [name, values.map((value) => (value === "nan" ? NaN : Number(value)))]));
             const answer = module_answer.answerOf(model, numbers, {{ path: null, frame: null, clipped: 0 }});
             const said = module_words.worded(answer, model, words);
-            const coarse = module_words.trust(model, method, said, of, words, true);
+            const coarse = module_words.trust(model, method, said, of, words, {{ asked: 57, channels: 2048, coarse: true }});
             return {{ ...said, coarse, ...(said.error ? {{}} : module_words.trust(model, method, said, of, words)) }};
         }});
     }})()"""
@@ -163,5 +163,6 @@ def test_of_a_coarse_map_no_verdict_is_said(answered):
         assert said["coarse"]["verdict"] is None
         known = tested is not None and tested["faithful"] is not None
         assert said["coarse"]["statement"].endswith("Of those: So it is." if known else "was stopped before.")
+        assert ("57 of the network's 2048 channels" in said["coarse"]["statement"]) == known
         told.add(known)
     assert told == {True, False}

@@ -2,7 +2,7 @@
 // more need headers that a file cannot have, but a worker may make workers of its own script.
 
 const MOST = 4; // workers in all
-const MOST_BYTES = 200e6; // of models that further workers hold together; a session takes two to three times its model
+const MOST_BYTES = 200e6; // of models that further workers hold together; a session takes several times its model
 const AHEAD = 2; // pieces in the hands of a further worker, so that it need not wait for the next
 const MOST_AT_ONCE = 16; // masked images; more are no faster, and take memory
 

@@ -77,13 +77,14 @@ function shownOtherwise(own, { shown, window, display }) {
  * @param {string} method by which the map is drawn
  * @param {object} prediction what the model says of the image
  * @param {string} of the class explained
- * @param {boolean} coarse whether it is estimated from fewer channels than any map that is tested
+ * @param {{asked: number, channels: number, coarse: boolean}|null} estimate of how many channels the map was made where it is an
+ *   estimate; coarse is one of fewer than any map that is tested
  */
-export function trust(model, method, prediction, of, texts, coarse = false) {
+export function trust(model, method, prediction, of, texts, estimate = null) {
   const tested = model.explanation;
   if (!tested || tested.faithful === null || tested.faithful === undefined) return { verdict: null, statement: texts["trust.untested"] };
   let statement = tested.statement;
-  if (coarse) return { verdict: null, statement: fill(texts["trust.coarse"], { statement }) };
+  if (estimate?.coarse) return { verdict: null, statement: fill(texts["trust.coarse"], { ...estimate, statement }) };
   const agreed = tested.fast?.pearson?.value;
   if (agreed !== null && agreed !== undefined && method === "score_cam_fast") {
     statement += ` ${fill(texts["trust.fast"], { correlation: agreed.toFixed(2), images: tested.fast.images })}`;

@@ -101,7 +101,7 @@ async function word({ prediction }) {
 
 /** What holds of a map that was drawn before, in that language. */
 async function trustAgain({ prediction, method, of, estimate }) {
-  return [{ trusted: trust(model, method, prediction, of, texts, estimate?.coarse) }];
+  return [{ trusted: trust(model, method, prediction, of, texts, estimate) }];
 }
 
 async function forget({ image }) {
@@ -244,7 +244,7 @@ async function explain(message) {
   }
   const original = onOriginal(square, side, entry.height, entry.width, model.fit).map((value) => Math.min(Math.max(value, 0), 1));
   const empty = !original.some((value) => value > 0);
-  const trusted = trust(model, method, prediction, of, texts, estimate?.coarse);
+  const trusted = trust(model, method, prediction, of, texts, estimate);
   const workers = 1 + hands.filter((one) => one.ready).length;
   return [{ done: true, progress: 1, seconds_left: 0, map: square, original, empty, method, of, estimate, fuller, workers, ...trusted }, [original.buffer]];
 }
