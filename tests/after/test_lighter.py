@@ -201,3 +201,17 @@ def test_a_run_whose_network_has_no_int8_file_keeps_all_else(tiny_run):
     section = section_of(figures, "int8")
     assert section.text[0].startswith("No int8 file is handed over. An ensemble")
     assert not section.tables
+
+
+def test_what_nobody_foresaw_costs_no_run(tiny_run, monkeypatch):
+    def fails(*_):
+        raise ValueError("not enough values\nsecond line")
+
+    monkeypatch.setattr("stillroom.run.stages.int8.make_int8", fails)
+    evidence = SimpleNamespace(
+        bench=SimpleNamespace(run=tiny_run), exported="student", networks={"student": object()},
+        onnx=tiny_run.path / "student.onnx", layer=None, density=None,
+    )  # fmt: skip
+    (reason,) = work(evidence)["int8"]["refused"]
+    assert "ValueError: not enough values. Please report it" in reason
+    assert f"stillroom export {tiny_run.path} --int8" in reason

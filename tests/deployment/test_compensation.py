@@ -108,6 +108,29 @@ def test_a_layer_takes_back_what_those_before_it_did(images):
     assert in_turn < 0.8 * alone
 
 
+def test_a_layer_along_one_axis_is_rounded_like_any_other(images):
+    class Along(nn.Module):
+        """A gate by a convolution over channels, as ECA has it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.along = nn.Conv2d(3, 16, 3), nn.Conv1d(1, 1, 3, padding=1, bias=False)
+            self.last, self.head = nn.Conv2d(16, 8, 1), nn.Linear(8, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen = self.first(images).relu()
+            gate = self.along(seen.mean(dim=(2, 3)).unsqueeze(1)).transpose(1, 2).unsqueeze(-1).sigmoid()
+            return self.head(self.last(seen * gate).mean(dim=(2, 3)))
+
+    graph = Graph(graph_of(Along().eval(), METADATA))
+    weights = compensated(graph, images[:24])
+    assert (1, 1, 3) in {values.shape for values in weights.values()}
+    nearest = moved(graph, images, graph.with_rounded(graph.layers))
+    assert moved(graph, images, graph.with_rounded(graph.layers, weights)) < nearest
+    assert np.isfinite(asked(quantised(graph, images, (), weights), images).logits).all()
+
+
 def test_inputs_that_are_always_nought_move_nothing(images):
     network = Every().eval()
     with torch.no_grad():

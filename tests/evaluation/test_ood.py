@@ -178,6 +178,9 @@ def test_a_rule_is_carried_to_scores_that_are_shifted_and_stretched():
     carried = rule.carried((energies, distances), after)
     assert carried.scores(*after) == pytest.approx(rule.scores(energies, distances))
     assert (carried.threshold, carried.refusals) == (rule.threshold, rule.refusals)
+    after[1][3] = 100.0  # one image that moved far turns nothing
+    turned = rule.carried((energies, distances), after)
+    assert turned.distance_scale == pytest.approx(carried.distance_scale, rel=0.02)
     still = rule.carried((energies, np.ones(80)), (energies + 1, np.full(80, 1.5)))
     assert (still.energy_scale, still.distance_scale) == (pytest.approx(rule.energy_scale), rule.distance_scale)
     assert still.distance_location == pytest.approx(rule.distance_location + 0.5)

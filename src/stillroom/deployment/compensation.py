@@ -51,12 +51,14 @@ def compensated(
                 values_in(model, node.input[0], images) for model in (graph.model, graph.with_rounded(rounded, found))
             )
             rows = _rows(weight, layer, _groups(node))
-            product = apart = np.zeros(1)
+            product, apart = np.zeros((2, len(rows), rows.shape[-1], rows.shape[-1]))
             for before, now in zip(given, seen, strict=True):
-                for one, other in zip(before, now, strict=True):
-                    wanted, entered = _entering(one, node, weight.shape), _entering(other, node, weight.shape)
-                    product = product + _product(entered, entered)
-                    apart = apart + _product(wanted - entered, entered)
+                wanted, entered = (
+                    np.concatenate([_entering(one, node, weight.shape) for one in batch], axis=1)
+                    for batch in (before, now)
+                )
+                product += entered.transpose(0, 2, 1) @ entered
+                apart += (wanted - entered).transpose(0, 2, 1) @ entered
             found[layer.number] = _as_weight(_rounded(rows, product, apart), weight, layer)
             rounded.append(layer)
         advance()
@@ -72,7 +74,7 @@ def _rounded(rows: np.ndarray, product: np.ndarray, apart: np.ndarray) -> np.nda
         apart: ``[G, D, D]``, (F - X)' X, with F the inputs in the float32 network.
 
     Returns:
-        ``[G, R, D]``. The largest weight of each channel keeps its value: the step is a 127th of it.
+        ``[G, R, D]``. The largest weight of each channel, once moved to the layer's input, is 127 steps.
     """
     size = rows.shape[-1]
     level = np.trace(product, axis1=1, axis2=2)[:, None, None] / size
@@ -108,28 +110,24 @@ def _entering(value: np.ndarray, node: NodeProto, shape: tuple[int, ...]) -> np.
     """
     if node.op_type != "Conv":
         return _some(value.reshape(1, -1, value.shape[-1]))
-    how = _attributes(node)
-    (tall, wide), (down, along) = shape[2:], how.get("dilations", (1, 1))
-    top, left, bottom, right = how.get("pads", (0, 0, 0, 0))
-    padded = np.pad(value, ((0, 0), (top, bottom), (left, right)))
-    window = ((tall - 1) * down + 1, (wide - 1) * along + 1)
-    rows, columns = how.get("strides", (1, 1))
-    seen = np.lib.stride_tricks.sliding_window_view(padded, window, axis=(1, 2))
-    seen = seen[:, ::rows, ::columns, ::down, ::along]
-    groups = _groups(node)
-    channels, height, width = seen.shape[:3]
-    places = seen.reshape(groups, channels // groups, height * width, tall, wide)
-    return _some(places.transpose(0, 2, 1, 3, 4).reshape(groups, height * width, -1))
+    how, kernel = _attributes(node), shape[2:]
+    axes = tuple(range(1, value.ndim))
+    apart = how.get("dilations", [1] * len(axes))
+    pads = how.get("pads", [0] * 2 * len(axes))
+    padded = np.pad(value, [(0, 0), *zip(pads[: len(axes)], pads[len(axes) :], strict=True)])
+    window = [(taps - 1) * step + 1 for taps, step in zip(kernel, apart, strict=True)]
+    seen = np.lib.stride_tricks.sliding_window_view(padded, window, axis=axes)
+    strides = how.get("strides", [1] * len(axes))
+    seen = seen[(slice(None), *(slice(None, None, step) for step in (*strides, *apart)))]
+    groups, places = _groups(node), int(np.prod(seen.shape[1 : value.ndim]))
+    each = seen.reshape(groups, len(value) // groups, places, -1)
+    return _some(each.transpose(0, 2, 1, 3).reshape(groups, places, -1))
 
 
 def _some(places: np.ndarray) -> np.ndarray:
     if places.shape[1] <= _PLACES:
         return places
     return places[:, np.random.default_rng(0).permutation(places.shape[1])[:_PLACES]]
-
-
-def _product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one.transpose(0, 2, 1) @ other).astype(np.float64)
 
 
 def _rows(weight: np.ndarray, layer: Layer, groups: int) -> np.ndarray:

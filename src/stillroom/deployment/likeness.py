@@ -174,6 +174,11 @@ def alike_enough(share: float, images: int) -> bool:
     return (1 - share) * images <= max(1.0, (1 - LIMITS.agreement) * images) + _ROUNDING
 
 
+def most_lost(images: int) -> float:
+    """How much of the selection metric may be lost on so many test images: of few, one alone is more than the limit."""
+    return max(LIMITS.metric, 1 / images)
+
+
 def refusals_of(figures: Mapping[str, Any]) -> list[str]:
     """Why a file is not handed over in another's place, a sentence each; none where it may be.
 
@@ -181,10 +186,9 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
         figures: of metrics.json the part ``int8``: ``images``, ``comparison``, ``agreement``, ``refused_share``, ``levels``.
     """
     found, metric = [], figures["comparison"]["metric"]
-    one = 1 / figures["images"]  # of few images one alone is more than the limits
-    lost = -_known(figures["comparison"]["difference"]["value"])
-    if lost > max(LIMITS.metric, one) + _ROUNDING:
-        found.append(f"It loses {lost:.3f} in {NAMES.get(metric, metric)} (at most {LIMITS.metric} is allowed).")
+    lost, most = -_known(figures["comparison"]["difference"]["value"]), most_lost(figures["images"])
+    if lost > most + _ROUNDING:
+        found.append(f"It loses {lost:.3f} in {NAMES.get(metric, metric)} (at most {most:.3f} is allowed).")
     if isnan(_known(figures["agreement"])):
         found.append("What it decides could not be compared with the float32 file.")
     elif not alike_enough(figures["agreement"], figures["images"]):
@@ -192,7 +196,7 @@ def refusals_of(figures: Mapping[str, Any]) -> list[str]:
             f"It decides {figures['agreement']:.1%} of the images like the float32 file (at least {LIMITS.agreement:.0%})."
         )
     before, after = figures["refused_share"]
-    if before is not None and abs(after - before) > max(LIMITS.refusals, one) + _ROUNDING:
+    if before is not None and abs(after - before) > max(LIMITS.refusals, 1 / figures["images"]) + _ROUNDING:
         found.append(f"It refuses {after:.1%} of the images as foreign, the float32 file {before:.1%}.")
     levels = figures["levels"]
     if isnan(_known(levels["agreement"]) + _known(levels["probability"])):
@@ -222,8 +226,8 @@ def downgrades_of(figures: Mapping[str, Any]) -> list[str]:
         found.append("Its distances from the training images could not be compared: do not rely on its refusals.")
     elif figures["distance"] is not None and figures["distance"] > LIMITS.distance:
         found.append(
-            f"Its distances from the training images differ by {figures['distance']:.1%} (median); its limit for foreign"
-            " images was fitted to them."
+            f"Its distances from the training images differ by {figures['distance']:.1%} (median): where it refuses foreign"
+            " images, they may be others than the float32 file's."
         )
     maps = figures["maps"]
     if maps is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
+from stillroom.deployment.likeness import most_lost
 from stillroom.report.numbers import estimate
 from stillroom.report.section import Section
 from stillroom.report.tables import Cell, Grid
@@ -40,11 +41,14 @@ def _how_int8(figures: Mapping[str, Any]) -> list[str]:
         stay = "1 stays" if len(left) == 1 else f"{len(left)} stay"
         text.append(f"Of {layers} layers {stay} float32, with what follows at once: {'; '.join(left)}.")
     else:
-        text.append(f"All {layers} layers between pixels and features are computed in integers.")
+        text.append(f"All {layers} layers between pixels and features are in integers.")
+    if stored := figures.get("stored_only"):  # runs of before do not tell
+        of = "1 layer that sees" if stored == 1 else f"{stored} layers that see"
+        text.append(f"The weights of {of} means over the whole image are stored in integers and computed in float32.")
     text.append(
-        "Layers were chosen on validation images, where temperature, sets of classes and the limit for foreign images were"
-        " fitted again, to the int8 file's own answers. Every figure below is of the test images, shown to both files, in"
-        " ONNX Runtime: other runtimes round otherwise."
+        "Layers were chosen on validation images, where temperature and sets of classes were fitted again, to the int8 file's"
+        " own answers, and the limit for foreign images was carried over to them. Every figure below is of the test images,"
+        " shown to both files, in ONNX Runtime: other runtimes round otherwise."
     )
     return text
 
@@ -83,9 +87,11 @@ def _metric(figures: Mapping[str, Any], precision: str) -> str:
     compared = figures["comparison"]
     if compared["verdict"] != "inconclusive":
         return str(compared["statement"])
+    most = most_lost(figures["images"])
+    limit = "" if most == compared["margin"] else f", which is {most:.3f} here (one image's share),"
     return (
         f"{compared['statement']} {figures['images']} test images do not show whether the {precision} file keeps that margin:"
-        " the limit was held to the difference that was found, not to its interval."
+        f" the limit{limit} was held to the difference that was found, not to its interval."
     )
 
 

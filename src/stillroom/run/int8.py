@@ -91,7 +91,8 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
     """Write student.int8.onnx beside the float32 file, if it keeps what that promises.
 
     Layers are chosen by validation images, and where rounding alone does not do, the network is taught by training images to
-    bear it. The rules are fitted anew to the int8 file's own answers. Only then are both files shown the test images.
+    bear it. The rules are fitted anew to the int8 file's own answers, but for that of
+    foreign images, which is carried over. Only then are both files shown the test images.
 
     Args:
         bench: the run.
@@ -118,6 +119,7 @@ def make_int8(bench: Workbench, handed: Handed) -> tuple[Path | None, dict[str, 
     figures: dict[str, Any] = {
         "layers": len(graph.layers),
         "left_float": [one.reason for one in found.left_float],
+        "stored_only": sum(layer.stored_only and layer not in left for layer in graph.layers),
         "taught": taught,
     }
     try:
