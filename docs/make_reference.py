@@ -171,6 +171,7 @@ EXIT_CODES = {
     3: "some of it: images that could not be read were left out and named, the others were answered",
     129: "stopped by SIGHUP: its terminal was closed",
     130: "stopped by Ctrl-C",
+    141: "what read the output closed it, as `head` does: nothing is said, and the rest was not written",
     143: "stopped by SIGTERM, as by `kill` or a queue",
 }
 

@@ -1,8 +1,10 @@
 """What is well is called well, and every planted fault is found, named and answered by what to do."""
 
+import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +28,18 @@ def flip(path, place=-20):
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
+
+
+def forbid(monkeypatch, forbidden):
+    """Permissions do not hold root back."""
+    plain = Path.open
+
+    def open_unless(path, *arguments, **options):
+        if path == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_unless)
 
 
 def test_an_installation_that_works_is_well():
@@ -139,6 +153,36 @@ def test_an_exported_file_is_checked_alone(own_run, tmp_path):
     assert "opy it again" in found.advice
     flip(own_run.path / "student.onnx", len(alone.read_bytes()) // 2)
     assert all("stillroom export" in check.advice for check in wrong(run_folder(own_run.path)))
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_lighter_file_is_exported_again_or_done_without(own_run, tmp_path, precision):
+    lighter, alone = own_run.path / f"student.{precision}.onnx", tmp_path / f"eyes.{precision}.onnx"
+    lighter.write_bytes((own_run.path / "student.onnx").read_bytes())
+    record(lighter)
+    flip(lighter, lighter.stat().st_size // 2)
+    (found,) = wrong(run_folder(own_run.path))
+    command = f"`stillroom export {own_run.path} --{precision}`"
+    assert found.advice == f"Export it again: {command}; or do without: `rm {lighter}`."
+    alone.write_bytes(lighter.read_bytes())
+    (told,) = wrong(run_folder(alone))
+    assert f"export it again with `stillroom export RUN --{precision}`" in told.text
+    lighter.unlink()
+    (gone,) = [check for check in run_folder(own_run.path) if check.state != "well"]
+    assert (gone.state, gone.text) == ("note", f"{lighter.name} was written and is gone.")
+    assert command in gone.advice
+
+
+@pytest.mark.parametrize("name", ["student.onnx", "predictions.parquet", "history.jsonl"])
+def test_a_file_that_may_not_be_read_is_wrong_and_the_rest_is_looked_at(own_run, monkeypatch, name):
+    forbid(monkeypatch, own_run.path / name)
+    found = list(run_folder(own_run.path))
+    assert wrong(found)[0].text == f"{name} cannot be read."
+    assert "right to read" in wrong(found)[0].advice
+    assert any("are as they were written" in check.text for check in found)
+    if name == "student.onnx":
+        (alone,) = wrong(run_folder(own_run.path / name))
+        assert alone.text == f"{own_run.path / name} cannot be read: Permission denied."
 
 
 def test_a_file_that_somebody_added_is_pointed_at(own_run):

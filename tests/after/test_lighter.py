@@ -124,9 +124,12 @@ def test_every_figure_has_an_interval_that_can_be(exported):
 @pytest.mark.parametrize("refused", [[], ["It loses 0.100 in AUC."]])
 def test_a_run_tells_of_it_on_the_command_line(exported, monkeypatch, capsys, refused):
     run, _, figures, _ = exported
-    monkeypatch.setattr(type(run), "metrics", run.metrics | {"int8": figures | {"refused": refused}})
+    words = ["Its distances from the training images differ by 19.0% (median).", "Its maps were not tested."]
+    told = figures | {"refused": refused, "downgraded": words}
+    monkeypatch.setattr(type(run), "metrics", run.metrics | {"int8": told})
     show_run(run)
     said = capsys.readouterr().out
+    assert [f"Note: {word}" in said.splitlines() for word in words] == [not refused] * 2
     assert (f"No int8 file is handed over. {refused[0]}" if refused else "times smaller (") in said
 
 

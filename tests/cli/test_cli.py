@@ -1,5 +1,6 @@
 """The command line as a user meets it: what is printed where, exit codes, and one clear line for every mistake."""
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hand_made import write_model
 from PIL import Image
 
 from stillroom.cli.app import main
@@ -307,6 +309,32 @@ def test_a_reader_that_stops_early_hears_nothing_of_it(finished, picture_folder)
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout == "[\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("more", [["--json"], []], ids=["json", "rich"])
+def test_a_closed_pipe_ends_as_shells_expect(more):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "stillroom", "recipes", *more], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain", "evaluate", "serve", "page"])
+def test_a_model_that_may_not_be_read_is_a_line(refuse, picture_folder, tmp_path, monkeypatch, verb):
+    model, plain = write_model(tmp_path / "student.onnx"), Path.open
+
+    def open_unless(path, *arguments, **options):  # permissions do not hold root back
+        if path == model:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_unless)
+    sources = [] if verb in ("serve", "page") else [picture_folder]
+    assert refuse(verb, model, *sources) == f"{model} cannot be read: Permission denied."
+    assert "There is no model at" in refuse(verb, model / "below.onnx", *sources)
 
 
 # -- predict, evaluate, export ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from dicom_files import SECRETS, write_dicom
 from PIL import Image
 
+from stillroom.after.external_validation import evaluate
 from stillroom.data.load import load_data
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import UsageError
@@ -57,6 +58,17 @@ def test_every_frame_is_answered_and_what_cannot_be_read_has_an_error_row(tmp_pa
     assert found[0].probabilities == found[1].probabilities
     assert "which only CT has" in found[2].error
     assert not any(secret in str([one.to_dict() for one in found]).replace(str(tmp_path), "") for secret in SECRETS)
+
+
+def test_a_test_on_other_data_says_what_can_be_done_about_windows(tmp_path, monkeypatch):
+    """`evaluate` has no --window: it goes with the model."""
+    monkeypatch.setattr("hand_made.SIZE", 16)  # the least that a data set is read at
+    model = write_model(tmp_path / "model.onnx", white=65535)
+    for number, (label, window) in enumerate([("dark", 400), ("bright", 400), ("dark", 90), ("bright", 90)]):
+        write_dicom(tmp_path / "set" / label / str(number), RAMP, WindowCenter=40, WindowWidth=window, **SCALED)
+    said = " ".join(evaluate(model, tmp_path / "set", show_progress=False)["notes"])
+    assert "the commonest of 2 is 40,400 (2). The window goes with the model" in said
+    assert "One window for all is set" not in said
 
 
 def test_a_model_of_8_bits_is_shown_dicom_in_its_range(tmp_path):

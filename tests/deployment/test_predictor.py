@@ -584,6 +584,24 @@ def test_a_changed_file_is_refused_by_name(tmp_path):
             Predictor.load(path)
 
 
+@pytest.mark.parametrize("name", ["eyes.onnx", "eyes.int8.onnx", "eyes.fp16.onnx"])
+@pytest.mark.parametrize("precision", ["", "int8", "fp16"])
+def test_the_advice_for_a_damaged_file_writes_one_of_its_precision(tmp_path, name, precision):
+    details = {"precision": precision} if precision else {}
+    path = write_model(tmp_path / name, details=details)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"bias", b"bios"))
+    wanted = next((one for one in ("int8", "fp16") if one in name), precision)
+    command = f"`stillroom export RUN{f' --{wanted}' if wanted else ''}`."
+    with pytest.raises(UsageError) as refused:
+        Predictor.load(path)
+    assert str(refused.value).endswith(f"copy it again, or export it again with {command}")
+    path.write_bytes(content.replace(b"stillroom.task", b"stillroom.tusk").replace(KEY.encode(), KEY[::-1].encode()))
+    with pytest.raises(UsageError) as refused:
+        Predictor.load(path)
+    assert str(refused.value).endswith(command)
+
+
 def test_a_digest_whose_name_or_form_is_damaged_is_missed(tmp_path):
     path = write_model(tmp_path / "student.onnx")
     content = path.read_bytes()

@@ -16,6 +16,7 @@ from typing import Any
 
 from stillroom.after.checks import Check, State, in_a_line
 from stillroom.after.installation import installation, trains
+from stillroom.deployment.exporting_again import export_again, precision_named
 from stillroom.errors import StillroomError, UsageError
 from stillroom.extras import need
 from stillroom.files.cache import cache_root
@@ -180,9 +181,16 @@ def run_folder(path: Path) -> Iterator[Check]:
             yield Check(part, "note", text, "It is made again when the run goes on; nothing need be done.")
         elif checked.state == "damaged":
             yield Check(part, "wrong", text, _remedy(path, name, finished))
+        elif checked.state == "unreadable":
+            advice = "Give yourself the right to read it, or copy the run to a disk that does not fail."
+            yield Check(part, "wrong", f"{name} cannot be read.", advice)
         elif checked.state == "missing" and _is_missed(path, name, finished):
-            yield Check(part, "wrong", f"{name} was written and is gone.", _remedy(path, name, finished))
-    damaged = {name for name, checked in found.items() if checked.state == "damaged"}
+            text = f"{name} was written and is gone."
+            if precision_named(name):
+                yield Check(part, "note", text, f"Nothing else needs it; {_again(path, name)} writes it anew.")
+            else:
+                yield Check(part, "wrong", text, _remedy(path, name, finished))
+    damaged = {name for name, checked in found.items() if checked.state in ("damaged", "unreadable")}
     yield from _unreadable(path, damaged)
     if digests_lost(path):
         found = {}
@@ -210,7 +218,7 @@ def run_folder(path: Path) -> Iterator[Check]:
 
 def _lost_epochs(run: Path) -> Iterator[Check]:
     for folder in parts_of(run):
-        with suppress(UsageError):  # of a manifest that cannot be read is told already
+        with suppress(UsageError, OSError):  # of a file that cannot be read is told already
             if lost := lost_epochs(folder):
                 yield Check(str(run), "wrong", f"{in_words(folder, lost)}.", "Put back a copy of it, if there is one.")
 
@@ -268,7 +276,9 @@ def _answers(part: str, file: Path, remedy: str) -> Check:
 
 def _remedy(run: Path, name: str, finished: bool = True) -> str:
     if name == MODEL_FILE:
-        return f"Export it again: `stillroom export {shlex.quote(str(run))}`."
+        return f"Export it again: {_again(run, name)}."
+    if precision_named(name):
+        return f"Export it again: {_again(run, name)}; or do without: `rm {shlex.quote(str(run / name))}`."
     if name == "settings.yaml":
         return "Put back a copy of it: manifest.json holds the same, under `settings`."
     if _NETWORK.search(name) and not finished:
@@ -277,6 +287,10 @@ def _remedy(run: Path, name: str, finished: bool = True) -> str:
     return "Put back a copy of it, or make the run again: `stillroom distill --settings " + (
         f"{shlex.quote(str(run / 'settings.yaml'))}`."
     )
+
+
+def _again(run: Path, name: str) -> str:
+    return export_again(run / name, shlex.quote(str(run)))
 
 
 def _require_run(path: Path) -> None:

@@ -38,6 +38,9 @@ from stillroom.settings.whole import Settings, read_settings, to_dict
 _PLACES = ("--source", "--unlabelled", "--teacher-answers")
 """Flags that may stand beside --resume: where the run's data are now."""
 
+CLOSED_PIPE = 128 + 13
+"""Exit code where what reads the output has closed it: 128 and the number of SIGPIPE, as shells have it."""
+
 
 def make_app(
     recipe: type[Recipe] = MedAlmighty, preset: Settings | None = None, flags: frozenset[str] = frozenset()
@@ -234,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(exit_code(stop))
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         _let_go_of_output()
-        sys.exit(1)
+        sys.exit(CLOSED_PIPE)
     except Exception as error:
         if wrong := _wrong_use(error, arguments):
             console.fail(wrong)

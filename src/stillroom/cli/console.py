@@ -65,6 +65,10 @@ _ACCESS = {True: "gated", False: "not gated", None: "perhaps gated"}
 class _Console(Console):
     """Shows texts as they are: no name can steer the terminal, be taken for an emoji or break a line."""
 
+    def on_broken_pipe(self) -> None:
+        """What reads, such as `head`, has had enough: `main` knows what to do. Called where the error is handled."""
+        raise
+
     def render_str(self, text: str, **how: Any) -> Text:
         inside = text.strip("\n")
         before, _, after = text.partition(inside) if inside else (text, "", "")
@@ -149,6 +153,8 @@ def show_run(run: Run) -> None:
                 console.print(f"[yellow]Note:[/yellow] {escape(note)}")
     if int8 := metrics.get("int8"):
         console.print(escape(verdict(int8, "int8")))
+        for sentence in () if int8["refused"] else int8["downgraded"]:  # handed over, with a word
+            console.print(f"[yellow]Note:[/yellow] {escape(sentence)}")
     thresholds = metrics.get("operating_points") or {}
     points = thresholds.get("points", ())
     for point in points[:_MOST_POINTS]:

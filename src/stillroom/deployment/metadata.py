@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from stillroom.data.geometry import Fit
+from stillroom.deployment.exporting_again import export_again
 from stillroom.deployment.values import check_values
 from stillroom.errors import UsageError
 from stillroom.files.own_digest import BLANK, KEY, states_digest
@@ -151,7 +153,7 @@ class ModelMetadata:
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"{source} carries damaged Stillroom metadata ({_said(error)})."
-                " Export the model again with `stillroom export RUN`."
+                f" Export the model again with {export_again(Path(source))}."
             ) from error
 
 

@@ -20,6 +20,7 @@ from stillroom.data.listing import list_pictures
 from stillroom.data.pictures import Picture, pictures_in
 from stillroom.data.table import Table, UnreadableImage
 from stillroom.deployment.display_notes import note_on_display
+from stillroom.deployment.exporting_again import export_again
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.prediction import Prediction
 from stillroom.deployment.session import Opened, first_line, open_session, require_fit, stamp_of
@@ -40,8 +41,6 @@ MODEL_FILE = "student.onnx"
 
 Source = Path | str | np.ndarray
 """An image file, a folder or DICOMDIR of them, or a decoded image."""
-
-_REMEDY = "Export it again with `stillroom export RUN`."
 
 
 class PassedOver(UserWarning):
@@ -89,19 +88,25 @@ class Predictor:
         if not path.is_file():
             raise UsageError(f"There is no model at {path}: name the folder of a finished run, or an .onnx file.")
 
-        remedy = "copy it again, or export it again with `stillroom export RUN`"
+        def remedy() -> str:
+            return f"copy it again, or export it again with {export_again(path)}"
+
         if own_state(path) == "damaged":
-            raise UsageError(f"{path} was changed or damaged after it was exported: {remedy}.")
+            raise UsageError(f"{path} was changed or damaged after it was exported: {remedy()}.")
         require_whole(path, remedy)
         opened = Opened(path, threads, stamp_of(path), level)
         session = open_session(path, opened)
         try:
             properties = session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError:
-            raise UsageError(f"{path} carries damaged Stillroom metadata (no text): {remedy}.") from None
+            raise UsageError(f"{path} carries damaged Stillroom metadata (no text): {remedy()}.") from None
         metadata = ModelMetadata.from_properties(properties, str(path))
         require_fit(session, metadata, path)
         return cls(session, metadata, opened)
+
+    @property
+    def _remedy(self) -> str:
+        return f"Export it again with {export_again(self._opened.path)}."
 
     def __getstate__(self) -> tuple[ModelMetadata, Opened]:
         return self.metadata, replace(self._opened, content=self._opened.read())
@@ -173,7 +178,7 @@ class Predictor:
         """
         found = self.outputs(batch, names)
         if not all(np.isfinite(values).all() for values in found.values()):
-            raise RunError(f"{self._opened.path} answers with values that are not finite numbers. {_REMEDY}")
+            raise RunError(f"{self._opened.path} answers with values that are not finite numbers. {self._remedy}")
         return found
 
     def outputs(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -182,12 +187,12 @@ class Predictor:
         try:
             found = dict(zip(names, self._session.run(list(names), {"images": images}), strict=True))
         except Exception as error:  # the runtime's own exception types have no public base
-            raise RunError(f"{self._opened.path} cannot answer: {first_line(error)}. {_REMEDY}") from error
+            raise RunError(f"{self._opened.path} cannot answer: {first_line(error)}. {self._remedy}") from error
         for name, values in found.items():
             wanted = (len(images), len(self.classes)) if name in ("logits", "probabilities") else (len(images),)
             if values.shape[: len(wanted)] != wanted:
                 shapes = f"to {len(images)} images it has {name} of shape {list(values.shape)}"
-                raise RunError(f"{self._opened.path} does not answer as it should: {shapes}. {_REMEDY}")
+                raise RunError(f"{self._opened.path} does not answer as it should: {shapes}. {self._remedy}")
         return found
 
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

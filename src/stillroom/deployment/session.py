@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stillroom.deployment.exporting_again import export_again
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.errors import UsageError
 
@@ -121,5 +122,5 @@ def require_fit(session: InferenceSession, metadata: ModelMetadata, path: Path) 
         reason = f"it says {len(metadata.task.classes)} classes, and its graph answers {classes}"
     if reason:
         raise UsageError(
-            f"{path} carries damaged Stillroom metadata ({reason}). Export it again with `stillroom export RUN`."
+            f"{path} carries damaged Stillroom metadata ({reason}). Export it again with {export_again(path)}."
         )

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -35,8 +35,8 @@ META = "meta.json"
 KEPT = "digests"
 """In meta.json and a run's manifest.json, where true: digests are kept here, so that their absence is damage."""
 
-State = Literal["whole", "damaged", "no digest", "missing"]
-"""How a file stands: as it was written; otherwise; written before digests were kept, or by others; gone."""
+State = Literal["whole", "damaged", "no digest", "missing", "unreadable"]
+"""How a file stands: as it was written; otherwise; written before digests were kept, or by others; gone; not to be opened."""
 
 _UNKNOWN: State = "no digest"
 _DAMAGED: State = "damaged"
@@ -269,19 +269,20 @@ def _judged(path: Path) -> tuple[State, Path | None, list[int]]:
     return "damaged" if known and not lines.damaged else "no digest", ledger, lines.damaged
 
 
-def require_whole(path: Path, remedy: str = "put back a copy of it, or make the run again") -> None:
+def require_whole(path: Path, remedy: str | Callable[[], str] = "put back a copy of it, or make the run again") -> None:
     """Check a file of a run folder by its digest before it is read. One without a digest, or that is not there, passes.
 
     Args:
         path: the file.
-        remedy: what to do where it is damaged, without the full stop.
+        remedy: what to do where it is damaged, without the full stop; or what says so, asked only then.
 
     Raises:
         UsageError: it is not as it was written.
     """
     state, ledger, damaged = _judged(path)
     if state == "damaged":
-        raise UsageError(f"{path} was changed or damaged after it was written: {remedy}.")
+        todo = remedy if isinstance(remedy, str) else remedy()
+        raise UsageError(f"{path} was changed or damaged after it was written: {todo}.")
     if damaged:
         remark(f"{ledger} is damaged in line {damaged[0]}: a file that is named there cannot be checked by it.")
 
@@ -313,10 +314,12 @@ def ledger_states(folder: Path) -> Iterator[tuple[str, State]]:
     ledger = folder / LEDGER
     for name in sorted(here | names_in(ledger)):
         path = folder / name
-        if path.suffix == ".jsonl" and name in here:
-            yield name, _state_of_lines(path, has_ledger=ledger.is_file())
-        else:
-            yield name, state_of(path)
+        lines = path.suffix == ".jsonl" and name in here
+        try:
+            state = _state_of_lines(path, has_ledger=ledger.is_file()) if lines else state_of(path)
+        except OSError:  # no right to read it, or a disk that fails
+            state = "unreadable"
+        yield name, state
 
 
 def _state_of_lines(path: Path, *, has_ledger: bool) -> State:

@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import BinaryIO
 
+from stillroom.errors import UsageError
 from stillroom.files.digests import State
 
 KEY = "stillroom.sha256"
@@ -39,12 +41,16 @@ def with_own_digest(content: bytes) -> bytes:
 
 
 def own_state(path: Path) -> State:
-    """How an ONNX file stands by the digest within it, read in pieces; ``no digest`` where it has none."""
+    """How an ONNX file stands by the digest within it, read in pieces; ``no digest`` where it has none.
+
+    Raises:
+        UsageError: it is there and cannot be opened.
+    """
     if not path.is_file():
         return "missing"
     if not path.stat().st_size:
         return "no digest"
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with _opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         places = [(*place.span(1), place[1].decode()) for place in _PLACE.finditer(content)]
         if not places:
             return "no digest"
@@ -57,8 +63,15 @@ def is_exported(path: Path) -> bool:
     """Whether a file is one that Stillroom exported, of any version, whole or not."""
     if not path.is_file() or not path.stat().st_size:
         return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with _opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(_EXPORTED) >= 0
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def states_digest(properties: Mapping[str, str]) -> bool:

@@ -21,7 +21,7 @@ class Checked:
     Attributes:
         path: the file.
         state: ``whole`` (as it was written), ``damaged`` (changed since), ``no digest`` (of before digests, or not of
-            ours) or ``missing``.
+            ours), ``missing`` or ``unreadable``.
         remade: whether what uses it makes it again where it is damaged, so that nothing need be done.
     """
 

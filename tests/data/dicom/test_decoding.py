@@ -268,7 +268,9 @@ def test_what_is_no_picture_is_refused_by_its_reason(tmp_path):
     assert "no pixels" in reason(write_dicom(tmp_path / "e", GREY, Rows=0))
     assert "neither grey" in reason(write_dicom(tmp_path / "f", GREY, PhotometricInterpretation="HSV"))
     assert "rescale" in reason(write_dicom(tmp_path / "g", GREY, RescaleSlope=0, RescaleIntercept=0))
-    assert "no width" in reason(write_dicom(tmp_path / "h", GREY, WindowCenter=1, WindowWidth=0))
+    narrow = reason(write_dicom(tmp_path / "h", GREY, WindowCenter=1, WindowWidth=0))
+    assert "no width" in narrow
+    assert "`stillroom distill SOURCE --window" in narrow  # `predict` says it as well, and has no such flag
     odd = {"RescaleSlope": "1e308", "RescaleIntercept": 0}
     assert "rescale" in reason(write_dicom(tmp_path / "odd", GREY, **odd))
     assert "beyond" in reason(write_dicom(tmp_path / "odd", GREY, WindowCenter="-1.7e308", WindowWidth="1.7e308"))

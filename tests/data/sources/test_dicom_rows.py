@@ -126,7 +126,13 @@ def test_doubts_are_counted_in_a_line_each(tmp_path):
         "oblong_pixels": "1",
     }
     assert "1 by their own window, 3,9, 4 in the whole range of their bits" in found["windows"]
-    assert "One window for all is set by --window." in found["windows"]
+    assert found["windows"].endswith(" One window for all is set by --window.")
+    table = write_table(tmp_path / "set.csv", ["path", "label"], [["set/ill/0.dcm", "ill"], ["set/ill/2.dcm", "well"]])
+    for source in (tmp_path / "set", table):  # a verb that asks a model has no such flag
+        said = told(open_source(source, AUTO, training=False))["windows"]
+        assert " One window for all is set" not in said
+        assert "goes with the model" in said
+        assert "train again with `stillroom distill SOURCE --window CENTER,WIDTH`" in said
 
 
 def test_an_asked_window_makes_another_store_and_is_told(tmp_path):

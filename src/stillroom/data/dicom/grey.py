@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 WAYS = ("asked", "table", "window", "range")
 """What may decide how an image is shown."""
 
+_CHOOSE_ONE = (
+    "mend the file, or train with one window for all images (`stillroom distill SOURCE --window CENTER,WIDTH`)"
+)
+"""For every verb: to those that ask a model, its window is given."""
+
 
 @dataclass(frozen=True)
 class Display:
@@ -79,7 +84,7 @@ def shown_by(header: Dataset, frame: int, window: Window | None) -> Shown:
     function = _function_of(voi)
     least = 0.0 if function != "LINEAR" else 1.0
     if not (np.isfinite(centre) and np.isfinite(width)) or width < least or width == 0:
-        raise UnreadableImage("its window has no width; choose one by --window CENTER,WIDTH")
+        raise UnreadableImage(f"its window has no width; {_CHOOSE_ONE}")
     return Shown("window", centre, width, function)
 
 

@@ -62,6 +62,12 @@ _DOUBTS: dict[str, tuple[Literal["warning", "note"], Callable[[Header], bool], s
 }
 """By code how bad it is, of which files it is said, and what."""
 
+_ONE_FOR_ALL = " One window for all is set by --window."
+_ONE_OF_THE_MODEL = (
+    " The window goes with the model, and this one takes what each file says: for one window for all, train again with "
+    "`stillroom distill SOURCE --window CENTER,WIDTH`."
+)
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -88,8 +94,13 @@ class Frames:
     findings: tuple[Finding, ...]
 
 
-def frames_of(paths: Sequence[Path], settings: DataSettings) -> Frames:
+def frames_of(paths: Sequence[Path], settings: DataSettings, *, training: bool = True) -> Frames:
     """Look at the headers of those files that may be DICOM: all but those with the ending of another kind.
+
+    Args:
+        paths: the files.
+        settings: ``window`` and ``patient_column`` are used.
+        training: see :func:`stillroom.data.load.open_source`; otherwise the window is the model's, and cannot be chosen.
 
     Raises:
         UsageError: the secret for pseudonyms can be neither read nor made.
@@ -117,7 +128,7 @@ def frames_of(paths: Sequence[Path], settings: DataSettings) -> Frames:
         white=WHITE if found else None,
         shown=tuple(sorted({one.shown.by for one in found if one.shown})),
         window=_one_window(found),
-        findings=(*said, *_findings(found, settings, len(paths))),
+        findings=(*said, *_findings(found, settings, len(paths), training)),
     )
 
 
@@ -145,13 +156,13 @@ def _patients(paths: Sequence[Path], headers: Sequence[Header | None], key: byte
     ], said
 
 
-def _findings(found: Sequence[Header], settings: DataSettings, files: int) -> list[Finding]:
+def _findings(found: Sequence[Header], settings: DataSettings, files: int, training: bool) -> list[Finding]:
     if not found:
         return []
     total = counted(len(found), "DICOM file")
     counts = {code: sum(map(holds, found)) for code, (_, holds, _) in _DOUBTS.items()}
     said = [Finding(_DOUBTS[code][0], code, f"{n:,} of {total} {_DOUBTS[code][2]}") for code, n in counts.items() if n]
-    said += _on_windows(found)
+    said += _on_windows(found, training)
     if files > len(found) and settings.window:
         text = f"{files - len(found):,} of {files:,} files are no DICOM: the window {settings.window} is not for them."
         said.append(Finding("note", "window_of_dicom", text))
@@ -167,7 +178,7 @@ def _one_window(found: Sequence[Header]) -> str:
     return ",".join(f"{one:g}" if float(f"{one:g}") == one else repr(one) for one in (shown.centre, shown.width))
 
 
-def _on_windows(found: Sequence[Header]) -> list[Finding]:
+def _on_windows(found: Sequence[Header], training: bool) -> list[Finding]:
     """By what the images are shown, and whether that is one thing for all of them."""
     grey = [one.shown for one in found if one.shown]
     if not grey:
@@ -187,5 +198,5 @@ def _on_windows(found: Sequence[Header]) -> list[Finding]:
         words.append(f"{kinds['range']:,} in the whole range of their bits, for they have no window")
     text = f"How grey DICOM files are shown: {', '.join(words)}."
     if len(kinds) > 1 or len(windows) > 1:
-        text += " One window for all is set by --window."
+        text += _ONE_FOR_ALL if training else _ONE_OF_THE_MODEL
     return [Finding("note", "windows", text)]

@@ -75,7 +75,7 @@ def read_folder(path: Path, settings: DataSettings, *, training: bool = True) ->
     kept, names = [rows[place] for place in wanted.kept], [name for (name,) in wanted.labels]
     passed_over = count_passed_over(upper, inside)
     task = exclusive_task(names, settings, where, training=training)
-    frames = frames_of([image for _, _, image in kept], settings)
+    frames = frames_of([image for _, _, image in kept], settings, training=training)
     kept, names = [kept[file] for file in frames.of], [names[file] for file in frames.of]
     paths = tuple(image for _, _, image in kept)
     masks = tuple(found.masks.get(path, ()) if not end else () for path, end in zip(paths, frames.ends, strict=True))

@@ -85,7 +85,7 @@ def read_manifest(path: Path, settings: DataSettings, *, training: bool = True) 
     if training:
         check_training_classes(task, targets, splits, f"The table {sheet.path}")
     every = [path for row in files for path in row]
-    frames = frames_of(every, settings)
+    frames = frames_of(every, settings, training=training)
     rows = np.repeat(np.arange(len(files)), [len(row) for row in files])[frames.of]
     _refuse_masks_of_several(sheet, masks, rows)
     paths = tuple(every[file] for file in frames.of)
