@@ -1,4 +1,4 @@
-"""Names as they may be shown: nothing in them can steer a terminal or break a line."""
+"""Names and counts as they may be shown: nothing in a name can steer a terminal or break a line."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def shown_in_lines(text: str) -> str:
 def shown_as_json(text: str) -> str:
     r"""JSON with the controls that its texts may hold spelled ``\u009b``: the same values. Line ends between them stay."""
     return _STEERING.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """``1 patient`` or ``1,200 patients``; ``many`` where it is not ``one`` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

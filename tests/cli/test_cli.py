@@ -490,7 +490,7 @@ def test_evaluate_on_nothing_foreign_images_and_corruptions(stillroom, refuse, f
     answer = stillroom("evaluate", copy, tmp_path / "plain", "--foreign")
     assert answer.code == 0
     assert answer.out.startswith("plain: 1 images")
-    assert "1 images could not be read; the first is" in answer.err
+    assert "1 image could not be read; the first is" in answer.err
     answer = stillroom("evaluate", copy, "--corruptions")
     assert answer.code == 0
     assert re.search(r"^Accuracy, corrupted .*\d\.\d{3} \(", answer.out, re.MULTILINE)

@@ -38,7 +38,7 @@ def test_patients_of_several_classes_are_left_out_and_counted():
     assert (found["patients"], found["left_out"], found["of"]) == (4, 1, 5)
     assert found["figures"]["student"]["accuracy"]["value"] == 0.75  # b is out; the image of .8 is healthy
     assert found["notes"][0] == "2 images of unknown patient count as a patient each."
-    assert "1 of 5 patients have images of several classes and are left out. This favours the net" in found["notes"][1]
+    assert "1 of 5 patients has images of several classes and is left out. This favours the net" in found["notes"][1]
 
 
 def test_a_label_that_some_images_of_a_patient_have_is_left_out_for_this_patient():

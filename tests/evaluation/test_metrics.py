@@ -359,6 +359,8 @@ def test_unknown_patients_are_remarked_and_all_unknown_are_no_patients():
     assert any("20 images of unknown patient" in note for note in result["notes"])
     few = score(BINARY, *data, patients=np.array(["a", "b"] * 15))
     assert any("2 patients only" in note for note in few["notes"])
+    one = score(BINARY, *data, patients=np.array(["a"] * 29 + [""]))
+    assert any("1 image of unknown patient counts as a patient each." in note for note in one["notes"])
     unknown = score(BINARY, *data, patients=np.full(30, ""))
     assert unknown == score(BINARY, *data)
 

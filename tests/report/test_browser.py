@@ -66,6 +66,7 @@ onload = async () => {
       broken: [...page.querySelectorAll('.confusion tbody th')].filter((name) => lines(name, 'top') > 1).length +
         [...page.querySelectorAll('.confusion thead span:not(.hidden)')].filter((name) => lines(name, 'left') > 1).length,
       names: page.querySelectorAll('.confusion thead span:not(.hidden)').length,
+      dated: lines(page.querySelector('.when'), 'top'),
       beside: page.querySelector('main').getBoundingClientRect().left > 100,
     };
     page.getElementById('mistakes').closest('details').open = true;
@@ -122,6 +123,7 @@ def test_names_and_tables_are_whole_and_terms_explained_at_every_width(make_run,
         assert page["tables"] > 8
         assert (page["names"], page["broken"]) == (8, 0), width
         assert page["words"] > 60
+        assert page["dated"] == 1, width
         assert page["torn"] == [], width
         assert page["focused"], width
         assert page["tip"], (width, page)

@@ -34,6 +34,7 @@ from stillroom.progress import progress
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import Run
 from stillroom.settings.sections import DataSettings
+from stillroom.shown import counted
 from stillroom.task import Task
 
 Split = Literal["auto", "train", "val", "test", "all"]
@@ -189,10 +190,10 @@ def _evaluated(
     of_all = [finding.text for finding in (*table.findings, *on_changes(table))]
     notes += of_all if chosen == "all" else [f"Of all splits: {text}" for text in of_all]
     if quarantined:
-        notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
+        notes.append(f"{counted(len(quarantined), 'image')} could not be read; the first is {quarantined[0]['path']}.")
     if clipped:
         notes.append(
-            f"A handful of pixels of {len(clipped)} images is brighter than the model's white and shown as white;"
+            f"A handful of pixels of {counted(len(clipped), 'image')} is brighter than the model's white and shown as white;"
             f" the first image is {clipped[0]}."
         )
     result = {

@@ -28,6 +28,7 @@ from stillroom.progress import progress
 from stillroom.run.claims import alone_in
 from stillroom.run.folder import FOREIGN_SCORES, Run
 from stillroom.settings.sections import DataSettings
+from stillroom.shown import counted
 
 _BATCH = 32
 _Image = tuple[str, Callable[[], np.ndarray]]
@@ -103,7 +104,7 @@ def _evaluated(
         patients=patients if len(patients) else None,
     )
     if quarantined:
-        notes.append(f"{len(quarantined)} images could not be read; the first is {quarantined[0]['path']}.")
+        notes.append(f"{counted(len(quarantined), 'image')} could not be read; the first is {quarantined[0]['path']}.")
     result = report | {"source": description, "location": location, "quarantined": quarantined, "notes": notes}
     ood = metrics["ood"] | {"against": [*others, result]}
     write_json(run.path / "metrics.json", metrics | {"ood": ood})

@@ -13,7 +13,6 @@ from stillroom.data.findings import (
     ClassCount,
     Pair,
     SharedPatient,
-    counted,
     on_blank,
     on_broken,
     on_changes,
@@ -30,6 +29,7 @@ from stillroom.data.masks_by_pixels import find_masks_by_pixels
 from stillroom.data.shortcuts import Shortcut, find_shortcuts
 from stillroom.data.store import Quarantined, Store
 from stillroom.data.table import SPLITS, Finding, Table
+from stillroom.shown import counted
 
 LISTED = 1000
 """Entries of each list that :meth:`Audit.to_dict` writes; ``totals`` tells how many there are."""

@@ -11,6 +11,7 @@ from stillroom.data.contrast import squeezed
 from stillroom.data.shortcuts import Shortcut
 from stillroom.data.store import Store
 from stillroom.data.table import Change, Finding, Table
+from stillroom.shown import counted
 
 _FEW = 0.05  # of the images
 _DARK = 15  # 12 bits in 16
@@ -269,10 +270,6 @@ def on_repeats(within: dict[str, dict[str, int]], dropped: int) -> list[Finding]
         text = f"Pairs of identical or near-identical images within a split: {where}. Such images count twice."
         found.append(Finding("note", "duplicates_within_splits", text))
     return found
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _are(number: int) -> str:

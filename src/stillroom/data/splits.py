@@ -9,6 +9,7 @@ import numpy as np
 
 from stillroom.data.table import SPLITS, Table
 from stillroom.errors import UsageError
+from stillroom.shown import counted
 
 
 def assign_splits(
@@ -169,10 +170,10 @@ def _what_joins(table: Table, groups: np.ndarray | None, inside: np.ndarray) -> 
             "`--no-group-duplicates` if they only look alike."
         )
     if not table.patient_column:
-        return f" They are of {fewest} patients."
+        return f" They are of {counted(fewest, 'patient')}."
     return (
-        f" The column {table.patient_column!r} makes {fewest} patients of them: give another by --patient-column, or "
-        "`--patient-column none` where it holds no patients."
+        f" The column {table.patient_column!r} makes {counted(fewest, 'patient')} of them: give another by "
+        "--patient-column, or `--patient-column none` where it holds no patients."
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.main_figures import Answers, main_figures, to_dict
+from stillroom.shown import counted
 from stillroom.task import Task
 
 MOST_MIXED = 0.5
@@ -47,7 +48,8 @@ def by_patient(
     every, none = shown == images[:, None], shown == 0
     known = every | none
     lone = int((patients == "").sum())
-    notes = [f"{lone:,} images of unknown patient count as a patient each."] if lone else []
+    counts = "counts" if lone == 1 else "count"
+    notes = [f"{counted(lone, 'image')} of unknown patient {counts} as a patient each."] if lone else []
     if task.exclusive:
         kept, mixed, of = known.all(axis=1), int((~known.all(axis=1)).sum()), count
     else:
@@ -78,7 +80,8 @@ def _left_out(task: Task, mixed: int, of: int) -> list[str]:
     if not mixed:
         return []
     if task.exclusive:
-        return [f"{mixed:,} of {of:,} patients have images of several classes and are left out. {FAVOURS}"]
+        has, is_left = ("has", "is") if mixed == 1 else ("have", "are")
+        return [f"{mixed:,} of {of:,} patients {has} images of several classes and {is_left} left out. {FAVOURS}"]
     return [
         f"Of {of:,} pairs of patient and label {mixed:,} are left out: some of the patient's images have the label, "
         f"others do not. {FAVOURS}"

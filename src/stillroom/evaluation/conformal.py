@@ -21,6 +21,7 @@ from stillroom.errors import UsageError
 from stillroom.evaluation.estimates import Estimate, ratio
 from stillroom.evaluation.intervals import group_indices
 from stillroom.evaluation.metrics import checked
+from stillroom.shown import counted
 from stillroom.task import Task
 
 APPROXIMATE = "The validation images also chose the epoch, so the promise is approximate."
@@ -334,9 +335,9 @@ def _promise_notes(task: Task, rule: ConformalRule, *, grouped: bool) -> list[st
         rank = ceil(round((rule.images + 1) * rule.coverage, 9))
         low, high = beta.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2], rank, rule.images + 1 - rank)
         notes.append(
-            f"The promise is kept on average over calibration sets. By chance alone, rules from {rule.images} images cover "
-            f"{in_percent(low, rule.coverage)} to {in_percent(high, rule.coverage)} % (in 95 of 100 cases; more where "
-            "the most probable class is added)."
+            f"The promise is kept on average over calibration sets. By chance alone, rules from "
+            f"{counted(rule.images, 'image')} cover {in_percent(low, rule.coverage)} to {in_percent(high, rule.coverage)} % "
+            "(in 95 of 100 cases; more where the most probable class is added)."
         )
     if grouped:
         notes.append("The promise takes images as drawn one by one; several images of a patient are not.")

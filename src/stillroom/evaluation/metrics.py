@@ -37,6 +37,7 @@ from stillroom.evaluation.figures import (
     weighted,
 )
 from stillroom.evaluation.intervals import LEVEL, Resamples, draw
+from stillroom.shown import counted
 from stillroom.task import Task
 
 __all__ = ["CLASS_FIGURES", "Figures", "Measured", "checked", "figures", "measure", "score", "score_of"]
@@ -333,7 +334,9 @@ def _patient_notes(groups: np.ndarray | None, count: int | None) -> list[str]:
     notes = []
     unknown = int((np.asarray(groups) == "").sum())
     if unknown:
-        notes.append(f"{unknown} images of unknown patient count as a patient each.")
+        notes.append(
+            f"{counted(unknown, 'image')} of unknown patient {'counts' if unknown == 1 else 'count'} as a patient each."
+        )
     if count < FEW_GROUPS:
-        notes.append(f"The intervals rest on {count} patients only, hence their width.")
+        notes.append(f"The intervals rest on {counted(count, 'patient')} only, hence their width.")
     return notes

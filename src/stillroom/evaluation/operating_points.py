@@ -28,6 +28,7 @@ from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import checked
 from stillroom.evaluation.questions import answers, chances, question_names, question_of
 from stillroom.settings.wishes import NOTHING, USUAL, wanted_shares
+from stillroom.shown import counted
 from stillroom.task import Task
 
 Kind = Literal["sensitivity", "specificity"]
@@ -296,10 +297,10 @@ def points_notes(points: Sequence[OperatingPoint]) -> list[str]:
     short: dict[tuple[Kind, float], list[str]] = {}
     for point in points:
         if point.promised < point.wanted:
-            counted = f"{point.images} images"
+            images = counted(point.images, "image")
             if point.units < point.images - 0.5:
-                counted += f", for their patients {point.units:.1f}"
-            said = f"{point.of} ({counted}; surely reached is {surely(point.promised)})"
+                images += f", for their patients {point.units:.1f}"
+            said = f"{point.of} ({images}; surely reached is {surely(point.promised)})"
             short.setdefault((point.kind, point.wanted), []).append(said)
     notes = []
     for (kind, wanted), those in short.items():

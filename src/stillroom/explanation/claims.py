@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal, get_args
 
+from stillroom.shown import counted
+
 Verdict = Literal["faithful", "not faithful", "not shown: too few images"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 FAITHFUL, NOT_FAITHFUL, NOT_SHOWN = VERDICTS
@@ -255,7 +257,9 @@ def notes(
     if undrawn:
         found.append("No explained image has a marked region, so whether maps lie on what was marked is not known.")
     if patients is not None and unknown:
-        found.append(f"{unknown} images of unknown patient are resampled as a patient each.")
+        found.append(
+            f"{counted(unknown, 'image')} of unknown patient {'is' if unknown == 1 else 'are'} resampled as a patient each."
+        )
     if patients is not None and patients < _FEW_PATIENTS:
-        found.append(f"The intervals rest on {patients} patients only and may be too narrow.")
+        found.append(f"The intervals rest on {counted(patients, 'patient')} only and may be too narrow.")
     return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from stillroom.report.numbers import count, counted
+from stillroom.report.numbers import count
 from stillroom.report.record import Record
+from stillroom.shown import counted
 
 _MOST_READERS = 12
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}

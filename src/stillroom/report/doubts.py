@@ -8,9 +8,10 @@ from typing import Any
 
 from stillroom.evaluation.roles import CONTROL, PROBE_OF_TEACHER, STUDENT, TEACHER, noun
 from stillroom.report.finding import Finding
-from stillroom.report.numbers import METRICS, Estimate, count, counted, finite, fixed
+from stillroom.report.numbers import METRICS, Estimate, count, finite, fixed
 from stillroom.report.record import Record
 from stillroom.report.subgroups import gap_findings
+from stillroom.shown import counted
 
 BEYOND_LUCK = 2.576
 """A difference of so many standard errors is met by luck in one of a hundred runs."""

@@ -15,6 +15,7 @@ from stillroom.report.record import Record, in_order, title
 from stillroom.report.style import MARKERS, colour, unit_axes
 from stillroom.report.svg import class_colour, render
 from stillroom.report.tables import NARROW, Cell, Grid
+from stillroom.shown import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -282,9 +283,9 @@ def _curve(found: dict[str, Any], key: str) -> str:
 
 
 def _scope(found: dict[str, Any]) -> str:
-    images = f"{count(found['images'])} test images"
+    images = counted(int(found["images"]), "test image")
     if found["patients"] is not None:
-        images += f" of {count(found['patients'])} patients"
+        images += f" of {counted(int(found['patients']), 'patient')}"
     how: dict[str, list[str]] = {}
     for role in in_order(found["method"]):
         method, layer = found["method"][role], found["layer"][role]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.report.external import external_tests
 from stillroom.report.finding import Finding
-from stillroom.report.numbers import METRICS, Estimate, count, counted, estimate, finite
+from stillroom.report.numbers import METRICS, Estimate, count, estimate, finite
 from stillroom.report.record import Record, sensitivities
+from stillroom.shown import counted
 
 _NAMED = 5
 """Most classes of which the first screen gives each one's sensitivity; of more, the least found."""

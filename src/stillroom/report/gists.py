@@ -8,9 +8,10 @@ import numpy as np
 
 from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.report.gallery import Mistake
-from stillroom.report.numbers import METRICS, count, counted, duration, estimate, fixed
+from stillroom.report.numbers import METRICS, count, duration, estimate, fixed
 from stillroom.report.record import Record, sensitivities
 from stillroom.report.tables import Confusion
+from stillroom.shown import counted
 
 _LONGEST = 120
 

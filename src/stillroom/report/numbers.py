@@ -94,11 +94,6 @@ def count(value: Any) -> str:
     return f"{value:,.0f}"
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """``1 patient`` or ``1,200 patients``."""
-    return f"{number:,} {one if number == 1 else many}"
-
-
 def ratio(larger: Any, smaller: Any) -> str | None:
     """``12×`` for 12.3 to 1; None unless both are positive numbers."""
     if not (finite(larger) and finite(smaller)) or larger <= 0 or smaller <= 0:

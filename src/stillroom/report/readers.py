@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stillroom.report.numbers import METRICS, Estimate, counted, estimate, fixed, p_value
+from stillroom.report.numbers import METRICS, Estimate, estimate, fixed, p_value
 from stillroom.report.section import Section
 from stillroom.report.tables import Cell, Grid
+from stillroom.shown import counted
 
 
 def statement_of(found: dict[str, Any]) -> str:

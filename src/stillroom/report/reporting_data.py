@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stillroom.report.numbers import count, counted, plain
+from stillroom.report.numbers import count, plain
 from stillroom.report.reporting_facts import Answer, Facts
 from stillroom.report.wording import audit_total
+from stillroom.shown import counted
 
 
 def sources(facts: Facts) -> Answer:

@@ -8,10 +8,11 @@ from typing import Any
 
 from stillroom.evaluation.roles import STUDENT
 from stillroom.report.external import external_tests
-from stillroom.report.numbers import METRICS, count, counted, plain
+from stillroom.report.numbers import METRICS, count, plain
 from stillroom.report.reporting_facts import Answer, Facts
 from stillroom.report.subgroups import HEADINGS
 from stillroom.report.wording import network
+from stillroom.shown import counted
 
 
 def title(facts: Facts) -> Answer:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from stillroom.evaluation.roles import noun
 from stillroom.evaluation.subgroup_words import WORDS, warnings_of
 from stillroom.report.finding import Finding
-from stillroom.report.numbers import METRICS, MISSING, Estimate, count, counted, estimate
+from stillroom.report.numbers import METRICS, MISSING, Estimate, count, estimate
 from stillroom.report.record import Record, in_order, title
 from stillroom.report.style import MARKERS, colour
 from stillroom.report.svg import ink, render, short
 from stillroom.report.tables import Cell, Grid
+from stillroom.shown import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

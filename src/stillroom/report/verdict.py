@@ -14,8 +14,6 @@ from stillroom.report.finding import Finding, Tone
 from stillroom.report.numbers import (
     CHANCE,
     METRICS,
-    count,
-    counted,
     estimate,
     finite,
     p_value,
@@ -23,6 +21,7 @@ from stillroom.report.numbers import (
     true_minus,
 )
 from stillroom.report.record import Record, sensitivities
+from stillroom.shown import counted
 
 LUCK = "One training each: a difference of this size can be luck."
 MEASURE_LUCK = "--repeats or --folds measures that luck."
@@ -195,6 +194,6 @@ def _worst_class(record: Record, role: str) -> str:
     values = record.test[role]["per_class"][name]
     of = counted(int(values["support"]), "image", "images") if finite(values.get("support")) else "its images"
     if finite(values.get("patients")):
-        of += f" of {count(values['patients'])} patients"
+        of += f" of {counted(int(values['patients']), 'patient')}"
     what = "Worst class" if record.task.exclusive else "Worst label"
     return f"{what}: {name}, found in {found[name].text()} of {of} (sensitivity)."

@@ -10,13 +10,14 @@ from stillroom.evaluation.calibration import uninformative
 from stillroom.evaluation.roles import MAJORITY, STUDENT, noun
 from stillroom.report.doubts import doubts
 from stillroom.report.finding import Finding
-from stillroom.report.numbers import MISSING, count, counted, finite, fixed, plain, ratio
+from stillroom.report.numbers import MISSING, count, finite, fixed, plain, ratio
 from stillroom.report.record import Record, title
 from stillroom.report.rivals import beaten, instead
 from stillroom.report.taught_by import licence_finding
 from stillroom.report.trust_findings import trust_findings
 from stillroom.report.verdict import absolute, against_control, against_teacher, claim
 from stillroom.settings.network_names import shown
+from stillroom.shown import counted
 
 
 def network(name: Any) -> str:

@@ -21,6 +21,7 @@ from stillroom.models.saving import load_network
 from stillroom.run import networks as kept
 from stillroom.run.repeats import Trained
 from stillroom.run.workbench import Workbench
+from stillroom.shown import counted
 from stillroom.training.averaging import average
 
 _STATISTICS_IMAGES = 2000
@@ -175,7 +176,7 @@ def _losses_of(bench: Workbench, networks: Mapping[str, nn.Module]) -> dict[str,
 def _why_joined(keep: str, number: int | None, losses: Mapping[str, np.ndarray], groups: np.ndarray) -> str:
     count = sum(name not in _ALL for name in losses)
     if number == 1 and len(groups) < FEWEST_IMAGES:
-        return f"{len(groups)} validation images are too few to choose one of {count} trainings by: the first is handed over."
+        return f"{_images(len(groups))} too few to choose one of {count} trainings by: the first is handed over."
     if number == 1:
         return f"Of {count} trainings of the student none is better on validation than the first by more than its luck."
     if number is not None:
@@ -188,6 +189,10 @@ def _why_joined(keep: str, number: int | None, losses: Mapping[str, np.ndarray],
     )
 
 
+def _images(number: int) -> str:
+    return f"{counted(number, 'validation image')} {'is' if number == 1 else 'are'}"
+
+
 def _worse(losses: np.ndarray, best: np.ndarray, groups: np.ndarray) -> bool:
     """Whether the mean loss is higher than the best one's by more than a standard error of their difference."""
     apart = losses - best
@@ -198,7 +203,7 @@ def _why(role: str, order: Sequence[str], losses: Mapping[str, np.ndarray], limi
     bound = f" of at most {limit:g} MB" if limit is not None else ""
     count = len(losses[role])
     if count < FEWEST_IMAGES:
-        return f"{count} validation images are too few to choose by, so the student is handed over."
+        return f"{_images(count)} too few to choose by, so the student is handed over."
     best = min(order, key=lambda name: float(losses[name].mean()))
     if role == best:
         return f"On {count} validation images the {noun(role)} is the likeliest to be right of all networks{bound}."

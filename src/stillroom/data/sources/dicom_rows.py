@@ -13,12 +13,12 @@ import numpy as np
 from stillroom.data.dicom.grey import Display
 from stillroom.data.dicom.headers import Header, read_header
 from stillroom.data.dicom.patients import pseudonym, secret
-from stillroom.data.findings import counted
 from stillroom.data.listing import PICTURE_EXTENSIONS
 from stillroom.data.table import Finding
 from stillroom.progress import progress
 from stillroom.settings.sections import DataSettings
 from stillroom.settings.windows import parse_window
+from stillroom.shown import counted
 
 _MANY = 1000  # files whose headers take seconds
 HASHED = ("patients_hashed", "patients_by_study", "patients_alike")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stillroom.data.companions import Companions, is_mask_folder
-from stillroom.data.findings import counted
 from stillroom.data.listing import BESIDE, ending_of, passed_over_among
 from stillroom.data.table import Finding
 from stillroom.files.walk import Listing
+from stillroom.shown import counted
 
 _ENDINGS, _CLASSES = 5, 5
 """Shown of each; all stand in audit.json."""
