@@ -61,20 +61,35 @@ _TERMS = (
         ("95 % intervals", "95 % interval", "intervals", "interval"),
     ),
     Term(
-        "auc", "AUC, ROC",
-        "The chance that a random image with the finding scores higher than one without it: the area under the ROC curve, "
-        "which shows sensitivity at every specificity. 0.5 is guessing, 1 is perfect.",
-        ("validation auc", "auc", "roc"),
+        "auc", "AUC",
+        "The chance that a random image with the finding scores higher than one without it: the area under the ROC curve. "
+        "0.5 is guessing, 1 is perfect.",
+        ("validation auc", "auc"),
     ),
     Term(
-        "sensitivity", "Sensitivity, specificity",
-        "The share of images with the finding that were found, and of those without it that were rightly cleared.",
-        ("sensitivity", "specificity"),
+        "roc", "ROC",
+        "The curve that shows the sensitivity at every specificity, as the threshold moves.",
+        ("roc",),
     ),
     Term(
-        "precision", "Precision, F1",
-        "The share of raised findings that were true; its harmonic mean with sensitivity.",
-        ("precision and recall", "precision", "f1"),
+        "sensitivity", "Sensitivity",
+        "The share of the images with the finding that were found. It is also called recall.",
+        ("sensitivity", "recall"),
+    ),
+    Term(
+        "specificity", "Specificity",
+        "The share of the images without the finding that were rightly cleared.",
+        ("specificity",),
+    ),
+    Term(
+        "precision", "Precision",
+        "The share of the raised findings that were true.",
+        ("precision",),
+    ),
+    Term(
+        "f1", "F1",
+        "The harmonic mean of precision and sensitivity: high only where both are.",
+        ("f1",),
     ),
     Term(
         "average-precision", "Average precision",
@@ -82,10 +97,15 @@ _TERMS = (
         ("average precision",),
     ),
     Term(
-        "accuracy", "Accuracy, balanced accuracy",
-        "The share of right decisions; the same averaged over classes, so that a common class does not hide a rare one. "
+        "accuracy", "Accuracy",
+        "The share of decisions that are right.",
+        ("accuracy",),
+    ),
+    Term(
+        "balanced-accuracy", "Balanced accuracy",
+        "The share of right decisions by class, averaged over classes, so that a common class does not hide a rare one. "
         "Balanced error is what it lacks of 1.",
-        ("balanced accuracy", "accuracy", "balanced error"),
+        ("balanced accuracy", "balanced error"),
     ),
     Term(
         "mcc", "MCC",
@@ -99,10 +119,16 @@ _TERMS = (
         ("quadratic kappa", "validation quadratic kappa"), "ordinal",
     ),
     Term(
-        "calibration-error", "Calibration error, ECE",
+        "calibration-error", "Calibration error",
         "The gap between stated confidence and the share that came true: its root mean square over bins of equal count, "
-        "without what chance adds; and the usual expected calibration error, which chance alone keeps above zero.",
-        ("calibration error", "ece", "reliability"),
+        "without what chance adds. 0 is perfect.",
+        ("calibration error", "reliability"),
+    ),
+    Term(
+        "ece", "ECE",
+        "The expected calibration error that is usually given: the mean gap between stated confidence and the share that "
+        "came true. Chance alone keeps it above zero.",
+        ("ece",),
     ),
     Term(
         "temperature", "Temperature",
@@ -111,9 +137,25 @@ _TERMS = (
         ("temperature",),
     ),
     Term(
-        "brier", "Brier score, log loss",
-        "Errors of the probabilities themselves; both punish being sure and wrong.",
-        ("brier score", "brier", "log loss", "miscalibration", "discrimination"),
+        "brier", "Brier score",
+        "The mean squared error of the probabilities. Being sure and wrong costs most; 0 is perfect.",
+        ("brier score", "brier"),
+    ),
+    Term(
+        "miscalibration", "Miscalibration",
+        "The part of the Brier score that comes of stated probabilities which do not come true: lower is better.",
+        ("miscalibration",),
+    ),
+    Term(
+        "discrimination", "Discrimination",
+        "What telling cases apart takes off the Brier score: higher is better.",
+        ("discrimination",),
+    ),
+    Term(
+        "log-loss", "Log loss",
+        "The mean of minus the logarithm of the probability that the truth was given. Being sure and wrong costs without "
+        "limit; 0 is perfect.",
+        ("log loss",),
     ),
     Term(
         "loss", "Training loss",
@@ -135,20 +177,41 @@ _TERMS = (
     Term(
         "score-cam", "Score-CAM",
         "A heat map made without gradients: each channel of a feature map masks the image, and counts as much as the "
-        "network's answer on the masked image speaks for the class. Grad-CAM weighs channels by gradients instead.",
-        ("score-cam", "grad-cam"), "explanation",
+        "network's answer on the masked image speaks for the class.",
+        ("score-cam",), "explanation",
     ),
     Term(
-        "insertion", "Insertion minus deletion",
-        "The area under the probability while pixels are restored in the map's order, minus that while they are blurred "
-        "or greyed; the mean of both. About 0 for an order that says nothing.",
-        ("insertion − deletion", "insertion", "deletion", "own map is better by"), "explanation",
+        "grad-cam", "Grad-CAM",
+        "A heat map that weighs each channel of a feature map by the gradients of the answer.",
+        ("grad-cam",), "explanation",
     ),
     Term(
-        "drop", "Drop, increase",
-        "When the image is multiplied by its map: the share of its probability that the class loses, and the share of "
-        "images on which it gains.",
-        ("drop", "increase"), "explanation",
+        "insertion-deletion", "Insertion minus deletion",
+        "The area under the probability while pixels are restored in the map's order, minus that while they are taken "
+        "away. About 0 for an order that says nothing.",
+        ("insertion − deletion", "own map is better by"), "explanation",
+    ),
+    Term(
+        "insertion", "Insertion",
+        "The area under the probability while pixels are restored in the map's order to an image that is blurred or greyed; "
+        "the mean of both. Higher is better.",
+        ("insertion",), "explanation",
+    ),
+    Term(
+        "deletion", "Deletion",
+        "The area under the probability while pixels are blurred or greyed in the map's order; the mean of both. Lower is "
+        "better.",
+        ("deletion",), "explanation",
+    ),
+    Term(
+        "drop", "Drop",
+        "The share of its probability that the class loses when the image is multiplied by its map.",
+        ("drop",), "explanation",
+    ),
+    Term(
+        "increase", "Increase",
+        "The share of images on which the class gains when the image is multiplied by its map.",
+        ("increase",), "explanation",
     ),
     Term(
         "road", "ROAD",
@@ -163,22 +226,41 @@ _TERMS = (
         ("with random weights",), "explanation",
     ),
     Term(
-        "marked", "Heat and peak on the marked region",
-        "The share of the map's sum that lies inside the mask that came with the image (energy), and the share of images "
-        "whose hottest place lies on it or within 2 % of the image's side (pointing game).",
-        ("heat on the marked region", "peak on the marked region"), "explanation",
+        "heat-on-mark", "Heat on the marked region",
+        "The share of the map's sum that lies inside the mask that came with the image (energy).",
+        ("heat on the marked region",), "explanation",
     ),
     Term(
-        "ssim", "SSIM, overlap",
-        "Structural similarity of two maps, at most 1; the shared part of their hottest 20 %: intersection over union "
-        "(IoU).",
-        ("ssim", "overlap of the top 20 %", "correlation"), "explanation",
+        "peak-on-mark", "Peak on the marked region",
+        "The share of images whose hottest place lies on the mask that came with the image, or within 2 % of the image's "
+        "side of it (pointing game).",
+        ("peak on the marked region",), "explanation",
     ),
     Term(
-        "sets", "Prediction set, coverage",
-        "The answers that the model cannot rule out (split-conformal prediction), and the share of sets that hold the "
-        "truth. The promise holds on average, for images drawn as the validation images were.",
-        ("coverage", "prediction sets", "mean size", "holds the truth"), "uncertainty",
+        "ssim", "SSIM",
+        "The structural similarity of two maps, at most 1.",
+        ("ssim",), "explanation",
+    ),
+    Term(
+        "overlap", "Overlap of the top 20 %",
+        "The shared part of the hottest 20 % of two maps: intersection over union (IoU).",
+        ("overlap of the top 20 %",), "explanation",
+    ),
+    Term(
+        "correlation", "Correlation",
+        "Of two maps, pixel by pixel: 1 where they rise and fall together, 0 where they have nothing to do with each other.",
+        ("correlation",), "explanation",
+    ),
+    Term(
+        "sets", "Prediction set",
+        "The answers that the model cannot rule out (split-conformal prediction).",
+        ("prediction sets", "mean size"), "uncertainty",
+    ),
+    Term(
+        "coverage", "Coverage",
+        "The share of prediction sets that hold the truth. What is promised holds on average, for images drawn as the "
+        "validation images were.",
+        ("coverage", "holds the truth"), "uncertainty",
     ),
     Term(
         "auroc", "AUROC of refusals",
@@ -192,10 +274,14 @@ _TERMS = (
         ("threshold", "operating point"), "thresholds",
     ),
     Term(
-        "ppv", "PPV, NPV",
-        "The share of the flagged images that have the finding, and of the others that lack it. Both are of images "
-        "among which the finding is as common as here.",
-        ("ppv", "npv"), "thresholds",
+        "ppv", "PPV",
+        "The share of the flagged images that have the finding, among images where it is as common as here.",
+        ("ppv",), "thresholds",
+    ),
+    Term(
+        "npv", "NPV",
+        "The share of the images that are not flagged that lack the finding, among images where it is as common as here.",
+        ("npv",), "thresholds",
     ),
     Term(
         "net-benefit", "Net benefit",
@@ -204,11 +290,16 @@ _TERMS = (
         ("net benefit",), "thresholds",
     ),
     Term(
-        "rbe", "BE, rBE",
-        "Balanced error on corrupted images as a multiple of the reference network's, and the same of what corruption "
-        "adds to the error on clean images. Both are means over those corruptions under which the reference's is surely "
-        "above .01, and given where these are half or more; the difference of the rises is always given.",
-        ("rbe", "be"), "robustness",
+        "be", "BE",
+        "Balanced error on corrupted images as a multiple of the reference network's: a mean over those corruptions under "
+        "which the reference's is surely above .01, given where these are half or more.",
+        ("be",), "robustness",
+    ),
+    Term(
+        "rbe", "rBE",
+        "What corruption adds to the balanced error on clean images, as a multiple of what it adds to the reference "
+        "network's: a mean over the same corruptions as BE. The difference of the rises is always given.",
+        ("rbe",), "robustness",
     ),
     Term(
         "non-inferior", "Non-inferior",
@@ -223,9 +314,14 @@ _TERMS = (
         ("ms",), "efficiency",
     ),
     Term(
-        "macs", "Parameters, multiply-adds",
-        "How many numbers the network holds, and how many multiplications with an addition one image costs.",
-        ("parameters", "multiply-adds"), "efficiency",
+        "parameters", "Parameters",
+        "How many numbers the network holds.",
+        ("parameters",), "efficiency",
+    ),
+    Term(
+        "macs", "Multiply-adds",
+        "How many multiplications with an addition one image costs.",
+        ("multiply-adds",), "efficiency",
     ),
     Term(
         "probe", "Linear probe",
