@@ -489,7 +489,7 @@ def test_evaluate_on_nothing_foreign_images_and_corruptions(stillroom, refuse, f
     (tmp_path / "plain" / "note.png").write_text("no image")
     answer = stillroom("evaluate", copy, tmp_path / "plain", "--foreign")
     assert answer.code == 0
-    assert answer.out.startswith("plain: 1 images")
+    assert answer.out.startswith("plain: 1 image\n")
     assert "1 image could not be read; the first is" in answer.err
     answer = stillroom("evaluate", copy, "--corruptions")
     assert answer.code == 0

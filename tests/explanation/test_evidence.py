@@ -254,7 +254,7 @@ def test_patients_are_the_unit_where_they_are_known(explained):
     assert (found["verdict"], found["unit"], found["units"]) == (NOT_SHOWN, "patient", 4)
     assert found["needed"] >= 12
     assert found["reasons"] == ["They are of 4 patients decided positive; nothing is said of fewer than 12."]
-    assert "1 images of unknown patient are resampled as a patient each." in figures["notes"]
+    assert "1 image of unknown patient is resampled as a patient each." in figures["notes"]
     unknown = gathered({"student": Looking()}, replace(explained, patients=np.full(COUNT, ""))).figures
     assert unknown == gathered({"student": Looking()}, explained).figures
     assert unknown["patients"] is None

@@ -22,7 +22,7 @@ from rich.text import Text
 from stillroom.evaluation.roles import MAJORITY, PROBE_OF_STUDENT, PROBE_OF_TEACHER
 from stillroom.explanation.claims import FAITHFUL, LABELS, NOT_FAITHFUL, Verdict, verdict_of
 from stillroom.progress import duration
-from stillroom.shown import shown, shown_as_json
+from stillroom.shown import counted, shown, shown_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,7 +198,9 @@ def show_figures(scores: dict[str, dict[str, Any]], heading: str, *, synthetic: 
         if key in first:
             table.add_row(title, *(_estimate(figures[key]) for figures in scores.values()))
     console = out()
-    console.print(f"{heading}: {images} images{note}; {reading}; 95 % intervals\n", style="bold", markup=False)
+    console.print(
+        f"{heading}: {counted(images, 'image')}{note}; {reading}; 95 % intervals\n", style="bold", markup=False
+    )
     console.print(table)
     console.print()
 
@@ -236,7 +238,7 @@ def show_explanations(found: Sequence[Explanation], verdicts: Sequence[tuple[Ver
 def show_foreign(run: Run, found: dict[str, Any]) -> None:
     """How well foreign images were refused."""
     console = out()
-    console.print(f"{found['name']}: {found['images']} images", style="bold", markup=False)
+    console.print(f"{found['name']}: {counted(found['images'], 'image')}", style="bold", markup=False)
     for key, words in (
         ("refused", "Refused"),
         ("auroc", "Told from the run's test images, AUROC"),
@@ -264,7 +266,7 @@ def show_robustness(run: Run, found: dict[str, Any]) -> None:
         table.add_row(title, *(_estimate(summary[role][key] or _UNDEFINED) for role in summary))
     console = out()
     counts = f"{len(found['families'])} corruptions, {len(found['severities'])} severities"
-    console.print(f"{found['images']} test images, {counts}; 95 % intervals\n", style="bold")
+    console.print(f"{counted(found['images'], 'test image')}, {counts}; 95 % intervals\n", style="bold")
     console.print(table)
     for note in found["notes"]:
         say(note)
