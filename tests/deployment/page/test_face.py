@@ -350,6 +350,29 @@ def test_an_answer_is_printed_on_one_page_with_date_file_and_model(window, state
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
 
 
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "Heat map of normal, estimated from 43 of the network's 256 channels"),
+        ("de", "Heatmap von normal, geschätzt aus 43 der 256 Kanäle des Netzes"),
+    ],
+)
+def test_paper_says_of_which_class_the_map_is(window, mocked, pictures, language, said):
+    """The answer is another class: of the map's, nothing else on paper tells."""
+    first = FIRST | {"estimate": {"asked": 43, "channels": 256, "coarse": True}}
+    window.open(mocked(language, mock={"first": first}))
+    window.give(*pictures("sure-1.png"))
+    window.settled()
+    window.value(
+        "(() => { const e = document.getElementById('map-of'); e.value = 'normal'; e.dispatchEvent(new Event('change')) })()"
+    )
+    window.settled()
+    window.shape(688, height=1000, media="print")
+    assert window.text("#one-title") == "benign"
+    assert window.text(".drawing") == said
+    window.shape(1440)
+
+
 # -- with the engine ------------------------------------------------------------------------------------------------
 def test_a_table_of_real_answers_is_saved_as_the_predictor_gives_them(window, real, student, pictures, tmp_path):
     files = pictures("=first.png", "second.png", "third.png", "broken-4.png")

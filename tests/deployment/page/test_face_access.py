@@ -125,6 +125,30 @@ def test_all_is_done_by_keys_and_focus_is_seen(window, mocked, pictures):
     window.until("document.activeElement.textContent === 'set-2.png'")
 
 
+def test_the_focus_of_a_button_that_goes_is_its_successor_s(window, mocked, pictures):
+    first = {
+        "estimate": {"asked": 57, "channels": 2048, "coarse": True},
+        "fuller": {"method": "score_cam_fast", "channels": 341, "seconds": 17.3},
+    }
+    window.open(mocked(mock={"first": first, "steps": 10, "step": 50}))
+    window.give(*pictures("sure-1.png"))
+
+    def press(button, successor):
+        window.until(f"document.getElementById('{button}')")
+        window.value(f"document.getElementById('{button}').focus()")
+        window.press("Enter")
+        window.until(f"document.activeElement.id === '{successor}'", 10)
+
+    press("cancel", "draw")
+    press("draw", "cancel")
+    window.until("document.activeElement.id === 'fuller'", 10)  # the estimate is drawn
+    press("fuller", "cancel")
+    press("cancel", "fuller")
+    press("fuller", "cancel")
+    window.settled()  # no button comes after: the words have it
+    assert window.value("document.activeElement.textContent") == "Heat map of benign"
+
+
 def test_what_happens_is_told_to_those_who_do_not_see_it(window, mocked, pictures):
     window.open(mocked())
     assert window.value("document.getElementById('live').getAttribute('aria-live')") == "polite"

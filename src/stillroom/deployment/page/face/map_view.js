@@ -15,7 +15,7 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
   const look = { opacity: chosen.opacity, beside: chosen.beside, colours: palette(meta.heat) };
   styled();
   const viewer = makeViewer(image, meta.fit, look, say("map.image", { name }));
-  const status = make("div", { class: "drawing" });
+  const status = make("div", { class: "drawing", tabindex: "-1" });
   const verdict = make("div");
   const legend = make("p", { class: "legend" });
   let running = null;
@@ -73,9 +73,16 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     legend.replaceChildren(...parts.map((part) => make("span", {}, part)));
   }
 
+  /** What is said of the map and can be done. The focus of a button that goes is its successor's; with none, the words'. */
+  function state(...parts) {
+    const held = status.contains(document.activeElement);
+    status.replaceChildren(...parts);
+    if (held) (status.querySelector("button") ?? status).focus();
+  }
+
   function offer(words) {
     const start = make("button", { type: "button", id: "draw", onclick: () => begin(classes.value) }, say("map.draw"));
-    status.replaceChildren(...(words ? [make("span", { class: "quiet" }, words)] : []), start);
+    state(...(words ? [make("span", { class: "quiet" }, words)] : []), start);
   }
 
   function stop() {
@@ -96,7 +103,7 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     const left = make("span", { class: "quiet" }, say("map.drawing", { of }));
     const bar = make("progress", { "aria-label": say("map.drawing", { of }), max: 1, value: 0 });
     const halt = make("button", { type: "button", id: "cancel", onclick: () => end(say("map.cancelled")) }, say("map.cancel"));
-    status.replaceChildren(left, bar, halt);
+    state(left, bar, halt);
     const end = (words) => {
       stop();
       if (first) show(first);
@@ -124,9 +131,10 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     drawLegend();
     const { estimate, fuller } = done;
     const words = estimate ? say("map.estimated", { of, asked: decimal(estimate.asked), channels: decimal(estimate.channels) }) : say("map.done", { of });
-    status.replaceChildren(make("span", { class: "quiet" }, words));
-    if (done.empty) status.prepend(make("span", {}, say("map.empty")));
-    if (fuller) status.append(make("button", { type: "button", id: "fuller", onclick: () => begin(of, last) }, sayCount("map.fuller", Math.max(1, Math.ceil(fuller.seconds)), { channels: decimal(fuller.channels) })));
+    const parts = [make("span", { class: "quiet" }, words)];
+    if (done.empty) parts.unshift(make("span", {}, say("map.empty")));
+    if (fuller) parts.push(make("button", { type: "button", id: "fuller", onclick: () => begin(of, last) }, sayCount("map.fuller", Math.max(1, Math.ceil(fuller.seconds)), { channels: decimal(fuller.channels) })));
+    state(...parts);
     const label = say(`verdict.${{ faithful: "faithful", "not faithful": "not_faithful", "not shown: too few images": "not_shown" }[done.verdict] ?? "not_tested"}`);
     verdict.className = `notice ${VERDICTS[done.verdict] ?? ""}`;
     verdict.replaceChildren(make("p", {}, make("strong", {}, label)), make("p", { lang: done.statement.includes(meta.explanation?.statement) ? "en" : null }, done.statement), make("p", { class: "quiet" }, say("verdict.what")));
