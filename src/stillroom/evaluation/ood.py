@@ -18,6 +18,7 @@ from stillroom.errors import RunError, UsageError
 from stillroom.evaluation.conformal import APPROXIMATE, conformal_quantile, in_percent, known_patients, share
 from stillroom.evaluation.estimates import Estimate, number_of, share_ends
 from stillroom.evaluation.intervals import Ranking, group_indices
+from stillroom.shown import counted
 from stillroom.task import Task
 
 MOST_DIRECTIONS = 64
@@ -313,8 +314,8 @@ def refusal_report(
     if not isfinite(rule.threshold):
         enough = ceil(round(1 / rule.refusals - 1, 9))
         notes.append(
-            f"With {rule.images} validation images no limit can promise {100 * rule.refusals:g} % (at least {enough} "
-            "are needed): no image is ever refused."
+            f"With {counted(rule.images, 'validation image')} no limit can promise {100 * rule.refusals:g} % (at least"
+            f" {enough} are needed): no image is ever refused."
         )
     return {
         "refused": refused,

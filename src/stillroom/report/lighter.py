@@ -10,6 +10,7 @@ from stillroom.deployment.likeness import most_lost
 from stillroom.report.numbers import estimate
 from stillroom.report.section import Section
 from stillroom.report.tables import Cell, Grid
+from stillroom.shown import counted
 
 _TITLES = {"int8": "In eight-bit integers", "fp16": "In half precision"}
 
@@ -22,7 +23,7 @@ def section_of(figures: Mapping[str, Any], precision: str) -> Section:
     text.append(_metric(figures, precision))
     text += figures["downgraded"] if not figures["refused"] else []
     text += _how_int8(figures) if precision == "int8" else _how_fp16(figures)
-    of = f"{figures['images']} test image{'s' * (figures['images'] != 1)}"
+    of = counted(figures["images"], "test image")
     tables = (
         (f"What the {precision} file keeps, on {of}", _kept(figures, precision)),
         (f"How alike both files answer, on {of}", _alike(figures)),
@@ -69,8 +70,8 @@ def verdict(figures: Mapping[str, Any], precision: str) -> str:
         return f"No {precision} file is handed over. {' '.join(figures['refused'])}"
     images, size = figures["images"], figures["size_mb"]
     said = (
-        f"student.{precision}.onnx decides {round(figures['agreement'] * images)} of {images} test images like student.onnx"
-        f" and is {size[0] / size[1]:.1f} times smaller ({size[1]:.1f} MB in place of {size[0]:.1f} MB)"
+        f"student.{precision}.onnx decides {round(figures['agreement'] * images)} of {counted(images, 'test image')} like"
+        f" student.onnx and is {size[0] / size[1]:.1f} times smaller ({size[1]:.1f} MB in place of {size[0]:.1f} MB)"
     )
     ratios = {
         name.replace("batch_", ""): found["float32"] / found[precision] for name, found in figures["latency_ms"].items()
@@ -90,7 +91,8 @@ def _metric(figures: Mapping[str, Any], precision: str) -> str:
     most = most_lost(figures["images"])
     limit = "" if most == compared["margin"] else f", which is {most:.3f} here (one image's share),"
     return (
-        f"{compared['statement']} {figures['images']} test images do not show whether the {precision} file keeps that margin:"
+        f"{compared['statement']} {counted(figures['images'], 'test image')} cannot show whether the {precision} file keeps"
+        " that margin:"
         f" the limit{limit} was held to the difference that was found, not to its interval."
     )
 
@@ -100,9 +102,14 @@ def _alike(figures: Mapping[str, Any]) -> Grid:
     if figures["distance"] is not None:
         rows.append(("distance, median difference", _share(figures["distance"])))
     if maps := figures["maps"]:
-        rows.append((f"heat maps of {maps['images']} images, correlation", f"{maps['mean']:.2f}"))
+        rows.append((f"heat maps of {counted(maps['images'], 'image')}, correlation", f"{maps['mean']:.2f}"))
     levels = figures["levels"]
-    rows.append((f"other levels of optimisation, {levels['images']} images decided alike", _share(levels["agreement"])))
+    rows.append(
+        (
+            f"other levels of optimisation, {counted(levels['images'], 'image')} decided alike",
+            _share(levels["agreement"]),
+        )
+    )
     return Grid(("", "found"), rows)
 
 
