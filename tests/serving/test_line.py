@@ -122,8 +122,38 @@ def test_an_exception_reaches_those_that_it_belongs_to():
 
 def test_the_estimate_follows_what_is_measured():
     kind = Kind(Works(), 5.0)
-    kind.learn(0.1)
+    kind.learn(0.1, [1])
     assert kind.seconds == 0.1
     for _ in range(30):
-        kind.learn(0.2)
+        kind.learn(0.4, [1, 2])
     assert kind.seconds == pytest.approx(0.2, abs=0.001)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_what_was_not_computed_never_lets_the_estimate_fall(timed):
+    kind = Kind(Works(), 0.2, computed=lambda result: result is not None)
+    if timed:
+        kind.learn(0.2, [1])
+    for _ in range(50):
+        kind.learn(0.001, [None, Refused(400, "", "damaged")])
+    assert (kind.seconds, kind.timed) == (0.2, timed)
+    kind.learn(0.2, [1, None, None, None])
+    assert kind.seconds == pytest.approx(0.2)
+    for _ in range(50):
+        kind.learn(2.0, [None, None])
+    assert kind.seconds == pytest.approx(1.0, abs=0.001)
+
+
+def test_those_that_wait_already_cost_what_was_learnt_since():
+    async def body():
+        works, line = Works(0.1), Line("test", threads=1, deadline=1.0, batch=1)
+        kind = Kind(works, 0.0001)
+        first = [asyncio.create_task(line.ask(kind, [number])) for number in range(8)]
+        await first[0]
+        assert 0.5 < line.wait < 1.0
+        with pytest.raises(Refused):
+            await line.ask(kind, [8])
+        await asyncio.gather(*first)
+        line.end()
+
+    run(body())

@@ -78,9 +78,8 @@ class Desk:
 
     async def predict(self, served: Served, frames: Sequence[work.Frame]) -> list[Prediction]:
         """An answer for each."""
-        kind = kind_of_work(
-            served, "predict", partial(work.predict, served, most=self.settings.max_pixels), served.seconds
-        )
+        do = partial(work.predict, served, most=self.settings.max_pixels)
+        kind = kind_of_work(served, "predict", do, served.seconds, lambda one: one.error is None)
         found: list[Prediction] = await self.answers.ask(kind, frames)
         for one in found:
             metrics.ANSWERS.labels(served.name, metrics.kind_of(one)).inc()
@@ -90,9 +89,8 @@ class Desk:
         self, served: Served, frames: Sequence[work.Frame], method: Method, of: str | None
     ) -> list[work.Drawn]:
         """A heat map of each."""
-        kind = kind_of_work(
-            served, method, partial(_draw, served, method, self.settings.max_pixels), self._map_guess(served)
-        )
+        do = partial(_draw, served, method, self.settings.max_pixels)
+        kind = kind_of_work(served, method, do, self._map_guess(served), lambda one: one.heat is not None)
         found: list[work.Drawn] = await self.maps.ask(kind, [(frame, of) for frame in frames])
         return found
 
@@ -106,9 +104,16 @@ def _draw(
     return [work.explain(served, frame, method, of, most=most) for frame, of in asked]
 
 
-def kind_of_work(served: Served, name: str, do: Callable[[Sequence[Any]], Sequence[Any]], guess: float) -> Kind:
+def kind_of_work(
+    served: Served,
+    name: str,
+    do: Callable[[Sequence[Any]], Sequence[Any]],
+    guess: float,
+    computed: Callable[[Any], bool] = lambda result: True,
+) -> Kind:
+    """What is asked of a model under this name, made when it is first asked: see :class:`Kind`."""
     if name not in served.kinds:
-        served.kinds[name] = Kind(do, guess)
+        served.kinds[name] = Kind(do, guess, computed)
     return served.kinds[name]
 
 

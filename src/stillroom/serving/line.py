@@ -10,7 +10,7 @@ import asyncio
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,16 +33,27 @@ class Kind:
     Attributes:
         do: what is done with up to a batch of contents, in a thread: a result for each.
         seconds: that one of them takes of a thread: a guess, and then what they took lately.
+        computed: whether a result cost what such results cost; what could not be read or was refused did not.
     """
 
     do: Callable[[Sequence[Any]], Sequence[Any]]
     seconds: float
+    computed: Callable[[Any], bool] = lambda result: True
     timed: bool = False
 
-    def learn(self, seconds: float) -> None:
-        """Heed what one took."""
-        self.seconds = self.seconds + _LEARNT * (seconds - self.seconds) if self.timed else seconds
-        self.timed = True
+    def learn(self, seconds: float, results: Sequence[Any]) -> None:
+        """Heed what these results took together.
+
+        Only those that were computed are counted. Where none was, the estimate never falls: many damaged files, which are
+        soon done with, would let in more real images than are answered in time. It rises, for they hold a thread too.
+        """
+        computed = sum(not isinstance(one, BaseException) and self.computed(one) for one in results)
+        each = seconds / (computed or len(results))
+        if computed:
+            self.seconds = self.seconds + _LEARNT * (each - self.seconds) if self.timed else each
+            self.timed = True
+        elif each > self.seconds:
+            self.seconds += _LEARNT * (each - self.seconds)
 
 
 @dataclass(eq=False)
@@ -54,14 +65,12 @@ class Unit:
         content: what :attr:`Kind.do` is given.
         answer: where its result is put.
         expires: monotonic time after which nobody waits for it.
-        cost: seconds of a thread, as expected when it came.
     """
 
     kind: Kind
     content: Any
     answer: asyncio.Future[Any]
     expires: float
-    cost: float
 
 
 class Line:
@@ -84,7 +93,7 @@ class Line:
         self.tell_waiting: Callable[[int], object] = lambda units: None
         self._threads = threads
         self._units: deque[Unit] = deque()
-        self._backlog, self._in_line = 0.0, 0
+        self._in_line = Counter[Kind]()
         self._there, self._ended = threading.Condition(), False
         for number in range(threads):
             threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True).start()
@@ -92,12 +101,12 @@ class Line:
     @property
     def wait(self) -> float:
         """Seconds until a unit that comes now would have its turn."""
-        return max(self._backlog, 0.0) / self._threads
+        return sum(kind.seconds * units for kind, units in self._in_line.items()) / self._threads
 
     @property
     def full(self) -> bool:
         """Whether one more unit would be refused. One that finds nobody before it never is."""
-        return self._in_line > 0 and self.wait > FULL * self.deadline
+        return bool(self._in_line) and self.wait > FULL * self.deadline
 
     def refuse_if_full(self) -> None:
         """Raises :class:`Refused` with 503 and when to come again."""
@@ -124,10 +133,9 @@ class Line:
         if self._in_line and last > FULL * self.deadline:
             raise self.busy()
         expires = time.monotonic() + max(self.deadline, 2 * cost * len(contents) / self._threads)
-        units = [Unit(kind, content, loop.create_future(), expires, cost) for content in contents]
-        self._in_line += len(units)
-        self.tell_waiting(self._in_line)
-        self._backlog += cost * len(units)
+        units = [Unit(kind, content, loop.create_future(), expires) for content in contents]
+        self._in_line[kind] += len(units)
+        self.tell_waiting(self._in_line.total())
         with self._there:
             self._units.extend(units)
             self._there.notify(len(units))
@@ -175,14 +183,14 @@ class Line:
             return chosen
 
     def _settle(self, units: list[Unit], timely: list[Unit], results: Sequence[Any], taken: float) -> None:
-        self._in_line -= len(units)
-        self.tell_waiting(self._in_line)
-        self._backlog -= sum(unit.cost for unit in units)
+        kind = units[0].kind
+        self._in_line[kind] -= len(units)
+        if not self._in_line[kind]:
+            del self._in_line[kind]  # or it would keep a model that was exchanged
+        self.tell_waiting(self._in_line.total())
         if timely:
-            timely[0].kind.learn(taken / len(timely))
+            kind.learn(taken, results)
             self.tell_batch(len(timely))
-        if not self._in_line:
-            self._backlog = 0.0  # sums of floating-point numbers do not come back to 0 by themselves
         given = dict(zip(timely, results, strict=True))
         for unit in units:
             result = given[unit] if unit in given else self.busy()
