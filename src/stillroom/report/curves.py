@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillroom.evaluation.roles import MAJORITY, SIMPLEST
+from stillroom.report.learning import kept_epoch, learners
 from stillroom.report.numbers import METRICS
 from stillroom.report.record import Record, in_order
 from stillroom.report.style import CLASS_MARKERS, DASHES, MARKERS, colour, unit_axes
@@ -23,12 +24,12 @@ Pick = Callable[[dict[str, Any]], Any]
 
 def learning_curves(record: Record) -> Iterator[tuple[str, str]]:
     """Pairs of heading and drawing: training loss, the parts of the student's loss, the validation metric."""
-    history = record.history
-    roles = in_order(dict.fromkeys(str(entry.get("role")) for entry in history))
+    history, roles = record.history, learners(record)
+    kept = {role: kept_epoch(record, role) for role in roles}
     if any(_number(entry.get("loss")) is not None for entry in history):
         yield (
             "Training loss",
-            _curves("loss", "training loss", history, roles, lambda entry: entry.get("loss")),
+            _curves("loss", "training loss", history, dict.fromkeys(roles), lambda entry: entry.get("loss")),
         )
     student = [entry for entry in history if entry.get("role") == "student"]
     parts = list(dict.fromkeys(part for entry in student for part in entry.get("losses") or {}))
@@ -38,12 +39,14 @@ def learning_curves(record: Record) -> Iterator[tuple[str, str]]:
     if named:
         metric = METRICS.get(named[0], named[0])
         drawing = _curves(
-            "val", f"validation {metric}", history, roles, lambda entry: (entry.get("val") or {}).get("value")
+            "val", f"validation {metric}", history, kept, lambda entry: (entry.get("val") or {}).get("value")
         )
         yield f"Validation {metric}", drawing
 
 
-def _curves(name: str, what: str, history: list[dict[str, Any]], roles: list[str], pick: Pick) -> str:
+def _curves(name: str, what: str, history: list[dict[str, Any]], roles: Mapping[str, int | None], pick: Pick) -> str:
+    """``roles`` with the epoch to mark, if any."""
+
     def paint(axes: Axes) -> None:
         others = [role for role in roles if role not in MARKERS]
         for role in roles:
@@ -52,9 +55,8 @@ def _curves(name: str, what: str, history: list[dict[str, Any]], roles: list[str
             own = class_colour(others.index(role)) if role in others else colour(role)
             marker = MARKERS.get(role, "x")
             axes.plot(x, y, color=own, linestyle=DASHES.get(role, ":"), marker=marker if len(x) == 1 else None)
-            best = [entry for entry in entries if entry.get("best")]
-            if name == "val" and best and _number(pick(best[-1])) is not None:
-                axes.plot(best[-1]["epoch"], pick(best[-1]), marker, color=own, markersize=7)
+            if (marked := roles[role]) is not None and marked in x:
+                axes.plot(marked, y[x.index(marked)], marker, color=own, markersize=7)
             if role in others:
                 axes.plot([], [], color=own, linestyle=":", label=short(role.replace("_", " "), 16))
         _epochs(axes, what)

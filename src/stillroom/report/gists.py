@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.evaluation.roles import STUDENT, noun
+from stillroom.evaluation.roles import noun
 from stillroom.report.gallery import Mistake
+from stillroom.report.learning import learning_gist
 from stillroom.report.numbers import METRICS, count, duration, estimate, fixed
 from stillroom.report.record import Record, sensitivities
 from stillroom.report.tables import Confusion
@@ -24,7 +25,7 @@ def gists(record: Record, parts: dict[str, Any]) -> dict[str, str]:
         "results": _figure(record, record.task.selection_metric),
         "luck": parts["luck"].statement if parts["luck"] else "",
         "kept": parts["kept"]["sentence"] if parts["kept"] else "",
-        "learning": _learning(record),
+        "learning": learning_gist(record),
         "curves": _figure(record, "auc"),
         "errors": _errors(parts["confusions"], record.handed_over),
         "calibration": _figure(record, "calibration_error"),
@@ -71,14 +72,6 @@ def _figure(record: Record, key: str) -> str:
     role = record.handed_over
     figure = estimate(record.test[role].get(key))
     return f"{METRICS[key]} of the {noun(role)} {figure.text()}" if figure else ""
-
-
-def _learning(record: Record) -> str:
-    epochs = [entry for entry in record.history if entry.get("role") == STUDENT]
-    best = [entry["epoch"] for entry in epochs if entry.get("best")]
-    if not epochs:
-        return ""
-    return counted(len(epochs), "epoch", "epochs") + (f"; the student of epoch {best[-1]} was kept" if best else "")
 
 
 def _errors(confusions: list[Confusion], role: str) -> str:

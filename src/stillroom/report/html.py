@@ -16,13 +16,14 @@ from stillroom.report.citations import citations
 from stillroom.report.explanation import explanation_section
 from stillroom.report.gallery import mistakes
 from stillroom.report.gists import gists
+from stillroom.report.learning import learners, learning_notes
 from stillroom.report.luck import luck_section
 from stillroom.report.plan import plan_section
 from stillroom.report.record import Record, load
 from stillroom.report.reporting import filled
 from stillroom.report.robustness import robustness_section
 from stillroom.report.section import sections
-from stillroom.report.style import COLOURS, glyph
+from stillroom.report.style import COLOURS, MARKERS, glyph
 from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import TEMPLATES, environment, scripted
@@ -115,6 +116,8 @@ def _context(record: Record) -> dict[str, Any]:
         "forest": [svg for svg in (figures.forest(record, False), figures.forest(record, True)) if svg],
         "differences": figures.differences(record),
         "learning": _panels(curves.learning_curves(record)),
+        "learnt": _legend(role for role in learners(record) if role in MARKERS),
+        "learning_notes": learning_notes(record),
         "roc": _panels(curves.roc_and_pr(record)),
         "roc_classes": _panels(curves.roc_per_class(record)),
         "max_small_panels": curves.MAX_SMALL_PANELS,
