@@ -122,7 +122,10 @@ def test_a_map_is_that_of_explain(server, model, images, tmp_path, method):
     [
         ("?of=brigth", "grey1.png", "Did you mean bright?"),
         ("?method=score_cam", "grey1.png", "draw it by rise"),
-        ("?method=grad_cam", "grey1.png", "method"),
+        ("?method=grad_cam", "grey1.png", "The parameter method may be rise, score_cam or score_cam_fast."),
+        ("?as=gif", "grey1.png", "The parameter as may be png, npy or json."),
+        ("?class=dark", "grey1.png", "There is no parameter class here. Parameters: of, method, as."),
+        ("?of=dark&methods=rise", "grey1.png", "Did you mean method?"),
         ("", "three", "One image is explained at a time"),
     ],
 )
@@ -131,6 +134,20 @@ def test_a_map_that_cannot_be_drawn_is_refused_in_words(server, images, query, n
     reply = server.post(f"/v1/explain{query}", content)
     assert reply.status == 422
     assert words in reply.json["error"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/v1/models/first/explain", "/v2", "/v2/models/first", "/v2/models/first/infer", "/metrics", "/",
+     "/v1/predict", "/v1/models/first/predict", "/dicomweb/studies"],
+)  # fmt: skip
+def test_a_parameter_that_nobody_reads_is_refused(server, images, path):
+    post = path.endswith(("predict", "explain", "infer", "studies"))
+    reply = (server.post if post else lambda path, body: server.get(path))(f"{path}?threshold=0.5", b"image")
+    assert reply.status == 422
+    assert "There is no parameter threshold here." in reply.json["error"]
+    if "studies" in path:
+        assert server.post(f"{path}?maps=perhaps", b"").json == {"error": "The parameter maps may be true or false."}
 
 
 def test_what_is_no_image_is_not_explained(server, images, known):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from starlette.routing import Route
 from stillroom.serving import dicomweb, kserve, pages, predicting
 from stillroom.serving.access import OPEN, Gate
 from stillroom.serving.desk import Desk
+from stillroom.serving.parameters import require_known_parameters, values_wanted
 from stillroom.serving.predicting import REFUSALS
 from stillroom.serving.refusals import Refused
 from stillroom.serving.settings import ServeSettings
@@ -44,7 +45,7 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
         pages.routes(desk),
     )
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(require_known_parameters)])
 
     if settings.token is not None:
         describe = app.openapi
@@ -61,9 +62,7 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        named = sorted({str(one["loc"][-1]) for one in error.errors()})
-        text = f"These parameters are not as openapi.json has them: {', '.join(named)}."
-        return JSONResponse({"error": text}, 422)
+        return JSONResponse({"error": values_wanted(error)}, 422)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

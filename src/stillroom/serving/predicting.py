@@ -21,6 +21,7 @@ from stillroom.deployment.prediction import Prediction
 from stillroom.errors import nearest
 from stillroom.explanation.claims import FAITHFUL
 from stillroom.serving.desk import Desk, body_of
+from stillroom.serving.parameters import require_parameters
 from stillroom.serving.refusals import Refused
 from stillroom.serving.shelf import NOTICE, Served
 from stillroom.serving.work import Drawn
@@ -176,6 +177,7 @@ def straight(app: ASGIApp, desk: Desk) -> ASGIApp:
 
 
 async def _predicted(desk: Desk, request: Request, name: str | None) -> Response:
+    require_parameters(request, ())
     served = desk.model(name)
     async with desk.frames(request) as frames:
         found = await desk.predict(served, frames)

@@ -10,7 +10,8 @@ class Refused(Exception):
 
     Args:
         status: of HTTP.
-        text: what was wrong and what to do, for people; names no file and nothing that a request held.
+        text: what was wrong and what to do, for people; names no file and nothing that a request held
+            but its parameters.
         reason: the same in a word, for counts and logs.
         headers: further ones of the response, in lower case.
     """
