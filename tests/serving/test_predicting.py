@@ -6,6 +6,8 @@ import json
 import re
 import time
 from io import BytesIO
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -154,7 +156,21 @@ def test_what_is_no_image_is_not_explained(server, images, known):
     content = next(one for one in images if one.name == "none.png").read_bytes()
     reply = server.post("/v1/explain", content)
     assert reply.status == 422
-    assert reply.json["explanation"]["error"] == known["none.png", None]["error"]
+    why = known["none.png", None]["error"]
+    assert reply.json["explanation"]["error"] == why
+    assert reply.json["error"] == f"The image cannot be used: {why}."
+
+
+def test_where_no_image_can_be_read_the_answer_has_an_error_of_its_own(server, known):
+    alone = server.post("/v1/predict", b"this is no image")
+    assert (alone.status, alone.json["error"]) == (
+        422,
+        f"The image cannot be used: {known['none.png', None]['error']}.",
+    )
+    body, kind = form([("one.png", b"this is no image"), ("two.png", b"nor is this")])
+    both = server.post("/v1/predict", body, kind)
+    assert (both.status, len(both.json["predictions"])) == (422, 2)
+    assert both.json["error"] == "None of the 2 images can be used: `predictions` says of each why."
 
 
 def test_several_models_are_asked_by_name(model, images):
@@ -185,6 +201,29 @@ def test_openapi_tells_every_route_with_examples(server):
         answers = route["responses"]
         assert answers["200"]["content"]["application/json"]["example"]
         assert {"400", "401", "408", "413", "422", "503"} <= set(answers)
+
+
+def test_the_examples_of_openapi_are_answered(server):
+    asked = 0
+    for path, operations in server.get("/openapi.json").json["paths"].items():
+        told = operations.get("post", {})
+        if "requestBody" not in told:
+            continue
+        values = {one["name"]: one["example"] for one in told.get("parameters", ())}
+        address = path.format(**values)
+        query = urlencode({name: str(value).lower() for name, value in values.items() if name != "name"})
+        for kind, body in told["requestBody"]["content"].items():
+            if "example" in body:
+                assert server.post(address, json.dumps(body["example"]).encode(), kind).status == 200
+                asked += 1
+            elif where := body["examples"]["file"].get("externalValue"):
+                with urlopen(where) as example:
+                    reply = server.post(f"{address}?{query}", example.read(), example.headers["content-type"])
+                assert reply.status == 200, (path, kind, reply.body)
+                asked += 1
+            else:
+                assert kind in ("application/dicom", "multipart/related")
+    assert asked == 4 * 4 + 1
 
 
 def test_the_page_of_several_models_leads_to_each(model):

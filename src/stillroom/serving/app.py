@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from stillroom.serving import dicomweb, kserve, pages, predicting
-from stillroom.serving.access import OPEN, Gate
+from stillroom.serving.access import Gate
+from stillroom.serving.description import described
 from stillroom.serving.desk import Desk
 from stillroom.serving.parameters import require_known_parameters, values_wanted
-from stillroom.serving.predicting import REFUSALS
 from stillroom.serving.refusals import Refused
 from stillroom.serving.settings import ServeSettings
 from stillroom.serving.shelf import NOTICE, Shelf
@@ -47,9 +46,8 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
     for router in routers:
         app.include_router(router, dependencies=[Depends(require_known_parameters)])
 
-    if settings.token is not None:
-        describe = app.openapi
-        app.openapi = lambda: _with_token(describe())  # type: ignore[method-assign]
+    plain, guarded = app.openapi, settings.token is not None
+    app.openapi = lambda: described(plain(), shelf, guarded=guarded)  # type: ignore[method-assign]
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
@@ -71,14 +69,3 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
     routes = frozenset(route.path for router in (app, *routers) for route in router.routes if isinstance(route, Route))
     gate = Gate(predicting.straight(app, desk), settings, routes, desk.refuse_if_full)
     return gate, desk
-
-
-def _with_token(described: dict[str, Any]) -> dict[str, Any]:
-    """The server's description, saying that all but :data:`OPEN` needs the token, and how it is sent."""
-    ways = {"bearer": {"type": "http", "scheme": "bearer"}, "basic": {"type": "http", "scheme": "basic"}}
-    described.setdefault("components", {})["securitySchemes"] = ways
-    for path, operations in described["paths"].items():
-        for operation in operations.values() if path not in OPEN else ():
-            operation["security"] = [{way: []} for way in ways]
-            operation["responses"].setdefault("401", REFUSALS[401])
-    return described

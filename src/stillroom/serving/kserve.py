@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from functools import partial
 from typing import Any
 
@@ -20,15 +21,6 @@ from stillroom.serving.refusals import Refused
 from stillroom.serving.shelf import NOTICE, Served
 
 _TYPES = {"FP32": np.float32, "FP64": np.float64}
-_PIXELS = {
-    "inputs": [{"name": "images", "shape": [1, 1, 2, 2], "datatype": "FP32", "data": [0.0, 0.2, 0.4, 1.0]}],
-    "outputs": [{"name": "probabilities"}],
-}
-_ANSWERED = {
-    "model_name": "first",
-    "model_version": "0" * 12,
-    "outputs": [{"name": "probabilities", "shape": [1, 2], "datatype": "FP32", "data": [0.93, 0.07]}],
-}
 _LOADED: dict[int | str, dict[str, Any]] = {
     200: {"description": "It was opened, and answers from now on."},
     403: {"description": "The server has no token, without which nobody may load over HTTP."},
@@ -77,8 +69,8 @@ def routes(desk: Desk, ready: Any, tell_others: Any) -> APIRouter:
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
         return {"name": known(name, version).name, "ready": True}
 
-    body = {"requestBody": {"required": True, "content": {"application/json": {"example": _PIXELS}}}}
-    answered = {200: {"description": "Tensors.", "content": {"application/json": {"example": _ANSWERED}}}}
+    body = {"requestBody": {"required": True, "content": {"application/json": {}}}}  # examples are of the served model
+    answered = {200: {"description": "Tensors.", "content": {"application/json": {}}}}
 
     @router.post(
         "/models/{name}/infer",
@@ -121,6 +113,19 @@ async def load_anew(desk: Desk, name: str, tell_others: Any = None) -> dict[str,
     if tell_others is not None:
         tell_others()
     return {"name": name, "digest": new.digest}
+
+
+def examples(served: Served) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A request that this model takes as it stands, of one black image, and the form of its answer."""
+    (images,) = _metadata(served)["inputs"]
+    shape = [1, *images["shape"][1:]]
+    pixels = images | {"shape": shape, "data": [0] * math.prod(shape)}
+    classes = len(served.predictor.classes)
+    told = {"name": "probabilities", "shape": [1, classes], "datatype": "FP32", "data": [1 / classes] * classes}
+    return (
+        {"inputs": [pixels], "outputs": [{"name": "probabilities"}]},
+        {"model_name": served.name, "model_version": _version(served), "outputs": [told]},
+    )
 
 
 def _each(served: Served, asked: list[tuple[bytes, int]]) -> list[bytes | Refused]:

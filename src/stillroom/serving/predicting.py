@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,6 +87,17 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+_UNREAD = Prediction(Path("image.png"), error="the file is empty (0 bytes)")
+_WHY = "The image cannot be used: the file is empty (0 bytes)."
+
+
+def _none_read(**rest: Any) -> dict[int | str, dict[str, Any]]:
+    """The refusals, that of unreadable images with all that its answer holds."""
+    example = {"model": _EXAMPLE, "notice": NOTICE, "error": _WHY, **rest}
+    text = REFUSALS[422]["description"]
+    return {**REFUSALS, 422: {"description": text, "content": {"application/json": {"example": example}}}}
+
+
 _MAP: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The heat map over the image, alone, or with all that is said of it.",
@@ -112,6 +124,8 @@ def routes(desk: Desk) -> APIRouter:
     """The routes below /v1."""
     router = APIRouter(prefix="/v1")
     told: dict[str, Any] = {"openapi_extra": _BODY, "response_class": Response}
+    answers = {**_ANSWER, **_none_read(predictions=[_UNREAD.to_dict()])}
+    maps = {**_MAP, **_none_read(explanation=_UNREAD.to_dict())}
 
     @router.get("/models", summary="The models that are served")
     async def models() -> dict[str, Any]:
@@ -131,15 +145,30 @@ def routes(desk: Desk) -> APIRouter:
         request.state.noted |= {"images": 1, "model": served.name, "map": drawn.method}
         return await asyncio.to_thread(_shown, served, drawn, form)
 
-    @router.post("/predict", summary="Classify images", responses={**_ANSWER, **REFUSALS}, **told)
+    @router.post(
+        "/predict",
+        summary="Classify images",
+        responses=answers,
+        **told,
+    )
     async def predict(request: Request) -> Response:
         return await _predicted(desk, request, None)
 
-    @router.post("/models/{name}/predict", summary="Classify images", responses={**_ANSWER, **REFUSALS}, **told)
+    @router.post(
+        "/models/{name}/predict",
+        summary="Classify images",
+        responses=answers,
+        **told,
+    )
     async def predict_by(request: Request, name: str) -> Response:
         return await _predicted(desk, request, name)
 
-    @router.post("/explain", summary="Show where the model looks", responses={**_MAP, **REFUSALS}, **told)
+    @router.post(
+        "/explain",
+        summary="Show where the model looks",
+        responses=maps,
+        **told,
+    )
     async def explain(
         request: Request,
         of: OfClass = None,
@@ -148,7 +177,12 @@ def routes(desk: Desk) -> APIRouter:
     ) -> Response:
         return await explained(request, None, of, method, form)
 
-    @router.post("/models/{name}/explain", summary="Show where the model looks", responses={**_MAP, **REFUSALS}, **told)
+    @router.post(
+        "/models/{name}/explain",
+        summary="Show where the model looks",
+        responses=maps,
+        **told,
+    )
     async def explain_by(
         request: Request,
         name: str,
@@ -182,8 +216,17 @@ async def _predicted(desk: Desk, request: Request, name: str | None) -> Response
     async with desk.frames(request) as frames:
         found = await desk.predict(served, frames)
     request.state.noted |= {"images": len(found), "model": served.name}
-    status = 422 if all(one.error for one in found) else 200
-    return as_json(body_of(served, predictions=[one.to_dict() for one in found]), status)
+    predictions = [one.to_dict() for one in found]
+    if all(one.error for one in found):
+        return as_json(body_of(served, error=_why(found), predictions=predictions), 422)
+    return as_json(body_of(served, predictions=predictions))
+
+
+def _why(found: Sequence[Prediction]) -> str:
+    """What is said of a request of whose images none is answered."""
+    if len(found) == 1:
+        return f"The image cannot be used: {found[0].error}."
+    return f"None of the {len(found)} images can be used: `predictions` says of each why."
 
 
 def as_json(values: dict[str, Any], status: int = 200) -> Response:
@@ -209,7 +252,7 @@ def _shown(served: Served, drawn: Drawn, form: Form) -> Response:
     said = {name: value for name, value in explanation.to_dict().items() if name not in ("picture", "array")}
     said |= {"method": drawn.method} | trusted(drawn.verdict, drawn.statement)
     if drawn.heat is None or drawn.picture is None:
-        return as_json(body_of(served, explanation=said), 422)
+        return as_json(body_of(served, error=_why([explanation.prediction]), explanation=said), 422)
     picture, array = BytesIO(), BytesIO()
     if form != "npy":
         drawn.picture.save(picture, "PNG")
