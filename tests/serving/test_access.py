@@ -121,12 +121,20 @@ def test_wrong_use_is_told_before_anything_listens(model, capsys, tmp_path, monk
     assert "A proxy can reach" in refused(capsys, model, "--names", "clinic.example")
     assert "There is no model" in refused(capsys, tmp_path / "none.onnx")
     assert "would both be called first" in refused(capsys, model, model)
-    assert "letters, digits" in refused(capsys, f"a b={model}")
+    assert f"letters, digits, - _ and . alone; give one as in a-b={model}." in refused(capsys, f"a b={model}")
+    assert f"give one as in a-b={model}." in refused(capsys, f"a/b={model}")
+    assert f"give one as in first={model}." in refused(capsys, f"={model}")
+    assert "There is neither a/b=none nor, where NAME=PATH is meant, none." in refused(capsys, "a/b=none")
     assert "go together" in refused(capsys, model, "--tls-cert", model)
     assert "--port must be at most" in refused(capsys, model, "--port", 70000)
     assert "--max-megapixels must lie between" in refused(capsys, model, "--max-megapixels", 1000)
     assert "--deadline must be above 0" in refused(capsys, model, "--deadline", 0)
-    assert "cannot be read from" in refused(capsys, model, "--token-file", tmp_path / "none")
+    for file, reason in ((tmp_path / "none", "no such file or directory"), (tmp_path, "is a directory")):
+        said = refused(capsys, model, "--token-file", file)
+        assert f"The token cannot be read from {file}: {reason}. Name a file that you may read" in said
+    (tmp_path / "token").write_text(TOKEN)
+    said = refused(capsys, model, "--host", "192.0.2.1", "--token-file", tmp_path / "token")
+    assert "Name with --host an address of this machine" in said
     monkeypatch.setenv("STILLROOM_TOKEN", "short")
     assert "at least 16" in refused(capsys, model)
     assert "leave one out" in refused(capsys, model, "--token-file", tmp_path / "none")
@@ -135,7 +143,7 @@ def test_wrong_use_is_told_before_anything_listens(model, capsys, tmp_path, monk
 def test_a_port_that_is_taken_is_named(server, model, capsys):
     for more in ((), ("--workers", 2)):
         said = refused(capsys, model, "--port", server.port, *more)
-        assert f"port {server.port} cannot be had: address already in use" in said
+        assert f"port {server.port} cannot be had: address already in use. Name another with --port" in said
 
 
 def test_the_token_may_come_from_the_environment(monkeypatch):
@@ -164,8 +172,10 @@ def certificates(tmp_path_factory):
 @pytest.mark.parametrize(
     ("cert", "key", "words"),
     [
-        ("none", "key.pem", "There is no file at {0}none"),
-        ("cert.pem", "none", "There is no file at {0}none"),
+        ("none", "key.pem", "--tls-cert: There is no file at {0}none"),
+        ("cert.pem", "none", "--tls-key: There is no file at {0}none"),
+        (".", "key.pem", "--tls-cert {1} is a folder: name the file in it."),
+        ("cert.pem", ".", "--tls-key {1} is a folder: name the file in it."),
         ("text", "key.pem", "--tls-cert {0}text is no certificate in PEM"),
         ("key.pem", "key.pem", "--tls-cert {0}key.pem is no certificate in PEM"),
         ("cert.pem", "text", "--tls-key {0}text is no private key in PEM"),
@@ -177,7 +187,7 @@ def certificates(tmp_path_factory):
 def test_files_that_make_no_https_are_named(certificates, model, capsys, cert, key, words):
     (certificates / "text").write_text("no PEM")
     said = refused(capsys, model, "--tls-cert", certificates / cert, "--tls-key", certificates / key)
-    assert words.format(f"{certificates}/") in said
+    assert words.format(f"{certificates}/", certificates) in said
 
 
 def test_what_goes_wrong_is_not_written_into_a_served_run(monkeypatch, tmp_path):

@@ -10,13 +10,18 @@ from stillroom.errors import UsageError
 
 def require_certificate(cert: Path, key: Path) -> None:
     """Raises UsageError, naming the file, where one is missing, is no PEM, or they do not belong together."""
-    for path in (cert, key):
+    for flag, path in (("--tls-cert", cert), ("--tls-key", key)):
+        if path.is_dir():
+            raise UsageError(f"{flag} {path} is a folder: name the file in it.")
         if not path.is_file():
-            raise UsageError(f"There is no file at {path}.")
+            raise UsageError(f"{flag}: There is no file at {path}.")
         try:
             path.read_bytes()
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(
+                f"{flag} {path} cannot be read: {reason}. Let the user who serves read it, or name another."
+            ) from None
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
     except ssl.SSLError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
 import time
@@ -25,6 +26,11 @@ from stillroom.serving.shelf import Shelf
 AGAIN_S = 2.0
 """So long after the first signal to stop others change nothing: a key that is pressed twice asks for the same thing."""
 _TICK_S = 0.05
+_ADVICE = {
+    errno.EADDRINUSE: "Name another with --port (0 takes a free one), or end what listens there.",
+    errno.EACCES: "Ports below 1024 are not for everybody: name a higher one with --port.",
+}
+"""What to do where an address cannot be had, by why."""
 
 Todo = Callable[[], Coroutine[None, None, None]]
 
@@ -151,6 +157,9 @@ def bind(settings: ServeSettings, *, shared: bool = False) -> socket.socket:
     except OSError as error:
         bound.close()
         reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"The address {settings.host} port {settings.port} cannot be had: {reason}.") from None
+        advice = _ADVICE.get(error.errno or 0, "Name with --host an address of this machine, such as 127.0.0.1.")
+        raise UsageError(
+            f"The address {settings.host} port {settings.port} cannot be had: {reason}. {advice}"
+        ) from None
     bound.set_inheritable(True)
     return bound

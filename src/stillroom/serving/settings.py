@@ -17,6 +17,7 @@ TOKEN_VARIABLE = "STILLROOM_TOKEN"
 COUNTS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder where processes leave their counts; :mod:`stillroom.serving.metrics` reads it as it is imported."""
 _SHORTEST_TOKEN = 16
+_MAKE_TOKEN = "openssl rand -hex 32"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -74,7 +75,7 @@ class ServeSettings:
         elif self.reaches_far:
             raise UsageError(
                 f"{'Other machines' if not self.loopback else 'A proxy'} can reach this server, so it needs a token: name a "
-                f"file that holds one with --token-file, or set {TOKEN_VARIABLE}. One is made by `openssl rand -hex 32`."
+                f"file that holds one with --token-file, or set {TOKEN_VARIABLE}. One is made by `{_MAKE_TOKEN}`."
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("--tls-cert and --tls-key go together: name both files.")
@@ -134,14 +135,15 @@ def read_token(file: Path | None) -> str | None:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
-        raise UsageError(f"The token cannot be read from {file}: {reason}.") from None
+        advice = f"Name a file that you may read and that holds nothing else; `{_MAKE_TOKEN} > token` makes one."
+        raise UsageError(f"The token cannot be read from {file}: {reason.lower()}. {advice}") from None
 
 
 def _require_token(token: str) -> None:
     if len(token) < _SHORTEST_TOKEN or not re.fullmatch(r"[!-~]+", token):
         raise UsageError(
             f"A token has at least {_SHORTEST_TOKEN} letters, digits or signs and no spaces; make one by "
-            "`openssl rand -hex 32`."
+            f"`{_MAKE_TOKEN}`."
         )
 
 

@@ -119,12 +119,17 @@ def open_model(name: str, path: Path) -> Served:
 def _named(text: str) -> tuple[str, Path]:
     """A name and a path. Without a name: the run folder's, or the file's without ending."""
     name, equals, rest = text.partition("=")
-    if equals and name and "/" not in name and not Path(text).exists():
-        path = Path(rest)
-    else:
+    if not equals or Path(text).exists():
         path = Path(text)
         whole = path.resolve()
         name = whole.parent.name if whole.name == MODEL_FILE else whole.name.removesuffix(".onnx")
+    elif "/" in name and not Path(rest).exists():
+        raise UsageError(f"There is neither {text} nor, where NAME=PATH is meant, {rest or 'a path behind the ='}.")
+    else:
+        path = Path(rest)
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name):
-        raise UsageError(f"{text}: a model's name has letters, digits, - _ and . alone; give one as NAME={path}.")
+        allowed = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-")
+        raise UsageError(
+            f"{text}: a model's name has letters, digits, - _ and . alone; give one as in {allowed or 'first'}={path}."
+        )
     return name, path
