@@ -102,7 +102,7 @@ class Window:
         )
 
 
-def with_mock(page: str, mock: str, language: str, meta: dict[str, Any]) -> str:
+def with_mock(page: str, mock: str, language: str | None, meta: dict[str, Any]) -> str:
     """The page with another worker, one that needs neither model nor runtime, and with other notes on its model."""
     data = data_in(page)
     data["meta"] |= {"classes": CLASSES, "points": [], "explanation": {"verdict": "faithful", "statement": "They are."}}

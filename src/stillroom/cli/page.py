@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def page(run: Path, /, *, out: Path = Path("classifier.html"), language: str = "en") -> None:
+def page(run: Path, /, *, out: Path = Path("classifier.html"), language: str | None = None) -> None:
     """Write one HTML file that classifies and explains images in the browser: no network, nothing to install.
 
     Model, runtime, rules and texts are inside. It opens from a disk or a stick in any browser of today, reads PNG, JPEG, WebP
@@ -19,7 +19,7 @@ def page(run: Path, /, *, out: Path = Path("classifier.html"), language: str = "
     Args:
         run: a finished run folder, or an exported .onnx file. Of a run, `student.onnx` is taken: in a browser int8 is slower.
         out: the HTML file to write.
-        language: in which the page opens, `en` or `de`; it can be changed there.
+        language: in which the page opens, `en` or `de`; the browser's by default. It can be changed there.
     """
     from stillroom.cli import console
     from stillroom.deployment.page import write_page

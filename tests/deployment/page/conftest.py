@@ -142,7 +142,7 @@ def show(browser, tmp_path_factory):
     """``show(model)`` opens the page of a model and waits until it is ready."""
 
     def make(model: Path, address: str | None = None) -> OpenPage:
-        target = write_page(model, tmp_path_factory.mktemp("page") / "classifier.html")
+        target = write_page(model, tmp_path_factory.mktemp("page") / "classifier.html", language="en")
         browser.goto(address or target.as_uri())
         browser.evaluate("driver.ready()")
         return OpenPage(browser, Predictor.load(model, threads=1), target)
@@ -162,7 +162,7 @@ def window(tmp_path_factory):
 @pytest.fixture(scope="module")
 def real(student, tmp_path_factory) -> Path:
     """The page of a small network, with the engine that it has."""
-    return write_page(student, tmp_path_factory.mktemp("page") / "classifier.html")
+    return write_page(student, tmp_path_factory.mktemp("page") / "classifier.html", language="en")
 
 
 @pytest.fixture(scope="module")

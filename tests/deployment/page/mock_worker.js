@@ -43,7 +43,7 @@ function blob(side, x0, y0, wide, share = 1) {
 onmessage = async ({ data }) => {
   const { id } = data;
   try {
-    if (data.do === "open") ({ meta } = data), await pause(meta.mock?.opening ?? 20), postMessage({ id, ready: true, seconds: 0.02 });
+    if (data.do === "open") ({ meta } = data), ({ language } = meta), await pause(meta.mock?.opening ?? 20), postMessage({ id, ready: true, seconds: 0.02 });
     if (data.do === "cancel") cancelled.add(data.what), postMessage({ id: data.what, cancelled: true });
     if (data.do === "forget") images.delete(data.image), postMessage({ id, forgotten: true });
     if (data.do === "speak") (language = data.language), postMessage({ id, speaking: language });

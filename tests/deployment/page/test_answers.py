@@ -100,7 +100,7 @@ def cases(count: int) -> list[dict]:
         (said,) = predictor.answers(np.zeros((1, 1, 8, 8), np.float32), [None])
         of, method = str(rng.choice(task.classes)), str(rng.choice(METHODS))
         verdict, statement = trust(predictor, method, Explanation(said, of))
-        model = notes_on(predictor, TEXTS, "en")
+        model = notes_on(predictor, TEXTS) | {"language": "en"}
         outputs = {
             name: [str(value) for value in values.ravel().tolist()] for name, values in found.items()
         }  # NaN, too

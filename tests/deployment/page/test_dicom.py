@@ -139,7 +139,7 @@ def test_the_page_says_as_the_predictor_what_is_not_shown_as_in_training(tmp_pat
     grey = np.arange(64, dtype=np.uint16).reshape(8, 8)
     paths = [write_dicom(tmp_path / f"{number}", grey, **way) for number, way in enumerate(ways)]
     predictor = Predictor.load(write_model(tmp_path / "model.onnx", white=65535, window=window, shown=shown))
-    model = notes_on(predictor, {"en": TEXTS}, "en")
+    model = notes_on(predictor, {"en": TEXTS}) | {"language": "en"}
     found = told_by("note_dicom.mjs", [{"path": str(path), "model": model, "texts": TEXTS} for path in paths])
     assert found == [one.note for one in predictor.predict(paths)]
 

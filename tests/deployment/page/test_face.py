@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_window import STATES, changed, packed
+from page_window import POINTS, STATES, changed, packed
 from PIL import Image
 
 import stillroom
@@ -43,7 +43,7 @@ def test_the_verdict_stands_beside_the_map(window, mocked, pictures):
     said = {
         "faithful": "Maps faithful",
         "not faithful": "Maps not faithful",
-        "not shown: too few images": "Not shown: too few images",
+        "not shown: too few images": "Not shown to be faithful: too few images",
         None: "Not tested",
     }
     for verdict, label in said.items():
@@ -102,6 +102,25 @@ def test_no_name_is_broken_in_the_table(window, state, width):
         "if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) found.push(word[0]); } } return found; })"
     )
     assert broken == []
+    assert window.value("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_file_s_name_takes_the_room_that_there_is(window, mocked, pictures):
+    """It stands in one line beside a long reason and long answers."""
+    window.shape(1280)
+    window.open(
+        mocked("de", points=POINTS, classes=["Myringosclerosis", "Chronic otitis media", "Normal", "Earwax plug"])
+    )
+    window.give(*pictures("ear_4_Myringosclerosis.jpg", "set-5.png", "note-6.png", "broken-7.png"))
+    window.until("document.querySelectorAll('#many tbody tr').length === 4")
+    window.settled()
+    window.value(f"document.querySelector('#many .wrong').textContent = {json.dumps(40 * 'it is cut off ')}")
+    lines = window.value(
+        "(() => { const range = document.createRange();"
+        "range.selectNodeContents(document.querySelector('#many .name .link'));"
+        "return new Set([...range.getClientRects()].map((box) => box.top)).size; })()"
+    )
+    assert lines == 1
     assert window.value("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -322,6 +341,20 @@ def test_a_page_opens_in_the_language_that_it_was_made_for(window, mocked):
     assert window.value("document.title") == TEXTS["de"]["page.title"]
 
 
+@pytest.mark.parametrize(("wanted", "spoken_then"), [("fr-FR,de-AT", "de"), ("en-GB,de", "en"), ("fr", "en")])
+def test_a_page_made_for_no_language_opens_in_the_browser_s(window, mocked, pictures, wanted, spoken_then):
+    agent = window.value("navigator.userAgent")
+    window.ask("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=wanted)
+    try:
+        window.open(mocked(None))
+        assert window.value("document.documentElement.lang") == spoken_then
+        window.give(*pictures("foreign-1.png"))
+        window.settled()
+        assert window.text("#one-title") == TEXTS[spoken_then]["answer.foreign"]  # the worker speaks it, too
+    finally:
+        window.ask("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage="en")
+
+
 def test_what_comes_from_model_and_files_is_text(window, state):
     """Neither a class nor a card makes an element, and the card's Markdown is read."""
     state("card")
@@ -429,6 +462,33 @@ def test_images_are_pasted_and_dropped(window, real, pictures):
     window.value(code % (content, "dropped.png", "DragEvent('drop'", "dataTransfer"))
     window.until("document.querySelectorAll('#many button.link').length === 2")
     assert "dropped.png" in window.text("#many")
+
+
+def test_a_changed_byte_and_a_missing_end_are_told_apart(window, real, pictures, tmp_path):
+    content = bytearray(pictures("whole.png", shape=(200, 300, 3))[0].read_bytes())
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    content[content.index(b"IDAT") + 8 : content.index(b"IDAT") + 12] = b"\xff" * 4
+    (tmp_path / "changed.png").write_bytes(content)
+    window.open(real)
+    window.give(tmp_path / "cut.png", tmp_path / "changed.png")
+    window.until("document.querySelectorAll('#many .wrong').length === 2")
+    said = window.value("[...document.querySelectorAll('#many .wrong')].map((cell) => cell.textContent)")
+    assert said == [TEXTS["en"]["refused.truncated"], TEXTS["en"]["refused.changed"]]
+
+
+def test_pasted_images_are_counted_from_one_again_when_all_are_cleared(window, mocked):
+    window.open(mocked())
+    paste = (
+        "(() => { const held = new DataTransfer(); const blob = new File([new Uint8Array(9)], '', {type: 'image/png'});"
+        "held.items.add(blob); held.items.add(blob); const given = new ClipboardEvent('paste', {clipboardData: held});"
+        "document.dispatchEvent(given); })()"
+    )
+    for _ in range(2):
+        window.value(paste)
+        window.until("document.querySelectorAll('#many .wrong').length === 2")
+        names = window.value("[...document.querySelectorAll('#many td.name')].map((cell) => cell.textContent)")
+        assert names == ["pasted image 1", "pasted image 2"]
+        window.value("document.getElementById('clear').click()")
 
 
 def test_a_page_whose_model_is_damaged_says_what_to_do(window, real, pictures, tmp_path):

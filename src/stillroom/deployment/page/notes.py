@@ -1,4 +1,4 @@
-"""What the page must know of a model, as plain values: ``meta`` of page and worker."""
+"""What the page must know of a model, as plain values: ``meta`` of page and worker, to whom the page adds the language."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ _WORKERS_WORDS = ("answer.", "trust.")
 
 
 def notes_on(
-    predictor: Predictor, texts: dict[str, dict[str, str]], language: str, measured: dict[str, Any] | None = None
+    predictor: Predictor, texts: dict[str, dict[str, str]], measured: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """``meta`` without the card and the licences.
 
     Args:
         predictor: of the model.
         texts: by language, the words of the page.
-        language: which of them the worker speaks at first.
         measured: the part ``ood`` of the run's metrics.json; None where the model has no run with it.
 
     Raises:
@@ -71,7 +70,6 @@ def notes_on(
             name: {key: text for key, text in table.items() if key.startswith(_WORKERS_WORDS)}
             for name, table in texts.items()
         },
-        "language": language,
     }
 
 

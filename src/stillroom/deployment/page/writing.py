@@ -27,13 +27,14 @@ _CARD = "MODEL_CARD.md"
 _METRICS = "metrics.json"
 
 
-def write_page(source: Path | str, out: Path | str, *, language: str = "en") -> Path:
+def write_page(source: Path | str, out: Path | str, *, language: str | None = None) -> Path:
     """Write the page of a model.
 
     Args:
         source: a finished run's folder, or an exported .onnx file.
         out: the HTML file; one of that name is written over.
-        language: in which the page opens, of :data:`LANGUAGES`; it can be changed there.
+        language: in which the page opens, of :data:`LANGUAGES`; None for the browser's, English where
+            that is none of them. It can be changed there.
 
     Raises:
         UsageError: there is no such model or language, the model is an ensemble of several, or the runtime is not here.
@@ -46,9 +47,9 @@ def write_page(source: Path | str, out: Path | str, *, language: str = "en") -> 
     return target
 
 
-def page_of(source: Path | str, *, language: str = "en") -> str:
+def page_of(source: Path | str, *, language: str | None = None) -> str:
     """The page as text; takes and raises what :func:`write_page` does."""
-    if language not in LANGUAGES:
+    if language is not None and language not in LANGUAGES:
         raise UsageError(f"The page speaks no {language!r}, but: {', '.join(LANGUAGES)}.")
     predictor = Predictor.load(source)
     folder = Path(source) if Path(source).is_dir() else None
@@ -57,7 +58,7 @@ def page_of(source: Path | str, *, language: str = "en") -> str:
     texts = {name: json.loads((HERE / "texts" / f"{name}.json").read_text("utf-8")) for name in LANGUAGES}
     metrics = folder / _METRICS if folder else None
     measured = json.loads(metrics.read_text("utf-8")).get("ood") if metrics and metrics.is_file() else None
-    meta = notes_on(predictor, texts, language, measured) | {
+    meta = notes_on(predictor, texts, measured) | {
         "card": card.read_text("utf-8") if card and card.is_file() else None,
         "licences": licences(),
     }
@@ -65,10 +66,11 @@ def page_of(source: Path | str, *, language: str = "en") -> str:
 
 
 def _assembled(
-    meta: dict[str, Any], texts: dict[str, dict[str, str]], language: str, model: bytes, metadata: ModelMetadata
+    meta: dict[str, Any], texts: dict[str, dict[str, str]], language: str | None, model: bytes, metadata: ModelMetadata
 ) -> str:
     runtime = packages()["onnxruntime-web"]
     data = {"meta": meta, "texts": texts, "language": language}
+    first = language or LANGUAGES[0]  # until the page's script runs
     script = joined(HERE / "engine" / "start.js")
     parts = [
         _part("data", _packed(json.dumps(data).encode())),
@@ -77,10 +79,10 @@ def _assembled(
         _part("model", _packed(model)),
     ]
     return Template((HERE / "face" / "page.html").read_text("utf-8")).substitute(
-        language=language,
+        language=first,
         policy=_policy(script),
         **{
-            key.rpartition(".")[2]: escape(texts[language][key])
+            key.rpartition(".")[2]: escape(texts[first][key])
             for key in ("page.title", "page.noscript", "page.damaged", "standing.device", "standing.research")
         },
         style=lean((HERE / "face" / "page.css").read_text("utf-8")),

@@ -9,6 +9,7 @@ const CRC = new Uint32Array(256).map((_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
   return n >>> 0;
 });
+const END = "IEND\xaeB`\x82"; // the last chunk's name and checksum, which are the same in every file
 const SAMPLES = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
 const DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] };
 // Adam7: first column and row of each pass, and the steps between.
@@ -30,7 +31,7 @@ export async function readPng(bytes) {
     .map((part) => ({ ...part, stride: Math.ceil((part.columns * bitsPerPixel) / 8) }));
   const needed = parts.reduce((sum, part) => sum + part.rows * (part.stride + 1), 0);
   const raw = await inflated(found.data, "deflate", needed);
-  if (raw.length < needed) throw new Refused("refused.truncated");
+  if (raw.length < needed) throw new Refused(ended(bytes) ? "refused.changed" : "refused.truncated");
 
   const samples = new (depth === 16 ? Uint16Array : Uint8Array)(width * height * SAMPLES[kind]);
   let at = 0;
@@ -43,6 +44,9 @@ export async function readPng(bytes) {
   const orientation = (found.exif && exifOrientation(found.exif)) || (found.xmp && xmpOrientation(found.xmp)) || 1;
   return turned(image, orientation);
 }
+
+/** Whether the file's end is there, of whose picture a part is missing: it was not cut off then. A few bytes may follow. */
+const ended = (bytes) => latin(bytes, Math.max(0, bytes.length - 1024), bytes.length).includes(END);
 
 /** The chunks that count: header, palette, transparency, orientation, the number of frames, and all image data as one. */
 function chunks(bytes) {

@@ -12,7 +12,8 @@ const $ = (id) => document.getElementById(id);
 
 /**
  * Starts the page.
- * @param data `{meta, texts: {language: table}, language}` as Python wrote it into the page.
+ * @param data `{meta, texts: {language: table}, language}` as Python wrote it into the page; without a language the browser's
+ *   first that there is a table of is spoken.
  * @param engine `{worker, load}`: the worker, and what gives a promise of `{model, wasm}` for it.
  */
 export function startFace(data, engine) {
@@ -24,6 +25,7 @@ export function startFace(data, engine) {
   let ready = null;
   let open = null; // {item, stage} that is looked at
   let numbers = 0;
+  let pasted = 0; // without a name, since all were cleared
   let busyWith = () => "";
 
   // -- words ---------------------------------------------------------------------------------------------------------
@@ -60,7 +62,7 @@ export function startFace(data, engine) {
     if (!list.length) return;
     $("trouble").hidden = true;
     for (const file of list) {
-      const item = { number: ++numbers, name: file.name || say("intake.pasted", { number: numbers }), file, frame: null };
+      const item = { number: ++numbers, name: file.name || say("intake.pasted", { number: ++pasted }), file, frame: null };
       items.push(item);
       queue.push(item);
     }
@@ -173,7 +175,7 @@ export function startFace(data, engine) {
 
   function clear() {
     leave();
-    [items, queue] = [[], []];
+    [items, queue, pasted] = [[], [], 0];
     fill(false);
     $("trouble").hidden = true;
     show();
@@ -309,13 +311,14 @@ export function startFace(data, engine) {
     add(event.dataTransfer.files);
   });
   const names = Object.keys(texts);
+  const first = data.language ?? navigator.languages.map((tag) => tag.split("-")[0]).find((name) => name in texts) ?? names[0];
   $("languages").hidden = names.length < 2;
   $("languages").append(...names.map((name) => make("button", { type: "button", lang: name, onclick: () => changeLanguage(name) }, texts[name]["page.own_name"])));
-  speakNow(data.language);
+  speakNow(first);
   document.getElementById("damaged").remove();
   document.body.classList.remove("asleep");
 
-  ready = engine.load().then(({ model, wasm }) => door.ask({ do: "open", model, wasm, meta }, { give: [model, wasm] }));
+  ready = engine.load().then(({ model, wasm }) => door.ask({ do: "open", model, wasm, meta: { ...meta, language: first } }, { give: [model, wasm] }));
   ready.catch((error) => (error.opening = true)); // said with what to do
   ready.then(() => (document.body.dataset.ready = "yes"), trouble);
 }
