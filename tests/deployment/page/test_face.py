@@ -106,7 +106,7 @@ def test_no_name_is_broken_in_the_table(window, state, width):
 
 
 def test_a_file_s_name_takes_the_room_that_there_is(window, mocked, pictures):
-    """It stands in one line beside a long reason and long answers."""
+    """It stands in one line beside a long reason and long answers; one that is too long breaks in its own column."""
     window.shape(1280)
     window.open(
         mocked("de", points=POINTS, classes=["Myringosclerosis", "Chronic otitis media", "Normal", "Earwax plug"])
@@ -121,7 +121,18 @@ def test_a_file_s_name_takes_the_room_that_there_is(window, mocked, pictures):
         "return new Set([...range.getClientRects()].map((box) => box.top)).size; })()"
     )
     assert lines == 1
-    assert window.value("document.documentElement.scrollWidth <= innerWidth")
+    window.give(*pictures(f"{90 * 'x'}.png", f"broken_{90 * 'x'}.png"))
+    window.until("document.querySelectorAll('#many tbody tr').length === 6")
+    window.settled()
+    for width in (1000, 1280):
+        window.shape(width)
+        outside = (
+            "[...document.querySelectorAll('#many td.name')].filter((cell) => { const range = document.createRange();"
+            "range.selectNodeContents(cell); const right = cell.getBoundingClientRect().right;"
+            "return [...range.getClientRects()].some((box) => box.right > right + 1); }).length"
+        )
+        assert window.value(outside) == 0, width
+        assert window.value("document.documentElement.scrollWidth <= innerWidth"), width
 
 
 def test_twice_as_large_a_text_still_fits_a_phone(window, state):
