@@ -163,10 +163,18 @@ def test_contents_mark_the_section_on_show(make_run, tmp_path, name):
         await new Promise((done) => setTimeout(done, 300));
         marked[key] = now();
       }
+      for (const key of ['citation', 'glossary']) {
+        document.querySelector(`.contents a[href="#${key}"]`).click();
+        await new Promise((done) => setTimeout(done, 300));
+        marked[key] = now();
+      }
+      scrollTo(0, 0); await new Promise((done) => setTimeout(done, 300));
+      scrollTo(0, 1e6); await new Promise((done) => setTimeout(done, 300));
+      marked.end = now();
       return marked;
     })()"""
     with opened(name, tmp_path / name) as browser:
         browser.goto(report.as_uri())
-        expected = {key: [key] for key in ("results", "errors", "verdict", "classes")}
-        assert browser.evaluate(ask) == {"first": ["verdict"]} | expected
+        expected = {key: [key] for key in ("results", "errors", "verdict", "classes", "citation", "glossary")}
+        assert browser.evaluate(ask) == {"first": ["verdict"], "end": ["citation"]} | expected
         assert browser.complaints == []

@@ -34,7 +34,8 @@ def test_the_page_shows_what_was_measured(make_run, page_of, kind):
     assert ("Where present" in page.words) == (kind == "multilabel")
     assert "other <clinic>" in page.words
     assert "other <clinic>: 2 images could not be read." in page.words
-    assert "Prediction set, coverage The answers" in page.words
+    assert "Prediction set The answers" in page.words
+    assert "Coverage The share of prediction sets" in page.words
     assert not re.search(r"\b(nan|None|undefined)\b", page.words)
     assert "\n\n\n" not in card
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stillroom.evaluation.calibration import calibration_notes
-from stillroom.evaluation.calibration_error import calibration_words
+from stillroom.evaluation.calibration_error import LEVEL, calibration_words
 from stillroom.evaluation.roles import MAJORITY
 from stillroom.report.numbers import MISSING, estimate, fixed, true_minus
 from stillroom.report.record import Record, title
@@ -25,10 +25,20 @@ def calibration_table(record: Record) -> Grid | None:
 def calibration_sentences(record: Record) -> list[str]:
     """Whether each network needs recalibration, in words; nothing of a run of before there was a test."""
     return [
-        f"{title(role)}: {calibration_words(values['after'])}"
+        f"{title(role)}: {calibration_words(values['after'])}{_both(values['after'])}"
         for role, values in record.calibration.items()
         if role != MAJORITY and values.get("after")
     ]
+
+
+def _both(after: dict[str, Any]) -> str:
+    """Why an error that may be zero can stand beside a test that excludes it; empty where it does not."""
+    if after.get("p_value") is None or after["p_value"] >= 1 - LEVEL or after["error"]["low"] > 0:
+        return ""
+    return (
+        " The two do not contradict each other: the test asks whether stated probabilities are exactly right, the interval "
+        "how large their error is, and the interval is cautious."
+    )
 
 
 def temperature_notes(record: Record) -> list[str]:

@@ -20,6 +20,8 @@ from stillroom.shown import counted
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from stillroom.task import Task
+
 METHODS = {
     "score_cam": "Score-CAM", "score_cam_fast": "Score-CAM, estimated", "grad_cam": "Grad-CAM",
     "grad_cam_pp": "Grad-CAM++", "eigen_cam": "Eigen-CAM", "rise": "RISE",
@@ -71,6 +73,7 @@ class ExplanationSection:
         reason: why there are no maps, or None.
         scope: how many images, which method and layer.
         judgements: one per network, student first.
+        judged: on which images they rest.
         maps: every map's gap beside those of trivial maps.
         measures: the other measures, a network per column; None without maps.
         drawings: ``heading`` and ``svg`` of the student's curves.
@@ -94,6 +97,7 @@ class ExplanationSection:
     guidance: tuple[str, ...] = ()
     gallery: MapGallery | None = None
     notes: tuple[str, ...] = ()
+    judged: str = ""
 
 
 def explanation_section(record: Record) -> ExplanationSection | None:
@@ -106,7 +110,7 @@ def explanation_section(record: Record) -> ExplanationSection | None:
     return ExplanationSection(
         reason=None,
         scope=_scope(found),
-        judgements=tuple(judgements(found)),
+        judgements=tuple(judgements(found, record.task)),
         maps=maps_table(found),
         measures=_measures(found),
         drawings=tuple(_curves(found["curves"]["student"])),
@@ -116,6 +120,7 @@ def explanation_section(record: Record) -> ExplanationSection | None:
         guidance=tuple(_guidance(found["guidance"] or {})),
         gallery=map_gallery(record),
         notes=(*_fast(found), *found["notes"]),
+        judged="" if _every_answer(record.task) else "Judged are images that are decided positive.",
     )
 
 
@@ -136,15 +141,25 @@ def without_maps(found: dict[str, Any] | None) -> str | None:
     return None if found["images"] else str(found["reason"])
 
 
-def judgements(found: dict[str, Any]) -> list[Judgement]:
+def _every_answer(task: Task) -> bool:
+    """Whether every answer says that something is there: classes without order know no positive one."""
+    return task.kind == "multiclass"
+
+
+def _plainly(text: str, task: Task) -> str:
+    """A sentence of the judge for this task: what every image is need not be said of some."""
+    return true_minus(text.replace(" decided positive", "") if _every_answer(task) else text)
+
+
+def judgements(found: dict[str, Any], task: Task) -> list[Judgement]:
     """What may be said of each network's maps, student first."""
     judged = found["faithfulness"]
     return [
         Judgement(
             role,
             verdict_of(judged[role]),
-            true_minus(found["statement"][role]),
-            [true_minus(reason) for reason in judged[role]["reasons"]],
+            _plainly(found["statement"][role], task),
+            [_plainly(reason, task) for reason in judged[role]["reasons"]],
         )
         for role in in_order(judged)
     ]

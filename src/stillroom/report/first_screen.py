@@ -71,8 +71,9 @@ def _what_not(record: Record, found: list[Finding]) -> str:
     student = record.handed_over == STUDENT
     against = [finding.headline for finding in found if finding.tone == "bad" and (student or not finding.of_student)]
     if against:
-        more = f" {len(against) - 2} more below." if len(against) > 2 else ""
-        said.append(f"Not before this is settled: {' '.join(against[:2])}{more}")
+        speak = counted(len(against), "thing speaks", "things speak")
+        first = " The first two:" if len(against) > 2 else ""
+        said.append(f"Not yet: {speak} against it, marked ! below.{first} {' '.join(against[:2])}")
     if tested := external_tests(record):
         said.append(f"Not on images unlike those here and in {'; '.join(test.source for test in tested[:2])}.")
     else:

@@ -108,7 +108,7 @@ def _context(record: Record) -> dict[str, Any]:
         "warnings": audit_warnings(record),
         "patients": patient_section(record),
         "subgroups": [part for key in ("groups", "quality") if (part := subgroup_section(record, key, drawn=False))],
-        "maps": _maps(record.metrics["explanation"]) if "explanation" in record.metrics else None,
+        "maps": _maps(record, record.metrics["explanation"]) if "explanation" in record.metrics else None,
         "conformal": record.metrics.get("conformal"),
         "sets": sets_table(record) if record.metrics.get("conformal") else None,
         "ood": record.metrics.get("ood"),
@@ -126,13 +126,13 @@ def _context(record: Record) -> dict[str, Any]:
     }
 
 
-def _maps(found: dict[str, Any] | None) -> dict[str, Any]:
+def _maps(record: Record, found: dict[str, Any] | None) -> dict[str, Any]:
     """What the card says of heat maps; ``reason`` says why there are none."""
     if (reason := without_maps(found)) or found is None:
         return {"reason": reason}
     return {
         "reason": None,
-        "judgements": judgements(found),
+        "judgements": judgements(found, record.task),
         "tables": [
             (heading, table)
             for heading, table in (

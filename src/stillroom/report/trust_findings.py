@@ -19,7 +19,7 @@ def trust_findings(record: Record) -> list[Finding]:
     metrics = record.metrics
     found = []
     if metrics.get("explanation") and not without_maps(metrics["explanation"]):
-        found.append(_maps(metrics["explanation"], record.handed_over))
+        found.append(_maps(record, metrics["explanation"]))
     if metrics.get("conformal"):
         found.append(_coverage(record, metrics["conformal"]))
     if metrics.get("ood"):
@@ -29,10 +29,10 @@ def trust_findings(record: Record) -> list[Finding]:
     return found
 
 
-def _maps(explanation: dict[str, Any], role: str) -> Finding:
+def _maps(record: Record, explanation: dict[str, Any]) -> Finding:
     """Of the maps of what is handed over; of the first network's in a run that explained others alone."""
-    found = judgements(explanation)
-    judged = next((one for one in found if one.role == role), found[0])
+    found = judgements(explanation, record.task)
+    judged = next((one for one in found if one.role == record.handed_over), found[0])
     whose = f"the {noun(judged.role)}'s maps"
     if not judged.faithful:
         text = f"T{whose[1:]} are not faithful: do not show them as reasons."

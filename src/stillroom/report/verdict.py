@@ -64,7 +64,7 @@ def absolute(record: Record, role: str = STUDENT) -> Finding:
     if never := [name for name, found in sensitivities(record, role).items() if found.value == 0]:
         named = ", ".join(never[:3]) + (f" and {len(never) - 3} more" if len(never) > 3 else "")
         return Finding("bad", f"The {who} ranks better than guessing, but never finds {named}.", evidence)
-    return Finding("neutral", f"The {who} is better than guessing.", evidence)
+    return Finding("good", f"The {who} is better than guessing.", evidence)
 
 
 def against_teacher(record: Record) -> Finding | None:
