@@ -199,7 +199,7 @@ def test_page_and_card_and_verdict_tell_of_corruptions(make_run, page_of, change
     for present in (
         ("a", {"href": "#robustness"}) in page.elements,
         "Balanced error is one minus balanced accuracy" in page.words,
-        "BE, rBE" in page.words,
+        "BE Balanced error on corrupted images" in page.words,
         said in page.words,
         said in card,
         "## Robustness\n\nThe same 40 test images under 16 synthetic corruptions at 5 severities." in card,
