@@ -13,8 +13,8 @@ import { noteInWords, trust, worded } from "./words.js";
 const LONGEST_PREVIEW = 2048; // pixels a side
 const MANY = 8; // frames of a file; of more, previews are small
 const SMALL_PREVIEW = 512;
-const PATIENCE = 2.5; // seconds of passes that a map may take before it is estimated from fewer; it is there in 3
-const NEARLY = 0.8; // of a sixth: who can afford so much gets the sixth
+const PATIENCE = 2; // seconds of passes that a map may take before it is estimated from fewer; it is there in 3
+const NEARLY = 0.9; // of a sixth: who can afford so much gets the sixth
 const AT_A_TIME = 0.15; // seconds between two looks at what was asked meanwhile
 const FORGETTING = 0.3; // of what was known of a pass, when the next piece was timed
 
