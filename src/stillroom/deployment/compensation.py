@@ -80,9 +80,8 @@ def _rounded(rows: np.ndarray, product: np.ndarray, apart: np.ndarray) -> np.nda
     level = np.trace(product, axis1=1, axis2=2)[:, None, None] / size
     inverse = np.linalg.inv(product + np.where(level > 0, _DAMPING * level, 1) * np.eye(size))
     left = rows + rows @ apart @ inverse
-    factor = np.linalg.cholesky(inverse).transpose(
-        0, 2, 1
-    )  # upper: how an error at j is taken back by the weights behind j
+    # Upper: how an error at j is taken back by the weights behind j.
+    factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
     largest = np.abs(left).max(axis=2, keepdims=True)
     step = np.where(largest > 0, largest / STEPS, 1)
     fixed = np.abs(left) == largest

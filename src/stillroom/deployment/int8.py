@@ -176,26 +176,17 @@ def _tried(
     Of few images, or a network that hardly tells them apart, the first can learn what holds of these alone.
     """
     left = [one.layer for one in left_float]
+
+    def judged(weights: Mapping[int, np.ndarray] | None) -> Trial:
+        model = quantised(graph, calibration, left, weights)
+        found, plain = asked(model, images), asked(model, images, level="none")
+        said, *others = (task.one_hot(task.decide(task.probabilities(one.logits))) for one in (found, as_float, plain))
+        agreement, levels = (float((said == other).all(axis=1).mean()) for other in others)
+        return Trial(model, left_float, weights, agreement, distance_error(as_float, found), levels, len(images))
+
     with progress(f"int8, {len(left)} float" if left else "int8", len(graph.layers), enabled=show_progress) as advance:
-        weights = compensated(graph, calibration[:_FITTED_BY], left, advance=advance)
-    found = _judged(task, graph, as_float, images, left_float, calibration, weights)
+        found = judged(compensated(graph, calibration[:_FITTED_BY], left, advance=advance))
     if found.good:
         return found
-    nearest = _judged(task, graph, as_float, images, left_float, calibration, None)
+    nearest = judged(None)
     return nearest if nearest.good or nearest.rank > found.rank else found
-
-
-def _judged(
-    task: Task,
-    graph: Graph,
-    as_float: Answers,
-    images: np.ndarray,
-    left_float: tuple[Sensitivity, ...],
-    calibration: np.ndarray,
-    weights: Mapping[int, np.ndarray] | None,
-) -> Trial:
-    model = quantised(graph, calibration, [one.layer for one in left_float], weights)
-    found, plain = asked(model, images), asked(model, images, level="none")
-    decided = [task.one_hot(task.decide(task.probabilities(one.logits))) for one in (as_float, found, plain)]
-    alike = [float((decided[0] == decided[1]).all(axis=1).mean()), float((decided[1] == decided[2]).all(axis=1).mean())]
-    return Trial(model, left_float, weights, alike[0], distance_error(as_float, found), alike[1], len(images))
