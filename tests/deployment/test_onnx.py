@@ -19,7 +19,8 @@ from stillroom.deployment.onnx import check_parity, export_onnx, require_parity
 from stillroom.deployment.predictor import Predictor
 from stillroom.errors import RunError
 from stillroom.evaluation.conformal import ConformalRule
-from stillroom.evaluation.ood import FeatureDensity, ForeignRule, fit_density
+from stillroom.evaluation.density import FeatureDensity, fit_density
+from stillroom.evaluation.ood import ForeignRule
 from stillroom.explanation.layers import Layer, find_layer, watched
 from stillroom.models.zoo import create
 from stillroom.task import MultiClass, MultiLabel, Task

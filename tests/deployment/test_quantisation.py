@@ -15,7 +15,7 @@ from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import graph_of
 from stillroom.deployment.quantisation import quantised
 from stillroom.errors import UsageError
-from stillroom.evaluation.ood import fit_density
+from stillroom.evaluation.density import fit_density
 from stillroom.models.zoo import create
 from stillroom.task import MultiClass
 

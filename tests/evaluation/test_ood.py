@@ -9,17 +9,8 @@ from sklearn.covariance import ShrunkCovariance
 from sklearn.metrics import roc_auc_score
 
 from stillroom.errors import RunError, UsageError
-from stillroom.evaluation.ood import (
-    SHRINKAGE,
-    FeatureDensity,
-    ForeignRule,
-    auroc,
-    energy,
-    fit_density,
-    fit_foreign_rule,
-    foreign_report,
-    refusal_report,
-)
+from stillroom.evaluation.density import SHRINKAGE, FeatureDensity, fit_density
+from stillroom.evaluation.ood import ForeignRule, auroc, energy, fit_foreign_rule, foreign_report, refusal_report
 from stillroom.task import MultiClass, MultiLabel
 
 THREE, LABELS = MultiClass(("a", "b", "c")), MultiLabel(("x", "y", "z"))

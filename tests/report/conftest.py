@@ -16,9 +16,10 @@ import yaml
 from stillroom.data.table import Table
 from stillroom.evaluation.assess import assess, predictions_frame
 from stillroom.evaluation.conformal import coverage_report, fit_conformal
+from stillroom.evaluation.density import fit_density
 from stillroom.evaluation.luck import Training, luck
 from stillroom.evaluation.net_benefit import curves_report
-from stillroom.evaluation.ood import energy, fit_density, fit_foreign_rule, foreign_report, refusal_report
+from stillroom.evaluation.ood import energy, fit_foreign_rule, foreign_report, refusal_report
 from stillroom.evaluation.operating_points import fit_points, points_report, wishes
 from stillroom.explanation.evidence import Explained, gather
 from stillroom.report import write_report

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
     from torch import Tensor, nn
 
-    from stillroom.evaluation.ood import FeatureDensity
+    from stillroom.evaluation.density import FeatureDensity
     from stillroom.explanation.layers import Layer
 
 OPSET = 18

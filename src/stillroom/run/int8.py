@@ -41,10 +41,11 @@ from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
 from stillroom.evaluation.comparison import compare_measured
 from stillroom.evaluation.conformal import coverage_report, fit_conformal, share
+from stillroom.evaluation.density import FeatureDensity
 from stillroom.evaluation.estimates import Estimate
 from stillroom.evaluation.intervals import draw
 from stillroom.evaluation.metrics import measure
-from stillroom.evaluation.ood import FeatureDensity, ForeignRule, energy
+from stillroom.evaluation.ood import ForeignRule, energy
 from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.layers import Layer
 from stillroom.explanation.sampling import sampling_order

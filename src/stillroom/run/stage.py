@@ -20,7 +20,7 @@ from stillroom.settings.whole import Settings
 
 if TYPE_CHECKING:
     from stillroom.evaluation.assess import Assessment
-    from stillroom.evaluation.ood import FeatureDensity
+    from stillroom.evaluation.density import FeatureDensity
     from stillroom.explanation.layers import Layer
     from stillroom.run.probes import Rival
     from stillroom.run.repeats import Trained

@@ -19,7 +19,7 @@ from stillroom.deployment.onnx import export_onnx
 from stillroom.deployment.page import write_page
 from stillroom.deployment.page.runtime import packages
 from stillroom.deployment.predictor import Predictor
-from stillroom.evaluation.ood import FeatureDensity
+from stillroom.evaluation.density import FeatureDensity
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import find_layer
 from stillroom.models.zoo import create

@@ -9,7 +9,8 @@ import torch
 
 from stillroom import Run, UsageError
 from stillroom.evaluation.conformal import ConformalRule
-from stillroom.evaluation.ood import FeatureDensity, ForeignRule
+from stillroom.evaluation.density import FeatureDensity
+from stillroom.evaluation.ood import ForeignRule
 from stillroom.run.pipeline import reopen
 from stillroom.run.stages.uncertainty import density_arrays, made_up_images, measure, read_density
 from stillroom.run.workbench import Workbench

@@ -18,7 +18,7 @@ from stillroom.deployment.predictor import MODEL_FILE
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import UsageError
 from stillroom.evaluation.calibration import fit_temperature
-from stillroom.evaluation.ood import FeatureDensity
+from stillroom.evaluation.density import FeatureDensity
 from stillroom.evaluation.operating_points import OperatingPoint
 from stillroom.explanation.heat_maps import hidden_value
 from stillroom.explanation.layers import Layer

@@ -14,15 +14,8 @@ from stillroom.data.inference import BATCH, evaluating, run_over
 from stillroom.distillation.teachers import Panel
 from stillroom.errors import UsageError
 from stillroom.evaluation.conformal import ConformalRule, coverage_report, fit_conformal
-from stillroom.evaluation.ood import (
-    FeatureDensity,
-    ForeignRule,
-    energy,
-    fit_density,
-    fit_foreign_rule,
-    foreign_report,
-    refusal_report,
-)
+from stillroom.evaluation.density import FeatureDensity, fit_density
+from stillroom.evaluation.ood import ForeignRule, energy, fit_foreign_rule, foreign_report, refusal_report
 from stillroom.files.atomic import write_arrays
 from stillroom.files.digests import require_whole
 from stillroom.files.frames import read_arrays
