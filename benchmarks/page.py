@@ -1,14 +1,15 @@
 """The page in a browser: its size, how soon it is ready, and what an answer and a heat map take, for every student.
 
-    python benchmarks/page.py [--side 128] [--browser chromium|firefox] [--workers N] [NAMES]
+    python benchmarks/page.py [--side N] [--browser chromium|firefox] [--workers N] [NAMES]
 
-Networks have random weights (a page of trained ones takes as long) and four classes. Of each: the model's and the page's
-megabytes; seconds from the request for the file to an opened model (median of three); milliseconds of an answer, the image
-read before (the least of three); and seconds of three heat maps, each drawn once: by Score-CAM as the page itself draws it,
-the first after it was opened, which calls the further workers, and another; and by RISE. Behind each of Score-CAM stands how
-many of the layer's channels were asked: all, a sixth, or as many as there was time for. Then, how many workers there were.
-Seconds are of the processor, of all the browser's processes, and behind them in brackets by the clock, which a busy machine
-makes longer, and which several workers make shorter.
+Networks have random weights (a page of trained ones takes as long) and four classes, and see 128 px, those made for 28 px
+28. Of each: the model's and the page's megabytes; seconds from the request for the file to an opened model (median of
+three); milliseconds of an answer, the image read before (the least of three); and seconds of three heat maps, each drawn
+once: by Score-CAM as the page itself draws it, the first right after it was opened, when further workers may still open the
+model, and another; and by RISE. As on the page, each image was answered before. Behind each of Score-CAM stands how many of
+the layer's channels were asked: all, a sixth, or as many as there was time for. Then, how many workers there were. Seconds
+are of the processor, of all the browser's processes, and behind them in brackets by the clock, which a busy machine makes
+longer, and which several workers make shorter.
 """
 
 from __future__ import annotations
@@ -75,14 +76,25 @@ def picture() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=STUDENTS)
-    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--side", type=int, help="pixels that every network sees")
     parser.add_argument("--browser", choices=("chromium", "firefox"), default="chromium")
     parser.add_argument("--workers", type=int, help="at most so many; as many as the page makes if not given")
     given = parser.parse_args()
     print(machine(), given.browser)
-    heads = "network", "model, MB", "page, MB", "ready, s", "answer, ms", "first map, s", "from", "next, s", "from"
+    heads = (
+        "network",
+        "px",
+        "model, MB",
+        "page, MB",
+        "ready, s",
+        "answer, ms",
+        "first map, s",
+        "from",
+        "next, s",
+        "from",
+    )
     print(f"| {' | '.join((*heads, 'RISE, s', 'workers'))} |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as place:
         folder, image = Path(place), picture()
         for name in given.names:
@@ -114,7 +126,8 @@ class Watch:
 
 
 def row(name: str, given: argparse.Namespace, folder: Path, image: str) -> str:
-    model = exported(name, given.side, folder)
+    side = given.side or (28 if name.endswith("_28") else 128)
+    model = exported(name, side, folder)
     page = write_page(model, folder / "page.html")
     ready, answers = [], []
     with tempfile.TemporaryDirectory(dir=folder) as profile, opened(given.browser, Path(profile)) as window:
@@ -130,6 +143,7 @@ def row(name: str, given: argparse.Namespace, folder: Path, image: str) -> str:
         cells = [pair(*map(statistics.median, zip(*ready, strict=True))), f"{min(answers):.0f}"]
         for method in (None, None, "rise"):
             number = window.evaluate(f"driver.read('picture.png', '{image}')")["images"][0]["image"]
+            window.evaluate(f"driver.ask({{ do: 'predict', image: {number} }})")
             watch = Watch()
             more = json.dumps({"workers": given.workers} if given.workers else {})
             found = window.evaluate(f"driver.explain({number}, null, {json.dumps(method)}, null, {more})")
@@ -138,7 +152,7 @@ def row(name: str, given: argparse.Namespace, folder: Path, image: str) -> str:
                 estimate = found["estimate"]
                 cells.append(f"{estimate['asked']} of {estimate['channels']}" if estimate else "all")
     sizes = " | ".join(f"{file.stat().st_size / 1e6:.1f}" for file in (model, page))
-    return " | ".join(map(str, [f"| {name}", sizes, *cells, f"{found['workers']} |"]))
+    return " | ".join(map(str, [f"| {name}", side, sizes, *cells, f"{found['workers']} |"]))
 
 
 def pair(processor: float, clock: float) -> str:

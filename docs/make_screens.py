@@ -158,7 +158,7 @@ def page_sheets(run: Path, states: list[str] | None) -> None:
     target = DOCS / "page"
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        page, shown = write_page(run, place / "page.html"), films(run, place)
+        page, shown = write_page(run, place / "page.html", language="en"), films(run, place)
         for state in states or STATES:
             drawn = sheet(
                 target / f"{state}.webp",

@@ -128,7 +128,7 @@ def test_strangers_alone_and_tiny_sets_give_nothing(find, scene):
         assert find([scene(seed) for seed in range(count)]) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_many_images_take_no_quadratic_time(make_table, tmp_path):
     rng, seconds = np.random.default_rng(0), {}
     for count in (1_000, 4_000):
@@ -160,6 +160,7 @@ def test_otoscopy_repeats_are_found(make_table, real_data, tmp_path):
     assert (labels[pairs.first] == labels[pairs.second]).all()
 
 
+@pytest.mark.prove
 def test_chest_films_of_different_children_are_not_copies(make_table, real_data, tmp_path):
     films = np.load(real_data("medmnist") / "pneumoniamnist.npz")["train_images"]
     store = build_store(make_table(list(films)), size=28, fit="pad", cache=tmp_path, progress=False)[0]

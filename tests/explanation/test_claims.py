@@ -23,8 +23,8 @@ WON, NONE = figure(0.1, 0.3), {"value": 0.2, "low": None, "high": None}
 FREE = figure(-0.49, 0.49)
 
 
-def judged(gap=WON, reach=0.5, advantage=None, correlation=FREE, units=24, unit="image"):
-    return judge(gap, reach, advantage or {"centre": WON, "edges": WON}, correlation, units, unit)
+def judged(gap=WON, reach=0.5, advantage=None, correlation=FREE, units=24, unit="image", **which):
+    return judge(gap, reach, advantage or {"centre": WON, "edges": WON}, correlation, units, unit, **which)
 
 
 def test_there_are_three_verdicts_and_a_word_for_each():
@@ -104,6 +104,7 @@ def test_of_few_nothing_is_said():
     assert (found.verdict, found.needed) == (NOT_SHOWN, FEWEST)
     assert found.reasons == ["They are of 11 patients decided positive; nothing is said of fewer than 12."]
     assert "of 1 image decided" in judged(units=1).reasons[0]
+    assert "of 1 image; nothing" in judged(units=1, judged="").reasons[0]
     # Where even twelve would be too few, more are asked for.
     assert judged(gap=figure(-0.2, 0.8), units=4).needed == 400
 

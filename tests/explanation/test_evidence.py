@@ -253,7 +253,7 @@ def test_patients_are_the_unit_where_they_are_known(explained):
     found = figures["faithfulness"]["student"]
     assert (found["verdict"], found["unit"], found["units"]) == (NOT_SHOWN, "patient", 4)
     assert found["needed"] >= 12
-    assert found["reasons"] == ["They are of 4 patients decided positive; nothing is said of fewer than 12."]
+    assert found["reasons"] == ["They are of 4 patients; nothing is said of fewer than 12."]
     assert "1 image of unknown patient is resampled as a patient each." in figures["notes"]
     unknown = gathered({"student": Looking()}, replace(explained, patients=np.full(COUNT, ""))).figures
     assert unknown == gathered({"student": Looking()}, explained).figures
@@ -300,12 +300,14 @@ def test_only_images_decided_positive_are_judged(explained):
 
 
 def test_without_any_positive_nothing_is_shown(explained):
+    """Where answers may say that nothing is there, it is said which images were judged."""
     nothing = replace(explained, positive=np.zeros(COUNT, dtype=bool))
     found = gathered({"student": Looking()}, nothing).figures
     judged = found["faithfulness"]["student"]
     assert (judged["verdict"], judged["units"], judged["needed"]) == (NOT_SHOWN, 0, 12)
     assert judged["reasons"] == ["None of the images is decided positive."]
     assert "not shown: too few images" in found["statement"]["student"]
+    assert "It takes 12 images decided positive or more" in found["statement"]["student"]
 
 
 def test_advantages_have_t_intervals_over_patients(explained):
@@ -383,10 +385,7 @@ def test_large_images_do_without_road():
     figures = gathered({"student": Looking(torch.rand(226, 226))}, plain(1, 226)).figures
     assert "road" not in figures["faithfulness"]["student"]
     assert figures["notes"] == ["ROAD is left out: it takes too long above 224 px, and these images have 226."]
-    assert (
-        "They are of 1 image decided positive; nothing is said of fewer than 12."
-        in figures["faithfulness"]["student"]["reasons"]
-    )
+    assert "They are of 1 image; nothing is said of fewer than 12." in figures["faithfulness"]["student"]["reasons"]
 
 
 def test_of_many_images_a_sample_is_checked_against_random_weights():

@@ -239,7 +239,7 @@ FAMILIES = [
     ("test_vit", 64, 4, 4),
     ("vit_tiny_patch16_224", 32, 2, 2),  # no layer has more places, but heads have the look of it
     ("resnet18_28", 28, 4, 4),
-    pytest.param("vgg11_bn", 64, 2, 4, marks=pytest.mark.slow),
+    pytest.param("vgg11_bn", 64, 2, 4, marks=pytest.mark.prove),
     pytest.param("mobilevit_xxs", 64, 2, 4, marks=pytest.mark.slow),
     pytest.param("vit_small_patch14_reg4_dinov2", 56, 4, 4, marks=pytest.mark.slow),
     pytest.param("swin_tiny_patch4_window7_224", 64, 2, 4, marks=pytest.mark.slow),

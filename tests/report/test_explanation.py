@@ -327,17 +327,3 @@ def test_a_full_page_of_large_noisy_pictures_stays_small(make_run, page_of):
     assert (run / "report.html").stat().st_size < 3_000_000
     assert "12 of 13 images" in page.words
     assert "<b>one</b>" in page.words
-
-
-def test_classes_without_order_are_not_said_to_be_decided_positive():
-    from stillroom.report.explanation import judgements
-    from stillroom.task import MultiClass
-
-    judged = {"verdict": "not_shown", "faithful": False, "reasons": ["They are of 8 images decided positive; too few."]}
-    found = {
-        "faithfulness": {"student": judged},
-        "statement": {"student": "About 39 images decided positive would do."},
-    }
-    several, two = (judgements(found, MultiClass(names))[0] for names in (("a", "b", "c"), ("a", "b")))
-    assert (several.statement, several.reasons) == ("About 39 images would do.", ["They are of 8 images; too few."])
-    assert "decided positive" in two.statement

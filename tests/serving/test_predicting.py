@@ -128,6 +128,7 @@ def test_a_map_is_that_of_explain(server, model, images, tmp_path, method):
         ("?as=gif", "grey1.png", "The parameter as may be png, npy or json."),
         ("?class=dark", "grey1.png", "There is no parameter class here. Parameters: of, method, as."),
         ("?of=dark&methods=rise", "grey1.png", "Did you mean method?"),
+        ("?of=dark&of=bright", "grey1.png", "The parameter of is given 2 times; give it once."),
         ("", "three", "One image is explained at a time"),
     ],
 )

@@ -79,6 +79,7 @@ def judge(
     correlation: Figure | None,
     units: int,
     unit: str,
+    judged: str = "decided positive",
 ) -> Judgement:
     """Whether maps may be called faithful.
 
@@ -94,6 +95,7 @@ def judge(
         correlation: with the maps of the random twin; None where too few maps could be compared.
         units: how many images, or patients where they are known, were judged.
         unit: ``image`` or ``patient``.
+        judged: which of them, in words; empty where all were.
     """
     claims = [
         _marks(gap, reach),
@@ -101,7 +103,7 @@ def judge(
         _learnt(correlation),
     ]
     if units < FEWEST:
-        reason = f"They are of {_counted(units, unit)} decided positive; nothing is said of fewer than {FEWEST}."
+        reason = f"They are of {_counted(units, unit, judged)}; nothing is said of fewer than {FEWEST}."
         return Judgement(NOT_SHOWN, [reason], _needed(units, claims))
     if all(claim.held for claim in claims):
         return Judgement(FAITHFUL, [], None)
@@ -184,8 +186,8 @@ def _needed(units: int, claims: Sequence[Claim]) -> int | None:
     return needed if needed > units else None
 
 
-def _counted(units: int, unit: str) -> str:
-    return f"{units} {unit}{'s' * (units != 1)}"
+def _counted(units: int, unit: str, which: str = "") -> str:
+    return f"{counted(units, unit)} {which}".rstrip()
 
 
 def _text(figure: Figure) -> str:
@@ -196,8 +198,11 @@ def _text(figure: Figure) -> str:
     return f"{figure['value']:z.3f} (95 % interval {figure['low']:z.3f} to {figure['high']:z.3f})"
 
 
-def statement(role: str, found: Mapping[str, Any]) -> str:
-    """What is said of a network's maps, of its part of ``faithfulness``: the verdict, and what would give one."""
+def statement(role: str, found: Mapping[str, Any], judged: str = "decided positive") -> str:
+    """What is said of a network's maps, of its part of ``faithfulness``: the verdict, and what would give one.
+
+    ``judged`` is as in :func:`judge`.
+    """
     gaps = {name: control["gap"]["value"] for name, control in found["controls"].items()}
     best = max(gaps, key=lambda name: gaps[name])
     figures = (
@@ -208,7 +213,7 @@ def statement(role: str, found: Mapping[str, Any]) -> str:
     said = f"Whether the {role}'s maps are faithful is {NOT_SHOWN} ({figures}, {best})."
     if found["needed"] is None:
         return said
-    here, needed = _counted(found["units"], found["unit"]), f"{found['needed']} {found['unit']}s decided positive"
+    here, needed = _counted(found["units"], found["unit"]), _counted(found["needed"], found["unit"], judged)
     if found["needed"] == FEWEST:
         return f"{said} It takes {needed} or more for any verdict; judged were {here}."
     return f"{said} About {needed} would give a verdict if their figures were like these; judged were {here}."

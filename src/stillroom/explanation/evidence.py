@@ -116,6 +116,7 @@ def gather(
     trivial = trivial_maps(explained.images, seed=seed)
     found = np.arange(count) if explained.positive is None else np.flatnonzero(explained.positive)
     ground = found if len(found) else np.arange(count)
+    judged_are = "" if explained.positive is None else "decided positive"
     aims = explained.part(ground)
     ground_mean = partial(mean_with_interval, patients=aims.patients)
     chosen = spread_evenly(len(ground), sanity_images(len(ground)))
@@ -144,7 +145,9 @@ def gather(
             sanity = check_against_random(network, aims, stack[0], draw=partial(draw, advance=advance), seed=seed)
             with evaluating(network):
                 measured = measure(probability(role), aims, stack, seed=seed, advance=advance)
-        faithfulness[role] = judged_by(measured, sanity, ground_mean, aims.patients, nothing=not len(found))
+        faithfulness[role] = judged_by(
+            measured, sanity, ground_mean, aims.patients, nothing=not len(found), judged=judged_are
+        )
         curves[role] = mean_curves(measured["blur"])
 
     agreements = {
@@ -172,7 +175,7 @@ def gather(
         },
         "guidance": _guidance(agreements, energies, mean) if "control" in networks else None,
         "curves": curves,
-        "statement": {role: statement(role, found) for role, found in faithfulness.items()},
+        "statement": {role: statement(role, found, judged_are) for role, found in faithfulness.items()},
         "notes": notes(
             count,
             flat={role: int((~varied(heat)).sum()) for role, heat in maps.items()},

@@ -141,8 +141,10 @@ def judged_by(
     patients: np.ndarray | None,
     *,
     nothing: bool,
+    judged: str,
 ) -> dict[str, Any]:
-    """``nothing``: none of the images is decided positive, so that they tell nothing of maps."""
+    """``nothing``: none of the images is decided positive, so that they tell nothing of maps. ``judged``: as in
+    :func:`stillroom.explanation.claims.judge`."""
     gaps = as_numpy({baseline: measured[baseline].gap for baseline in BASELINES})
     gap = np.mean(list(gaps.values()), axis=0)
     reach = np.mean([measured[baseline].reach[0].cpu().double().numpy() for baseline in BASELINES], axis=0)
@@ -175,7 +177,7 @@ def judged_by(
     }
     few = np.isfinite(sanity["pearson"]).sum() < FEWEST_CHECKED
     correlation = None if few else result["sanity"]["pearson"]
-    found = judge(result["gap"], float(reach.mean()), result["advantage"], correlation, units, unit)
+    found = judge(result["gap"], float(reach.mean()), result["advantage"], correlation, units, unit, judged)
     if nothing:
         found = Judgement(NOT_SHOWN, ["None of the images is decided positive."], FEWEST)
         units = 0

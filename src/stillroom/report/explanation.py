@@ -110,7 +110,7 @@ def explanation_section(record: Record) -> ExplanationSection | None:
     return ExplanationSection(
         reason=None,
         scope=_scope(found),
-        judgements=tuple(judgements(found, record.task)),
+        judgements=tuple(judgements(found)),
         maps=maps_table(found),
         measures=_measures(found),
         drawings=tuple(_curves(found["curves"]["student"])),
@@ -146,20 +146,15 @@ def _every_answer(task: Task) -> bool:
     return task.kind == "multiclass"
 
 
-def _plainly(text: str, task: Task) -> str:
-    """A sentence of the judge for this task: what every image is need not be said of some."""
-    return true_minus(text.replace(" decided positive", "") if _every_answer(task) else text)
-
-
-def judgements(found: dict[str, Any], task: Task) -> list[Judgement]:
+def judgements(found: dict[str, Any]) -> list[Judgement]:
     """What may be said of each network's maps, student first."""
     judged = found["faithfulness"]
     return [
         Judgement(
             role,
             verdict_of(judged[role]),
-            _plainly(found["statement"][role], task),
-            [_plainly(reason, task) for reason in judged[role]["reasons"]],
+            true_minus(found["statement"][role]),
+            [true_minus(reason) for reason in judged[role]["reasons"]],
         )
         for role in in_order(judged)
     ]

@@ -132,7 +132,7 @@ def _maps(record: Record, found: dict[str, Any] | None) -> dict[str, Any]:
         return {"reason": reason}
     return {
         "reason": None,
-        "judgements": judgements(found, record.task),
+        "judgements": judgements(found),
         "tables": [
             (heading, table)
             for heading, table in (

@@ -31,7 +31,7 @@ def trust_findings(record: Record) -> list[Finding]:
 
 def _maps(record: Record, explanation: dict[str, Any]) -> Finding:
     """Of the maps of what is handed over; of the first network's in a run that explained others alone."""
-    found = judgements(explanation, record.task)
+    found = judgements(explanation)
     judged = next((one for one in found if one.role == record.handed_over), found[0])
     whose = f"the {noun(judged.role)}'s maps"
     if not judged.faithful:

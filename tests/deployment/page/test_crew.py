@@ -14,38 +14,47 @@ NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="node, which runs the page's scripts here, is not installed")
 
 WORKERS = """
-import { crewFor, hire, shared } from "./crew.mjs";
+import { crewFor, hand, shared } from "./crew.mjs";
 const asked = []; // by whom, and which questions
 const dropped = [];
+const left = [];
 const later = (ms) => new Promise((go) => setTimeout(go, ms));
 const answer = (batch) => Float32Array.from([...batch].flatMap((q) => [q * q, -q]));
 
-/** Stands for a Worker: `kind` is what it does. */
-function made(name, kind) {
-  if (kind === "impossible") throw new Error("no");
+/** Stands for the port of a worker: `kind` is what it does. */
+function portTo(name, kind) {
   let until = 0;
-  const worker = {
-    terminate() {},
+  const port = {
+    close() {},
     async postMessage(message) {
+      if (message.do === "leave") return left.push(name);
       if (message.do === "help") {
         await later(5);
         const reply = kind === "unable" ? { failed: "memory" } : { ready: true };
-        if (kind !== "never") worker.onmessage({ data: { id: 0, ...reply } });
+        if (kind !== "never") port.onmessage({ data: { id: 0, ...reply } });
         return;
       }
       if (message.do === "drop") return dropped.push([name, (until = message.until)]);
       asked.push([name, [...message.batch]]);
       await later(kind === "slow" ? 40 : 2);
-      if (kind === "dies") return worker.onerror({});
+      if (kind === "dies") return port.lose();
       const reply = message.id <= until ? { dropped: true } : { logits: answer(message.batch) };
-      worker.onmessage({ data: { id: message.id, ...reply } });
+      port.onmessage({ data: { id: message.id, ...reply } });
     },
   };
-  return worker;
+  return port;
+}
+
+function handTo(name, kind) {
+  const port = portTo(name, kind);
+  const one = hand({}, port);
+  port.lose = one.lose; // as the page tells of a worker that ended
+  if (kind === "impossible") one.lose();
+  return one;
 }
 
 async function run(count, kinds, { stopAt = Infinity } = {}) {
-  const crew = kinds.map((kind, n) => hire(1, {}, () => made(n, kind))[0]);
+  const crew = kinds.map((kind, n) => handTo(n, kind));
   await later(20);
   const known = [];
   const found = await shared(count, {
@@ -58,7 +67,7 @@ async function run(count, kinds, { stopAt = Infinity } = {}) {
       if (done >= stopAt) throw new Error("enough");
     },
   }).then((answers) => answers.map((one) => [...one]), (error) => error.message);
-  return { found, known, asked, dropped, gone: crew.map((one) => one.gone) };
+  return { found, known, asked, dropped, left, gone: crew.map((one) => one.gone) };
 }
 """
 
@@ -86,6 +95,7 @@ def test_answers_come_in_the_order_of_the_questions_whoever_gives_them(value, ki
     able = {n for n, kind in enumerate(kinds) if kind in ("quick", "slow")}
     assert {name for name, _ in said["asked"]} == {"here", *able}
     assert said["gone"] == [kind in ("impossible", "unable") for kind in kinds]
+    assert sorted(said["left"]) == [n for n, gone in enumerate(said["gone"]) if gone]
     assert all(known <= done and right for known, done, right in said["known"])
 
 

@@ -6,11 +6,13 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from page_window import changed, data_in
 from PIL import Image
 
+import stillroom
 from stillroom.cli.app import main
 from stillroom.deployment.page import page_of, write_page
 from stillroom.deployment.page.runtime import packages
@@ -83,6 +85,13 @@ ATTEMPTS = {
         document.body.append(script); setTimeout(failed, 300);
     })""",
 }
+
+
+def test_no_worker_makes_workers():
+    """Firefox keeps what a worker made when the page is left: a hundred megabytes for each time that it is opened."""
+    engine = Path(stillroom.__file__).parent / "deployment" / "page" / "engine"
+    making = [file.name for file in sorted(engine.glob("*.js")) if "new Worker(" in file.read_text("utf-8")]
+    assert making == ["start.js"]
 
 
 def test_the_policy_forbids_to_send_and_to_run_anything_else(show, student, browser, served):

@@ -262,7 +262,7 @@ def _explained(bench: Workbench, rows: np.ndarray, probabilities: np.ndarray) ->
         masks=masks,
         has_mask=store.has_mask[rows],
         patients=None if table.patients is None else table.patients[rows],
-        positive=task.positive(probabilities[rows]),
+        positive=None if task.kind == "multiclass" else task.positive(probabilities[rows]),
     )
 
 

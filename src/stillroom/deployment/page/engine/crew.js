@@ -1,5 +1,5 @@
 // Further workers, each with a session of its own, that share what has to be asked for a heat map. The runtime has one thread:
-// more need headers that a file cannot have, but a worker may make workers of its own script.
+// more need headers that a file cannot have. The page makes these workers (start.js), and gives a port to each.
 
 const MOST = 4; // workers in all
 const MOST_BYTES = 200e6; // of models that further workers hold together; a session takes several times its model
@@ -12,24 +12,20 @@ export function crewFor(bytes, cores = self.navigator.hardwareConcurrency || 1) 
 }
 
 /**
- * Makes further workers, which open the model beside what goes on here. One that cannot be made, or that is lost, is `gone`.
+ * A further worker, which opens the model beside what goes on here: `ask(batch, n)` gives a promise of logits, `drop()` ends what it
+ * was asked, `lose()` lets go of it. One that cannot open the model, or is lost, is `gone`, and what it was asked fails.
  * @param {object} given what `openNetwork` takes
- * @param {function(): Worker} make makes one that runs the script of this worker
+ * @param {MessagePort} port to it
  */
-export function hire(count, given, make) {
-  return Array.from({ length: count }, () => hand(given, make));
-}
-
-/** One of them: `ask(batch, n)` gives a promise of logits, which fails where the worker is lost; `drop()` ends what it was asked. */
-function hand(given, make) {
+export function hand(given, port) {
   const waiting = new Map();
-  const one = { ready: false, gone: false, pending: 0, ask, drop };
-  let worker = null;
+  const one = { ready: false, gone: false, pending: 0, ask, drop, lose };
   let number = 0;
 
   function lose() {
     [one.ready, one.gone] = [false, true];
-    worker?.terminate();
+    port.postMessage({ do: "leave" });
+    port.close();
     for (const { fail } of waiting.values()) fail(new Error("a worker was lost"));
     waiting.clear();
   }
@@ -37,35 +33,30 @@ function hand(given, make) {
   function ask(batch, n) {
     return new Promise((found, fail) => {
       waiting.set(++number, { found, fail });
-      worker.postMessage({ do: "ask", id: number, batch, n }, [batch.buffer]);
+      port.postMessage({ do: "ask", id: number, batch, n }, [batch.buffer]);
     });
   }
 
   function drop() {
-    if (waiting.size) worker.postMessage({ do: "drop", until: number });
+    if (waiting.size) port.postMessage({ do: "drop", until: number });
   }
 
-  try {
-    worker = make();
-    worker.onerror = (event) => (event.preventDefault?.(), lose());
-    worker.onmessage = ({ data }) => {
-      if (data.failed !== undefined) return lose();
-      if (data.ready) return (one.ready = true);
-      const call = waiting.get(data.id);
-      waiting.delete(data.id);
-      return data.dropped ? call?.fail(new Error("dropped")) : call?.found(data.logits);
-    };
-    worker.postMessage({ do: "help", id: 0, ...given });
-  } catch {
-    lose(); // the others do its work
-  }
+  port.onmessage = ({ data }) => {
+    if (one.gone) return;
+    if (data.failed !== undefined) return lose();
+    if (data.ready) return (one.ready = true);
+    const call = waiting.get(data.id);
+    waiting.delete(data.id);
+    return data.dropped ? call?.fail(new Error("dropped")) : call?.found(data.logits);
+  };
+  port.postMessage({ do: "help", id: 0, ...given });
   return one;
 }
 
 /**
  * Logits of questions 0 ... count - 1, in their order, whoever answers which: here, and by those of the crew that are ready.
  * @param {function(number, number): Float32Array} batch makes the images of n questions from one on
- * @param {object[]} crew see `hire`; it may grow ready, or be lost, meanwhile
+ * @param {object[]} crew of `hand`s; one may grow ready, or be lost, meanwhile
  * @param {function(Float32Array, number): Promise<Float32Array>} own asks here
  * @param {function(): number} most how many questions to ask here at once, at most
  * @param {function(object[], number)} between is called after every piece with the answers so far, up to the first that

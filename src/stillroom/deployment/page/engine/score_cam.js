@@ -19,7 +19,8 @@ export function askedFor(channels, fast, most = Infinity) {
  * The class's evidence [h, w], at least 0.
  * @param {{count, height, width, data: Float32Array}} channels a layer's feature map of one image
  * @param {number} side of the image
- * @param {number} budget for how many of the channels the network is asked; the others are estimated
+ * @param {function(): number} budget for how many of the channels the network is asked; the others are estimated. Looked at before
+ *   each round, for time may run out; no fewer are asked than were
  * @param {Map<number, number>} known by channel the class's logits that were asked before; what is asked is added
  * @param {function} ask (questions, told) -> Promise<number[]>: the class's logit under each of the masks [S, S] in [0, 1];
  *   `questions` holds their `count`, how many are `spared`, for they are known, and `mask(i)`; `told(scores so far)` is
@@ -45,19 +46,19 @@ export async function scoreCam(channels, side, budget, known, ask, show) {
     asked.push(...chosen);
   };
   const every = Array.from({ length: count }, (_, k) => k);
-  if (budget >= count) {
+  if (budget() >= count) {
     await askAbout(every);
     return evidence(channels, every, scoresOf(every));
   }
   const distances = distancesBetween(channels);
-  await askAbout(spread(distances, count, Math.max(4, toEvenCount(budget * SPREAD))));
+  await askAbout(spread(distances, count, Math.max(4, toEvenCount(budget() * SPREAD))));
   for (let round = 0; round < ROUNDS; round++) {
     const { mean, deviation } = interpolated(distances, count, asked, scoresOf(asked));
     const taken = new Set(asked);
     const order = every.filter((k) => !taken.has(k));
     const promise = mean.map((value, k) => value + CURIOSITY * deviation[k]);
     order.sort((a, b) => promise[b] - promise[a] || a - b);
-    await askAbout(order.slice(0, Math.floor((budget - asked.length) / (ROUNDS - round))));
+    await askAbout(order.slice(0, Math.max(0, Math.floor((budget() - asked.length) / (ROUNDS - round)))));
   }
   const { mean } = interpolated(distances, count, asked, scoresOf(asked));
   for (const k of asked) mean[k] = known.get(k);

@@ -17,6 +17,30 @@ async function unpacked(name) {
   }
 }
 
+/**
+ * Makes a further worker for the first, which talks to it by a port. The first cannot do so itself: workers that a worker makes,
+ * Firefox keeps when their page is left.
+ */
+function hire(number, address, first) {
+  const { port1, port2 } = new MessageChannel();
+  let made = null;
+  const lose = () => {
+    made?.terminate();
+    first.postMessage({ do: "lost", helper: number });
+  };
+  first.postMessage({ do: "helper", port: port1 }, [port1]);
+  try {
+    made = new Worker(address);
+    made.onerror = (event) => {
+      event.preventDefault();
+      lose();
+    };
+    made.postMessage({ do: "serve", port: port2 }, [port2]);
+  } catch {
+    lose(); // the others do its work
+  }
+}
+
 /** Stands for the worker until its script is unpacked: what is sent meanwhile is sent then. */
 class EarlyWorker {
   constructor() {
@@ -26,10 +50,12 @@ class EarlyWorker {
   }
 
   begin(script) {
-    const blob = new Blob([script], { type: "text/javascript" });
-    this.worker = new Worker(URL.createObjectURL(blob)); // no module: of a page from a file, Chromium loads none into a worker
-    this.worker.postMessage({ do: "own", script: blob }); // for workers that it makes: of a page from a file, Chromium denies it this address
-    this.worker.onmessage = (event) => this.onmessage?.(event);
+    const address = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+    this.worker = new Worker(address); // no module: of a page from a file, Chromium loads none into a worker
+    this.worker.onmessage = (event) => {
+      if (event.data.hire === undefined) this.onmessage?.(event);
+      else for (let n = 0; n < event.data.hire; n++) hire(n, address, this.worker);
+    };
     this.worker.onerror = (event) => this.onerror?.(event);
     for (const [message, moved] of this.waiting) this.worker.postMessage(message, moved);
   }

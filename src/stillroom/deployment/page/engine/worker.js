@@ -1,6 +1,6 @@
 // The engine's one door, a worker: messages in, messages out, as page/__init__.py describes them.
 import { answerOf } from "./answer.js";
-import { crewFor, hire, shared } from "./crew.js";
+import { crewFor, hand, shared } from "./crew.js";
 import { decode } from "./decode.js";
 import { enlargement, stretched } from "./maps.js";
 import { ask, openNetwork } from "./network.js";
@@ -13,17 +13,18 @@ import { noteInWords, trust, worded } from "./words.js";
 const LONGEST_PREVIEW = 2048; // pixels a side
 const MANY = 8; // frames of a file; of more, previews are small
 const SMALL_PREVIEW = 512;
-const PATIENCE = 2; // seconds of passes that a map may take before it is estimated from fewer; it is there in 3
+const PATIENCE = 2; // seconds that a map may take before it is estimated from fewer passes; it is there in 3
 const NEARLY = 0.9; // of a sixth: who can afford so much gets the sixth
+const WARM_PASSES = 3; // that warm the network and are timed, when it was opened
+const WARMING = 0.15; // seconds after which no further one begins: of a large network one tells enough
 const AT_A_TIME = 0.15; // seconds between two looks at what was asked meanwhile
 const FORGETTING = 0.3; // of what was known of a pass, when the next piece was timed
 
-let script = null; // of this worker, as a Blob
 let model = null;
-let given = null; // what the network was opened with, until the crew has it
-let crew = null; // further workers, from the first map on
+let given = null; // what the network was opened with, until all further workers have it
+const crew = []; // further workers, which open the network once this one has
 let called = 0; // when they were
-let opening = 0; // seconds that the network took to open, as a further worker will
+let opening = 0; // seconds that the network took to open here, as in a further worker
 let perPass = 0; // seconds, of late
 let dropped = 0; // the last question of whoever this worker helps that needs no answer any more
 let texts = null;
@@ -33,23 +34,29 @@ const explaining = new Map(); // by the request's id: whether it is to stop
 
 const handlers = { open, speak, read, predict, explain, word, trust: trustAgain, forget, help, ask: answerMasked };
 
-self.onmessage = async ({ data: message }) => {
+self.onmessage = ({ data }) => receive(data, self);
+
+/** Does what a message says, and replies to the asker: the page, or by its port another worker that this one helps. */
+async function receive(message, asker) {
   if (message.do === "cancel") {
     if (explaining.has(message.what)) explaining.set(message.what, true);
     return;
   }
-  if (message.do === "own") return void (script = message.script);
+  if (message.do === "helper") return enlist(message.port);
+  if (message.do === "lost") return crew[message.helper].lose();
+  if (message.do === "serve") return void (message.port.onmessage = ({ data }) => receive(data, message.port));
   if (message.do === "drop") return void (dropped = message.until);
+  if (message.do === "leave") return self.close();
   try {
     if (message.do !== "open" && message.do !== "help") await opened;
     const [reply, moved] = await handlers[message.do](message);
-    self.postMessage({ id: message.id, ...reply }, moved ?? []);
+    asker.postMessage({ id: message.id, ...reply }, moved ?? []);
   } catch (error) {
     const refusal = error instanceof RangeError ? new Refused("refused.memory") : error; // an array that is too large
-    if (refusal instanceof Refused) self.postMessage({ id: message.id, refused: { key: refusal.key, values: refusal.values } });
-    else self.postMessage({ id: message.id, failed: String(error?.message ?? error) });
+    if (refusal instanceof Refused) asker.postMessage({ id: message.id, refused: { key: refusal.key, values: refusal.values } });
+    else asker.postMessage({ id: message.id, failed: String(error?.message ?? error) });
   }
-};
+}
 
 let letIn;
 const opened = new Promise((resolve) => (letIn = resolve)); // what is asked before waits
@@ -63,18 +70,25 @@ async function open(message) {
   model = meta;
   opening = (performance.now() - start) / 1000;
   const nothing = () => new Float32Array(meta.channels * meta.size * meta.size);
-  const passes = [];
-  for (let i = 0; i < 3; i++) {
+  const before = performance.now();
+  for (let i = 0; i < WARM_PASSES && performance.now() - before < 1000 * WARMING; i++) {
     const pass = performance.now();
     await ask(nothing(), 1, ["logits"]);
-    passes.push((performance.now() - pass) / 1000);
+    perPass = (performance.now() - pass) / 1000; // of the last: the first are slower
   }
-  perPass = passes.sort((a, b) => a - b)[1];
+  self.postMessage({ hire: crewFor(given.model.byteLength) });
+  called = performance.now();
   letIn();
   return [{ ready: true, seconds: (performance.now() - start) / 1000 }];
 }
 
-/** Makes this worker one that another worker made to share its passes. */
+/** Takes in a further worker that the page has made. */
+function enlist(port) {
+  crew.push(hand(given, port));
+  if (crew.length === crewFor(given.model.byteLength)) given = null;
+}
+
+/** Makes this worker one that shares another's passes. */
 async function help(message) {
   await openNetwork(message);
   letIn();
@@ -176,7 +190,7 @@ async function explain(message) {
   const of = message.of ?? model.classes.reduce((a, b) => (prediction.probabilities[b] > prediction.probabilities[a] ? b : a));
   const number = model.classes.indexOf(of);
   const side = model.size;
-  const hands = callCrew().slice(0, message.workers ? message.workers - 1 : Infinity);
+  const hands = crew.slice(0, message.workers ? message.workers - 1 : Infinity);
   const began = performance.now();
   const passes = { done: 0, all: 0, spared: 0 };
   const spent = () => (performance.now() - began) / 1000;
@@ -222,12 +236,22 @@ async function explain(message) {
       const { map, dims } = await ask(entry.prepared, 1, ["map"]);
       const [, count, height, width] = dims;
       const known = ((entry.scores ??= {})[of] ??= new Map());
-      const affordable = known.size + passesWithin(PATIENCE - spent(), hands);
-      if (!message.method && method === "score_cam" && count > affordable) method = "score_cam_fast";
-      const fast = method === "score_cam_fast";
-      passes.all = askedFor(count, fast, message.most ?? (message.method || NEARLY * askedFor(count, true) < affordable ? Infinity : affordable));
+      const affordable = () => known.size + passesWithin(PATIENCE - spent(), hands);
       const channels = { count, height, width, data: map };
-      square = finish(await scoreCam(channels, side, passes.all, known, askUnder, show(height, width)), height, width);
+      const draw = async () => {
+        const fast = method === "score_cam_fast";
+        const bounded = !message.method && NEARLY * askedFor(count, true) > affordable();
+        const budget = () => (passes.all = askedFor(count, fast, message.most ?? (bounded ? affordable() : Infinity)));
+        square = finish(await scoreCam(channels, side, budget, known, askUnder, show(height, width)), height, width);
+        passes.all = passes.done;
+      };
+      if (!message.method && method === "score_cam" && count > affordable()) method = "score_cam_fast";
+      await draw();
+      if (method !== (message.method ?? model.method) && count <= affordable()) {
+        method = model.method; // passes took less than was thought
+        passes.done = passes.spared = 0;
+        await draw();
+      }
       if (passes.all < count) {
         estimate = { asked: passes.all, channels: count, coarse: passes.all < askedFor(count, true) };
         const next = estimate.coarse ? "score_cam_fast" : model.method;
@@ -247,17 +271,6 @@ async function explain(message) {
   const trusted = trust(model, method, prediction, of, texts, estimate);
   const workers = 1 + hands.filter((one) => one.ready).length;
   return [{ done: true, progress: 1, seconds_left: 0, map: square, original, empty, method, of, estimate, fuller, workers, ...trusted }, [original.buffer]];
-}
-
-/** Further workers; the first map makes them, so that no answer waits for them. */
-function callCrew() {
-  if (!crew) {
-    const address = URL.createObjectURL(script);
-    crew = hire(crewFor(given.model.byteLength), given, () => new Worker(address));
-    called = performance.now();
-    given = null;
-  }
-  return crew;
 }
 
 /** For how many passes there is time, by what one takes of late and by who is there, or will be once it has opened the model. */
