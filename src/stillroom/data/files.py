@@ -129,7 +129,8 @@ def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED, 
             refuse_larger(*image.size, most)
             _refuse_unsupported(image, tiff.bits if tiff else 0)
             image.load()
-            pixels = _to_array(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = _to_array(image)
         return as_meant(pixels, tiff) if tiff else pixels
     except UnreadableImage:
         raise
@@ -186,14 +187,14 @@ def _to_array(image: Image.Image) -> np.ndarray:
             raise UnreadableImage(f"the pixels reach from {low} to {high}, outside the 16-bit range 0 to 65535")
         return _keyed(values.astype(np.uint16), image)
     if image.mode in ("1", "L"):
-        return _keyed(np.asarray(image.convert("L")), image)
+        return _keyed(np.asarray(image if image.mode == "L" else image.convert("L")), image)
     if image.mode == "La":  # its brightness is multiplied by its opacity already: what that leaves on black
         return np.asarray(image).reshape(*reversed(image.size), 2)[..., 0].copy()
     if image.mode == "LA":
         return np.asarray(_on_black(image).convert("L"))
     if image.has_transparency_data:
         return np.asarray(_on_black(image))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _keyed(grey: np.ndarray, image: Image.Image) -> np.ndarray:

@@ -251,7 +251,7 @@ class Predictor:
             frame: which frame of it, from 0.
         """
         said = None if answer.error else note_on_display(self.metadata, file, frame)
-        return replace(answer, note="; ".join(filter(None, (answer.note, said))) or None)
+        return replace(answer, note="; ".join(filter(None, (answer.note, said)))) if said else answer
 
     def noted_of(self, answer: Prediction, one: Picture) -> Prediction:
         """The same of a file by its path."""

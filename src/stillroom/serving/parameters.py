@@ -20,6 +20,8 @@ def require_known_parameters(request: Request) -> None:
 
 def require_parameters(request: Request, known: Sequence[str]) -> None:
     """Raises Refused with 422 where the request has a parameter that is none of these, or one more than once."""
+    if not request.scope["query_string"]:
+        return
     names = [name for name, _ in request.query_params.multi_items()]
     for given in names:
         if given not in known:

@@ -42,6 +42,7 @@ InForm = Annotated[
         description="`png`: the map over the image; `npy`: the map alone; `json`: both, and all that is said.",
     ),
 ]
+_JSON = json.JSONEncoder(allow_nan=False)
 _PREDICT = re.compile(r"/v1(?:/models/(?P<name>[^/]+))?/predict")
 _TYPES: dict[Form, str] = {"png": "image/png", "npy": "application/x-npy", "json": "application/json"}
 
@@ -231,7 +232,7 @@ def _why(found: Sequence[Prediction]) -> str:
 
 def as_json(values: dict[str, Any], status: int = 200) -> Response:
     """JSON, with all numbers finite."""
-    return Response(json.dumps(values, allow_nan=False), status, media_type="application/json")
+    return Response(_JSON.encode(values), status, media_type="application/json")
 
 
 def _described(served: Served) -> dict[str, Any]:
