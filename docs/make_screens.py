@@ -45,12 +45,21 @@ ALONE = {
     "many": ("many-tablet", 1, 768),
 }
 """By state: a picture that stands alone, its place in the sheet and its width."""
+HOLDING = """
+    window.Worker = class extends Worker {
+        set onmessage(hear) {
+            super.onmessage = (event) => window.held && (event.data.done || event.data.progress > 0.5) ? null : hear(event);
+        }
+    };
+"""
+"""Of a page where `held` is set, a map stays half drawn: those of a small network are done before a picture is taken."""
 
 
 @contextmanager
 def window() -> Iterator[Window]:
     """A window of Chromium."""
     with tempfile.TemporaryDirectory() as place, opened("chromium", Path(place)) as browser:
+        browser.before(HOLDING)
         yield Window(browser, Path(place))
 
 
@@ -137,6 +146,7 @@ def films(run: Path, place: Path) -> dict[str, list[Path]]:
 def bring_page(one: Window, page: Path, state: str, files: list[Path]) -> None:
     """The page in a state."""
     one.open(page)
+    one.value(f"window.held = {str(state == 'drawing').lower()}")
     if files:
         one.give(*files)
     if state == "busy":
