@@ -217,3 +217,17 @@ def test_https(model, images, certificates):
         reply = server.post("/v1/predict", images[0].read_bytes(), "image/png")
         assert reply.status == 200
         assert "max-age" in reply.headers["strict-transport-security"]
+
+
+def test_names_without_a_name_are_refused(model, capsys):
+    assert main(["serve", str(model), "--names"]) == 2
+    assert "--names was given without a name" in capsys.readouterr().err
+
+
+def test_a_request_without_a_host_is_told_so(server):
+    with server.socket() as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.0\r\n\r\n")
+        head = http.client.HTTPResponse(connection)
+        head.begin()
+        assert head.status == 421
+        assert b"The header Host is missing." in head.read()

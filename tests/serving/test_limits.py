@@ -119,7 +119,7 @@ def test_a_pixel_bomb_is_refused_by_its_head(small, png):
     reply = small.post("/v1/predict", content, "image/png")
     assert time.monotonic() - start < 2
     assert reply.status == 422
-    assert "may be an attack" in reply.json["predictions"][0]["error"]
+    assert "at most 50 million are taken here: make it smaller" in reply.json["predictions"][0]["error"]
     require_alive(small, png)
 
 

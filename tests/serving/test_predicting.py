@@ -139,6 +139,25 @@ def test_a_map_that_cannot_be_drawn_is_refused_in_words(server, images, query, n
     assert words in reply.json["error"]
 
 
+@pytest.mark.parametrize(("method", "path", "status", "words"), [
+    ("GET", "/v1/nothing", 404, "/openapi.json tells what there is"),
+    ("POST", "/v1/predict/", 404, "There is nothing at this address"),  # no redirect, behind a proxy to http
+    ("POST", "/v1/explain/", 404, "There is nothing at this address"),
+    ("PUT", "/v1/predict", 405, "This address is not asked by that method"),
+])  # fmt: skip
+def test_what_is_not_there_is_told_in_words(server, method, path, status, words):
+    reply = server.ask(method, path, b"image" if method != "GET" else None)
+    assert reply.status == status
+    assert words in reply.json["error"]
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/v1/models", "/"])
+def test_head_is_answered_as_get_without_a_body(server, path):
+    reply = server.ask("HEAD", path)
+    assert (reply.status, reply.body) == (200, b"")
+    assert int(reply.headers["content-length"]) > 0
+
+
 @pytest.mark.parametrize(
     "path",
     ["/v1/models", "/v1/models/first/explain", "/v2", "/v2/models/first", "/v2/models/first/infer", "/metrics", "/",

@@ -14,7 +14,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    names: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    names: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
     token_file: Path | None = None,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
@@ -60,14 +60,17 @@ def serve(
         drain_seconds: how long, when it is told to end, it waits for what it has accepted.
     """
     from stillroom.cli import console
+    from stillroom.errors import UsageError
     from stillroom.extras import need
 
     need("fastapi", "`stillroom serve`")
     from stillroom.serving.settings import ServeSettings, read_token
     from stillroom.serving.start import start
 
+    if names is not None and not names:
+        raise UsageError("--names was given without a name: say by which host names a proxy asks, or leave it out.")
     settings = ServeSettings(
-        tuple(runs), host, port, names, read_token(token_file), tls_cert, tls_key, workers, threads,
+        tuple(runs), host, port, names or (), read_token(token_file), tls_cert, tls_key, workers, threads,
         deadline, explain_deadline, max_mb, max_images, max_megapixels, body_seconds, head_seconds, drain_seconds,
     )  # fmt: skip
     start(settings, console.say)

@@ -136,6 +136,9 @@ def decode_image(file: BinaryIO, frame: int = 0, display: Display = _AS_STORED, 
         raise
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        if most < MOST_PIXELS:
+            limit_here = f"at most {most / 1e6:g} million are taken here: make it smaller"
+            raise UnreadableImage(f"the image has more than {limit} million pixels; {limit_here}") from None
         raise UnreadableImage(f"the image has more than {limit} million pixels, which may be an attack") from None
     except UnidentifiedImageError:
         if tiff:

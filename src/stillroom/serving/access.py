@@ -91,7 +91,8 @@ class Gate:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._hosts is not None and _without_port(host) not in self._hosts:
-            raise Refused(421, "This server is not asked by that host name; see --names.", "host")
+            text = "This server is not asked by that host name; see --names." if host else "The header Host is missing."
+            raise Refused(421, text, "host")
         origin = headers.get(b"origin")
         if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host:
             raise Refused(403, "Pages of other places may not ask this server.", "origin")

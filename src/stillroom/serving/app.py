@@ -20,6 +20,11 @@ from stillroom.serving.refusals import Refused
 from stillroom.serving.settings import ServeSettings
 from stillroom.serving.shelf import NOTICE, Shelf
 
+_OF_FRAMEWORK = {
+    404: "There is nothing at this address; /openapi.json tells what there is.",
+    405: "This address is not asked by that method; the header Allow and /openapi.json tell by which.",
+}
+
 
 def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], None] | None = None) -> tuple[Gate, Desk]:
     """The ASGI application, and what it answers with.
@@ -36,6 +41,7 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
         description=f"Classifiers of medical images. {NOTICE}",
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # to http, behind a proxy of https: body and token would follow
     )
     routers = (
         predicting.routes(desk),
@@ -56,7 +62,8 @@ def make_app(settings: ServeSettings, shelf: Shelf, tell_others: Callable[[], No
 
     @app.exception_handler(HTTPException)
     async def of_framework(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
+        text = _OF_FRAMEWORK.get(error.status_code, f"{error.detail}.")
+        return JSONResponse({"error": text}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -104,7 +104,10 @@ def files_in(content: bytes, content_type: str, most: int) -> list[Sent]:
     main = kind.partition(b"/")[0]
     if main in (b"", b"image") or kind in (b"application/dicom", b"application/octet-stream"):
         return [Sent(None, content)]
-    text = "Send an image as the body (image/png, application/dicom, application/octet-stream), or several as a form."
+    text = (
+        "Send an image as the body and its type in the header Content-Type (image/png, application/dicom, "
+        "application/octet-stream), or several images as a form."
+    )
     raise Refused(415, text, "wrong_type")
 
 

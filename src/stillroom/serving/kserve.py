@@ -108,7 +108,7 @@ async def load_anew(desk: Desk, name: str, tell_others: Any = None) -> dict[str,
         new = await asyncio.to_thread(desk.shelf.reload, name)
     except (UsageError, RunError) as error:
         log.write("load", model=name, loaded=False, text=str(error))
-        raise Refused(422, str(error), "no_model") from None
+        raise Refused(422, str(error), "not_loaded") from None
     log.write("load", model=name, loaded=True, digest=new.digest)
     if tell_others is not None:
         tell_others()

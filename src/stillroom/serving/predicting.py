@@ -200,10 +200,13 @@ def straight(app: ASGIApp, desk: Desk) -> ASGIApp:
     """The application, whose framework is passed by where images are to be classified.
 
     They are most of what a server is asked, and routing alone would cost each a twentieth of its CPU. The routes above
-    answer alike; the server's description is made of them.
+    answer alike; the server's description is made of them. HEAD, by which balancers ask, is answered as GET; the body does
+    not leave.
     """
 
     async def ask(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         asked = _PREDICT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         answer = app if asked is None else await _predicted(desk, Request(scope, receive), asked["name"])
         await answer(scope, receive, send)
@@ -226,7 +229,8 @@ async def _predicted(desk: Desk, request: Request, name: str | None) -> Response
 def _why(found: Sequence[Prediction]) -> str:
     """What is said of a request of whose images none is answered."""
     if len(found) == 1:
-        return f"The image cannot be used: {found[0].error}."
+        error = str(found[0].error).rstrip(".")
+        return f"The image cannot be used: {error[:1].lower() if error[1:2].islower() else error[:1]}{error[1:]}."
     return f"None of the {len(found)} images can be used: `predictions` says of each why."
 
 

@@ -231,10 +231,12 @@ def _effort(
 
 
 def _drawn(bench: Workbench, probabilities: np.ndarray) -> np.ndarray:
-    """All test images in the order in which they are explained, see :func:`sampling_order`."""
+    """All test images in the order in which they are explained, see :func:`sampling_order`; of equal ones the first."""
     test = bench.dataset.table.indices("test")
     answers = probabilities[test]
-    return test[sampling_order(answers.argmax(axis=1), bench.task.positive(answers), seed=0)]
+    order = test[sampling_order(answers.argmax(axis=1), bench.task.positive(answers), seed=0)]
+    _, first = np.unique(bench.dataset.store.digests[order], return_index=True)
+    return order[np.sort(first)]
 
 
 def _images_for_a_verdict(bench: Workbench, drawn: np.ndarray, probabilities: np.ndarray) -> int:
