@@ -42,14 +42,16 @@
       }
       return { ...reply, steps };
     },
-    /** Explains; `after` steps it is cancelled, where that is a number; `more` is what else is asked. */
+    /** Explains, as far as the page does by itself; `after` steps it is cancelled, where that is a number; `more` is what else is asked. */
     async explain(image, of, method, after, more = {}) {
       const steps = [];
       const start = performance.now();
-      const reply = await send({ do: "explain", image, of, method, ...more }, [], (step, id) => {
+      const ask = (by) => send({ do: "explain", image, of, method: by, ...more }, [], (step, id) => {
         steps.push({ progress: step.progress, left: step.seconds_left, drawn: step.map !== null, at: performance.now() - start });
         if (steps.length === after) found.postMessage({ id: "stop", do: "cancel", what: id });
       });
+      let reply = await ask(method);
+      if (reply.fuller?.at_once) reply = await ask(reply.fuller.method);
       const drawn = reply.map ? { map: textOf(reply.map), original: textOf(reply.original) } : {};
       return { ...reply, ...drawn, steps, seconds: (performance.now() - start) / 1000 };
     },

@@ -220,7 +220,8 @@ def test_https(model, images, certificates):
 
 
 def test_names_without_a_name_are_refused(model, capsys):
-    assert main(["serve", str(model), "--names"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", str(model), "--names"])
     assert "--names was given without a name" in capsys.readouterr().err
 
 

@@ -243,14 +243,62 @@ def test_a_map_is_cancelled(window, state):
     assert re.search(r"about \d+ seconds left", window.text(".drawing"))
     window.value("document.getElementById('cancel').click()")
     assert "The heat map was cancelled." in window.text(".drawing")
+    assert window.value("document.querySelector('.legend').hidden")  # nothing unfinished stays, nor is it printed
     time.sleep(0.7)  # two steps of the worker
     assert window.value("document.querySelector('.drawing progress') === null")
+
+
+HELD = "document.querySelector('#map-of')"
+
+
+def test_another_language_goes_on_with_the_class_and_leaves_what_was_cancelled(window, state):
+    state("drawing")
+    window.value(f"{HELD}.value = 'normal', {HELD}.dispatchEvent(new Event('change'))")
+    window.until("document.querySelector('.drawing progress')?.value > 0")
+    window.value("document.querySelector('#languages [lang=de]').click()")
+    window.until("document.querySelector('.drawing')?.innerText.includes('Heatmap von normal')")
+    assert window.value(f"{HELD}.value") == "normal"
+    window.value("document.getElementById('cancel').click()")
+    window.value("document.querySelector('#languages [lang=en]').click()")
+    window.until("document.querySelector('.drawing')?.innerText.includes('The heat map was cancelled.')")
+    assert (window.value(f"{HELD}.value"), window.value("document.getElementById('cancel')")) == ("normal", None)
+
+
+def test_a_file_that_comes_alone_is_read_once(window, mocked, pictures):
+    counting = (
+        "(() => { window.reads = 0; const own = Worker.prototype, send = own.postMessage;"
+        " own.postMessage = function (...given) { reads += given[0].do === 'read'; return send.apply(this, given); }; })()"
+    )
+    window.open(mocked(mock={"steps": 2}))
+    window.value(counting)
+    window.give(*pictures("sure-1.png"))
+    window.settled()
+    assert window.value("reads") == 1
+    window.give(*pictures("set-2.png"))  # now they are two, of which one is opened: it is read again
+    window.settled()
+    window.value("document.querySelector('#many button.link').click()")
+    window.until("document.getElementById('one-title')")
+    assert window.value("reads") == 3
 
 
 FIRST = {
     "estimate": {"asked": 57, "channels": 2048, "coarse": True},
     "fuller": {"method": "score_cam_fast", "channels": 341, "seconds": 17.3},
 }
+
+
+def test_a_map_for_which_there_is_time_after_all_is_drawn_in_full_unasked(window, mocked, pictures):
+    at_once = {**FIRST, "fuller": {**FIRST["fuller"], "at_once": True}}
+    window.open(mocked(mock={"first": at_once, "steps": 40, "step": 50}))
+    window.give(*pictures("sure-1.png"))
+    window.until("document.querySelector('.drawing progress')?.value > 0.5")
+    window.until("document.querySelector('.drawing progress')?.value < 0.5")
+    window.value("document.getElementById('cancel').click()")  # what there was stays, and can be drawn more fully
+    assert "estimated from 57" in window.text(".drawing")
+    assert "A first estimate." in window.text(".beside-map .notice")
+    window.value("document.getElementById('fuller').click()")
+    window.settled()
+    assert window.text(".drawing") == "Heat map of benign"
 
 
 def test_a_first_estimate_says_what_it_is_and_is_drawn_more_fully_when_asked(window, mocked, pictures):

@@ -65,8 +65,10 @@ async function open(message) {
   const start = performance.now();
   const { meta, wasm } = message;
   texts = meta.words[meta.language];
-  given = { wasm, model: message.model, shape: [meta.channels, meta.size, meta.size] };
-  await openNetwork(given);
+  const network = { wasm, model: message.model, shape: [meta.channels, meta.size, meta.size] };
+  const helpers = crewFor(network.model.byteLength);
+  if (helpers) given = network;
+  await openNetwork(network);
   model = meta;
   opening = (performance.now() - start) / 1000;
   const nothing = () => new Float32Array(meta.channels * meta.size * meta.size);
@@ -76,7 +78,7 @@ async function open(message) {
     await ask(nothing(), 1, ["logits"]);
     perPass = (performance.now() - pass) / 1000; // of the last: the first are slower
   }
-  self.postMessage({ hire: crewFor(given.model.byteLength) });
+  self.postMessage({ hire: helpers });
   called = performance.now();
   letIn();
   return [{ ready: true, seconds: (performance.now() - start) / 1000 }];
@@ -238,26 +240,19 @@ async function explain(message) {
       const known = ((entry.scores ??= {})[of] ??= new Map());
       const affordable = () => known.size + passesWithin(PATIENCE - spent(), hands);
       const channels = { count, height, width, data: map };
-      const draw = async () => {
-        const fast = method === "score_cam_fast";
-        const bounded = !message.method && NEARLY * askedFor(count, true) > affordable();
-        const budget = () => (passes.all = askedFor(count, fast, message.most ?? (bounded ? affordable() : Infinity)));
-        square = finish(await scoreCam(channels, side, budget, known, askUnder, show(height, width)), height, width);
-        passes.all = passes.done;
-      };
       if (!message.method && method === "score_cam" && count > affordable()) method = "score_cam_fast";
-      await draw();
-      if (method !== (message.method ?? model.method) && count <= affordable()) {
-        method = model.method; // passes took less than was thought
-        passes.done = passes.spared = 0;
-        await draw();
-      }
+      const fast = method === "score_cam_fast";
+      const bounded = !message.method && NEARLY * askedFor(count, true) > affordable();
+      const budget = () => (passes.all = askedFor(count, fast, message.most ?? (bounded ? affordable() : Infinity)));
+      square = finish(await scoreCam(channels, side, budget, known, askUnder, show(height, width)), height, width);
+      passes.all = passes.done;
       if (passes.all < count) {
         estimate = { asked: passes.all, channels: count, coarse: passes.all < askedFor(count, true) };
         const next = estimate.coarse ? "score_cam_fast" : model.method;
         const wanted = askedFor(count, next === "score_cam_fast");
-        const each = passes.done > passes.spared ? perDone() : perPass;
-        if (wanted > passes.all) fuller = { method: next, channels: wanted, seconds: each * (wanted - known.size) };
+        const seconds = ((wanted - known.size) * perPass) / (1 + hands.filter((one) => one.ready).length);
+        const atOnce = !message.method && wanted <= affordable(); // passes took less than was thought
+        if (wanted > passes.all) fuller = { method: next, channels: wanted, seconds, at_once: atOnce };
       }
     }
   } catch (error) {

@@ -24,6 +24,7 @@ export function startFace(data, engine) {
   let busy = false;
   let ready = null;
   let open = null; // {item, stage} that is looked at
+  let held = null; // {item, image, canvas} that was answered alone, and will be looked at
   let numbers = 0;
   let pasted = 0; // without a name, since all were cleared
   let busyWith = () => "";
@@ -98,7 +99,10 @@ export function startFace(data, engine) {
     busy = false;
     $("working").hidden = true;
     if (items.length === 1 && items[0].prediction) await look(items[0], false);
-    else show();
+    else {
+      release();
+      show();
+    }
     if (items.length) tell(items.length === 1 && items[0].prediction ? say("live.answer", { name: items[0].name, answer: items[0].prediction.answer }) : tally(items));
   }
 
@@ -126,15 +130,18 @@ export function startFace(data, engine) {
       if (n) frame("working.answering", n + 1, frames.length, ((performance.now() - began) / 1000 / n) * (frames.length - n));
       if (found[n].refused) (one.error = () => say(found[n].refused.key, found[n].refused.values)), refresh(one);
       else {
-        if (items.includes(one)) await answerImage(one, found[n]);
-        door.ask({ do: "forget", image: found[n].image });
+        const canvas = items.includes(one) ? await answerImage(one, found[n]) : null;
+        if (canvas && items.length === 1 && one.prediction) held = { item: one, image: found[n].image, canvas };
+        else door.ask({ do: "forget", image: found[n].image });
       }
     }
   }
 
+  /** Asks about one image, and gives its picture. */
   async function answerImage(item, image) {
+    const canvas = asCanvas(image.preview);
     item.size = `${image.width} × ${image.height}`;
-    item.thumb = thumbnail(asCanvas(image.preview));
+    item.thumb = thumbnail(canvas);
     try {
       item.prediction = (await door.ask({ do: "predict", image: image.image })).prediction;
       if (item.prediction.error) {
@@ -145,6 +152,7 @@ export function startFace(data, engine) {
       item.error = () => reason(error);
     }
     refresh(item);
+    return canvas;
   }
 
   /** The images of an item's file, or of one that is a frame that frame alone. */
@@ -213,15 +221,21 @@ export function startFace(data, engine) {
     else if (!$("many").hidden) showMany();
   }
 
-  /** Opens one image: its pixels are read again, for nothing but answers and small pictures is kept of many. */
+  /** Opens one image. One of many is read again, for nothing but answers and small pictures is kept of these. */
   async function look(item, byHand) {
     leave();
     const looking = (open = { item, stage: null });
     try {
-      working(() => say("working.one", { name: item.name }), null);
-      const [image] = await read(item);
-      if (open !== looking) return door.ask({ do: "forget", image: image.image });
-      Object.assign(looking, { image: image.image, canvas: asCanvas(image.preview) });
+      if (held?.item === item) {
+        Object.assign(looking, { image: held.image, canvas: held.canvas });
+        held = null;
+      } else {
+        release();
+        working(() => say("working.one", { name: item.name }), null);
+        const [image] = await read(item);
+        if (open !== looking) return door.ask({ do: "forget", image: image.image });
+        Object.assign(looking, { image: image.image, canvas: asCanvas(image.preview) });
+      }
     } catch (error) {
       open = null;
       trouble(error);
@@ -231,6 +245,11 @@ export function startFace(data, engine) {
     show();
     if (byHand && open) $("one-title").focus();
     return null;
+  }
+
+  function release() {
+    if (held) door.ask({ do: "forget", image: held.image });
+    held = null;
   }
 
   function leave() {
@@ -250,7 +269,7 @@ export function startFace(data, engine) {
   function showOne() {
     const { item, canvas, image } = open;
     if (!canvas) return;
-    const drawn = open.stage?.drawn();
+    const kept = open.stage?.kept();
     open.stage?.close();
     const title = make("h2", { id: "one-title", tabindex: "-1", class: `words-${item.prediction.foreign ? "foreign" : ""}` }, breakable(item.prediction.answer));
     const print = make("p", { class: "print" }, make("button", { type: "button", onclick: () => window.print() }, say("one.print")));
@@ -259,8 +278,8 @@ export function startFace(data, engine) {
     const stage = makeStage(canvas, item.prediction, meta, { draw, cancel: door.cancel, tell, name: item.name });
     open.stage = stage;
     $("one").replaceChildren(steps(item), make("div", { class: "desk" }, panel, stage.node), paper(item));
-    if (drawn) stage.show(drawn);
-    else if (item.prediction.foreign) stage.offer(say("map.of_foreign"));
+    if (kept) stage.resume(kept);
+    else if (item.prediction.foreign) stage.offer("map.of_foreign");
     else stage.begin();
   }
 

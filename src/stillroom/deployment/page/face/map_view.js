@@ -20,6 +20,8 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
   const legend = make("p", { class: "legend" });
   let running = null;
   let last = null;
+  let first = null; // what was estimated, while it is drawn more fully
+  let offered = null; // key of what is said where a map is offered
   let of = ranked(prediction)[0][0];
 
   function styled() {
@@ -80,7 +82,8 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     if (held) (status.querySelector("button") ?? status).focus();
   }
 
-  function offer(words) {
+  function offer(key, words = key && say(key)) {
+    offered = key;
     const start = make("button", { type: "button", id: "draw", onclick: () => begin(classes.value) }, say("map.draw"));
     state(...(words ? [make("span", { class: "quiet" }, words)] : []), start);
   }
@@ -91,23 +94,33 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     running = null;
   }
 
-  /** Draws the map of a class; where it is drawn more fully, `first` is what was estimated, and stays until there is more. */
-  function begin(name, first = null) {
+  function drop() {
+    last = null;
+    viewer.drop();
+    drawLegend();
+  }
+
+  /** Draws the map of a class; where it is drawn more fully, `estimate` is what there was, and stays until there is more. */
+  function begin(name, estimate = null) {
     stop();
-    [of, last] = [name, first];
-    if (!first) viewer.drop();
+    [of, first] = [name, estimate];
+    if (first) last = first;
+    else drop();
     drawLegend();
     verdict.replaceChildren();
     verdict.className = "";
     const floor = first ? first.estimate.asked / first.fuller.channels : 0;
     const left = make("span", { class: "quiet" }, say("map.drawing", { of }));
     const bar = make("progress", { "aria-label": say("map.drawing", { of }), max: 1, value: 0 });
-    const halt = make("button", { type: "button", id: "cancel", onclick: () => end(say("map.cancelled")) }, say("map.cancel"));
+    const halt = make("button", { type: "button", id: "cancel", onclick: () => end("map.cancelled") }, say("map.cancel"));
     state(left, bar, halt);
-    const end = (words) => {
+    const end = (key, words = say(key)) => {
       stop();
       if (first) show(first);
-      else offer(words);
+      else {
+        drop(); // of an unfinished map nothing is known
+        offer(key, words);
+      }
       tell(words);
     };
     const reply = draw(name, first?.fuller.method, ({ progress, seconds_left: seconds, map }) => {
@@ -118,14 +131,16 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
       drawLegend();
     });
     running = reply.id;
-    reply.then((done) => running === reply.id && finish(done), (error) => {
+    reply.then((done) => {
       if (running !== reply.id) return;
-      end(error.message);
-    });
+      if (!done.fuller?.at_once) return finish(done);
+      viewer.show(done.map, done.original);
+      begin(of, { ...done, of, fuller: { ...done.fuller, at_once: false } });
+    }, (error) => running === reply.id && end(null, error.message));
   }
 
   function finish(done) {
-    running = null;
+    running = first = null;
     last = { ...done, of };
     viewer.show(done.map, done.original);
     drawLegend();
@@ -147,5 +162,19 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
     finish(done);
   }
 
-  return { node, begin: () => begin(of), offer, show, drawn: () => (last?.done ? last : null), close: () => (stop(), viewer.close()) };
+  /** Goes on where the stage before it was, of the same image in another language. */
+  function resume(kept) {
+    of = classes.value = kept.of;
+    if (kept.drawing) {
+      if (kept.first) viewer.show(kept.first.map, kept.first.original);
+      begin(of, kept.first);
+    } else if (kept.done) show(kept.done);
+    else offer(kept.offered);
+  }
+
+  const done = () => (last?.done ? last : null);
+  return {
+    node, resume, offer, begin: () => begin(of), close: () => (stop(), viewer.close()),
+    drawn: () => first ?? done(), kept: () => ({ of, first, offered, done: done(), drawing: running !== null }),
+  };
 }
