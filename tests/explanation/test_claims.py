@@ -142,12 +142,12 @@ def test_files_of_before_there_were_three_verdicts_are_understood():
 
 
 def test_there_is_a_note_for_whatever_a_reader_must_know():
-    quiet = notes(
-        9, flat={"student": 0}, judged=9, checked=9, without_road=None, undrawn=False, patients=None, unknown=0
-    )
-    assert quiet == []
-    loud = notes(
-        9, flat={"student": 2}, judged=8, checked=7, without_road=(256, 224), undrawn=True, patients=7, unknown=1
-    )
+    nothing = {"judged": 9, "checked": 9, "without_road": None, "undrawn": False, "patients": None, "unknown": 0}
+    assert notes(9, of="student", flat={"student": 0}, **nothing) == []
+    assert notes(9, of="teacher", flat={"student": 0, "teacher": 0}, **nothing) == [
+        "The class explained is the one to which the teacher gives the highest probability, for every network."
+    ]
+    much = {"judged": 8, "checked": 7, "without_road": (256, 224), "undrawn": True, "patients": 7, "unknown": 1}
+    loud = notes(9, of="student", flat={"student": 2}, **much)
     assert len(loud) == 7
     assert "2 of 9 images" in loud[0]

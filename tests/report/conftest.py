@@ -66,6 +66,7 @@ def build_run(
     channels: int = 1,
     resamples: int = 100,
     explained: int = 0,
+    explains: str = "student",
     lesions: bool = False,
     uncertain: bool = False,
     several: int = 0,
@@ -73,7 +74,8 @@ def build_run(
 ) -> Path:
     """Write a run folder; two thirds of the images are training and validation, a third is test.
 
-    ``explained`` is how many test images have heat maps; 0 leaves the part out, as ``uncertain`` does with sets and refusals.
+    ``explained`` is how many test images have heat maps, of what ``explains`` decides for; 0 leaves the part out, as
+    ``uncertain`` does with sets and refusals.
     ``several`` is how many trainings luck was measured by; a ``planned`` run has a plan.yaml.
     """
     rng = np.random.default_rng(7)
@@ -134,7 +136,9 @@ def build_run(
     }  # fmt: skip
     if explained:
         rows = table.indices("test")[:explained]
-        metrics["explanation"] = _explain(folder, table, found.probabilities, rows, roles, side, channels, lesions)
+        metrics["explanation"] = _explain(
+            folder, table, found.probabilities, rows, roles, side, channels, lesions, explains
+        )
     if several:
         metrics["luck"] = _luck(table, found.probabilities, several)
     if planned:
@@ -172,12 +176,12 @@ def _luck(table: Table, probabilities: dict[str, np.ndarray], count: int) -> dic
 
 def _explain(
     folder: Path, table: Table, probabilities: dict[str, np.ndarray], rows: np.ndarray, roles: tuple[str, ...],
-    side: int, channels: int, lesions: bool,
+    side: int, channels: int, lesions: bool, of: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Real evidence about the maps of small random networks, and the file of pictures."""
     task, rng = table.task, np.random.default_rng(3)
     pictures = _pictures(rng, len(rows), side, channels)
-    said = probabilities["student"][rows]
+    said = probabilities[of][rows]
     classes, own = said.argmax(axis=1), (np.arange(len(rows)), said.argmax(axis=1))
     right = task.one_hot(task.decide(said))[own] == task.one_hot(table.targets[rows])[own]
     masks = pictures[:, 0] > 150 if lesions else None
@@ -200,6 +204,7 @@ def _explain(
         layers=dict.fromkeys(roles, "1"),
         seed=0,
         show_progress=False,
+        of=of,
     )
     (folder / "explanations").mkdir(exist_ok=True)
     drawn = {f"map_{role}": maps for role, maps in evidence.maps.items()} | ({} if masks is None else {"masks": masks})

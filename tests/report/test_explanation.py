@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -38,7 +39,10 @@ def test_the_page_shows_what_was_measured(make_run, kind, page_of):
         assert found["statement"][role].replace(" -", " −") in page.words
         for value in (found["faithfulness"][role]["gap"], found["lesions"][role]["energy"]):
             assert "{value:z.3f} {low:z.3f} to {high:z.3f}".format(**value).replace("-", "−") in page.words
-    for note in found["notes"]:
+    said, *others = found["notes"]
+    assert said.startswith("The class explained is the one to which the student gives")  # the page says it another way
+    assert "for the class to which the student gives the highest probability, whichever network" in page.words
+    for note in others:
         assert note in page.words
     assert "Score-CAM A heat map made without gradients" in page.words
     assert not re.search(r"\b(nan|None|undefined)\b", page.words)
@@ -220,18 +224,75 @@ def test_the_gallery_begins_where_the_maps_agree_least(make_run):
 def test_without_a_teacher_the_control_stands_beside_the_student(make_run):
     gallery = map_gallery(load(make_run(images=120, explained=4, roles=("student", "control"))))
     assert gallery.other == "control"
-    assert [heading for heading, _ in gallery.items[0].others] == ["Control"]
+    assert [answer.heading for answer in gallery.items[0].answers] == ["Student", "Control"]
     shown = [float(item.agreement.replace("−", "-")) for item in gallery.items]
     assert shown == sorted(shown)
 
 
 def test_without_either_wrong_answers_come_first(make_run):
     gallery = map_gallery(load(make_run(images=300, explained=30, roles=ALONE)))
-    wrong = [item.wrong for item in gallery.items]
+    wrong = [item.answers[0].wrong for item in gallery.items]
     assert any(wrong)
     assert wrong == sorted(wrong, reverse=True)
-    assert all(item.agreement is None and not item.others for item in gallery.items)
-    assert all((item.truth != item.said.rsplit(" ", 1)[0]) == item.wrong for item in gallery.items)
+    assert all(item.agreement is None and len(item.answers) == 1 and not item.explained for item in gallery.items)
+    for item in gallery.items:
+        assert (item.truth != item.answers[0].said.rsplit(" ", 1)[0]) == item.answers[0].wrong
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_every_network_is_quoted_with_its_own_answer_whoever_is_explained(make_run, older, page_of, change):
+    """Of a teacher that is handed over: a run of before says of the class explained what was true of students alone."""
+    run = make_run("multiclass", images=300, featured=16, explained=40, explains="teacher")
+
+    def edit(metrics):
+        metrics["kept"] = {"role": "teacher", "why": "It is the likeliest.", "candidates": []}
+        found = metrics["explanation"]
+        found["faithfulness"]["teacher"]["verdict"] = NOT_FAITHFUL
+        found["statement"] = {role: f"Stated of the {role}." for role in found["statement"]}
+        if older:
+            del found["of"]
+            found["notes"][0] = "The class explained is the one that the student decides for, for every network."
+
+    change(run, "metrics.json", edit)
+    record, page = load(run), page_of(run)
+    frame, file = (
+        pd.read_parquet(run / "predictions.parquet").set_index("id"),
+        np.load(run / "explanations" / "maps.npz"),
+    )
+    explained = dict(zip(record.predictions.ids[file["index"]], file["classes"], strict=True))
+    gallery = map_gallery(record)
+    assert (gallery.other, len(gallery.items)) == ("student", 12)
+    for item in gallery.items:
+        row, (teacher, student) = frame.loc[item.name], item.answers
+        assert [picture.heading for picture in item.pictures] == ["Image", "Teacher", "Student"]
+        named = []
+        for answer, role in ((teacher, "teacher"), (student, "student")):
+            said = {name: row[f"{role}:{name}"] for name in record.task.classes}
+            named.append(max(said, key=said.get))
+            assert (answer.heading, answer.said) == (role.capitalize(), f"{named[-1]} {said[named[-1]]:.2f}")
+            assert answer.wrong == (named[-1] != row["target"])
+        assert named[0] == record.task.classes[explained[item.name]]
+        assert item.explained == ("" if named[0] == named[1] else named[0])
+    assert any(item.explained for item in gallery.items)
+    assert any(item.answers[1].wrong and not item.answers[0].wrong for item in gallery.items)
+    for item in gallery.items:
+        if item.explained:
+            assert f"<dt>Maps of</dt><dd>{item.explained}</dd>" in page.source
+
+    section = section_of(run)
+    assert [judged.role for judged in section.judgements] == ["teacher", "student", "control"]
+    assert re.search(r'<h2 id="explanation-title">[^<]+</h2><span class="gist">Stated of the teacher<', page.source)
+    assert "for the class to which the teacher gives the highest probability" in page.words
+    assert "The teacher's probability of the class explained, mean over images" in page.words
+    assert "on those where the teacher is right and wrong" in page.words
+    assert (
+        "on which the teacher's map agrees least with the student's. The teacher's maps are not faithful." in page.words
+    )
+    assert all("teacher's map" in drawing["svg"] for drawing in section.drawings)
+    assert "The class explained is the one" not in page.words
+    card = write_model_card(run).read_text(encoding="utf-8")
+    assert "for the class to which the teacher gives the highest probability" in card
+    assert "student decides" not in card + page.words
 
 
 def test_of_several_labels_the_one_explained_is_named(make_run):
@@ -246,13 +307,13 @@ def test_of_several_labels_the_one_explained_is_named(make_run):
         row = list(record.predictions.ids).index(item.name)
         k = record.task.classes.index(classes[item.name])
         assert item.truth == f"{classes[item.name]}: {'present' if record.predictions.targets[row, k] else 'absent'}"
-        assert item.said == f"{classes[item.name]} {record.predictions.probabilities['student'][row, k]:.2f}"
-        assert item.others == [
-            ("Teacher", f"{classes[item.name]} {record.predictions.probabilities['teacher'][row, k]:.2f}")
-        ]
-        assert item.wrong == (
-            (record.predictions.probabilities["student"][row, k] > 0.5) != record.predictions.targets[row, k]
-        )
+        assert not item.explained  # every answer names it
+        assert [answer.heading for answer in item.answers] == ["Student", "Teacher"]
+        for answer, role in zip(item.answers, ("student", "teacher"), strict=True):
+            probability = record.predictions.probabilities[role][row, k]
+            decided = probability > 0.5
+            assert answer.said == f"{classes[item.name]} {probability:.2f}: {'present' if decided else 'absent'}"
+            assert answer.wrong == (decided != record.predictions.targets[row, k])
 
 
 def test_a_flat_map_has_no_correlation_and_comes_last(make_run):

@@ -308,6 +308,13 @@ def test_title_and_first_screen_are_of_what_is_handed_over(make_run, page_of, ch
         in sure
     )
     assert "student" not in unfit
+    handed, aside = re.findall(r'<div class="verdict">(.*?)</div>', page.source, re.S)
+    against = int(re.search(r"Not yet: (\d+) things? speaks? against it, marked ! below", unfit)[1])
+    assert handed.count(">!</span>") == page.source.count(">!</span>") == against > 0
+    assert "student" not in handed.lower()
+    assert 'class="mark"' not in aside
+    for said in ("The student ranks better", "than the teacher.", "Size: ", "Speed: "):
+        assert said in aside
     assert "The student ranks better than guessing, but never finds glioma." in page.words
     assert "<h1>large</h1>" in page.source
     assert "Test figures of the teacher, which is handed over, each class against the rest" in page.words

@@ -10,6 +10,7 @@ from stillroom.report.citations import HINTON, citations
 from stillroom.report.curves import _pr, _roc, learning_curves
 from stillroom.report.numbers import count, duration, estimate, fixed, p_value, ratio
 from stillroom.report.record import load
+from stillroom.report.style import colour_name, dashes, glyph, marker
 from stillroom.report.tables import confusion, decisions
 from stillroom.report.verdict import LUCK, against_control, against_teacher
 from stillroom.report.wording import findings, notes, reading
@@ -22,6 +23,39 @@ def comparison(low, high, margin=0.02):
         "metric": "auc", "difference": difference, "margin": margin, "non_inferior": low > -margin, "superior": low > 0,
         "p_value": 0.04, "statement": "Stated.",
     }  # fmt: skip
+
+
+def test_size_and_speed_are_of_what_is_handed_over(make_run):
+    record = load(make_run())
+    said = {finding.headline: finding for finding in findings(record)}
+    assert not any(finding.aside for finding in said.values())
+    record.metrics["kept"] = {"role": "control"}
+    record.metrics["efficiency"]["control"] = {**record.efficiency["teacher"], "parameters": 42_900_000, "macs": 2.3e9}
+    (size,) = (finding for finding in findings(record) if finding.headline.startswith("Size"))
+    assert (size.headline, size.aside) == (
+        "Size: 2.0× fewer parameters, 2.0× fewer multiply-adds than the teacher.",
+        False,
+    )
+    del record.metrics["efficiency"]["control"]
+    (size,) = (finding for finding in findings(record) if finding.headline.startswith("Size"))
+    assert size.headline in said
+    assert size.aside
+
+
+def test_the_teachers_of_several_look_unlike_each_other_and_all_else():
+    roles = (
+        "student",
+        "control",
+        "teacher",
+        "teacher_1",
+        "teacher_2",
+        "teacher_3",
+        "probe_of_teacher",
+        "probe_of_student",
+    )
+    for look in (glyph, marker, colour_name, lambda role: str(dashes(role))):
+        assert len({look(role) for role in roles}) == len(roles)
+    assert (glyph("teacher_4"), colour_name("teacher_0x")) == (glyph("teacher_1"), "muted")
 
 
 def headlines(run, **comparisons):

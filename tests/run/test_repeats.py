@@ -222,4 +222,5 @@ def test_another_network_is_handed_over_with_its_own_rules(picture_folder, weigh
     assert predictor.metadata.conformal == run.metrics["conformal"]["rule"]
     explained = run.metrics["explanation"]
     assert set(explained["faithfulness"]) == {"student", "probe_of_student"}
+    assert explained["of"] == "probe_of_student"
     assert predictor.metadata.explanation["statement"].startswith(explained["statement"]["probe_of_student"])

@@ -222,6 +222,7 @@ def statement(role: str, found: Mapping[str, Any], judged: str = "decided positi
 def notes(
     count: int,
     *,
+    of: str,
     flat: Mapping[str, int],
     judged: int,
     checked: int,
@@ -234,6 +235,7 @@ def notes(
 
     Args:
         count: number of images.
+        of: the role of the network whose decision is explained.
         flat: role to its number of flat maps.
         judged: images that the verdict rests on: those decided positive, or all where none is.
         checked: images that the check against random weights looked at.
@@ -242,7 +244,9 @@ def notes(
         patients: number of patients, those alone included; None where none is known.
         unknown: images of unknown patient.
     """
-    found = ["The class explained is the one that the student decides for, for every network."] if len(flat) > 1 else []
+    found = []
+    if len(flat) > 1:
+        found = [f"The class explained is the one to which the {of} gives the highest probability, for every network."]
     found += [
         f"The {role}'s map is flat for {empty} of {count} images: nothing in them speaks for the class, or everything alike, "
         "and their pixels come and go in random order."

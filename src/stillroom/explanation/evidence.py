@@ -66,6 +66,7 @@ def gather(
     seed: int,
     show_progress: bool,
     judged: Container[str] | None = None,
+    of: str = "student",
     heat_maps: Callable[..., Tensor] = heat_maps,
 ) -> Evidence:
     """Draw every network's maps and measure them.
@@ -82,12 +83,13 @@ def gather(
         seed: of everything random.
         show_progress: on standard error.
         judged: the roles whose maps' faithfulness is measured; the others' are drawn and compared only. Default: all.
+        of: the role of the network whose decision is explained, for every network.
         heat_maps: draws the maps.
 
     Returns:
         Figures ready for JSON, each ``{"value", "low", "high"}``, None where not defined:
 
-        - ``images``, ``patients`` (number, or None), ``interval``, ``method`` and ``layer`` by role.
+        - ``images``, ``patients`` (number, or None), ``interval``, ``of``, ``method`` and ``layer`` by role.
         - ``fast`` by judged role: mean correlation ``pearson`` of fast and exact Score-CAM on so many ``images``; for roles
           whose method is one of them, but for the teacher.
         - ``faithfulness`` by judged role: areas and gaps of deletion and insertion on both baselines, ``gap`` (their mean,
@@ -98,8 +100,8 @@ def gather(
           ``needed`` for a verdict. All of these over the images decided positive.
         - ``lesions``: ``energy`` and ``pointing`` by role and trivial map, ``share`` (what a flat map scores in ``energy``)
           and ``images``; None without masks.
-        - ``agreement`` by pair of roles: over ``all`` images and those where the student is ``right`` and ``wrong``, with
-          their numbers under ``images``.
+        - ``agreement`` by pair of roles: over ``all`` images and those where the network explained is ``right`` and
+          ``wrong``, with their numbers under ``images``.
         - ``guidance``: student minus control in agreement with the teacher and in energy on marked regions; None where there
           is no control.
         - ``curves`` by judged role: mean deletion and insertion on the blurred baseline, the trivial maps' too.
@@ -164,6 +166,7 @@ def gather(
             "level": 0.95,
             "unit": unit,
         },
+        "of": of,
         "method": {role: methods[role] for role in networks},
         "layer": {role: layers[role] for role in networks},
         "fast": fast,
@@ -178,6 +181,7 @@ def gather(
         "statement": {role: statement(role, found, judged_are) for role, found in faithfulness.items()},
         "notes": notes(
             count,
+            of=of,
             flat={role: int((~varied(heat)).sum()) for role, heat in maps.items()},
             judged=len(ground),
             checked=len(chosen),

@@ -45,12 +45,12 @@ class Explained:
     Attributes:
         images: ``[n, C, S, S]`` float in [0, 1], on the networks' device.
         rows: ``[n]`` their rows in the table.
-        classes: ``[n]`` the class explained: the student's decision.
-        right: ``[n]`` bool, whether the student is right.
+        classes: ``[n]`` the class explained: the decision of the network that is handed over.
+        right: ``[n]`` bool, whether that network is right.
         masks: ``[n, S, S]`` bool of lesions, or None where the data has none.
         has_mask: ``[n]`` bool, whether an image has a mask.
         patients: ``[n]`` str, ``""`` where unknown, or None.
-        positive: ``[n]`` bool, whether the student's answer is that something is there: on these the verdict rests, because
+        positive: ``[n]`` bool, whether its answer is that something is there: on these the verdict rests, because
             an answer that nothing is there has no place. None where every answer counts as positive.
     """
 

@@ -11,7 +11,7 @@ from stillroom.evaluation.roles import MAJORITY, SIMPLEST
 from stillroom.report.learning import kept_epoch, learners
 from stillroom.report.numbers import METRICS
 from stillroom.report.record import Record, in_order
-from stillroom.report.style import CLASS_MARKERS, DASHES, MARKERS, colour, unit_axes
+from stillroom.report.style import CLASS_MARKERS, MARKERS, colour, dashes, marker, unit_axes
 from stillroom.report.svg import class_colour, ink, render, short
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def _curves(name: str, what: str, history: list[dict[str, Any]], roles: Mapping[
             entries = [entry for entry in history if entry.get("role") == role]
             x, y = _points(entries, pick)
             own = class_colour(others.index(role)) if role in others else colour(role)
-            marker = MARKERS.get(role, "x")
-            axes.plot(x, y, color=own, linestyle=DASHES.get(role, ":"), marker=marker if len(x) == 1 else None)
+            mark = marker(role)
+            axes.plot(x, y, color=own, linestyle=dashes(role), marker=mark if len(x) == 1 else None)
             if (marked := roles[role]) is not None and marked in x:
-                axes.plot(marked, y[x.index(marked)], marker, color=own, markersize=7)
+                axes.plot(marked, y[x.index(marked)], mark, color=own, markersize=7)
             if role in others:
                 axes.plot([], [], color=own, linestyle=":", label=short(role.replace("_", " "), 16))
         _epochs(axes, what)
@@ -70,9 +70,9 @@ def _loss_parts(student: list[dict[str, Any]], parts: list[str]) -> str:
     def paint(axes: Axes) -> None:
         for number, part in enumerate(parts):
             x, y = _points(student, _part_of(part))
-            marker = CLASS_MARKERS[number % len(CLASS_MARKERS)]
+            mark = CLASS_MARKERS[number % len(CLASS_MARKERS)]
             every = 0.25 if len(x) > 1 else None  # a share of a line that has no length marks nothing
-            line = axes.plot(x, y, color=class_colour(number), marker=marker, markersize=5, markevery=every)[0]
+            line = axes.plot(x, y, color=class_colour(number), marker=mark, markersize=5, markevery=every)[0]
             line.set_label(short(part, 16))
         _epochs(axes, "weighted loss")
         axes.legend(frameon=False, fontsize=10)
@@ -196,5 +196,7 @@ def _pr(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _overlay(axes: Axes, curves: dict[str, np.ndarray]) -> None:
-    for role in reversed(in_order(curves)):
-        axes.plot(_GRID, curves[role], color=colour(role), linestyle=DASHES.get(role, ":"), linewidth=1.7)
+    """A line per role, the first above the others; its marker stands once on it, each at another place."""
+    for number, role in reversed(list(enumerate(in_order(curves)))):
+        look = {"color": colour(role), "linestyle": dashes(role), "marker": marker(role)}
+        axes.plot(_GRID, curves[role], linewidth=1.7, markersize=6, markevery=[12 + 9 * number % 84], **look)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.explanation.claims import FAITHFUL, LABELS, NOT_FAITHFUL, Verdict, verdict_of
 from stillroom.report.finding import Tone
 from stillroom.report.map_gallery import MapGallery, map_gallery
 from stillroom.report.numbers import MISSING, count, estimate, true_minus
 from stillroom.report.record import Record, in_order, title
-from stillroom.report.style import MARKERS, colour, unit_axes
+from stillroom.report.style import colour, marker, unit_axes
 from stillroom.report.svg import class_colour, render
 from stillroom.report.tables import NARROW, Cell, Grid
 from stillroom.shown import counted
@@ -72,11 +73,12 @@ class ExplanationSection:
     Attributes:
         reason: why there are no maps, or None.
         scope: how many images, which method and layer.
-        judgements: one per network, student first.
+        judgements: one per network, first of the one explained.
+        of: that network, as in "the student": the class explained is the one to which it gives the highest probability.
         judged: on which images they rest.
         maps: every map's gap beside those of trivial maps.
         measures: the other measures, a network per column; None without maps.
-        drawings: ``heading`` and ``svg`` of the student's curves.
+        drawings: ``heading`` and ``svg`` of the curves of the network explained.
         lesions: heat on marked regions; None where none is drawn.
         lesion_images: how many images have one.
         agreement: of the maps of two networks; None of one network alone.
@@ -98,6 +100,7 @@ class ExplanationSection:
     gallery: MapGallery | None = None
     notes: tuple[str, ...] = ()
     judged: str = ""
+    of: str = STUDENT
 
 
 def explanation_section(record: Record) -> ExplanationSection | None:
@@ -107,20 +110,22 @@ def explanation_section(record: Record) -> ExplanationSection | None:
     found = record.metrics["explanation"]
     if reason := without_maps(found):
         return ExplanationSection(reason)
+    of = record.explained
     return ExplanationSection(
         reason=None,
         scope=_scope(found),
-        judgements=tuple(judgements(found)),
+        judgements=tuple(judgements(record)),
         maps=maps_table(found),
         measures=_measures(found),
-        drawings=tuple(_curves(found["curves"]["student"])),
+        drawings=tuple(_curves(found["curves"][of], of)),
         lesions=lesion_table(found),
         lesion_images=(found["lesions"] or {}).get("images", 0),
         agreement=_agreement(found),
         guidance=tuple(_guidance(found["guidance"] or {})),
         gallery=map_gallery(record),
-        notes=(*_fast(found), *found["notes"]),
+        notes=(*_fast(found), *notes(found)),
         judged="" if _every_answer(record.task) else "Judged are images that are decided positive.",
+        of=noun(of),
     )
 
 
@@ -132,6 +137,11 @@ def _fast(found: dict[str, Any]) -> list[str]:
         for role in in_order(agreed)
         if (figure := estimate(agreed[role]["pearson"]))
     ]
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """What to mind. Which class is explained, page and card say themselves: earlier runs noted the student's always."""
+    return [note for note in found["notes"] if not note.startswith("The class explained is ")]
 
 
 def without_maps(found: dict[str, Any] | None) -> str | None:
@@ -146,8 +156,9 @@ def _every_answer(task: Task) -> bool:
     return task.kind == "multiclass"
 
 
-def judgements(found: dict[str, Any]) -> list[Judgement]:
-    """What may be said of each network's maps, student first."""
+def judgements(record: Record) -> list[Judgement]:
+    """What may be said of each network's maps, first of those of the network explained, then student first."""
+    found = record.metrics["explanation"]
     judged = found["faithfulness"]
     return [
         Judgement(
@@ -156,7 +167,7 @@ def judgements(found: dict[str, Any]) -> list[Judgement]:
             true_minus(found["statement"][role]),
             [true_minus(reason) for reason in judged[role]["reasons"]],
         )
-        for role in in_order(judged)
+        for role in sorted(in_order(judged), key=lambda role: role != record.explained)
     ]
 
 
@@ -254,13 +265,13 @@ def _guidance(found: dict[str, Any]) -> list[str]:
     return said
 
 
-def _curves(found: dict[str, Any]) -> list[dict[str, str]]:
-    """Deletion and insertion of the student's maps and of trivial ones, a panel each."""
+def _curves(found: dict[str, Any], role: str) -> list[dict[str, str]]:
+    """Deletion and insertion of a network's maps and of trivial ones, a panel each."""
     headings = {"deletion": "Deletion: pixels blurred", "insertion": "Insertion: pixels restored"}
-    return [{"heading": heading, "svg": _curve(found, key)} for key, heading in headings.items()]
+    return [{"heading": heading, "svg": _curve(found, key, role)} for key, heading in headings.items()]
 
 
-def _curve(found: dict[str, Any], key: str) -> str:
+def _curve(found: dict[str, Any], key: str, role: str) -> str:
     shares = found["shares"]
     places = np.linspace(0, 1, len(shares))  # every share counts alike, as it does in the areas
     lines = {name: np.array(curves[key], dtype=np.float64) for name, curves in found["controls"].items()}
@@ -280,7 +291,7 @@ def _curve(found: dict[str, Any], key: str) -> str:
                 linewidth=1.4,
                 label=TRIVIAL.get(name, name),
             )
-        axes.plot(places, own, color=colour("student"), marker=MARKERS["student"], markersize=4, label="student's map")
+        axes.plot(places, own, color=colour(role), marker=marker(role), markersize=4, label=f"{noun(role)}'s map")
         low, high = min(map(np.nanmin, (own, *lines.values()))), max(map(np.nanmax, (own, *lines.values())))
         margin = max(0.06 * (high - low), 0.01)
         axes.set_ylim(low - margin, high + margin)
@@ -288,7 +299,9 @@ def _curve(found: dict[str, Any], key: str) -> str:
         axes.legend(frameon=False, fontsize=9.5)
 
     ends = f"from {own[0]:.3f} to {own[-1]:.3f}"
-    label = f"{key.capitalize()} curves of the student's maps and of trivial maps, {ends}. The tables have the areas."
+    label = (
+        f"{key.capitalize()} curves of the {noun(role)}'s maps and of trivial maps, {ends}. The tables have the areas."
+    )
     return render(f"maps-{key}", label, (400, 265), paint)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from stillroom.evaluation.roles import MAJORITY, RIVALS, SIMPLEST, noun
 from stillroom.report.numbers import LOWER_IS_BETTER, METRICS, estimate
 from stillroom.report.record import Record, title
-from stillroom.report.style import CLASS_GLYPHS, CLASS_MARKERS, MARKERS, colour, unit_axes
+from stillroom.report.style import CLASS_GLYPHS, CLASS_MARKERS, colour, marker, unit_axes
 from stillroom.report.svg import CLASS_COLOURS, class_colour, ink, render
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def forest(record: Record, lower_is_better: bool) -> str | None:
                     continue
                 y = row + (number - (len(tests) - 1) / 2) * step
                 axes.plot(figure.ends, [y, y], color=colour(role), solid_capstyle="butt")
-                axes.plot(figure.value, y, MARKERS.get(role, "X"), color=colour(role), markersize=5.5)
+                axes.plot(figure.value, y, marker(role), color=colour(role), markersize=5.5)
         axes.set_yticks(range(len(keys)), [METRICS[key] for key in keys])
         axes.set_ylim(len(keys) - 0.5, -0.5)
         axes.grid(False, axis="y")
@@ -73,7 +73,7 @@ def differences(record: Record) -> str | None:
         axes.axvline(0, color=ink("ink"), linewidth=1)
         for row, (other, figure, margin) in enumerate(rows):
             axes.plot(figure.ends, [row, row], color=colour(other), linewidth=2.4)
-            axes.plot(figure.value, row, MARKERS.get(other, "X"), color=colour(other), markersize=8)
+            axes.plot(figure.value, row, marker(other), color=colour(other), markersize=8)
             if other == "teacher" and margin:
                 axes.plot([-margin] * 2, [row - 0.42, row + 0.42], color=ink("bad"), linestyle=(0, (3, 2)))
                 place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 9.5}
@@ -122,7 +122,7 @@ def _reliability(name: str, heading: str, role: str, bins: list[dict[str, Any]])
                     width=0.86 * (item["high"] - item["low"]), color=colour(role), alpha=0.18,
                 )  # fmt: skip
         x, y = [item["confidence"] for item in bins], [item["accuracy"] for item in bins]
-        axes.plot(x, y, MARKERS.get(role, "x"), color=colour(role), markersize=5.5, linestyle="-", linewidth=1.2)
+        axes.plot(x, y, marker(role), color=colour(role), markersize=5.5, linestyle="-", linewidth=1.2)
         fullest = max(bins, key=lambda item: item["count"])
         edge, side = (fullest["low"], "left") if fullest["low"] < 0.5 else (fullest["high"], "right")
         axes.text(edge, 0.21, f"{fullest['count']:,}", ha=side, fontsize=9, color=ink("muted"))
@@ -156,8 +156,8 @@ def features(record: Record) -> tuple[list[tuple[str, str]], list[dict[str, str]
         def paint(axes: Axes, places: np.ndarray = places) -> None:
             for k in present:
                 x, y = places[strata == k].T
-                marker = CLASS_MARKERS[k % len(CLASS_MARKERS)]
-                axes.plot(x, y, marker, color=class_colour(k), markersize=3.4, markeredgewidth=0, alpha=0.8)
+                mark = CLASS_MARKERS[k % len(CLASS_MARKERS)]
+                axes.plot(x, y, mark, color=class_colour(k), markersize=3.4, markeredgewidth=0, alpha=0.8)
             axes.set_aspect("equal", adjustable="datalim")
             axes.set_axis_off()
 
@@ -207,7 +207,7 @@ def size_and_figure(record: Record) -> str | None:
             # Student and control are equally large: a hair's breadth apart so that both intervals show.
             x = size * (1.07 if role == "control" else 1.0)
             axes.plot([x, x], figure.ends, color=colour(role))
-            axes.plot(x, figure.value, MARKERS.get(role, "x"), color=colour(role), markersize=8, label=str(number))
+            axes.plot(x, figure.value, marker(role), color=colour(role), markersize=8, label=str(number))
         axes.set_xscale("log")
         low, high = min(size for _, size, _ in places), max(size for _, size, _ in places)
         axes.set_xlim(low / 1.8, high * 1.8)

@@ -16,10 +16,10 @@ class Finding:
         tone: whether it speaks for the network, against it, or neither.
         headline: a sentence.
         evidence: the figures behind it, in sentences.
-        of_student: True where it tells of the student alone, which need not be what the run hands over.
+        aside: True where it tells of a network that is not handed over, and so neither for nor against what is.
     """
 
     tone: Tone
     headline: str
     evidence: str
-    of_student: bool = False
+    aside: bool = False

@@ -68,8 +68,7 @@ def _how_sure(record: Record) -> str:
 
 def _what_not(record: Record, found: list[Finding]) -> str:
     said = ["Not for real patients: the images are synthetic."] if record.synthetic else []
-    student = record.handed_over == STUDENT
-    against = [finding.headline for finding in found if finding.tone == "bad" and (student or not finding.of_student)]
+    against = [finding.headline for finding in found if finding.tone == "bad" and not finding.aside]
     if against:
         speak = counted(len(against), "thing speaks", "things speak")
         first = " The first two:" if len(against) > 2 else ""

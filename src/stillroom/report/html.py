@@ -23,7 +23,7 @@ from stillroom.report.record import Record, load
 from stillroom.report.reporting import filled
 from stillroom.report.robustness import robustness_section
 from stillroom.report.section import sections
-from stillroom.report.style import COLOURS, MARKERS, glyph
+from stillroom.report.style import MARKERS, colour_name, glyph
 from stillroom.report.subgroups import patient_section, subgroup_section
 from stillroom.report.taught_by import taught_by
 from stillroom.report.templating import TEMPLATES, environment, scripted
@@ -162,7 +162,7 @@ def _context(record: Record) -> dict[str, Any]:
 
 def _legend(roles: Iterable[str]) -> list[tuple[str, str, str]]:
     """Name, colour (a CSS variable's name) and glyph of each role."""
-    return [(noun(role), COLOURS.get(role, "muted"), glyph(role)) for role in roles]
+    return [(noun(role), colour_name(role), glyph(role)) for role in roles]
 
 
 def _panels(pairs: Any) -> list[Panel]:

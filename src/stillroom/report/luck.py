@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stillroom.evaluation.roles import MAJORITY, noun
 from stillroom.report.numbers import METRICS, MISSING, Estimate, estimate, true_minus
 from stillroom.report.record import Record, in_order, title
-from stillroom.report.style import MARKERS, colour
+from stillroom.report.style import colour, marker
 from stillroom.report.svg import render
 from stillroom.report.tables import Cell, Grid
 
@@ -78,7 +78,7 @@ def _dots(found: dict[str, Any]) -> str | None:
     def paint(axes: Axes) -> None:
         for row, (role, mean) in enumerate(means.items()):
             axes.plot(mean.ends, [row, row], color=colour(role), linewidth=2.4, solid_capstyle="butt")
-            axes.plot(mean.value, row, MARKERS.get(role, "X"), color=colour(role), markersize=8)
+            axes.plot(mean.value, row, marker(role), color=colour(role), markersize=8)
             axes.plot(runs[role], [row + 0.3] * len(runs[role]), "o", color=colour(role), markersize=4, alpha=0.7)
         axes.set_yticks(range(len(means)), [title(role) for role in means])
         axes.set_ylim(len(means) - 0.4, -0.5)

@@ -1,4 +1,4 @@
-"""Heat maps as small pictures, side by side: the image, the student's map on it, and the teacher's or the control's."""
+"""Heat maps as small pictures, side by side: the image, on it the map of the network explained, and another's beside it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stillroom.evaluation.roles import CONTROL, STUDENT, TEACHER, noun
 from stillroom.explanation.overlay import overlay
 from stillroom.report.gallery import SIDE, as_pixels, encoded
 from stillroom.report.numbers import MISSING, fixed
@@ -32,16 +33,32 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a network itself says of an image.
+
+    Attributes:
+        heading: the network.
+        named: the number of its class; for multi-label, of the label explained.
+        said: that class with its probability; for multi-label, the decision on it too.
+        wrong: whether that is wrong.
+    """
+
+    heading: str
+    named: int
+    said: str
+    wrong: bool
+
+
+@dataclass(frozen=True)
 class Mapped:
     """An image with its maps.
 
     Attributes:
         name: the image's id.
-        pictures: the image (with its marked region outlined, where there is one), the student's map, another network's.
+        pictures: the image, its marked region outlined where there is one; the map of the network explained; another's.
         truth: the true class; for multi-label, whether the label explained is truly there.
-        said: the class explained with the student's probability.
-        wrong: whether the student is wrong about it.
-        others: heading and probability of the same class, of the teacher or else of the control.
+        answers: that network's first, then those of the others.
+        explained: the class that the maps speak for, where it is not what every answer names; else empty.
         agreement: correlation of the two maps; None where there is one map only.
         lesion: whether a marked region is outlined.
     """
@@ -49,9 +66,8 @@ class Mapped:
     name: str
     pictures: list[Picture]
     truth: str
-    said: str
-    wrong: bool
-    others: list[tuple[str, str]]
+    answers: list[Answer]
+    explained: str
     agreement: str | None
     lesion: bool
 
@@ -63,7 +79,7 @@ class MapGallery:
     Attributes:
         items: at most :data:`MAX_SHOWN`.
         total: how many images have maps.
-        other: the role whose map stands beside the student's, or None.
+        other: the network whose map stands beside that of the network explained, as in "the teacher", or None.
     """
 
     items: list[Mapped]
@@ -77,30 +93,48 @@ class MapGallery:
 
 
 def map_gallery(record: Record) -> MapGallery | None:
-    """Those first whose maps agree least with the teacher's, or else the control's; without either wrong answers first.
+    """Those first whose map, of the network explained, agrees least with another's; without another wrong answers first.
 
-    A flat map agrees with none and has no correlation; it comes last. None where the run keeps no maps.
+    The other is the student, where it is not the one explained, else the teacher or the control. A flat map agrees with none
+    and has no correlation; it comes last. None where the run keeps no maps.
     """
-    arrays, predictions = heat_maps(record), record.predictions
-    if not arrays or predictions is None or "student" not in predictions.probabilities:
+    arrays, predictions, first = heat_maps(record), record.predictions, record.explained
+    if not arrays or predictions is None or first not in predictions.probabilities:
         return None
     rows, classes = arrays["index"], arrays["classes"]
-    probabilities = predictions.probabilities["student"][rows]
-    own = np.arange(len(rows)), classes
-    truth = record.task.one_hot(predictions.targets[rows])
-    wrong = record.task.one_hot(record.task.decide(probabilities))[own] != truth[own]
-    other = next((role for role in ("teacher", "control") if f"map_{role}" in arrays), None)
+    beside = [role for role in (STUDENT, TEACHER, CONTROL) if role != first]
+    other = next((role for role in beside if f"map_{role}" in arrays), None)
+    asked = [role for role in beside if role in predictions.probabilities]
+    answering = [first, *([other] if other in asked else asked[:1])]
+    answers = [
+        [_answer(record, predictions, role, int(row), int(explained)) for role in answering]
+        for row, explained in zip(rows, classes, strict=True)
+    ]
     if other is None:
         agreement = None
-        order = np.lexsort((-probabilities[own], ~wrong))
+        right = [not given[0].wrong for given in answers]
+        order = np.lexsort((-predictions.probabilities[first][rows, classes], right))
     else:
-        agreement = correlations(arrays["map_student"], arrays[f"map_{other}"])
+        agreement = correlations(arrays[f"map_{first}"], arrays[f"map_{other}"])
         order = np.argsort(agreement, kind="stable")
+    pictured = [first, *([other] if other else [])]
     items = [
-        _mapped(record, predictions, arrays, int(place), other, bool(wrong[place]), agreement)
-        for place in order[:MAX_SHOWN]
+        _mapped(record, predictions, arrays, place, pictured, answers[place], agreement)
+        for place in map(int, order[:MAX_SHOWN])
     ]
-    return MapGallery(items, len(rows), other)
+    return MapGallery(items, len(rows), noun(other) if other else None)
+
+
+def _answer(record: Record, predictions: Predictions, role: str, row: int, explained: int) -> Answer:
+    """What a network says of the image of a row; of several labels, what it says of the one explained."""
+    task, probabilities = record.task, predictions.probabilities[role][row]
+    decided = task.one_hot(task.decide(probabilities[None]))[0]
+    truth = task.one_hot(predictions.targets[row : row + 1])[0]
+    named = int(decided.argmax()) if task.exclusive else explained
+    said = f"{task.classes[named]} {fixed(probabilities[named], 2)}"
+    if not task.exclusive:
+        said += f": {'present' if decided[named] else 'absent'}"
+    return Answer(title(role), named, said, bool(decided[named] != truth[named]))
 
 
 def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -118,15 +152,14 @@ def _mapped(
     predictions: Predictions,
     arrays: dict[str, np.ndarray],
     place: int,
-    other: str | None,
-    wrong: bool,
+    pictured: list[str],
+    answers: list[Answer],
     agreement: np.ndarray | None,
 ) -> Mapped:
     row, explained, classes = int(arrays["index"][place]), int(arrays["classes"][place]), record.task.classes
     pixels = as_pixels(arrays["images"][place])
     mask = arrays["masks"][place] if "masks" in arrays else np.zeros(pixels.shape[:2], dtype=bool)
-    roles = ["student", *([other] if other else [])]
-    heats = {role: _mapped_on(pixels, arrays[f"map_{role}"][place].astype(np.float64)) for role in roles}
+    heats = {role: _mapped_on(pixels, arrays[f"map_{role}"][place].astype(np.float64)) for role in pictured}
     shown = {"Image": outlined(pixels, mask) if mask.any() else pixels} | {
         title(role): heat for role, heat in heats.items()
     }
@@ -135,19 +168,12 @@ def _mapped(
         true_text = classes[int(truth.argmax())]
     else:
         true_text = f"{classes[explained]}: {'present' if truth[explained] else 'absent'}"
-    said = {
-        role: f"{classes[explained]} {fixed(predictions.probabilities[role][row, explained], 2)}"
-        for role in ("student", "teacher", "control")
-        if role in predictions.probabilities
-    }
-    asked = next((role for role in ("teacher", "control") if role in said), None)
     return Mapped(
         name=str(predictions.ids[row]),
         pictures=[Picture(heading, *encoded(drawn, _LARGEST)) for heading, drawn in shown.items()],
         truth=true_text,
-        said=said["student"],
-        wrong=wrong,
-        others=[(title(asked), said[asked])] if asked else [],
+        answers=answers,
+        explained="" if all(answer.named == explained for answer in answers) else classes[explained],
         agreement=None if agreement is None else _agreement(agreement[place]),
         lesion=bool(mask.any()),
     )

@@ -14,6 +14,7 @@ from stillroom.report import tables
 from stillroom.report.calibration import calibration_sentences, temperature_notes
 from stillroom.report.citations import citations
 from stillroom.report.explanation import judgements, lesion_table, maps_table, without_maps
+from stillroom.report.explanation import notes as map_notes
 from stillroom.report.external import external_tests
 from stillroom.report.numbers import Estimate, count, estimate
 from stillroom.report.plan import budget
@@ -132,7 +133,8 @@ def _maps(record: Record, found: dict[str, Any] | None) -> dict[str, Any]:
         return {"reason": reason}
     return {
         "reason": None,
-        "judgements": judgements(found),
+        "judgements": judgements(record),
+        "of": noun(record.explained),
         "tables": [
             (heading, table)
             for heading, table in (
@@ -144,5 +146,5 @@ def _maps(record: Record, found: dict[str, Any] | None) -> dict[str, Any]:
             )
             if table
         ],
-        "notes": found["notes"],
+        "notes": map_notes(found),
     }

@@ -114,6 +114,13 @@ class Record:
         return str(chosen or STUDENT)
 
     @property
+    def explained(self) -> str:
+        """The role of the network whose decision the heat maps explain: what is handed over, unless the run says another."""
+        found = self.metrics.get("explanation") or {}
+        role = str(found.get("of") or self.handed_over)
+        return role if role in (found.get("method") or {}) else STUDENT
+
+    @property
     def cuts(self) -> int:
         """Of how many cuts of the data (folds) the figures are; 0 for a run with one."""
         found = self.luck or {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.report.numbers import METRICS, MISSING, estimate, fixed
 from stillroom.report.record import Record, in_order, title
-from stillroom.report.style import DASHES, MARKERS, colour
+from stillroom.report.style import colour, dashes, marker
 from stillroom.report.svg import render
 from stillroom.report.tables import NARROW, Cell, Grid
 
@@ -92,7 +92,7 @@ def _by_severity(found: dict[str, Any], key: str) -> str:
                 axes.plot([x, x], figure.ends, color=colour(role), linewidth=1.2, alpha=0.7, solid_capstyle="butt")
             axes.plot(
                 [x for x, _ in points], [figure.value for _, figure in points], color=colour(role),
-                marker=MARKERS.get(role, "x"), markersize=5, linestyle=DASHES.get(role, ":"), linewidth=1.5,
+                marker=marker(role), markersize=5, linestyle=dashes(role), linewidth=1.5,
             )  # fmt: skip
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlim(-0.3, len(ticks) - 0.7)

@@ -11,7 +11,7 @@ from stillroom.evaluation.subgroup_words import WORDS, warnings_of
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import METRICS, MISSING, Estimate, count, estimate
 from stillroom.report.record import Record, in_order, title
-from stillroom.report.style import MARKERS, colour
+from stillroom.report.style import colour, marker
 from stillroom.report.svg import ink, render, short
 from stillroom.report.tables import Cell, Grid
 from stillroom.shown import counted
@@ -198,7 +198,7 @@ def _forest(key: str, found: Mapping[str, Any], name: str) -> str | None:
         for place, _, figure, small in points:
             shade = ink("muted") if small else colour(role)
             axes.plot(figure.ends, [place, place], color=shade, linewidth=1.6, solid_capstyle="butt")
-            (mark,) = axes.plot(figure.value, place, MARKERS.get(role, "o"), color=shade, markersize=5.5)
+            (mark,) = axes.plot(figure.value, place, marker(role), color=shade, markersize=5.5)
             if small:
                 mark.set_markerfacecolor("none")
         axes.set_yticks(range(len(names)), [short(text, 26) for text in names])

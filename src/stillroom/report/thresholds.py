@@ -11,7 +11,7 @@ from stillroom.evaluation.operating_points import probability, surely
 from stillroom.evaluation.roles import noun
 from stillroom.report.numbers import MISSING, count, estimate, fixed
 from stillroom.report.record import Record, in_order
-from stillroom.report.style import DASHES, colour
+from stillroom.report.style import colour, dashes
 from stillroom.report.svg import ink, render, short
 from stillroom.report.tables import Cell, Grid
 
@@ -142,7 +142,7 @@ def _drawing(number: int, name: str, curves: dict[str, Any], roles: list[str], l
         for role in reversed(roles):
             if role in found["networks"]:
                 line = _floats(found["networks"][role])
-                axes.plot(x, line, color=colour(role), linestyle=DASHES.get(role, ":"), linewidth=1.7)
+                axes.plot(x, line, color=colour(role), linestyle=dashes(role), linewidth=1.7)
         axes.set(xlim=(0, 1), ylim=(bottom, top))
         if large:
             axes.set(xlabel="threshold probability", ylabel="net benefit")

@@ -1,10 +1,10 @@
-"""Findings on whether the student may be trusted: its heat maps, its sets, its refusals, and corrupted images."""
+"""Findings on whether what is handed over may be trusted: its heat maps, its sets, its refusals, and corrupted images."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from stillroom.evaluation.roles import noun
+from stillroom.evaluation.roles import STUDENT, noun
 from stillroom.report.explanation import judgements, without_maps
 from stillroom.report.finding import Finding, Tone
 from stillroom.report.numbers import estimate, fixed
@@ -19,28 +19,27 @@ def trust_findings(record: Record) -> list[Finding]:
     metrics = record.metrics
     found = []
     if metrics.get("explanation") and not without_maps(metrics["explanation"]):
-        found.append(_maps(record, metrics["explanation"]))
+        found.append(_maps(record))
     if metrics.get("conformal"):
         found.append(_coverage(record, metrics["conformal"]))
     if metrics.get("ood"):
         found.append(_refusals(metrics["ood"]))
     if metrics.get("robustness"):
-        found.append(_robustness(metrics["robustness"]))
+        found.append(_robustness(record, metrics["robustness"]))
     return found
 
 
-def _maps(record: Record, explanation: dict[str, Any]) -> Finding:
-    """Of the maps of what is handed over; of the first network's in a run that explained others alone."""
-    found = judgements(explanation)
-    judged = next((one for one in found if one.role == record.handed_over), found[0])
+def _maps(record: Record) -> Finding:
+    """Of the maps of the network explained: what is handed over, unless the run explained others alone."""
+    judged, aside = judgements(record)[0], record.explained != record.handed_over
     whose = f"the {noun(judged.role)}'s maps"
     if not judged.faithful:
         text = f"T{whose[1:]} are not faithful: do not show them as reasons."
         if judged.tone == "neutral":
             text = f"Whether {whose} are faithful is {judged.verdict}. Do not show them as reasons."
-        return Finding(judged.tone, text, " ".join([judged.statement, *judged.reasons]))
+        return Finding(judged.tone, text, " ".join([judged.statement, *judged.reasons]), aside)
     text = f"T{whose[1:]} are faithful: they mark what it uses, which need not be the right reason."
-    return Finding("neutral", text, judged.statement)
+    return Finding("neutral", text, judged.statement, aside)
 
 
 def _coverage(record: Record, conformal: dict[str, Any]) -> Finding:
@@ -107,20 +106,24 @@ def _refusals(ood: dict[str, Any]) -> Finding:
     return Finding(tone, text + but, evidence)
 
 
-def _robustness(found: dict[str, Any]) -> Finding:
+def _robustness(record: Record, found: dict[str, Any]) -> Finding:
+    """Of what is handed over where corrupted images were shown to it, else of the student."""
     lost = {}
     for role in in_order(found["summary"]):
         clean, corrupted = estimate(found["clean"][role]["accuracy"]), estimate(found["summary"][role]["mean_accuracy"])
         if clean and corrupted:
             lost[role] = (clean.value, corrupted.value)
-    if "student" not in lost:
-        return Finding("neutral", "What corrupted images cost is not known.", "The student's accuracy is not defined.")
-    clean_value, corrupted_value = lost.pop("student")
-    text = f"Corrupted images cost the student {fixed(clean_value - corrupted_value)} of accuracy."
+    role = record.handed_over if record.handed_over in lost else STUDENT
+    who, aside = noun(role), role != record.handed_over
+    if role not in lost:
+        text = "What corrupted images cost is not known."
+        return Finding("neutral", text, f"The {who}'s accuracy is not defined.", aside)
+    clean_value, corrupted_value = lost.pop(role)
+    text = f"Corrupted images cost the {who} {fixed(clean_value - corrupted_value)} of accuracy."
     if clean_value <= corrupted_value:
-        text = "Corrupted images do not lower the student's accuracy."
+        text = f"Corrupted images do not lower the {who}'s accuracy."
     kinds, severities = len(found["corruptions"]), len(found["severities"])
     evidence = f"Accuracy {fixed(clean_value)} on clean images, {fixed(corrupted_value)} on average over {kinds} "
     evidence += f"corruptions at {severities} severities."
-    others = ", ".join(f"{role} {fixed(clean - corrupted)}" for role, (clean, corrupted) in lost.items())
-    return Finding("neutral", text, f"{evidence} It costs others: {others}." if others else evidence)
+    others = ", ".join(f"{noun(other)} {fixed(clean - corrupted)}" for other, (clean, corrupted) in lost.items())
+    return Finding("neutral", text, f"{evidence} It costs others: {others}." if others else evidence, aside)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.report.numbers import MISSING, Estimate, count, estimate
 from stillroom.report.record import Record, title
-from stillroom.report.style import MARKERS, colour
+from stillroom.report.style import colour, marker
 from stillroom.report.svg import class_colour, ink, render, short
 from stillroom.report.tables import NARROW, Cell, Grid
 
@@ -139,7 +139,7 @@ def _coverage(conformal: dict[str, Any]) -> str | None:
                 axes.plot(present.value, row + 0.18, "^", color=class_colour(1), markersize=5.5)
             y = row - 0.18 if present else row
             axes.plot(covered[name].ends, [y, y], color=colour("student"), solid_capstyle="butt")
-            axes.plot(covered[name].value, y, MARKERS["student"], color=colour("student"), markersize=5.5)
+            axes.plot(covered[name].value, y, marker("student"), color=colour("student"), markersize=5.5)
         axes.axvline(wanted, color=ink("bad"), linestyle=(0, (3, 2)), linewidth=1.2)
         axes.annotate(
             f"{100 * wanted:g} % promised", (wanted, -0.6), (-4, 2), textcoords="offset points", ha="right", va="bottom",

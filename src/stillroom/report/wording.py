@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from stillroom.evaluation.calibration import uninformative
-from stillroom.evaluation.roles import MAJORITY, STUDENT, noun
+from stillroom.evaluation.roles import MAJORITY, STUDENT, TEACHER, noun
 from stillroom.report.doubts import doubts
 from stillroom.report.finding import Finding
 from stillroom.report.numbers import MISSING, count, finite, fixed, plain, ratio
@@ -69,18 +69,20 @@ def findings(record: Record) -> list[Finding]:
     may not hold.
     """
     role = record.handed_over
-    found: list[Finding | None] = [*_of_student(instead(record))]
+    found: list[Finding | None] = [*_of(STUDENT, record, instead(record))]
     found += [absolute(record, role)] if role != STUDENT else []
-    found += [*_of_student([absolute(record)]), *doubts(record), _leaks(record)]
-    found += _of_student([against_teacher(record), against_control(record), beaten(record)])
+    found += [*_of(STUDENT, record, [absolute(record)]), *doubts(record), _leaks(record)]
+    found += _of(STUDENT, record, [against_teacher(record), against_control(record), beaten(record)])
     found += [_uninformative(record), *trust_findings(record)]
-    found += [_size(record), _speed(record), _export(record), licence_finding(record)]
+    measured = role if role != TEACHER and role in record.efficiency else STUDENT
+    found += _of(measured, record, [_size(record, measured), _speed(record, measured)])
+    found += [_export(record), licence_finding(record)]
     return [finding for finding in found if finding]
 
 
-def _of_student(found: Iterable[Finding | None]) -> list[Finding]:
-    """The findings there are, marked as telling of the student alone."""
-    return [replace(finding, of_student=True) for finding in found if finding]
+def _of(role: str, record: Record, found: Iterable[Finding | None]) -> list[Finding]:
+    """The findings there are, put aside where they tell of a network that is not handed over."""
+    return [replace(finding, aside=role != record.handed_over) for finding in found if finding]
 
 
 def notes(record: Record) -> list[str]:
@@ -126,31 +128,31 @@ def _uninformative(record: Record) -> Finding | None:
     return Finding("bad", text, "The fitted temperature is at its upper bound: the flatter the better.")
 
 
-def _size(record: Record) -> Finding | None:
-    student, teacher = record.efficiency.get("student", {}), record.efficiency.get("teacher", {})
+def _size(record: Record, role: str) -> Finding | None:
+    own, teacher = record.efficiency.get(role, {}), record.efficiency.get(TEACHER, {})
     parts = []
     for key, words in (("parameters", "parameters"), ("macs", "multiply-adds")):
-        if fewer := ratio(teacher.get(key), student.get(key)):
-            more = ratio(student[key], teacher[key])
-            parts.append(f"{fewer} fewer {words}" if teacher[key] >= student[key] else f"{more} more {words}")
+        if fewer := ratio(teacher.get(key), own.get(key)):
+            more = ratio(own[key], teacher[key])
+            parts.append(f"{fewer} fewer {words}" if teacher[key] >= own[key] else f"{more} more {words}")
     if not parts:
         return None
     smaller = all("fewer" in part for part in parts)
-    evidence = f"{count(student.get('parameters'))} parameters; {fixed(student.get('size_mb'), 1)} MB against "
+    evidence = f"{count(own.get('parameters'))} parameters; {fixed(own.get('size_mb'), 1)} MB against "
     evidence += f"{fixed(teacher.get('size_mb'), 1)} MB."
     return Finding("good" if smaller else "neutral", f"Size: {', '.join(parts)} than the teacher.", evidence)
 
 
-def _speed(record: Record) -> Finding | None:
-    student, teacher = (_one_image_ms(record.efficiency.get(role, {})) for role in ("student", "teacher"))
-    faster = ratio(teacher, student)
-    if faster is None or student is None or teacher is None:
+def _speed(record: Record, role: str) -> Finding | None:
+    own, teacher = (_one_image_ms(record.efficiency.get(name, {})) for name in (role, TEACHER))
+    faster = ratio(teacher, own)
+    if faster is None or own is None or teacher is None:
         return None
-    details = record.efficiency["student"]
+    details = record.efficiency[role]
     where = f" on {details['machine']}" if details.get("machine") else ""
     threads = f", {counted(details['threads'], 'thread', 'threads')}" if details.get("threads") else ""
-    evidence = f"{fixed(student, 1)} ms against {fixed(teacher, 1)} ms for one image{where}{threads}."
-    if teacher >= student:
+    evidence = f"{fixed(own, 1)} ms against {fixed(teacher, 1)} ms for one image{where}{threads}."
+    if teacher >= own:
         return Finding("good", f"Speed: {faster} as fast as the teacher.", evidence)
     return Finding("neutral", "Speed: slower than the teacher.", evidence)
 

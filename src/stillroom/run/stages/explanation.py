@@ -180,6 +180,7 @@ def make(
         seed=bench.settings.seed,
         show_progress=bench.show_progress,
         judged=effort.judged,
+        of=exported,
         heat_maps=_of_a_panel_too,
     )
     spares = spared(effort, Effort(len(drawn), tuple(possible), tuple(possible)))
