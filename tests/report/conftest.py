@@ -367,6 +367,8 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "wbr":
+            self.text.append("\0")
 
     def handle_startendtag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
@@ -381,7 +383,7 @@ class Page(HTMLParser):
 
     @property
     def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
+        return " ".join(" ".join(self.text).replace(" \0 ", "").split())
 
 
 @pytest.fixture

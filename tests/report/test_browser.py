@@ -135,6 +135,55 @@ def test_names_and_tables_are_whole_and_terms_explained_at_every_width(make_run,
     assert found[390]["height"] < 14000
 
 
+TORN = r"""(() => {
+  for (const folded of document.querySelectorAll('details')) folded.open = true;
+  const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+  const torn = [], range = document.createRange();
+  let words = 0;
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const parent = node.parentElement;
+    if (parent.closest('svg, pre, .hidden, [popover], .facts')) continue;
+    const side = getComputedStyle(parent).writingMode === 'horizontal-tb' ? 'top' : 'left';
+    for (const at of node.data.matchAll(/--[\w-]+|[^\s-]+/g)) {
+      range.setStart(node, at.index); range.setEnd(node, at.index + at[0].length);
+      words += 1;
+      const boxes = [...range.getClientRects()].filter((box) => box.width);
+      if (new Set(boxes.map((box) => Math.round(box[side]))).size > 1) torn.push(at[0]);
+    }
+  }
+  const letters = [...document.querySelectorAll('main svg text')].filter((one) => one.textContent.trim()).map((one) => {
+    const drawing = one.ownerSVGElement;
+    return parseFloat(getComputedStyle(one).fontSize) * drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width;
+  });
+  const root = document.documentElement;
+  return { words, torn, sideways: root.scrollWidth - root.clientWidth, least: Math.min(...letters) };
+})()"""
+"""Of a page with all its sections open: words that stand on two lines, except at hyphens, and the least height of letters."""
+
+
+def test_no_word_breaks_and_drawings_are_legible_with_all_sections_open(make_run, tmp_path):
+    if program_of("chromium") is None:
+        pytest.skip("chromium is not here")
+    names = ("Myringosclerosis", "meningioma_tumor", "Chronic otitis media")
+    run = make_run(task=MultiClass(names), explained=6, uncertain=True, planned=True)
+    audit = json.loads((run / "audit.json").read_text())
+    for pair in audit["cross_split_duplicates"]:
+        pair |= {"first": f"test/{names[0]}/mi124.jpg", "second": f"train/{names[1]}/meningioma_tumor_1024.png"}
+    audit["quarantined"] = [{"path": f"train/{names[0]}/mi3.jpg", "reason": "It is no image that can be read."}]
+    (run / "audit.json").write_text(json.dumps(audit))
+    with opened("chromium", tmp_path) as browser:
+        browser.goto(write_report(run).as_uri())
+        for width in (390, 768, 1200, 1600):
+            browser.ask(
+                "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+            )
+            page = browser.evaluate(TORN)
+            assert page["words"] > 1000
+            assert page["torn"] == [], width
+            assert page["sideways"] <= 0, width
+            assert page["least"] >= (10 if width < 520 else 8.5), width
+
+
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
 def test_page_is_drawn_in_its_scheme(make_run, browse, tmp_path, scheme):
     from PIL import Image

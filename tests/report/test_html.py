@@ -9,7 +9,7 @@ import pytest
 from stillroom.errors import RunError, UsageError
 from stillroom.report import write_model_card, write_report
 from stillroom.report.numbers import METRICS
-from stillroom.report.templating import TEMPLATES, breakable
+from stillroom.report.templating import TEMPLATES, breakable, flags
 from stillroom.task import MultiClass
 
 
@@ -73,6 +73,14 @@ def test_names_may_break_where_they_were_put_together_alone():
     assert breakable("meningioma_tumor") == "meningioma_<wbr>tumor"
     assert breakable("non-smallCell <b> 0.92") == "non-<wbr>small<wbr>Cell &lt;b&gt; 0.92"
     assert breakable("pH CT 3D") == "pH CT 3D"
+    assert breakable("test/mi24.jpg") == "test/<wbr>mi24.jpg"
+    assert breakable("student.pretrained 0.125 a.jpeg") == "student.<wbr>pretrained 0.125 a.jpeg"
+
+
+def test_a_flag_never_breaks():
+    assert flags("<b> give --drop-leaks, - or a--b") == (
+        '&lt;b&gt; give <span class="flag">--drop-leaks</span>, - or a--b'
+    )
 
 
 def test_folded_sections_say_in_a_line_what_is_in_them(make_run, page_of):
@@ -139,7 +147,7 @@ def test_drawings_take_the_page_s_colours_and_say_what_they_show(make_run):
     variables = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
     style = text[text.index("<style>") : text.index("</style>")]
     light, dark = style.split("prefers-color-scheme: dark", 1)
-    for variable in variables - {"--role", "--share", "--longest", "--text", "--serif"}:
+    for variable in variables - {"--role", "--share", "--longest", "--legible", "--text", "--serif"}:
         assert f"{variable}:" in light
         assert f"{variable}:" in dark
 

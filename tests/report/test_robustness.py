@@ -73,7 +73,7 @@ class Text(HTMLParser):
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
-        if tag in ("path", "use", "meta"):
+        if tag in ("path", "use", "meta", "wbr"):
             return
         self.open.append(tag)
         self.ids += [value for name, value in attributes if name == "id"]
@@ -83,7 +83,7 @@ class Text(HTMLParser):
             self.cell = ""
 
     def handle_endtag(self, tag):
-        if tag in ("path", "use", "meta"):
+        if tag in ("path", "use", "meta", "wbr"):
             return
         assert self.open.pop() == tag
         if tag in ("td", "th"):

@@ -51,7 +51,7 @@ def told(make_run, change):
 
 def test_every_teacher_is_named_with_source_digest_and_licence(told):
     folder = told([UNI, FILE])
-    page, card = write_report(folder).read_text(), write_model_card(folder).read_text()
+    page, card = write_report(folder).read_text().replace("<wbr>", ""), write_model_card(folder).read_text()
     for text in (page, card):
         for part in (UNI["revision"], "ab" * 32, "cd" * 32, "cc-by-nc-nd-4.0: forbids commercial use", "303.4 million"):
             assert part in text

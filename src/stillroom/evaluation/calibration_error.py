@@ -113,7 +113,7 @@ def calibration_words(found: dict[str, Any]) -> str:
     error, stated, true = found["error"], 100 * found["stated"], 100 * found["true"]
     if found["p_value"] is None:
         return "Whether stated confidence is true cannot be judged: all images are of one patient."
-    span = f"{error['value']:.3f} ({error['low']:.3f}-{error['high']:.3f})"
+    span = f"{error['value']:.3f} ({error['low']:.3f} to {error['high']:.3f})"
     chance = "p < .001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
     surely = found["p_value"] < 1 - LEVEL
     if found["verdict"] == NEEDED and error["low"] > 0:

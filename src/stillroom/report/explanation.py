@@ -295,7 +295,7 @@ def _curve(found: dict[str, Any], key: str, role: str) -> str:
         low, high = min(map(np.nanmin, (own, *lines.values()))), max(map(np.nanmax, (own, *lines.values())))
         margin = max(0.06 * (high - low), 0.01)
         axes.set_ylim(low - margin, high + margin)
-        axes.set_xticks(places, [f"{100 * share:g}" for share in shares], fontsize=8)
+        axes.set_xticks(places, [f"{100 * share:g}" for share in shares], fontsize=9.5)
         axes.legend(frameon=False, fontsize=9.5)
 
     ends = f"from {own[0]:.3f} to {own[-1]:.3f}"

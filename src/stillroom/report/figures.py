@@ -7,6 +7,7 @@ each other on a phone, so that their text stays readable.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,21 +77,19 @@ def differences(record: Record) -> str | None:
             axes.plot(figure.value, row, marker(other), color=colour(other), markersize=8)
             if other == "teacher" and margin:
                 axes.plot([-margin] * 2, [row - 0.42, row + 0.42], color=ink("bad"), linestyle=(0, (3, 2)))
-                place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 9.5}
+                place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top"}
                 axes.annotate("margin", (-margin, row - 0.42), (-4, 0), color=ink("bad"), **place)
         reach = 1.15 * max(max(*map(abs, f.ends), 1.7 * (m or 0), 1e-3) for _, f, m in rows)
         axes.set_xlim(-reach, reach)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), [f"student − {noun(other)}" for other, _, _ in rows])
+        axes.set_yticks(range(len(rows)), [fill(f"student − {noun(other)}", 24) for other, _, _ in rows])
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("← student worse · student better →")
 
     label = "; ".join(f"student minus {noun(other)}: {figure.text(signed=True)}" for other, figure, _ in rows)
-    return render(
-        "differences", f"Paired differences. {label}.", (460 if len(rows) < 3 else 560, 70 + 48 * len(rows)), paint
-    )
+    return render("differences", f"Paired differences. {label}.", (358, 70 + 48 * len(rows)), paint)
 
 
 def reliability(record: Record) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from stillroom.report.tables import Confusion
 from stillroom.shown import counted
 
 _LONGEST = 120
+_SEAMS = tuple(map(re.compile, ("(?<=[,;]) ", r"(?<!\band) (?=\(|(?:and|at|than|that|which)\b)", " ")))
+"""Where a sentence may be cut, the best first: behind a clause, before a bracket or a word that begins one, between words."""
 
 
 def gists(record: Record, parts: dict[str, Any]) -> dict[str, str]:
@@ -55,9 +58,20 @@ def gists(record: Record, parts: dict[str, Any]) -> dict[str, str]:
 
 
 def _short(text: str) -> str:
-    """The first sentence, or as many whole words as a line holds."""
+    """The first sentence, or as much of it as a line holds; no bracket is cut."""
     first = text.split(". ")[0].rstrip(".")
-    return first if len(first) <= _LONGEST else f"{first[:_LONGEST].rpartition(' ')[0] or first[:_LONGEST]} …"
+    if len(first) <= _LONGEST:
+        return first
+    whole = [at for at in re.finditer(" ", first[: _LONGEST + 1]) if _closed(first[: at.start()])]
+    for seam in _SEAMS:
+        ends = [at.start() for at in whole if at.start() > _LONGEST // 3 and seam.match(first, at.start())]
+        if ends:
+            return f"{first[: ends[-1]].rstrip(',;')} …"
+    return f"{first[:_LONGEST]} …"
+
+
+def _closed(text: str) -> bool:
+    return text.count("(") == text.count(")")
 
 
 def _data(record: Record) -> str:

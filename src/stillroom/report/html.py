@@ -91,12 +91,13 @@ def _context(record: Record) -> dict[str, Any]:
     compared = [role for role in roles if role in {STUDENT, TEACHER, record.handed_over}]
     parted = [part for key in ("groups", "quality") if (part := subgroup_section(record, key))]
     found = findings(record)
+    audit = NO_AUDIT | (record.audit or {})
     parts: dict[str, Any] = {
         "css": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
         **scripted("report.js"),
         "record": record,
         "manifest": record.manifest,
-        "audit": NO_AUDIT | (record.audit or {}),
+        "audit": audit,
         "title": title,
         "subtitle": subtitle,
         "instead": "" if record.handed_over == STUDENT else noun(record.handed_over),
@@ -109,6 +110,8 @@ def _context(record: Record) -> dict[str, Any]:
         "answers": first_screen.answers(record, found),
         "warnings": audit_warnings(record),
         "listed": LISTED,
+        "pairs": {key: tables.pairs(audit[key][:LISTED]) for key in ("cross_split_duplicates", "label_conflicts")},
+        "quarantined": tables.quarantined(audit["quarantined"][:LISTED]),
         "class_counts": tables.class_counts(record),
         "taught_by": taught_by(record),
         "results": tables.results(record),

@@ -19,13 +19,13 @@ class PlanSection:
 
     Attributes:
         budget: what was allowed, in a sentence; empty where nothing was limited.
-        choices: setting, value and reason, one each.
+        choices: a setting, its value and the reason in each row; None where nothing was chosen.
         facts: what the choices rest on, as pairs of key and text.
         times: expected and actual time by stage; None where nothing was expected.
     """
 
     budget: str
-    choices: list[tuple[str, str, str]]
+    choices: Grid | None
     facts: list[tuple[str, str]]
     times: Grid | None
 
@@ -35,12 +35,13 @@ def plan_section(record: Record) -> PlanSection | None:
     plan = record.plan
     if not plan:
         return None
-    choices = [
+    choices: list[tuple[Cell, ...]] = [
         (str(setting), plain(choice.get("value")), plain(choice.get("why")))
         for setting, choice in (plan.get("choices") or {}).items()
         if isinstance(choice, Mapping)
     ]
-    return PlanSection(budget(plan), choices, facts(plan.get("facts")), _times(record, plan))
+    chosen = Grid(("Setting", "Value", "Why"), choices, long=("Why",)) if choices else None
+    return PlanSection(budget(plan), chosen, facts(plan.get("facts")), _times(record, plan))
 
 
 def budget(plan: Mapping[str, Any]) -> str:

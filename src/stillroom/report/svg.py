@@ -10,6 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from math import ceil
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CLASS_COLOURS = 8
+LEGIBLE = 10.0  # CSS pixels: below it a drawing in a narrow window scrolls instead of shrinking
 _NAMES = (
     *("ink", "muted", "rule", "student", "control", "teacher", "bad"),
     *(f"class-{number}" for number in range(CLASS_COLOURS)),
@@ -61,7 +63,7 @@ def short(text: str, length: int = 22) -> str:
 
 
 def render(name: str, label: str, size: tuple[int, int], paint: Callable[[Axes], None]) -> str:
-    """Draw one panel and return it as an ``<svg>`` element.
+    """Draw one panel and return it as an ``<svg>`` element in a place in which it may scroll.
 
     Args:
         name: prefix of every id inside; must differ from every other drawing on the page.
@@ -113,9 +115,16 @@ def _inline(document: bytes, name: str, label: str, size: tuple[int, int]) -> st
         "viewBox": root.attrib["viewBox"],
         "role": "img",
         "aria-label": label,
-        "style": f"max-width:{round(size[0] * 1.12)}px",
+        "style": f"max-width:{round(size[0] * 1.12)}px;--legible:{_legible(drawing, size[0])}px",
     }
-    return re.sub(r">\s+<", "><", ElementTree.tostring(root, encoding="unicode"))
+    drawing = re.sub(r">\s+<", "><", ElementTree.tostring(root, encoding="unicode"))
+    return f'<div class="drawing">{drawing}</div>'
+
+
+def _legible(drawing: str, width: int) -> int:
+    """The least width in CSS pixels at which every letter is :data:`LEGIBLE` pixels high or more; 0 without letters."""
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", drawing)]
+    return ceil(width * LEGIBLE / min(sizes)) if sizes else 0
 
 
 def _local(tag: str) -> str:

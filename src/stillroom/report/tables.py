@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +29,16 @@ NARROW = "\u202f"  # a thin space that does not break
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. The first cell of each row is its header; the others line up with ``columns[1:]``."""
+    """A table. The first cell of each row is its header; the others line up with ``columns[1:]``.
+
+    Attributes:
+        long: the columns of sentences or long names, in a table of words rather than of figures; each takes a line of its
+            own where the table becomes a list.
+    """
 
     columns: tuple[str, ...]
     rows: list[tuple[Cell, ...]]
+    long: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,21 @@ def kept(record: Record) -> tuple[str, Grid | None] | None:
     ]
     sentence = f"The {noun(found['role'])}. {found.get('why') or ''}".strip()
     return sentence, Grid(("Candidate", "MB", f"On validation{NARROW}↑", "Within the budget"), rows) if rows else None
+
+
+def pairs(found: Sequence[Mapping[str, Any]]) -> Grid:
+    """Pairs of images that the audit found to be alike, a pair per row."""
+    keys = ("first", "first_split", "first_label", "second", "second_split", "second_label", "kind")
+    rows: list[tuple[Cell, ...]] = [
+        (*(plain(pair.get(key)) for key in keys), fixed(pair.get("similarity"))) for pair in found
+    ]
+    return Grid(("Image", "Split", "Label", "Same as", "Split", "Label", "Kind", "Similarity"), rows, long=("Same as",))
+
+
+def quarantined(files: Sequence[Mapping[str, Any]]) -> Grid:
+    """Files that could not be read, and why."""
+    rows: list[tuple[Cell, ...]] = [(plain(file.get("path")), plain(file.get("reason"))) for file in files]
+    return Grid(("File", "Reason"), rows, long=("Reason",))
 
 
 def durations(record: Record) -> Grid | None:

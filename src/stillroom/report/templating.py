@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
-_SEAMS = re.compile(r"(?<=[_-])(?=\w)|(?<=[a-zß-ÿ]{2})(?=[A-ZÀ-Þ][a-zß-ÿ])")
+_SEAMS = re.compile(r"(?<=[_/-])(?=\w)|(?<=[a-z]\.)(?=[a-z_]{6})|(?<=[a-zß-ÿ]{2})(?=[A-ZÀ-Þ][a-zß-ÿ])")
+_FLAG = re.compile(r"(?<!\w)--\w[\w-]*")
 OUR_ROWS = ("Figure", "Map", "Network", "Network and map", "Own maps", "Sets on test images")
 """First columns of tables whose rows we name: in others a row's name comes from the data, and is no term of ours."""
 
@@ -43,7 +44,7 @@ def environment(**filters: Callable[..., str]) -> Environment:
     )
     jinja.filters |= {"count": count, "fixed": fixed, "plain": plain, "duration": duration, "when": when}
     jinja.filters["total"] = audit_total
-    jinja.filters["breakable"] = breakable
+    jinja.filters |= {"breakable": breakable, "flags": flags}
     jinja.filters["explained"] = pass_context(_explained)
     jinja.filters |= filters
     jinja.globals |= {"heat_legend": LEGEND, "ours": OUR_ROWS}
@@ -64,10 +65,20 @@ def scripted(name: str) -> dict[str, str]:
 
 
 def breakable(name: object) -> Markup:
-    """A name that may break where it was put together, and nowhere else: ``left_lung``, ``left-lung``, ``leftLung``."""
+    """A name that may break where it was put together, and nowhere else: ``left_lung``, ``left-lung``, ``leftLung``.
+
+    So may ``test/left`` and ``student.pretrained``, but no name of a file before its ending.
+    """
     from markupsafe import Markup, escape
 
     return Markup("<wbr>").join(escape(part) for part in _SEAMS.split(str(name)))
+
+
+def flags(text: object) -> Markup:
+    """A sentence for HTML, in which a command's flags, such as ``--folds``, never break."""
+    from markupsafe import Markup, escape
+
+    return Markup(_FLAG.sub(r'<span class="flag">\g<0></span>', str(escape(text))))
 
 
 def when(stamp: Any) -> str:

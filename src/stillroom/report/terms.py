@@ -39,6 +39,7 @@ def terms(record: Record, parts: dict[str, Any]) -> list[Term]:
     luck = "; under Luck it covers both" if record.luck else ""
     present = {name for name, part in parts.items() if part and not getattr(part, "reason", None)}
     present |= {"ordinal"} if record.task.kind == "ordinal" else set()
+    present |= {"alike"} if any(grid.rows for grid in (parts.get("pairs") or {}).values()) else set()
     present |= {"rivals"} if set(record.test) & set(SIMPLEST) else set()
     return [
         Term(
@@ -150,6 +151,12 @@ _TERMS = (
         "discrimination", "Discrimination",
         "What telling cases apart takes off the Brier score: higher is better.",
         ("discrimination",),
+    ),
+    Term(
+        "brier-uncertainty", "Uncertainty",
+        "The part of the Brier score that lies in how often answers are right, and not in how sure they are: largest where "
+        "half are right, 0 where all are or none.",
+        ("uncertainty",), "calibration",
     ),
     Term(
         "log-loss", "Log loss",
@@ -268,6 +275,12 @@ _TERMS = (
         ("auroc",), "uncertainty",
     ),
     Term(
+        "refused", "Share refused",
+        "The share of the images that the model does not answer because they look to be of another kind than those it "
+        "learnt from. Low is good of the right kind, high of any other.",
+        ("share refused",), "uncertainty",
+    ),
+    Term(
         "operating-point", "Operating point",
         "A threshold on the calibrated probability from which images are flagged, chosen on validation for a wanted "
         "sensitivity or specificity.",
@@ -290,6 +303,18 @@ _TERMS = (
         ("net benefit",), "thresholds",
     ),
     Term(
+        "largest-gap", "Largest gap",
+        "A figure in the subgroup of a column where it is highest, less that in the one where it is lowest. Chance alone "
+        "makes some gap.",
+        ("largest gap",), "subgroups",
+    ),
+    Term(
+        "surely-there", "Surely there",
+        "Whether the figure differs between two subgroups of the column by more than chance: the interval of their "
+        "difference, held together with those of all other pairs, leaves out 0.",
+        ("surely there",), "subgroups",
+    ),
+    Term(
         "be", "BE",
         "Balanced error on corrupted images as a multiple of the reference network's: a mean over those corruptions under "
         "which the reference's is surely above .01, given where these are half or more.",
@@ -300,6 +325,18 @@ _TERMS = (
         "What corruption adds to the balanced error on clean images, as a multiple of what it adds to the reference "
         "network's: a mean over the same corruptions as BE. The difference of the rises is always given.",
         ("rbe",), "robustness",
+    ),
+    Term(
+        "on-validation", "On validation",
+        "The mean over validation images of the logarithm of the probability that a candidate gives the truth. Higher is "
+        "better, and 0 is perfect.",
+        ("on validation",), "kept",
+    ),
+    Term(
+        "similarity", "Similarity",
+        "How far two images, made small, rise and fall together in what sets them apart from the others. 1 is the same "
+        "picture.",
+        ("similarity",), "alike",
     ),
     Term(
         "non-inferior", "Non-inferior",

@@ -148,17 +148,17 @@ def _drawing(number: int, name: str, curves: dict[str, Any], roles: list[str], l
             axes.set(xlabel="threshold probability", ylabel="net benefit")
             where = min(range(len(x)), key=lambda place: abs(found["all"][place] - top / 5))
             axes.annotate(
-                "flag all", (x[where], found["all"][where]), (7, 0), textcoords="offset points", fontsize=9.5,
+                "flag all", (x[where], found["all"][where]), (7, 0), textcoords="offset points", fontsize=10,
                 color=ink("muted"),
             )  # fmt: skip
-            axes.annotate("flag none", (0.01, 0), (0, 4), textcoords="offset points", fontsize=9.5, color=ink("muted"))
+            axes.annotate("flag none", (0.01, 0), (0, 4), textcoords="offset points", fontsize=10, color=ink("muted"))
         else:
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axes.locator_params(axis="y", nbins=4)
 
     who = ", ".join(noun(role) for role in roles)
     label = f"Decision curves of {short(name)}: net benefit by threshold probability for {who}, flagging all and none."
-    return render(f"benefit-{number}", label, (440, 300) if large else (190, 170), paint)
+    return render(f"benefit-{number}", label, (440, 300) if large else (172, 160), paint)
 
 
 def _floats(values: list[float | None]) -> np.ndarray:

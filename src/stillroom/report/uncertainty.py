@@ -143,7 +143,7 @@ def _coverage(conformal: dict[str, Any]) -> str | None:
         axes.axvline(wanted, color=ink("bad"), linestyle=(0, (3, 2)), linewidth=1.2)
         axes.annotate(
             f"{100 * wanted:g} % promised", (wanted, -0.6), (-4, 2), textcoords="offset points", ha="right", va="bottom",
-            fontsize=9.5, color=ink("bad"), annotation_clip=False,
+            fontsize=10, color=ink("bad"), annotation_clip=False,
         )  # fmt: skip
         axes.set_yticks(range(len(names)), [short(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
