@@ -262,6 +262,8 @@ def test_another_language_goes_on_with_the_class_and_leaves_what_was_cancelled(w
     window.value("document.querySelector('#languages [lang=en]').click()")
     window.until("document.querySelector('.drawing')?.innerText.includes('The heat map was cancelled.')")
     assert (window.value(f"{HELD}.value"), window.value("document.getElementById('cancel')")) == ("normal", None)
+    assert window.value("document.querySelector('.legend').hidden")
+    assert window.value("document.getElementById('live').textContent") == "The heat map was cancelled."
 
 
 def test_a_file_that_comes_alone_is_read_once(window, mocked, pictures):

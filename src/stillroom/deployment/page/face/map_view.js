@@ -17,7 +17,7 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
   const viewer = makeViewer(image, meta.fit, look, say("map.image", { name }));
   const status = make("div", { class: "drawing", tabindex: "-1" });
   const verdict = make("div");
-  const legend = make("p", { class: "legend" });
+  const legend = make("p", { class: "legend", hidden: true });
   let running = null;
   let last = null;
   let first = null; // what was estimated, while it is drawn more fully
@@ -169,7 +169,10 @@ export function makeStage(image, prediction, meta, { draw, cancel, tell, name })
       if (kept.first) viewer.show(kept.first.map, kept.first.original);
       begin(of, kept.first);
     } else if (kept.done) show(kept.done);
-    else offer(kept.offered);
+    else {
+      offer(kept.offered);
+      if (kept.offered) tell(say(kept.offered));
+    }
   }
 
   const done = () => (last?.done ? last : null);
