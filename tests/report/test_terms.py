@@ -3,7 +3,7 @@
 import pytest
 
 from stillroom.report import terms as table
-from stillroom.report.terms import explained
+from stillroom.report.term_buttons import explained
 
 
 def test_each_name_is_one_terms_and_each_term_opens_its_own_text():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.explanation.overlay import LEGEND
 from stillroom.report.numbers import Estimate, count, duration, fixed, plain
-from stillroom.report.terms import explained
+from stillroom.report.term_buttons import explained
 from stillroom.report.wording import audit_total
 
 if TYPE_CHECKING:

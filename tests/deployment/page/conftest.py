@@ -2,6 +2,8 @@
 
 import base64
 import json
+import shutil
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from page_window import CARD, POINTS, STATES, Window, with_mock
 from PIL import Image
 from torch import nn
 
+import stillroom
 from stillroom.deployment.metadata import ModelMetadata
 from stillroom.deployment.onnx import export_onnx
 from stillroom.deployment.page import write_page
@@ -34,6 +37,29 @@ def _runtime():
     lacking = [one.name for one in packages().values() if not all(one.kept(file).is_file() for file in one.files)]
     if lacking:
         pytest.skip(f"{', '.join(lacking)} is not here: `python -m stillroom.deployment.page.bring` brings it")
+
+
+@pytest.fixture
+def by_node(tmp_path):
+    """``by_node(before, *modules)``: what gives the value of an expression of JavaScript that stands behind ``before`` and
+    uses these modules of the engine. Skipped without node."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node, which runs the page's scripts here, is not installed")
+
+    def make(before: str, *modules: str):
+        for module in modules:
+            shutil.copy(Path(stillroom.__file__).parent / "deployment" / "page" / "engine" / f"{module}.js", tmp_path)
+        (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
+
+        def run(expression: str):
+            (tmp_path / "run.js").write_text(f"{before}\nconsole.log(JSON.stringify(await {expression}));", "utf-8")
+            done = subprocess.run([node, tmp_path / "run.js"], capture_output=True, text=True, check=True, timeout=60)
+            return json.loads(done.stdout)
+
+        return run
+
+    return make
 
 
 THREE = MultiClass(("benign", "malignant", "normal"))

@@ -1,20 +1,11 @@
 """How the page's workers share what is asked for a heat map, run by node with workers that are made up."""
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
-import stillroom
-
-CREW = Path(stillroom.__file__).parent / "deployment" / "page" / "engine" / "crew.js"
-NODE = shutil.which("node")
-pytestmark = pytest.mark.skipif(NODE is None, reason="node, which runs the page's scripts here, is not installed")
-
 WORKERS = """
-import { crewFor, hand, shared } from "./crew.mjs";
+import { crewFor, hand, shared } from "./crew.js";
 const asked = []; // by whom, and which questions
 const dropped = [];
 const left = [];
@@ -73,16 +64,9 @@ async function run(count, kinds, { stopAt = Infinity } = {}) {
 
 
 @pytest.fixture
-def value(tmp_path):
+def value(by_node):
     """``value(expression)``: what an expression gives that uses crew.js and the workers above."""
-    (tmp_path / "crew.mjs").write_text(CREW.read_text("utf-8"), "utf-8")
-
-    def run(expression: str):
-        (tmp_path / "run.mjs").write_text(f"{WORKERS}\nconsole.log(JSON.stringify(await {expression}));", "utf-8")
-        done = subprocess.run([NODE, tmp_path / "run.mjs"], capture_output=True, text=True, check=True, timeout=60)
-        return json.loads(done.stdout)
-
-    return run
+    return by_node(WORKERS, "crew")
 
 
 @pytest.mark.parametrize(
